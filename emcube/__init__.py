@@ -1,0 +1,78 @@
+"""Unmix electron-microscopy datacubes that are larger than memory.
+
+The public names resolve on first use, so that ``import emcube`` costs next to nothing:
+
+>>> import emcube as em
+>>> em.make_cube  # doctest: +ELLIPSIS
+<function make_cube at ...>
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from emcube import _hooks, errors
+
+if TYPE_CHECKING:
+    from emcube import scenes
+    from emcube.catalog import open_catalog
+    from emcube.cube import make_cube
+    from emcube.models import IncrementalPCA, KMeans, MiniBatchNMF, estimate_n_components
+    from emcube.recipe import Recipe, run
+    from emcube.results import open_result
+    from emcube.sources import ingest, open  # noqa: A004
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "IncrementalPCA",
+    "KMeans",
+    "MiniBatchNMF",
+    "Recipe",
+    "__version__",
+    "errors",
+    "estimate_n_components",
+    "ingest",
+    "make_cube",
+    "open",
+    "open_catalog",
+    "open_result",
+    "run",
+    "scenes",
+]
+
+# Public name -> the module it lives in; a name that is a module stands for itself.
+_HOMES = {
+    "IncrementalPCA": "emcube.models",
+    "KMeans": "emcube.models",
+    "MiniBatchNMF": "emcube.models",
+    "Recipe": "emcube.recipe",
+    "estimate_n_components": "emcube.models",
+    "ingest": "emcube.sources",
+    "make_cube": "emcube.cube",
+    "open": "emcube.sources",
+    "open_catalog": "emcube.catalog",
+    "open_result": "emcube.results",
+    "run": "emcube.recipe",
+    "scenes": "emcube.scenes",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the home of a public name on first use and keep what was found."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'emcube' has no attribute {name!r}")
+    module = importlib.import_module(home)
+    value = module if home == f"emcube.{name}" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, resolved or not."""
+    return sorted(set(globals()) | set(__all__))
+
+
+_hooks.after_import("xarray", "emcube.cube")

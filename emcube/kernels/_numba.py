@@ -1,37 +1,76 @@
-"""The one way in which emcube compiles kernels."""
+"""One way to compile a kernel: cached where a cache can be written, and working where it cannot."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any, TypeVar
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numba
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 __all__ = ["jit"]
 
-F = TypeVar("F", bound=Callable[..., Any])
+_log = logging.getLogger(__name__)
+_notice_given = threading.Event()
 
-_log = logging.getLogger("emcube")
-_noticed = False
+Kernel = TypeVar("Kernel", bound="Callable[..., Any]")
 
 
-def jit(function: F) -> F:
-    """Compile a kernel: no interpreter lock, cached on disk where some folder can be written.
+@overload
+def jit(function: Kernel) -> Kernel: ...
 
-    Where neither the package nor the home folder can be written the kernel is compiled anew in each
-    process; that is said once.
+
+@overload
+def jit(function: None = None, **options: Any) -> Callable[[Kernel], Kernel]: ...
+
+
+def jit(function: Kernel | None = None, **options: Any) -> Kernel | Callable[[Kernel], Kernel]:
+    """Compile a kernel with ``numba.njit(cache=True, nogil=True)``.
+
+    Parameters
+    ----------
+    function : callable, optional
+        The kernel, in ``@jit``; left out in ``@jit(fastmath=True)``.
+    **options
+        Further options of ``numba.njit``; they win over the two defaults.
+
+    Returns
+    -------
+    callable
+        The compiled kernel, or a decorator where `function` is left out.
+
+    Notes
+    -----
+    Numba refuses a cache, at the decoration, where it finds no folder to write to: neither
+    ``NUMBA_CACHE_DIR``, nor ``__pycache__`` beside the source, nor the user's cache folder. The kernel
+    is then compiled anew in each process, and the first one to meet that logs one warning.
     """
-    global _noticed
+    if function is None:
+        return lambda kernel: _compile(kernel, options)
+    return _compile(function, options)
+
+
+def _compile(kernel: Kernel, options: dict[str, Any]) -> Kernel:
+    settings: dict[str, Any] = {"cache": True, "nogil": True, **options}
     try:
-        return numba.njit(cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+        compiled: Kernel = numba.njit(**settings)(kernel)
     except RuntimeError as error:
-        if "cannot cache" not in str(error):
+        # Raised for many reasons; only this one has a remedy.
+        if not settings["cache"] or "cannot cache function" not in str(error):
             raise
-    if not _noticed:
-        _noticed = True
-        _log.warning(
-            "no folder for compiled kernels can be written: they are compiled anew in each process; "
-            "set NUMBA_CACHE_DIR to a folder that can be written to spare that"
-        )
-    return numba.njit(cache=False, nogil=True)(function)  # type: ignore[no-any-return]
+        _give_notice()
+        compiled = numba.njit(**{**settings, "cache": False})(kernel)
+    return compiled
+
+
+def _give_notice() -> None:
+    if _notice_given.is_set():
+        return
+    _notice_given.set()
+    _log.warning(
+        "no folder for compiled kernels can be written, so every process compiles them anew "
+        "(some seconds); set NUMBA_CACHE_DIR to a folder that you may write to"
+    )

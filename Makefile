@@ -1,0 +1,42 @@
+# For a clone. Users of the package need none of this: pip install emcube[all]
+#
+#   make demo    simulate, ingest and unmix the SRM 2135c tilt series; pictures under demo/
+#   make test    make check, then every test
+#   make check   format, lint, types, import contracts
+#   make bench   timings
+#
+# Each target builds .venv first where that is missing or older than pyproject.toml; nothing but
+# python3 (3.11 or newer, with venv), make and git is needed. Another interpreter: make PYTHON=python3.12 test
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "emcube needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,test,dev]'
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/emcube demo $(DEMO)
+
+test: check
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks $(BENCH)

@@ -1,0 +1,67 @@
+"""Import one module right after another one, whenever that happens.
+
+``.em`` must exist on every ``DataArray`` once emcube is imported, and ``emcube --help`` must not pay for
+xarray. There is no ``DataArray`` without xarray, so the accessor is registered when xarray is imported:
+at once where it is already there, else right after its first import.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from importlib.abc import MetaPathFinder
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+__all__ = ["after_import"]
+
+
+def after_import(awaited: str, follower: str) -> None:
+    """Import `follower` now if `awaited` is imported already, else right after it is.
+
+    Parameters
+    ----------
+    awaited : str
+        Top-level module to wait for.
+    follower : str
+        Module to import after it.
+    """
+    module = sys.modules.get(awaited)
+    # A module that is still being imported has no whole namespace for `follower` to use.
+    if module is not None and not getattr(module.__spec__, "_initializing", False):
+        importlib.import_module(follower)
+    elif module is None:
+        sys.meta_path.insert(0, _Waiter(awaited, follower))
+
+
+class _Waiter(MetaPathFinder):
+    """Finder that steps aside at the first import of `awaited` and has `follower` imported after it."""
+
+    def __init__(self, awaited: str, follower: str) -> None:
+        self.awaited = awaited
+        self.follower = follower
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != self.awaited or self not in sys.meta_path:
+            return None
+        # Out of the way first: the search below goes through all the other finders.
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def execute_then_follow(module: ModuleType) -> None:
+            execute(module)
+            importlib.import_module(self.follower)
+
+        # On the loader's instance: its other duties (source, resources) stay untouched.
+        spec.loader.exec_module = execute_then_follow  # type: ignore[method-assign]
+        return spec

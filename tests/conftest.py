@@ -1,0 +1,44 @@
+"""Fixtures for all tests: real data, what may not be skipped, Hypothesis' settings."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Machines differ in speed and so do first calls (compilation), hence no deadline; the same examples
+# each time, so that a failure is a failure of the change at hand.
+settings.register_profile(
+    "emcube",
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("emcube")
+
+
+def required(what: str) -> bool:
+    """Whether tests may not be skipped for want of `what`: EMCUBE_REQUIRE=data,chromium,slurm."""
+    return what in os.environ.get("EMCUBE_REQUIRE", "").replace(",", " ").split()
+
+
+def skip_or_fail(what: str, reason: str) -> None:
+    """Skip the test for want of `what`, or fail it where EMCUBE_REQUIRE names that."""
+    if required(what):
+        pytest.fail(f"{reason}, and EMCUBE_REQUIRE names {what!r}", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder with the real instrument files."""
+    place = os.environ.get("EMCUBE_TEST_DATA", "")
+    if not place:
+        skip_or_fail("data", "EMCUBE_TEST_DATA is not set: no real instrument files")
+    folder = Path(place)
+    if not folder.is_dir():
+        pytest.fail(f"EMCUBE_TEST_DATA is {place!r}, which is not a folder", pytrace=False)
+    return folder
