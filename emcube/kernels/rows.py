@@ -1,7 +1,7 @@
 """Compressed rows of counts: what a block of a counting detector becomes before any arithmetic.
 
-An X-ray pixel holds some tens of counts in some thousand channels. Kept as (channel, count) pairs it is
-20 to 200 times smaller than float64 and every kernel visits only counts that exist.
+An X-ray pixel holds some tens of counts in some thousand channels. Kept as (channel, count) pairs
+it is 20 to 200 times smaller than float64 and every kernel visits only counts that exist.
 
 Letters: P pixels, E channels, K components, N stored pairs.
 """
@@ -36,8 +36,8 @@ class CountRows:
     channels : ndarray of uint16 or uint32, shape (N,)
         Channel of each pair.
     counts : ndarray of uint16 or uint32, shape (N,)
-        Counts of each pair, never zero. Of the same width as `channels`, so that two variants of each
-        kernel are enough.
+        Counts of each pair, never zero. Of the same width as `channels`, so that two variants of
+        each kernel are enough.
     n_channels : int
         E.
     """
@@ -96,7 +96,7 @@ class CountRows:
         return CountRows(indptr, channels, counts, self.n_channels)
 
     def take_channels(self, used: NDArray[Any]) -> CountRows:
-        """Rows with only the given channels, renumbered; `used` ascends or is a boolean selection."""
+        """Rows with only the given channels, renumbered; `used` ascends or is boolean."""
         used = np.asarray(used)
         if used.dtype == np.bool_:
             used = np.flatnonzero(used)
@@ -245,7 +245,8 @@ def _count_cells(cells, words, per_word, n_pixels, n_channels):  # type: ignore[
 
 
 @jit
-def _fill_rows(cells, words, per_word, n_channels, channels, counts):  # type: ignore[no-untyped-def]
+def _fill_rows(cells, words, per_word, n_channels, channels, counts):  # type:
+ignore[no-untyped-def]
     """Write the (channel, count) pairs in C order, which is the order of the rows."""
     k = 0
     row_start = 0

@@ -1,0 +1,81 @@
+"""Combination along a fixed binary tree, whatever the order of arrival.
+
+Leaves are numbered; neighbours 2i and 2i+1 of a level make node i of the next, a last one without a
+neighbour moves up as it is. The shape of the tree depends on the number of leaves alone, so that
+sums in floating point have the same bits on any number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from emcube.errors import EngineError
+
+__all__ = ["TreeCombiner"]
+
+
+class TreeCombiner:
+    """Take leaves in any order and join them along the fixed tree as soon as neighbours are there.
+
+    Parameters
+    ----------
+    n_leaves : int
+        Number of leaves, at least one.
+    join : callable
+        ``join(left, right)``; may return a value or a future.
+    """
+
+    def __init__(self, n_leaves: int, join: Callable[[Any, Any], Any]) -> None:
+        if n_leaves < 1:
+            raise EngineError("nothing to combine: the plan has no blocks")
+        self._join = join
+        self._widths = [n_leaves]
+        while self._widths[-1] > 1:
+            self._widths.append(-(-self._widths[-1] // 2))
+        self._waiting: dict[tuple[int, int], Any] = {}
+        self._seen = [False] * n_leaves
+        self._root: Any = None
+        self._complete = False
+
+    def add(self, leaf: int, value: Any) -> None:
+        """Add the value of a leaf.
+
+        Raises
+        ------
+        EngineError
+            The leaf was added before.
+        """
+        if self._seen[leaf]:
+            raise EngineError(f"part {leaf} of a round arrived twice")
+        self._seen[leaf] = True
+        level, node = 0, leaf
+        while True:
+            width = self._widths[level]
+            if width == 1:
+                self._root, self._complete = value, True
+                return
+            if node == width - 1 and width % 2:
+                level, node = level + 1, node // 2
+                continue
+            other = (level, node ^ 1)
+            if other not in self._waiting:
+                self._waiting[level, node] = value
+                return
+            sibling = self._waiting.pop(other)
+            value = self._join(value, sibling) if node % 2 == 0 else self._join(sibling, value)
+            level, node = level + 1, node // 2
+
+    @property
+    def root(self) -> Any:
+        """The whole, once all leaves are in.
+
+        Raises
+        ------
+        EngineError
+            Leaves are missing.
+        """
+        if not self._complete:
+            missing = [i for i, seen in enumerate(self._seen) if not seen]
+            raise EngineError(f"{len(missing)} parts of a round are missing, first {missing[:5]}")
+        return self._root

@@ -1,0 +1,427 @@
+"""The one run loop: sweeps over blocks, and per-pixel output written region by region."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emcube.engine.executor import Executor, current_executor
+from emcube.engine.memory import (
+    Projection,
+    adopted,
+    current_residency,
+    memory_budget,
+    resident,
+)
+from emcube.engine.plan import BlockPlan
+from emcube.engine.progress import Event, emit
+from emcube.engine.source import Block, BlockSource
+from emcube.engine.sweep import Counted, Outcome, Sweep
+from emcube.engine.threads import single_threaded_blas
+from emcube.errors import ConservationError, EmcubeError, EngineError, InterruptedRunError
+
+__all__ = ["ArrayTarget", "Target", "ZarrTarget", "load_block", "map_blocks", "project_memory"]
+__all__ += ["run_sweep"]
+
+
+class Target(Protocol):
+    """Where per-pixel output of one kind goes."""
+
+    fill: Any
+
+    def check(self, plan: BlockPlan) -> None:
+        """Refuse a layout in which two blocks would write the same chunk."""
+        ...
+
+    def write(self, region: tuple[slice, ...], values: NDArray[Any]) -> None:
+        """Write the values of one box, shape (box..., trailing...)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayTarget:
+    """An array in memory, shape (nav..., trailing...); for threads of this process only."""
+
+    array: NDArray[Any]
+    fill: Any = np.nan
+
+    def check(self, plan: BlockPlan) -> None:
+        """Nothing is shared between boxes of an array."""
+
+    def write(self, region: tuple[slice, ...], values: NDArray[Any]) -> None:
+        """Write one box."""
+        self.array[region] = values
+
+    def __reduce__(self) -> Any:
+        raise EngineError(
+            "output in memory cannot be written from other processes",
+            hint="write to a store, or use the threads of this process",
+        )
+
+
+@dataclass(frozen=True)
+class ZarrTarget:
+    """A Zarr array, shape (nav..., trailing...), written by the workers.
+
+    Parameters
+    ----------
+    store : str
+        Folder of the Zarr group.
+    path : str
+        Path of the array within the group.
+    fill
+        Value of pixels that are not used.
+    """
+
+    store: str
+    path: str
+    fill: Any = np.nan
+
+    def _open(self, mode: Any) -> Any:
+        import zarr
+
+        return zarr.open_array(self.store, path=self.path, mode=mode)
+
+    def check(self, plan: BlockPlan) -> None:
+        """Refuse chunks that two blocks would share.
+
+        Raises
+        ------
+        EngineError
+            A chunk (or shard) lies in more than one block.
+        """
+        array = self._open("r")
+        owned = array.shards or array.chunks
+        for d, (chunk, block) in enumerate(zip(owned, plan.block_shape, strict=False)):
+            if block % chunk and plan.grid[d] > 1:
+                raise EngineError(
+                    f"chunks of {self.path} would be written by two blocks: dim {d} has chunks of "
+                    f"{chunk} and blocks of {block}",
+                    hint="make the chunks of the output a divisor of the blocks",
+                )
+
+    def write(self, region: tuple[slice, ...], values: NDArray[Any]) -> None:
+        """Write one box, whole chunks of which nobody else writes any."""
+        self._open("r+")[region] = values
+
+
+def load_block(source: BlockSource, block_id: int) -> Block:
+    """Take a block from the resident ones, or read it and keep it as far as the budget goes."""
+    residency = current_residency()
+    if residency is None:
+        return source.load(block_id)
+    block = residency.get(source.token, block_id)
+    if block is None:
+        block = source.load(block_id)
+        residency.keep(source.token, block_id, block)
+    return block
+
+
+def _where(source: BlockSource, block_id: int) -> str:
+    region = ", ".join(f"{s.start}:{s.stop}" for s in source.plan.slices(block_id))
+    return f"block {block_id} (positions {region})"
+
+
+@dataclass(frozen=True, eq=False)
+class _MapGroup:
+    """One task: the statistic of a group of blocks, joined in their order."""
+
+    sweep: Sweep
+    source: BlockSource
+    state: Any
+    group: range
+    seed: int
+    round: int
+    session: str
+
+    def __call__(self) -> Counted:
+        with adopted(self.session):
+            return self._run()
+
+    def _run(self) -> Counted:
+        joined: Counted | None = None
+        for block_id in self.group:
+            try:
+                block = load_block(self.source, block_id)
+                value = self.sweep.map(block, self.state, (self.seed, self.round, block_id))
+            except EmcubeError as error:
+                error.add_note(f"in {self.sweep.name}, {_where(self.source, block_id)}")
+                raise
+            except Exception as error:
+                raise EngineError(
+                    f"{self.sweep.name} failed at {_where(self.source, block_id)}: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+            part = Counted(block.n_pixels, 1, value)
+            joined = part if joined is None else _join(self.sweep, joined, part)
+        if joined is None:
+            raise EngineError(f"{self.sweep.name}: a group without blocks")
+        return joined
+
+
+@dataclass(frozen=True, eq=False)
+class _Join:
+    sweep: Sweep
+
+    def __call__(self, a: Counted, b: Counted) -> Counted:
+        return _join(self.sweep, a, b)
+
+
+def _join(sweep: Sweep, a: Counted, b: Counted) -> Counted:
+    return Counted(
+        a.n_pixels + b.n_pixels, a.n_blocks + b.n_blocks, sweep.combine(a.value, b.value)
+    )
+
+
+class _Meter:
+    """Progress of one run, in the client."""
+
+    def __init__(self, name: str, source: BlockSource, n_rounds: int) -> None:
+        self.name, self.source, self.n_rounds = name, source, n_rounds
+        self.began = time.monotonic()
+        self.blocks = self.pixels = self.round = 0
+        self._pixels_per_block = source.n_pixels / max(1, source.plan.n_blocks)
+        self.send("start")
+
+    def send(self, kind: str, objective: float | None = None) -> None:
+        residency = current_residency()
+        emit(
+            Event(
+                kind,
+                self.name,
+                self.round,
+                self.n_rounds,
+                self.blocks,
+                self.source.plan.n_blocks,
+                min(self.source.n_pixels, round(self.blocks * self._pixels_per_block)),
+                self.source.n_pixels,
+                time.monotonic() - self.began,
+                objective,
+                residency.used if residency else 0,
+            )
+        )
+
+    def begin_round(self, number: int) -> None:
+        self.round, self.blocks = number, 0
+
+    def group_done(self, group: int) -> None:
+        self.blocks += len(self.source.plan.groups[group])
+        self.send("block")
+
+
+def project_memory(sweep: Sweep | None, source: BlockSource, slots: int) -> Projection:
+    """Memory that a run needs besides resident blocks: pure arithmetic.
+
+    A block in flight counts three times: compressed bytes with what decodes them, decoded values,
+    and the rows or floats made of them.
+    """
+    plan = source.plan
+    statistic = 0
+    if sweep is not None and hasattr(sweep, "statistic_bytes"):
+        statistic = int(sweep.statistic_bytes(source.n_channels))
+    levels = max(1, len(plan.groups)).bit_length()
+    return Projection(
+        blocks=3 * slots * plan.block_bytes,
+        statistics=statistic * (2 * slots + levels),
+        slots=slots,
+        block_bytes=plan.block_bytes,
+    )
+
+
+def run_sweep(
+    sweep: Sweep,
+    source: BlockSource,
+    *,
+    seed: int = 0,
+    max_rounds: int = 1,
+    state: Any = None,
+    executor: Executor | None = None,
+) -> Outcome:
+    """Run an algorithm over all blocks, round by round.
+
+    Parameters
+    ----------
+    sweep : Sweep
+    source : BlockSource
+    seed : int
+        Random numbers in `map` derive from (seed, round, block id).
+    max_rounds : int
+        Rounds at most; each is one pass over the blocks.
+    state
+        State to go on from; None asks the sweep to start.
+    executor : Executor, optional
+        Default: `current_executor`.
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    BudgetError
+        Blocks in flight and statistics would not fit the memory budget.
+    ConservationError
+        Pixels were lost or counted twice in a round.
+    InterruptedRunError
+        The user stopped the run.
+    EngineError
+        A block failed; the message names it.
+    """
+    if source.plan.n_blocks == 0 or source.n_pixels == 0:
+        raise EngineError(
+            f"{sweep.name}: the cube has no pixels to work on", hint="check the selection (where=)"
+        )
+    history: list[float] = []
+    with resident(), single_threaded_blas():
+        executor = executor or current_executor()
+        project_memory(sweep, source, executor.slots).require(memory_budget(), sweep.name)
+        state = sweep.start() if state is None else state
+        meter = _Meter(sweep.name, source, max_rounds)
+        converged = False
+        number = -1
+        try:
+            for number in range(max_rounds):
+                meter.begin_round(number)
+                total = _one_round(sweep, source, state, seed, number, executor, meter)
+                state, converged = sweep.step(state, total.value, number)
+                objective = None
+                if hasattr(sweep, "objective"):
+                    objective = float(sweep.objective(state))
+                    history.append(objective)
+                meter.send("round", objective)
+                if converged:
+                    break
+        except KeyboardInterrupt as error:
+            raise InterruptedRunError(
+                f"{sweep.name} was stopped in round {number + 1}, after {meter.blocks} of "
+                f"{source.plan.n_blocks} blocks: it has no result",
+                hint="start it again to get one",
+            ) from error
+        finally:
+            meter.send("end")
+    return Outcome(state, number + 1, converged, history)
+
+
+def _session(executor: Executor) -> str:
+    """Name of the residency in force; remote workers let go of it when its context ends."""
+    residency = current_residency()
+    if residency is None:
+        raise EngineError("a run needs a residency")
+    if executor.remote:
+        residency.on_close.setdefault("release", executor.releaser(residency.session))
+    return residency.session
+
+
+def _one_round(
+    sweep: Sweep,
+    source: BlockSource,
+    state: Any,
+    seed: int,
+    number: int,
+    executor: Executor,
+    meter: _Meter,
+) -> Counted:
+    groups = source.plan.groups
+    session = _session(executor)
+
+    def task(group: int) -> Callable[[], Any]:
+        needed = source.part(groups[group]) if executor.remote else source
+        return _MapGroup(sweep, needed, state, groups[group], seed, number, session)
+
+    total: Counted = executor.reduce(task, len(groups), _Join(sweep), meter.group_done)
+    if total.n_pixels != source.n_pixels or total.n_blocks != source.plan.n_blocks:
+        raise ConservationError(
+            f"{sweep.name}, round {number + 1}: {total.n_pixels} pixels of {total.n_blocks} blocks "
+            f"were counted, {source.n_pixels} of {source.plan.n_blocks} expected",
+            hint="please report this: the result would have been wrong",
+        )
+    return total
+
+
+@dataclass(frozen=True, eq=False)
+class _WriteGroup:
+    """One task: compute and write the output of a group of blocks."""
+
+    function: Callable[[Block], Mapping[str, NDArray[Any]]]
+    source: BlockSource
+    group: range
+    targets: Mapping[str, Target]
+    name: str
+    session: str
+
+    def __call__(self) -> int:
+        with adopted(self.session):
+            return self._run()
+
+    def _run(self) -> int:
+        for block_id in self.group:
+            try:
+                block = load_block(self.source, block_id)
+                values = self.function(block)
+                region = self.source.plan.slices(block_id)
+                for key, target in self.targets.items():
+                    target.write(region, block.expand(np.asarray(values[key]), target.fill))
+            except EmcubeError as error:
+                error.add_note(f"in {self.name}, {_where(self.source, block_id)}")
+                raise
+            except Exception as error:
+                raise EngineError(
+                    f"{self.name} failed at {_where(self.source, block_id)}: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+        return len(self.group)
+
+
+def map_blocks(
+    function: Callable[[Block], Mapping[str, NDArray[Any]]],
+    source: BlockSource,
+    targets: Mapping[str, Target],
+    *,
+    name: str = "write maps",
+    executor: Executor | None = None,
+) -> None:
+    """Compute per-pixel output block by block and write it where it belongs, never gathering it.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(block) -> {key: ndarray (p, ...)}`` for the block's p pixels; pure, pickles.
+    source : BlockSource
+    targets : mapping of str to Target
+        Where each key goes. Unused pixels get the target's fill value.
+
+    Raises
+    ------
+    EngineError
+        A target's chunks would be written by two blocks, or a block failed.
+    InterruptedRunError
+        The user stopped the run.
+    """
+    with resident(), single_threaded_blas():
+        executor = executor or current_executor()
+        for target in targets.values():
+            target.check(source.plan)
+        project_memory(None, source, executor.slots).require(memory_budget(), name)
+        groups = source.plan.groups
+        session = _session(executor)
+        meter = _Meter(name, source, 1)
+
+        def task(group: int) -> Callable[[], Any]:
+            needed = source.part(groups[group]) if executor.remote else source
+            return _WriteGroup(function, needed, groups[group], targets, name, session)
+
+        try:
+            executor.each(task, len(groups), meter.group_done)
+        except KeyboardInterrupt as error:
+            raise InterruptedRunError(
+                f"{name} was stopped after {meter.blocks} of {source.plan.n_blocks} blocks: "
+                "its output is incomplete",
+                hint="start it again to complete it",
+            ) from error
+        finally:
+            meter.send("end")

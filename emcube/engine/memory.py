@@ -1,0 +1,239 @@
+"""Memory: the budget of a run, what it will need, and the blocks that stay between rounds."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from emcube.errors import BudgetError, InputError
+
+__all__ = [
+    "Projection",
+    "Residency",
+    "adopted",
+    "current_residency",
+    "format_bytes",
+    "memory_budget",
+    "parse_bytes",
+    "release",
+    "resident",
+]
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20}
+_UNITS |= {"gi": 2**30, "ti": 2**40}
+
+
+def parse_bytes(text: str | int) -> int:
+    """Bytes of a size such as ``"2 GiB"``, ``"500MB"`` or a plain number.
+
+    Raises
+    ------
+    InputError
+        The text is not a size.
+    """
+    if isinstance(text, int):
+        return text
+    found = re.fullmatch(r"\s*([0-9.]+)\s*([kmgt]?i?)b?\s*", text.lower())
+    if not found or found[2] not in _UNITS:
+        raise InputError(f"{text!r} is not a size in bytes", hint='write for example "2 GiB"')
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+def format_bytes(n: float) -> str:
+    """Size for people, e.g. ``"1.3 GiB"``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n < 1024:
+            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1024
+    return f"{n:.1f} TiB"
+
+
+def memory_budget() -> int:
+    """Bytes that a run may use in this process.
+
+    ``EMCUBE_MEMORY`` (such as ``2GiB``) sets it; otherwise it is half of the memory that is free
+    now.
+    """
+    wish = os.environ.get("EMCUBE_MEMORY", "").strip()
+    if wish:
+        return parse_bytes(wish)
+    import psutil
+
+    return int(psutil.virtual_memory().available // 2)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Memory that a sweep needs besides resident blocks, by item, in bytes.
+
+    Attributes
+    ----------
+    blocks : int
+        Decoded blocks in flight, with the copy that turns them into rows or floats.
+    statistics : int
+        Statistics in flight and waiting in the tree.
+    """
+
+    blocks: int
+    statistics: int
+    slots: int
+    block_bytes: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.blocks + self.statistics
+
+    def require(self, budget: int, name: str) -> None:
+        """Refuse a run that cannot fit.
+
+        Raises
+        ------
+        BudgetError
+            Names the larger item and what would fit.
+        """
+        if self.total <= budget:
+            return
+        if self.blocks >= self.statistics:
+            fits = max(1, budget // max(1, self.slots * 3))
+            worst = (
+                f"{self.slots} blocks of {format_bytes(self.block_bytes)} in flight need "
+                f"{format_bytes(self.blocks)}"
+            )
+            advice = (
+                f"ingest the cube into a store with chunks of at most {format_bytes(fits)} "
+                "(emcube ingest), use fewer threads (EMCUBE_THREADS=1) or raise EMCUBE_MEMORY"
+            )
+        else:
+            worst = f"statistics between channels need {format_bytes(self.statistics)}"
+            advice = "use fewer channels (window or bin the signal) or raise EMCUBE_MEMORY"
+        raise BudgetError(
+            f"{name} needs {format_bytes(self.total)} of memory, the budget is "
+            f"{format_bytes(budget)}: {worst}",
+            hint=advice,
+        )
+
+
+class Residency:
+    """Blocks that stay in memory between rounds, as far as the budget goes.
+
+    What is kept never changes an answer, only how often blocks are read. Once full, further blocks
+    are read again each round; nothing that is kept is thrown out for them, since a cyclic sweep
+    over more than fits would evict every block just before it is used.
+    """
+
+    def __init__(self, limit: int, session: str | None = None) -> None:
+        self.limit = limit
+        self.session = session or uuid.uuid4().hex
+        self.on_close: dict[str, Callable[[], None]] = {}
+        self.used = 0
+        self.refused = 0
+        self._blocks: dict[tuple[str, int], Any] = {}
+        self._lock = threading.Lock()
+
+    def get(self, token: str, block_id: int) -> Any | None:
+        """The kept block, or None."""
+        return self._blocks.get((token, block_id))
+
+    def keep(self, token: str, block_id: int, block: Any) -> bool:
+        """Keep a block if it fits; tell whether it is kept."""
+        size = block.nbytes
+        with self._lock:
+            if (token, block_id) in self._blocks:
+                return True
+            if self.used + size > self.limit:
+                self.refused += 1
+                return False
+            self._blocks[token, block_id] = block
+            self.used += size
+            return True
+
+    def clear(self) -> None:
+        """Let all blocks go."""
+        with self._lock:
+            self._blocks.clear()
+            self.used = 0
+
+
+_current: Residency | None = None
+_depth = 0
+_context_lock = threading.Lock()
+_on_this_thread = threading.local()
+_adopted: dict[str, Residency] = {}
+
+
+def current_residency() -> Residency | None:
+    """The residency in force: of this thread's task, or of the enclosing context."""
+    return getattr(_on_this_thread, "residency", None) or _current
+
+
+@contextmanager
+def resident(limit: int | None = None) -> Iterator[Residency]:
+    """Keep blocks in memory for all fits inside this context, so that they are read once.
+
+    Contexts nest: the outermost decides the limit, and its end lets the blocks go. The default
+    limit is half of `memory_budget`.
+    """
+    global _current, _depth
+    with _context_lock:
+        if _current is None:
+            _current = Residency(memory_budget() // 2 if limit is None else limit)
+        _depth += 1
+        residency = _current
+    try:
+        yield residency
+    finally:
+        with _context_lock:
+            _depth -= 1
+            last = _depth == 0
+            if last:
+                residency.clear()
+                _current = None
+        if last:
+            for close in residency.on_close.values():
+                close()
+
+
+@contextmanager
+def adopted(session: str) -> Iterator[None]:
+    """In a worker process: use the blocks that this worker keeps for a client's `resident` context.
+
+    The worker's share is a third of its memory limit, well under the point at which Dask spills.
+    """
+    if _current is not None and _current.session == session:  # the worker lives in the client
+        yield
+        return
+    with _context_lock:
+        if session not in _adopted:
+            _adopted[session] = Residency(_worker_share(), session)
+        residency = _adopted[session]
+    before = getattr(_on_this_thread, "residency", None)
+    _on_this_thread.residency = residency
+    try:
+        yield
+    finally:
+        _on_this_thread.residency = before
+
+
+def release(session: str) -> None:
+    """In a worker process: let the blocks of a client's context go."""
+    with _context_lock:
+        residency = _adopted.pop(session, None)
+    if residency is not None:
+        residency.clear()
+
+
+def _worker_share() -> int:
+    from distributed import get_worker
+
+    try:
+        limit = get_worker().memory_manager.memory_limit
+    except ValueError:  # not inside a worker's task
+        limit = None
+    return int(limit) // 3 if limit else memory_budget() // 4

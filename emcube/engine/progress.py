@@ -1,0 +1,80 @@
+"""Progress events: the engine says what it does, listeners show it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+__all__ = ["Event", "Listener", "emit", "listen"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One step of a run.
+
+    Attributes
+    ----------
+    kind : {"start", "block", "round", "end"}
+        Work begins, blocks were finished, a round was finished, work ended.
+    name : str
+        The sweep or projection, e.g. "gram matrix".
+    round : int
+        Number of the round, from 0.
+    n_rounds : int
+        Rounds at most.
+    blocks_done, n_blocks : int
+        Blocks finished in this round, and of how many.
+    pixels_done, n_pixels : int
+        The same in pixels.
+    seconds : float
+        Since "start".
+    objective : float or None
+        After a round, where the sweep has one.
+    resident_bytes : int
+        Memory held by blocks that stay between rounds.
+    """
+
+    kind: str
+    name: str
+    round: int = 0
+    n_rounds: int = 1
+    blocks_done: int = 0
+    n_blocks: int = 0
+    pixels_done: int = 0
+    n_pixels: int = 0
+    seconds: float = 0.0
+    objective: float | None = None
+    resident_bytes: int = 0
+
+
+Listener = Callable[[Event], None]
+_listeners: list[Listener] = []
+_lock = threading.Lock()
+
+
+@contextmanager
+def listen(listener: Listener) -> Iterator[None]:
+    """Send every event of the runs inside this context to `listener`.
+
+    Examples
+    --------
+    >>> from emcube.engine.progress import listen
+    >>> events = []
+    >>> with listen(events.append):
+    ...     pass
+    """
+    with _lock:
+        _listeners.append(listener)
+    try:
+        yield
+    finally:
+        with _lock:
+            _listeners.remove(listener)
+
+
+def emit(event: Event) -> None:
+    """Send an event to all listeners, in the order in which they came."""
+    for listener in tuple(_listeners):
+        listener(event)

@@ -1,0 +1,440 @@
+"""Where blocks come from: Dask arrays, arrays in memory, sparse matrices, or another source."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import uuid
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emcube.engine.plan import BlockPlan, plan_blocks
+from emcube.errors import InputError
+from emcube.kernels.rows import MAX_ROW_DENSITY, CountRows, rows_from_dense, rows_from_sparse
+
+__all__ = [
+    "ArraySource",
+    "Block",
+    "BlockSource",
+    "DaskSource",
+    "MappedSource",
+    "SparseSource",
+    "compress",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Selected pixels of one box of the navigation grid, with the used channels.
+
+    Attributes
+    ----------
+    id : int
+        Number in the plan.
+    data : CountRows or ndarray, shape (p, E)
+        Counts that are rare come as rows, everything else as a dense matrix in the source's dtype.
+    nav_shape, offset : tuple of int
+        The box: its lengths and its corner in the navigation grid.
+    selected : ndarray of bool, shape (box pixels,), or None
+        Which pixels of the box `data` holds, in C order; None means all.
+    """
+
+    id: int
+    data: CountRows | NDArray[Any]
+    nav_shape: tuple[int, ...]
+    offset: tuple[int, ...]
+    selected: NDArray[np.bool_] | None = None
+
+    @property
+    def n_pixels(self) -> int:
+        """Pixels in `data`."""
+        return int(self.data.shape[0])
+
+    @property
+    def n_channels(self) -> int:
+        """Channels in `data`."""
+        return int(self.data.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        extra = 0 if self.selected is None else self.selected.nbytes
+        return int(self.data.nbytes) + extra
+
+    def subset(self, pixels: NDArray[Any]) -> Block:
+        """Block with some of its pixels: indices into `data`, or a boolean selection."""
+        pixels = np.asarray(pixels)
+        if pixels.dtype == np.bool_:
+            pixels = np.flatnonzero(pixels)
+        where = self.box_index()
+        selected = np.zeros(math.prod(self.nav_shape), dtype=bool)
+        pixels = np.sort(pixels)
+        selected[where[pixels]] = True
+        data = self.data.take(pixels) if isinstance(self.data, CountRows) else self.data[pixels]
+        return replace(self, data=data, selected=selected)
+
+    def box_index(self) -> NDArray[np.int64]:
+        """Flat index within the box of each pixel in `data`."""
+        if self.selected is None:
+            return np.arange(math.prod(self.nav_shape), dtype=np.int64)
+        return np.flatnonzero(self.selected)
+
+    def dense(self, dtype: Any = np.float64) -> NDArray[Any]:
+        """`data` as a dense matrix of the given dtype, shape (p, E)."""
+        if isinstance(self.data, CountRows):
+            return self.data.to_dense(dtype)
+        return np.asarray(self.data, dtype=dtype)
+
+    def expand(self, values: NDArray[Any], fill: Any) -> NDArray[Any]:
+        """Per-pixel values (p, ...) laid out over the whole box, `fill` where no pixel is used."""
+        trailing = values.shape[1:]
+        if self.selected is None:
+            return values.reshape(*self.nav_shape, *trailing)
+        out = np.full((self.selected.size, *trailing), fill, dtype=values.dtype)
+        out[self.selected] = values
+        return out.reshape(*self.nav_shape, *trailing)
+
+
+class BlockSource(Protocol):
+    """A cube as blocks. Sources pickle; `part` makes one that holds only what some blocks need."""
+
+    @property
+    def plan(self) -> BlockPlan:
+        """The grid of blocks."""
+        ...
+
+    @property
+    def n_channels(self) -> int:
+        """Used channels E."""
+        ...
+
+    @property
+    def n_pixels(self) -> int:
+        """Selected pixels P."""
+        ...
+
+    @property
+    def token(self) -> str:
+        """Identity of what the blocks hold, as the key of resident blocks."""
+        ...
+
+    def load(self, block_id: int) -> Block:
+        """Read one block."""
+        ...
+
+    def part(self, block_ids: Iterable[int]) -> BlockSource:
+        """A source that can load these blocks and is small to send."""
+        ...
+
+
+def compress(cells: NDArray[Any]) -> CountRows | NDArray[Any]:
+    """Rows where a dense block (p, E) holds rare counts, the block itself otherwise.
+
+    Signed integers with negative values and floats stay dense.
+    """
+    kind = cells.dtype.kind
+    if kind not in "iub" or (kind == "i" and cells.size and int(cells.min()) < 0):
+        return np.ascontiguousarray(cells, dtype=cells.dtype.newbyteorder("="))
+    rows = rows_from_dense(cells, max_density=MAX_ROW_DENSITY)
+    if rows is None:
+        return np.ascontiguousarray(cells, dtype=cells.dtype.newbyteorder("="))
+    return rows
+
+
+_process = uuid.uuid4().hex
+_serials = itertools.count()
+_known: dict[int, tuple[weakref.ref[Any], str]] = {}
+
+
+def _identity(thing: Any) -> str:
+    """Name of an object in memory, never given to another one (an address is, once it is free)."""
+    known = _known.get(id(thing))
+    if known is not None and known[0]() is thing:
+        return known[1]
+    name = f"memory-{_process}-{next(_serials)}"
+    address = id(thing)
+
+    def forget(reference: weakref.ref[Any]) -> None:
+        if address in _known and _known[address][0] is reference:
+            del _known[address]
+
+    _known[address] = (weakref.ref(thing, forget), name)
+    return name
+
+
+@dataclass(frozen=True, eq=False)
+class _Selection:
+    """Pixels and channels that are used; None means all."""
+
+    pixels: NDArray[np.bool_] | None = None
+    channels: NDArray[np.int64] | None = None
+
+    def token(self) -> str:
+        """Short digest of the selection."""
+        if self.pixels is None and self.channels is None:
+            return "all"
+        digest = hashlib.sha256()
+        for part in (self.pixels, self.channels):
+            digest.update(b"-" if part is None else np.ascontiguousarray(part).tobytes())
+            digest.update(b"|")
+        return digest.hexdigest()[:16]
+
+    def n_channels(self, plan: BlockPlan) -> int:
+        return plan.n_channels if self.channels is None else int(self.channels.size)
+
+    def n_pixels(self, plan: BlockPlan) -> int:
+        return plan.n_pixels if self.pixels is None else int(np.count_nonzero(self.pixels))
+
+    def of_block(self, plan: BlockPlan, block_id: int) -> NDArray[np.bool_] | None:
+        if self.pixels is None:
+            return None
+        return np.ascontiguousarray(self.pixels[plan.slices(block_id)]).reshape(-1)
+
+    def block(self, plan: BlockPlan, block_id: int, cells: NDArray[Any]) -> Block:
+        """Block of dense cells (box pixels, all channels)."""
+        selected = self.of_block(plan, block_id)
+        if selected is not None:
+            cells = cells[selected]
+        if self.channels is not None:
+            cells = cells[:, self.channels]
+        return Block(
+            block_id, compress(cells), plan.shape(block_id), plan.offset(block_id), selected
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _SelectingSource:
+    """What the sources over stored values share."""
+
+    plan: BlockPlan
+    selection: _Selection
+    name: str
+
+    @property
+    def n_channels(self) -> int:
+        """Used channels E."""
+        return self.selection.n_channels(self.plan)
+
+    @property
+    def n_pixels(self) -> int:
+        """Selected pixels P."""
+        return self.selection.n_pixels(self.plan)
+
+    @property
+    def token(self) -> str:
+        """Identity of the values and the selection."""
+        return f"{self.name}/{self.selection.token()}"
+
+
+@dataclass(frozen=True, eq=False)
+class DaskSource(_SelectingSource):
+    """Blocks of a Dask array whose leading `n_nav` dims are the navigation dims.
+
+    Each block is computed by one task on one thread; only the part of the graph that it needs is
+    sent.
+    """
+
+    array: Any = None
+    parts: dict[int, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_array(
+        cls,
+        array: Any,
+        n_nav: int,
+        *,
+        pixels: NDArray[np.bool_] | None = None,
+        channels: NDArray[np.int64] | None = None,
+    ) -> DaskSource:
+        """Plan blocks over a Dask array, shape (nav..., sig...).
+
+        Raises
+        ------
+        InputError
+            The array has unknown chunk sizes.
+        """
+        if any(math.isnan(n) for n in array.shape):
+            raise InputError(
+                f"the shape of the Dask array is not known: {array.shape}",
+                hint="call compute_chunk_sizes() on it first",
+            )
+        n_channels = math.prod(array.shape[n_nav:])
+        chunk_shape = tuple(max(c, default=1) for c in array.chunks[:n_nav])
+        plan = plan_blocks(
+            tuple(array.shape[:n_nav]), n_channels, array.dtype.itemsize, chunk_shape
+        )
+        return cls(plan, _Selection(pixels, channels), str(array.name), array)
+
+    def _values(self, block_id: int) -> Any:
+        if self.array is None:
+            return self.parts[block_id]
+        return self.array[self.plan.slices(block_id)]
+
+    def load(self, block_id: int) -> Block:
+        """Compute one block on this thread."""
+        values = np.asarray(self._values(block_id).compute(scheduler="synchronous"))
+        n_box = math.prod(self.plan.shape(block_id))
+        return self.selection.block(self.plan, block_id, values.reshape(n_box, -1))
+
+    def part(self, block_ids: Iterable[int]) -> DaskSource:
+        """Source with the culled graphs of some blocks."""
+        import dask
+
+        parts = {i: self._values(i) for i in block_ids}
+        if self.array is not None and parts:
+            parts = dict(zip(parts, dask.optimize(*parts.values()), strict=True))
+            # Optimising several arrays together gives each the graph of all: cull them apart.
+            parts = {i: dask.optimize(a)[0] for i, a in parts.items()}
+        return replace(self, array=None, parts=parts)
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySource(_SelectingSource):
+    """Blocks of an array in memory, shape (nav..., sig...)."""
+
+    array: Any = None
+    parts: dict[int, NDArray[Any]] = field(default_factory=dict)
+
+    @classmethod
+    def from_array(
+        cls,
+        array: NDArray[Any],
+        n_nav: int,
+        *,
+        pixels: NDArray[np.bool_] | None = None,
+        channels: NDArray[np.int64] | None = None,
+    ) -> ArraySource:
+        """Plan blocks over an array in memory."""
+        n_channels = math.prod(array.shape[n_nav:])
+        plan = plan_blocks(tuple(array.shape[:n_nav]), n_channels, array.dtype.itemsize)
+        name = _identity(array)
+        return cls(plan, _Selection(pixels, channels), name, array)
+
+    def load(self, block_id: int) -> Block:
+        """Cut one block out of the array."""
+        values = (
+            self.parts[block_id] if self.array is None else self.array[self.plan.slices(block_id)]
+        )
+        n_box = math.prod(self.plan.shape(block_id))
+        return self.selection.block(self.plan, block_id, np.asarray(values).reshape(n_box, -1))
+
+    def part(self, block_ids: Iterable[int]) -> ArraySource:
+        """Source with copies of some blocks."""
+        return replace(
+            self,
+            array=None,
+            parts={
+                i: self.parts[i]
+                if self.array is None
+                else np.ascontiguousarray(self.array[self.plan.slices(i)])
+                for i in block_ids
+            },
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class SparseSource(_SelectingSource):
+    """Blocks of a SciPy sparse matrix of counts, shape (P, E)."""
+
+    rows: CountRows | None = None
+    parts: dict[int, CountRows] = field(default_factory=dict)
+
+    @classmethod
+    def from_matrix(
+        cls,
+        matrix: Any,
+        *,
+        pixels: NDArray[np.bool_] | None = None,
+        channels: NDArray[np.int64] | None = None,
+    ) -> SparseSource:
+        """Plan blocks over the rows of a sparse matrix."""
+        rows = rows_from_sparse(matrix)
+        # A stored pair costs four bytes or eight; the plan counts what the rows hold, not the
+        # zeros.
+        per_pixel = max(1, rows.nbytes // max(1, rows.n_pixels))
+        even = plan_blocks((rows.n_pixels,), 1, per_pixel)
+        plan = BlockPlan((rows.n_pixels,), even.block_shape, rows.n_channels, rows.counts.itemsize)
+        return cls(plan, _Selection(pixels, channels), _identity(matrix), rows)
+
+    def load(self, block_id: int) -> Block:
+        """Cut one block out of the rows."""
+        rows = self._rows(block_id)
+        selected = self.selection.of_block(self.plan, block_id)
+        if selected is not None:
+            rows = rows.take(selected)
+        if self.selection.channels is not None:
+            rows = rows.take_channels(self.selection.channels)
+        return Block(
+            block_id, rows, self.plan.shape(block_id), self.plan.offset(block_id), selected
+        )
+
+    def _rows(self, block_id: int) -> CountRows:
+        if self.rows is None:
+            return self.parts[block_id]
+        region = self.plan.slices(block_id)[0]
+        return self.rows.take(np.arange(region.start, region.stop))
+
+    def part(self, block_ids: Iterable[int]) -> SparseSource:
+        """Source with some blocks."""
+        return replace(self, rows=None, parts={i: self._rows(i) for i in block_ids})
+
+
+@dataclass(frozen=True, eq=False)
+class MappedSource:
+    """Blocks of another source, each turned into a dense matrix by a pure function.
+
+    Parameters
+    ----------
+    source : BlockSource
+    function : callable
+        ``function(block) -> ndarray (p, F)``; pickles.
+    n_features : int
+        F.
+    name : str
+        Identity of the function with its parameters, for resident blocks.
+    """
+
+    source: BlockSource
+    function: Callable[[Block], NDArray[Any]]
+    n_features: int
+    name: str
+
+    @property
+    def plan(self) -> BlockPlan:
+        """The grid of the underlying source."""
+        return self.source.plan
+
+    @property
+    def n_channels(self) -> int:
+        """Features F."""
+        return self.n_features
+
+    @property
+    def n_pixels(self) -> int:
+        """Selected pixels P."""
+        return self.source.n_pixels
+
+    @property
+    def token(self) -> str:
+        """Identity of values, selection and function."""
+        return f"{self.source.token}>{self.name}"
+
+    def load(self, block_id: int) -> Block:
+        """Read a block (or take it from the resident ones) and map it."""
+        from emcube.engine.memory import current_residency
+
+        residency = current_residency()
+        block = residency.get(self.source.token, block_id) if residency else None
+        if block is None:
+            block = self.source.load(block_id)
+        return replace(block, data=self.function(block))
+
+    def part(self, block_ids: Iterable[int]) -> MappedSource:
+        """Source with some blocks."""
+        return replace(self, source=self.source.part(block_ids))
