@@ -284,13 +284,13 @@ class DaskSource(_SelectingSource):
 
     def part(self, block_ids: Iterable[int]) -> DaskSource:
         """Source with the culled graphs of some blocks."""
-        import dask
+        from dask.base import optimize
 
         parts = {i: self._values(i) for i in block_ids}
         if self.array is not None and parts:
-            parts = dict(zip(parts, dask.optimize(*parts.values()), strict=True))
+            parts = dict(zip(parts, optimize(*parts.values()), strict=True))
             # Optimising several arrays together gives each the graph of all: cull them apart.
-            parts = {i: dask.optimize(a)[0] for i, a in parts.items()}
+            parts = {i: optimize(a)[0] for i, a in parts.items()}
         return replace(self, array=None, parts=parts)
 
 

@@ -102,9 +102,7 @@ class CountRows:
             used = np.flatnonzero(used)
         renumber = np.full(self.n_channels, -1, dtype=np.int64)
         renumber[used] = np.arange(used.size)
-        indptr, channels, counts = _take_channels(
-            self.indptr, self.channels, self.counts, renumber
-        )
+        indptr, channels, counts = _take_channels(self.indptr, self.channels, self.counts, renumber)
         return CountRows(indptr, channels, counts, int(used.size))
 
     def to_dense(self, dtype: Any = np.float64) -> NDArray[Any]:
@@ -213,7 +211,7 @@ def rows_from_sparse(matrix: Any) -> CountRows:
 
 
 @jit
-def _count_cells(cells, words, per_word, n_pixels, n_channels):  # type: ignore[no-untyped-def]
+def _count_cells(cells, words, per_word, n_pixels, n_channels):
     """Non-zero cells of each pixel, and the largest count."""
     per_pixel = np.zeros(n_pixels, dtype=np.int64)
     largest = np.uint64(0)
@@ -245,8 +243,7 @@ def _count_cells(cells, words, per_word, n_pixels, n_channels):  # type: ignore[
 
 
 @jit
-def _fill_rows(cells, words, per_word, n_channels, channels, counts):  # type:
-ignore[no-untyped-def]
+def _fill_rows(cells, words, per_word, n_channels, channels, counts):
     """Write the (channel, count) pairs in C order, which is the order of the rows."""
     k = 0
     row_start = 0
@@ -276,7 +273,7 @@ ignore[no-untyped-def]
 
 
 @jit
-def _pixel_totals(indptr, counts):  # type: ignore[no-untyped-def]
+def _pixel_totals(indptr, counts):
     out = np.zeros(indptr.size - 1, dtype=np.int64)
     for p in range(out.size):
         total = 0
@@ -287,7 +284,7 @@ def _pixel_totals(indptr, counts):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _channel_totals(channels, counts, n_channels):  # type: ignore[no-untyped-def]
+def _channel_totals(channels, counts, n_channels):
     out = np.zeros(n_channels, dtype=np.int64)
     for i in range(channels.size):
         out[channels[i]] += counts[i]
@@ -295,7 +292,7 @@ def _channel_totals(channels, counts, n_channels):  # type: ignore[no-untyped-de
 
 
 @jit
-def _take(indptr, channels, counts, pixels):  # type: ignore[no-untyped-def]
+def _take(indptr, channels, counts, pixels):
     new_indptr = np.zeros(pixels.size + 1, dtype=np.int64)
     for j in range(pixels.size):
         p = pixels[j]
@@ -312,7 +309,7 @@ def _take(indptr, channels, counts, pixels):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _take_channels(indptr, channels, counts, renumber):  # type: ignore[no-untyped-def]
+def _take_channels(indptr, channels, counts, renumber):
     new_indptr = np.zeros(indptr.size, dtype=np.int64)
     for p in range(indptr.size - 1):
         kept = 0
@@ -333,14 +330,14 @@ def _take_channels(indptr, channels, counts, renumber):  # type: ignore[no-untyp
 
 
 @jit
-def _fill_dense(indptr, channels, counts, out):  # type: ignore[no-untyped-def]
+def _fill_dense(indptr, channels, counts, out):
     for p in range(indptr.size - 1):
         for i in range(indptr[p], indptr[p + 1]):
             out[p, channels[i]] = counts[i]
 
 
 @jit
-def _matmul(indptr, channels, counts, matrix):  # type: ignore[no-untyped-def]
+def _matmul(indptr, channels, counts, matrix):
     n_columns = matrix.shape[1]
     out = np.zeros((indptr.size - 1, n_columns), dtype=np.float64)
     for p in range(indptr.size - 1):
@@ -353,7 +350,7 @@ def _matmul(indptr, channels, counts, matrix):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _rmatmul(indptr, channels, counts, matrix, n_channels):  # type: ignore[no-untyped-def]
+def _rmatmul(indptr, channels, counts, matrix, n_channels):
     n_columns = matrix.shape[1]
     out = np.zeros((n_channels, n_columns), dtype=np.float64)
     for p in range(indptr.size - 1):
