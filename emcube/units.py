@@ -181,12 +181,23 @@ def _parse(text: str) -> pint.Unit:
     registry = _registry()
     if text.lower() in _NONE:
         return registry.dimensionless
+    import tokenize
+
     import pint
 
     try:
         return registry.parse_units(_SPELLINGS.get(text, text))
     # pint answers nonsense with whatever its tokenizer or parser met first.
-    except (pint.PintError, AttributeError, TypeError, ValueError, SyntaxError, KeyError) as error:
+    except (
+        pint.PintError,
+        tokenize.TokenError,
+        AssertionError,
+        AttributeError,
+        KeyError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise UnitsError(
             f"unknown unit {text!r}: expected a name such as 'keV', 'nm', 'deg', '1/nm' or 'counts'",
             hint="correct the spelling, or use '1' for a quantity without a unit",
