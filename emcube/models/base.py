@@ -14,7 +14,7 @@ from emcube.engine import Block
 from emcube.errors import InputError, NotFittedError
 from emcube.models.labels import Labels, as_source, map_pixels
 
-__all__ = ["Estimator", "as_source", "resolve_seed"]
+__all__ = ["Estimator", "Pick", "as_source", "resolve_seed"]
 
 
 def resolve_seed(random_state: Any) -> int:
@@ -43,11 +43,11 @@ def resolve_seed(random_state: Any) -> int:
 class Estimator(BaseEstimator, ABC):
     """Base of the models: parameters in ``__init__``, answers in attributes with an underscore.
 
-    A fitted estimator has ``labels_`` (the axes of what it was fitted on), ``n_features_in_`` and, where
+    A fitted estimator has ``axes_`` (the axes of what it was fitted on), ``n_features_in_`` and, where
     it draws random numbers, ``seed_`` (the seed that was used).
     """
 
-    labels_: Labels
+    axes_: Labels
     n_features_in_: int
 
     @abstractmethod
@@ -55,20 +55,20 @@ class Estimator(BaseEstimator, ABC):
         """Fit the model anew."""
 
     def _require_fitted(self) -> None:
-        if not hasattr(self, "labels_"):
+        if not hasattr(self, "axes_"):
             raise NotFittedError(
                 f"this {type(self).__name__} has not been fitted", hint="call fit(cube) first"
             )
 
     def _remember(self, labels: Labels) -> None:
-        self.labels_ = labels
+        self.axes_ = labels
         self.n_features_in_ = labels.n_all_channels
 
     def _check_signal(self, X: Any) -> Labels:
         """Labels of `X`, whose signal must be that of the fit."""
         self._require_fitted()
         _, labels = as_source(X, None)
-        self.labels_.require_same_signal(labels, f"{type(self).__name__}")
+        self.axes_.require_same_signal(labels, f"{type(self).__name__}")
         return labels
 
     @abstractmethod
@@ -94,9 +94,9 @@ class Estimator(BaseEstimator, ABC):
         labels = self._check_signal(X)
         values = map_pixels(
             X,
-            _Pick(self.pixel_function(), name),
+            Pick(self.pixel_function(), name),
             trailing,
-            labels=self.labels_,
+            labels=self.axes_,
             dtype=dtype,
             fill=fill,
             where=where,
@@ -104,7 +104,7 @@ class Estimator(BaseEstimator, ABC):
         return labels.maps(values, dims=dims, name=name, attrs=attrs)
 
 
-class _Pick:
+class Pick:
     """One of several per-pixel answers."""
 
     def __init__(self, function: Callable[[Block], dict[str, NDArray[Any]]], name: str) -> None:
