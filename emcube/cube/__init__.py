@@ -1,0 +1,33 @@
+"""What a labelled cube is: schema, metadata, construction, selection and the ``.em`` accessor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from emcube.cube.construct import chunk_shape, make_cube
+from emcube.cube.schema import get_metadata, infer_sig_dims, nav_dims, sig_dims, validate_cube
+
+if TYPE_CHECKING:
+    from emcube.cube.metadata import Detector, Metadata, Source
+
+__all__ = [
+    "Detector",
+    "Metadata",
+    "Source",
+    "chunk_shape",
+    "get_metadata",
+    "infer_sig_dims",
+    "make_cube",
+    "nav_dims",
+    "sig_dims",
+    "validate_cube",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # pydantic loads only when somebody asks for the typed metadata.
+    if name in ("Detector", "Metadata", "Source"):
+        from emcube.cube import metadata
+
+        return getattr(metadata, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
