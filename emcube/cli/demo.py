@@ -1,0 +1,36 @@
+"""`emcube demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emcube.cli.output import Json, emit_json, progress, say
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for stores, result and pictures.")] = Path(
+        "demo"
+    ),
+    scale: Annotated[
+        float,
+        typer.Option(
+            min=0.02, max=1.0, help="Size along each dim; 1 is the talk's 73 x 124 x 165 x 900."
+        ),
+    ] = 0.25,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the simulation and of the analysis.")
+    ] = 0,
+    as_json: Json = False,
+) -> None:
+    """Simulate a tilt series, ingest it, unmix it, and draw the pictures."""
+    from emcube.demo import render, run_demo
+
+    with progress():
+        report = run_demo(out, scale=scale, seed=seed, say=say)
+    if as_json:
+        emit_json(report)
+    else:
+        typer.echo(render(report))

@@ -1,0 +1,29 @@
+"""`emcube estimate X`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from emcube.cli.output import Json, Signal, emit_json, progress
+
+
+def estimate(
+    what: Annotated[str, typer.Argument(help="File, store, catalog.yaml:entry or URL.")],
+    name: Signal = None,
+    method: Annotated[str, typer.Option(help="biwhitening, elbow or parallel.")] = "biwhitening",
+    as_json: Json = False,
+) -> None:
+    """Tell how many components the data support, by what margin, and why."""
+    from emcube.cards import estimate_card, render
+    from emcube.models import estimate_n_components
+    from emcube.sources import open as open_cube
+
+    with progress():
+        found = estimate_n_components(open_cube(what, name=name), method=method)
+    card = estimate_card(found)
+    if as_json:
+        emit_json(card)
+    else:
+        typer.echo(render(card))

@@ -1,0 +1,84 @@
+"""What the verbs print: text for people, JSON for programs, and progress on a terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from emcube.engine.progress import Event
+
+__all__ = ["Json", "Signal", "emit_json", "progress", "say"]
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")]
+Signal = Annotated[
+    str | None, typer.Option("--name", help="Which signal, where a file holds several.")
+]
+
+
+def emit_json(data: Any) -> None:
+    """Print one JSON document to stdout; numbers that JSON lacks become null."""
+    print(json.dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def say(text: str) -> None:
+    """Tell the user something that is not the output: to stderr, and only on a terminal."""
+    if sys.stderr.isatty():
+        print(text, file=sys.stderr)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, str | int | float | bool) or value is None:
+        return value
+    return str(value)
+
+
+@contextmanager
+def progress() -> Iterator[None]:
+    """Show the engine's progress on a terminal: passes, blocks, pixels a second, time left."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    from emcube.engine.progress import listen
+
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=False,
+    )
+    tasks: dict[str, TaskID] = {}
+
+    def show(event: Event) -> None:
+        if event.kind == "start" or event.name not in tasks:
+            tasks[event.name] = bars.add_task(event.name, total=event.n_pixels or None, detail="")
+        task = tasks[event.name]
+        rounds = f"pass {event.round + 1}, " if event.n_rounds > 1 else ""
+        speed = (event.round * event.n_pixels + event.pixels_done) / max(event.seconds, 1e-6)
+        detail = f"{rounds}{event.blocks_done}/{event.n_blocks} blocks, {speed:,.0f} pixels/s"
+        if event.objective is not None:
+            detail += f", objective {event.objective:.6g}"
+        done = event.n_pixels if event.kind == "end" else event.pixels_done
+        bars.update(task, completed=done, detail=detail)
+
+    with bars, listen(show):
+        yield

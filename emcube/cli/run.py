@@ -1,0 +1,59 @@
+"""`emcube run RECIPE` and `emcube run FILE`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emcube.cli.output import Json, Signal, emit_json, progress
+
+
+def run(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A recipe (YAML), or a cube to run the default recipe on: instrument file, store, "
+            "catalog.yaml:entry or URL."
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the result goes; default: the recipe's.")
+    ] = None,
+    name: Signal = None,
+    n_components: Annotated[
+        int | None,
+        typer.Option(
+            "--n-components", min=1, help="Components of the default recipe; default: estimated."
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another run's result.")
+    ] = False,
+    deploy: Annotated[
+        str | None,
+        typer.Option(
+            help="'threads' (default) or the address of a Dask scheduler, tcp://host:8786."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a whole analysis and write its result; the same run again is continued or kept."""
+    from emcube.cards import describe, render
+    from emcube.recipe import run as run_recipe
+
+    with progress():
+        result = run_recipe(
+            what,
+            out=out,
+            name=name,
+            n_components=n_components,
+            overwrite=overwrite,
+            deploy=deploy,
+        )
+    card = describe(str(result.path))
+    if as_json:
+        emit_json(card)
+    else:
+        typer.echo(render(card))

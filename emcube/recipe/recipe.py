@@ -1,0 +1,165 @@
+"""A recipe: a whole analysis as one declarative file, checked before anything is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from emcube.errors import RecipeError
+from emcube.recipe import schema
+from emcube.recipe.document import Document, Location, parse_yaml, read_yaml
+from emcube.recipe.explain import Fault, raise_faults, translate
+
+__all__ = ["Recipe"]
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """A valid recipe and where it came from.
+
+    Make one with `Recipe.read`, `Recipe.parse` or `Recipe.from_dict`.
+
+    Attributes
+    ----------
+    model : RecipeModel
+        What it says, with defaults filled in.
+    document : Document
+        Its data as written, with lines.
+    folder : pathlib.Path
+        What its relative paths start from: the recipe's own folder.
+
+    Examples
+    --------
+    >>> recipe = Recipe.from_dict({"emcube": 1, "steps": [{"pca": {"n_components": 5}}]})
+    >>> [step.label for step in recipe.steps]
+    ['pca']
+    """
+
+    model: schema.RecipeModel
+    document: Document
+    folder: Path
+
+    @classmethod
+    def read(cls, path: str | Path) -> Recipe:
+        """Read and check a file.
+
+        Raises
+        ------
+        RecipeError
+            Names each mistake with the line of the file.
+        """
+        path = Path(path)
+        return cls._check(read_yaml(path), path.resolve().parent)
+
+    @classmethod
+    def parse(cls, text: str, *, folder: str | Path = ".") -> Recipe:
+        """Read and check YAML text."""
+        return cls._check(parse_yaml(text), Path(folder).resolve())
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], *, folder: str | Path = ".") -> Recipe:
+        """Check plain data; the version (``emcube: 1``) may be left out."""
+        # Through JSON: tuples become lists as YAML has them, and what is no plain data is refused.
+        try:
+            plain = json.loads(json.dumps({"emcube": schema.FORMAT, **data}))
+        except (TypeError, ValueError) as error:
+            raise RecipeError(
+                f"the recipe holds something that is no plain data: {error}",
+                hint="use text, numbers, true, false, lists and mappings",
+            ) from None
+        return cls._check(Document(plain), Path(folder).resolve())
+
+    @classmethod
+    def _check(cls, document: Document, folder: Path) -> Recipe:
+        try:
+            model = schema.RecipeModel.model_validate(document.data)
+        except ValidationError as error:
+            raise_faults(document, translate(error, document))
+            raise  # not reached: a validation error has at least one fault
+        raise_faults(document, list(_contradictions(model)))
+        return cls(model, document, folder)
+
+    # ---------------------------------------------------------------------------------- what it says
+
+    @property
+    def steps(self) -> tuple[schema.AnyStep, ...]:
+        """The steps in their order."""
+        return self.model.steps
+
+    @property
+    def prepare(self) -> tuple[schema.AnyPrepare, ...]:
+        """What is done to the cube before the first step."""
+        return self.model.prepare
+
+    def locate(self, path: str) -> str:
+        """Resolve a path of the recipe against its folder; URLs stay as they are."""
+        if "://" in path:
+            return path
+        return str(self.folder / Path(path).expanduser())
+
+    def normalised(self) -> dict[str, Any]:
+        """Say the same with every default filled in, without input and output.
+
+        Two recipes that mean the same analysis have the same normalised form; it is a recipe itself.
+        """
+        model = self.model
+        return {
+            "emcube": schema.FORMAT,
+            "where": None if model.where is None else model.where.model_dump(mode="json"),
+            "prepare": [
+                {p.verb: p.model_dump(mode="json", exclude={"verb"}, exclude_none=True)}
+                for p in model.prepare
+            ],
+            "steps": [
+                {s.verb: {**s.model_dump(mode="json", exclude={"verb"}), "name": s.label}}
+                for s in model.steps
+            ],
+        }
+
+    def place(self, location: Location) -> str:
+        """Name a place of the recipe for a message."""
+        return self.document.place(location)
+
+    def step_place(self, index: int) -> str:
+        """Name the place of a step for a message."""
+        return self.document.place(("steps", index))
+
+
+def _contradictions(model: schema.RecipeModel) -> Iterator[Fault]:
+    """Find what is wrong between steps, though each alone is right."""
+    earlier: dict[str, schema.AnyStep] = {}
+    for i, step in enumerate(model.steps):
+        at: Location = ("steps", i, step.verb)
+        if step.label in earlier:
+            yield Fault(
+                at,
+                f"two steps have the name {step.label!r}",
+                f"give one its own, as in '- {step.verb}: {{name: {step.label}_2, ...}}'",
+            )
+        estimated = any(isinstance(s, schema.EstimateStep) for s in earlier.values())
+        for parameter in ("n_components", "n_clusters"):
+            if getattr(step, parameter, None) == "auto" and not estimated:
+                yield Fault(
+                    (*at, parameter),
+                    f"{parameter!r} of {step.verb} is 'auto', but no earlier step estimates a number",
+                    "put '- estimate_n_components:' before it, or give a number",
+                )
+        if isinstance(step, schema.KMeansStep) and step.on is not None:
+            target = earlier.get(step.on)
+            if not isinstance(target, schema.PCAStep | schema.NMFStep):
+                able = [
+                    n for n, s in earlier.items() if isinstance(s, schema.PCAStep | schema.NMFStep)
+                ]
+                yield Fault(
+                    (*at, "on"),
+                    f"'on' of kmeans is {step.on!r}, expected an earlier step with loadings",
+                    "there are " + ", ".join(map(repr, able))
+                    if able
+                    else "put a pca or nmf step before it, or leave 'on' out",
+                )
+        earlier[step.label] = step

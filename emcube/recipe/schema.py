@@ -1,0 +1,354 @@
+"""What a recipe may say: one frozen model a verb.
+
+The parameters of a step are the constructor parameters of its estimator, with the same names and
+defaults (a test holds the two together), so that a recipe is refused before anything is read and
+without importing the numerical libraries.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Strict,
+    StringConstraints,
+    Tag,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+__all__ = [
+    "FORMAT",
+    "AnyPrepare",
+    "AnyStep",
+    "Bin",
+    "EstimateStep",
+    "Input",
+    "KMeansStep",
+    "NMFStep",
+    "PCAStep",
+    "PrepareStep",
+    "RecipeModel",
+    "RemoveBackground",
+    "Select",
+    "Step",
+    "Where",
+    "Window",
+]
+
+FORMAT = 1
+"""Version of the recipe format that this release reads and writes."""
+
+RESERVED_NAMES = ("input",)
+"""Names a step cannot have: nodes of the result tree that hold something else."""
+
+
+NOT_A_MAPPING = ""
+"""Key under which parameters that are no mapping reach their model, which refuses them."""
+
+
+class _Model(BaseModel):
+    """Frozen, nothing unknown, nothing converted behind the user's back."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_mapping(cls, value: Any) -> Any:
+        if isinstance(value, dict) and NOT_A_MAPPING in value:
+            raise PydanticCustomError("not_mapping", "parameters are not a mapping")
+        return value
+
+
+Number = Annotated[float, Strict()]
+Finite = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+NotNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Strict(), Field(ge=1)]
+Seed = Annotated[int, Strict(), Field(ge=0, le=2**32 - 1)]
+Interval = Annotated[tuple[Finite, Finite], Strict(False)]
+Positions = Annotated[
+    tuple[Annotated[int, Strict(), Field(ge=0)], Annotated[int, Strict(), Field(ge=1)]],
+    Strict(False),
+]
+Vertex = Annotated[tuple[Finite, Finite], Strict(False)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_\-]*$", max_length=64)]
+Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+def _increasing(value: tuple[float, float]) -> tuple[float, float]:
+    if not value[0] < value[1]:
+        raise PydanticCustomError(
+            "interval",
+            "the interval starts at {low} and ends at {high}, expected the lower end first",
+            {"low": f"{value[0]:g}", "high": f"{value[1]:g}"},
+        )
+    return value
+
+
+# --------------------------------------------------------------------------- input and selection
+
+
+class Input(_Model):
+    """Where the cube comes from: a path (or several), or an entry of a catalog."""
+
+    path: Text | Annotated[tuple[Text, ...], Strict(False), Field(min_length=1)] | None = None
+    name: Text | None = None
+    dim: Name | None = None
+    values: Annotated[tuple[Finite, ...], Strict(False), Field(min_length=1)] | None = None
+    catalog: Text | None = None
+    dataset: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Input:
+        if (self.path is None) == (self.catalog is None):
+            raise PydanticCustomError(
+                "input_source",
+                "expected either 'path' or 'catalog' and 'dataset', got {got}",
+                {"got": "both" if self.path is not None else "neither"},
+            )
+        if (self.catalog is None) != (self.dataset is None):
+            raise PydanticCustomError(
+                "input_source", "'catalog' and 'dataset' belong together, got only one of them"
+            )
+        several = isinstance(self.path, tuple)
+        if (self.dim is not None or self.values is not None) and not several:
+            raise PydanticCustomError(
+                "input_source",
+                "'dim' and 'values' join several files, expected 'path' to be a list of files",
+            )
+        if several and self.values is not None and len(self.values) != len(self.path or ()):
+            raise PydanticCustomError(
+                "input_source",
+                "{n} values for {m} files, expected one each",
+                {"n": len(self.values), "m": len(self.path or ())},
+            )
+        if self.catalog is not None and self.name is not None:
+            raise PydanticCustomError(
+                "input_source", "'name' picks a signal in a file, a catalog entry has its own"
+            )
+        return self
+
+
+class Where(_Model):
+    """Which pixels are used: those whose counts, smoothed over neighbours, reach a level."""
+
+    min_smoothed_counts: Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
+
+
+# ------------------------------------------------------------------------------------ preparation
+
+
+class _Prepare(_Model):
+    """One step of the preparation: keyed by dims, so that any key may come."""
+
+    verb: ClassVar[str]
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, hide_input_in_errors=True)
+
+    @property
+    def dims(self) -> dict[str, Any]:
+        """What was given for each dim."""
+        return dict(self.__pydantic_extra__ or {})
+
+    @model_validator(mode="after")
+    def _some_dim(self) -> _Prepare:
+        if not self.dims and not self.model_fields_set - {"verb"}:
+            raise PydanticCustomError(
+                "no_dims", "nothing is asked for, expected a dim, as in {energy: [1.0, 9.5]}"
+            )
+        return self
+
+
+class RemoveBackground(_Prepare):
+    """Fit a power law in a window before the edge and subtract it (`cube.em.remove_background`)."""
+
+    verb: Literal["remove_background"] = "remove_background"  # type: ignore[misc]
+    __pydantic_extra__: dict[str, Interval]
+
+    @model_validator(mode="after")
+    def _one_window(self) -> RemoveBackground:
+        if len(self.dims) != 1:
+            raise PydanticCustomError(
+                "one_window",
+                "got windows on {n} dims, expected one, the signal dim",
+                {"n": len(self.dims)},
+            )
+        _increasing(next(iter(self.dims.values())))
+        return self
+
+
+class Window(_Prepare):
+    """Keep a range of a signal dim, ends included, in the dim's units (`cube.em.window`)."""
+
+    verb: Literal["window"] = "window"  # type: ignore[misc]
+    __pydantic_extra__: dict[str, Interval]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Window:
+        for value in self.dims.values():
+            _increasing(value)
+        return self
+
+
+class Select(_Prepare):
+    """Keep positions (start, stop before the end), or the pixels inside a polygon of positions."""
+
+    verb: Literal["select"] = "select"  # type: ignore[misc]
+    region: Annotated[tuple[Vertex, ...], Strict(False), Field(min_length=3)] | None = None
+    __pydantic_extra__: dict[str, Positions]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Select:
+        for value in self.dims.values():
+            _increasing(value)
+        return self
+
+
+class Bin(_Prepare):
+    """Sum neighbours: whole numbers of positions by dim (`cube.em.bin`)."""
+
+    verb: Literal["bin"] = "bin"  # type: ignore[misc]
+    __pydantic_extra__: dict[str, Count]
+
+
+# ------------------------------------------------------------------------------------------ steps
+
+
+class _Step(_Model):
+    """A step of the analysis."""
+
+    name: Name | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _not_reserved(cls, value: str | None) -> str | None:
+        if value in RESERVED_NAMES:
+            raise PydanticCustomError(
+                "reserved", "the name {name} is taken by the result itself", {"name": repr(value)}
+            )
+        return value
+
+    @property
+    def draws(self) -> bool:
+        """Whether the step draws random numbers from a seed that the recipe leaves open."""
+        return "random_state" in type(self).model_fields and self.random_state is None  # type: ignore[attr-defined]
+
+    @property
+    def label(self) -> str:
+        """Name of the step's node in the result: its own, or its verb."""
+        verb: str = self.verb  # type: ignore[attr-defined]
+        return self.name or verb
+
+    def parameters(self) -> dict[str, Any]:
+        """The estimator's parameters, defaults filled in."""
+        return self.model_dump(exclude={"verb", "name", "on"})
+
+
+class EstimateStep(_Step):
+    """How many components the data support (`emcube.estimate_n_components`)."""
+
+    verb: Literal["estimate_n_components"] = "estimate_n_components"
+    method: Literal["biwhitening", "parallel", "elbow"] = "biwhitening"
+    noise: Literal["auto", "poisson", "quadratic"] = "auto"
+    pixel_counts: NotNegative = 100.0
+    channel_counts: NotNegative = 20.0
+    n_shown: Count = 30
+    random_state: Seed | None = 0
+
+
+class PCAStep(_Step):
+    """Principal components (`emcube.IncrementalPCA`)."""
+
+    verb: Literal["pca"] = "pca"
+    n_components: Count | Literal["auto"] = 20
+    noise: Literal["auto", "poisson"] | None = "auto"
+
+
+class NMFStep(_Step):
+    """Non-negative components (`emcube.MiniBatchNMF`)."""
+
+    verb: Literal["nmf"] = "nmf"
+    n_components: Count | Literal["auto"] = "auto"
+    beta_loss: Literal["kullback-leibler", "frobenius"] = "kullback-leibler"
+    random_state: Seed | None = None
+
+
+class KMeansStep(_Step):
+    """Clusters of pixels (`emcube.KMeans`)."""
+
+    verb: Literal["kmeans"] = "kmeans"
+    n_clusters: Count | Literal["auto"] = "auto"
+    on: Name | None = None
+    features: Literal["auto", "profiles", "counts"] = "auto"
+    n_subspace: Count | None = None
+    n_init: Count = 4
+    max_iter: Count = 100
+    tol: NotNegative = 1e-4
+    random_state: Seed | None = None
+
+
+def _tag(value: Any) -> str | None:
+    verb = value.get("verb") if isinstance(value, dict) else getattr(value, "verb", None)
+    return verb if isinstance(verb, str) else None
+
+
+Step = Annotated[
+    Annotated[EstimateStep, Tag("estimate_n_components")]
+    | Annotated[PCAStep, Tag("pca")]
+    | Annotated[NMFStep, Tag("nmf")]
+    | Annotated[KMeansStep, Tag("kmeans")],
+    Discriminator(_tag),
+]
+
+PrepareStep = Annotated[
+    Annotated[RemoveBackground, Tag("remove_background")]
+    | Annotated[Window, Tag("window")]
+    | Annotated[Select, Tag("select")]
+    | Annotated[Bin, Tag("bin")],
+    Discriminator(_tag),
+]
+
+
+AnyStep = EstimateStep | PCAStep | NMFStep | KMeansStep
+"""Any step, as a type."""
+
+AnyPrepare = RemoveBackground | Window | Select | Bin
+"""Any preparation, as a type."""
+
+
+def _spread(entries: Any) -> Any:
+    """Turn ``{pca: {n_components: 3}}`` into ``{verb: pca, n_components: 3}``."""
+    return [_spread_one(e) for e in entries] if isinstance(entries, list) else entries
+
+
+def _spread_one(entry: Any) -> Any:
+    if isinstance(entry, str):
+        return {"verb": entry}
+    if not isinstance(entry, dict) or len(entry) != 1:
+        return entry
+    (verb, parameters), *_ = entry.items()
+    if parameters is None:
+        return {"verb": verb}
+    if not isinstance(parameters, dict):
+        return {"verb": verb, NOT_A_MAPPING: parameters}
+    return {**parameters, "verb": verb}
+
+
+class RecipeModel(_Model):
+    """A whole recipe."""
+
+    emcube: Literal[1]
+    input: Input | None = None
+    where: Where | None = None
+    prepare: Annotated[tuple[PrepareStep, ...], Strict(False)] = ()
+    steps: Annotated[tuple[Step, ...], Strict(False), Field(min_length=1)]
+    output: Text | None = None
+
+    @field_validator("prepare", "steps", mode="before")
+    @classmethod
+    def _verbs(cls, value: Any) -> Any:
+        return _spread(value)

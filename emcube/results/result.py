@@ -1,0 +1,185 @@
+"""A finished analysis: open it, look at it, plot it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from emcube.errors import IncompleteError, StoreError
+from emcube.results.tree import FORMAT, array_digest, missing_chunks, read_root
+
+__all__ = ["Result", "open_result"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Result:
+    """A whole analysis, lazily.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        Where it lies.
+    tree : xarray.DataTree
+        A node a step; the root holds attributes only.
+
+    Examples
+    --------
+    >>> result = em.open_result("results/map")  # doctest: +SKIP
+    >>> result["nmf"].components  # doctest: +SKIP
+    """
+
+    path: Path
+    tree: xr.DataTree = field(repr=False)
+
+    @property
+    def run_id(self) -> str:
+        """Identity of the run."""
+        return str(self.tree.attrs["run_id"])
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The normalised recipe, every default filled in."""
+        return dict(self.tree.attrs["recipe"])
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Input, seeds, block layout, libraries, platform and times."""
+        return dict(self.tree.attrs["provenance"])
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run was finished (False only where `open_result` was told to allow it)."""
+        return bool(self.tree.attrs["emcube"]["complete"])
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Names of the steps, in the order in which they ran."""
+        named = (next(iter(step.values()))["name"] for step in self.recipe["steps"])
+        return tuple(str(name) for name in named if name in self.tree.children)
+
+    def __getitem__(self, step: str) -> xr.Dataset:
+        """Variables of one step.
+
+        Raises
+        ------
+        KeyError
+            There is no such step.
+        """
+        if step not in self.tree.children:
+            raise KeyError(f"{step!r} is not a step of this result; it has {list(self.steps)}")
+        return self.tree[step].to_dataset()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.steps)
+
+    def __contains__(self, step: object) -> bool:
+        return step in self.tree.children
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def verb(self, step: str) -> str:
+        """What kind of step it is (``nmf``), whatever its name."""
+        return str(self[step].attrs["emcube"]["verb"])
+
+    def verify(self) -> dict[str, str]:
+        """Read everything and compare with the digests noted when it was written.
+
+        Returns
+        -------
+        dict
+            Variable (``nmf/loadings``) to what is wrong; empty when all is well.
+        """
+        import zarr
+
+        wrong: dict[str, str] = {}
+        for name, node in self.tree.children.items():
+            expected = node.attrs["emcube"].get("digests", {})
+            group = zarr.open_group(str(self.path), path=name, mode="r")
+            arrays = dict(group.arrays())
+            for key, digest in expected.items():
+                if key not in arrays:
+                    wrong[f"{name}/{key}"] = "missing"
+                elif array_digest(arrays[key]) != digest:
+                    wrong[f"{name}/{key}"] = "values differ from those that were written"
+        return wrong
+
+    def __repr__(self) -> str:
+        state = "" if self.complete else ", incomplete"
+        short = self.run_id.removeprefix("sha256:")[:12]
+        return f"<Result {str(self.path)!r}: {', '.join(self.steps)} (run {short}{state})>"
+
+    def _repr_html_(self) -> str:
+        return str(self.tree._repr_html_())  # type: ignore[no-untyped-call]
+
+
+def open_result(path: str | Path, *, allow_incomplete: bool = False) -> Result:
+    """Open a result that `run` has written.
+
+    Parameters
+    ----------
+    path : path-like
+        Folder of the result.
+    allow_incomplete : bool
+        Open one that was never finished too, to see what is there.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    IncompleteError
+        The run was never finished, or chunks have gone since.
+    StoreError
+        There is no result at `path`, or a newer emcube wrote it.
+
+    Notes
+    -----
+    ``xarray.open_datatree(path, engine="zarr")`` reads the same tree without emcube.
+
+    Examples
+    --------
+    >>> em.open_result("results/map")  # doctest: +SKIP
+    """
+    path = Path(path)
+    root = read_root(path)
+    if root is None:
+        raise StoreError(
+            f"there is no result at {str(path)!r}"
+            + ("" if path.exists() else ": the folder does not exist"),
+            hint="open cubes with emcube.open; results come from emcube.run",
+        )
+    marker = root["emcube"]
+    if int(marker.get("format", 0)) > FORMAT:
+        raise StoreError(
+            f"the result at {str(path)!r} has format {marker['format']}, this emcube reads "
+            f"up to {FORMAT}",
+            hint="install a newer emcube",
+        )
+    complete = bool(marker.get("complete"))
+    if not complete and not allow_incomplete:
+        raise IncompleteError(
+            f"the result at {str(path)!r} was never finished",
+            hint="run its recipe again to complete it, or look at what is there with "
+            "open_result(path, allow_incomplete=True)",
+        )
+    tree = xr.open_datatree(str(path), engine="zarr", chunks={}, consolidated=complete)
+    if complete:
+        _check_chunks(path, tree)
+    return Result(path, tree)
+
+
+def _check_chunks(path: Path, tree: xr.DataTree) -> None:
+    """Refuse a result from which chunks have gone: zarr would read them as fill values."""
+    for name, node in tree.children.items():
+        for key, (found, expected) in missing_chunks(path / name, node.attrs["emcube"]).items():
+            raise IncompleteError(
+                f"{name}/{key} of the result at {str(path)!r} has {found} chunks, "
+                f"{expected} were written",
+                hint="copy the result again, or run its recipe again with --overwrite",
+            )

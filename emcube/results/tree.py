@@ -1,0 +1,346 @@
+"""Write a result: one Zarr v3 group, a node a step, a completion marker last.
+
+zarr reads a missing chunk as fill values without a word, and a half-written tree looks like a small
+whole one. Therefore every node notes, when it is done, how many chunks each of its arrays has and the
+digest of its values; the root's marker follows when all nodes are done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from emcube.errors import IncompleteError, InputError, StoreError
+from emcube.results.variables import check_dataset
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+__all__ = ["FORMAT", "ResultWriter", "array_digest", "is_result", "missing_chunks", "read_root"]
+
+FORMAT = 1
+"""Version of the layout of a result."""
+
+
+def read_root(path: Path) -> dict[str, Any] | None:
+    """Root attributes of a result, or None where `path` is no result of emcube.
+
+    Raises
+    ------
+    StoreError
+        It is a result whose root cannot be read.
+    """
+    file = path / "zarr.json"
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"the root of {str(path)!r} cannot be read: {error}",
+            hint="check permissions; if the file is damaged, remove the folder and run again",
+        ) from error
+    attributes = document.get("attributes") if isinstance(document, dict) else None
+    if not isinstance(attributes, dict):
+        return None
+    marker = attributes.get("emcube")
+    if not isinstance(marker, dict) or marker.get("kind") != "result":
+        return None
+    return attributes
+
+
+def is_result(path: str | Path) -> bool:
+    """Tell whether a folder holds a result, complete or not."""
+    return read_root(Path(path)) is not None
+
+
+class ResultWriter:
+    """Writes the nodes of one result, and its marker last.
+
+    Parameters
+    ----------
+    path : path-like
+        Folder of the result.
+    attributes : mapping
+        Root attributes (``run_id``, ``recipe``, ``provenance``); JSON values.
+
+    Notes
+    -----
+    A node is written whole or not at all: a node without its own marker is removed and written again.
+    """
+
+    def __init__(self, path: str | Path, attributes: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        self.attributes = dict(attributes)
+
+    # ------------------------------------------------------------------------------------- opening
+
+    def create(self, *, overwrite: bool = False) -> None:
+        """Start a new result, or go on with an incomplete one of the same ``run_id``.
+
+        Raises
+        ------
+        StoreError
+            The folder holds something else, or it cannot be written.
+        InputError
+            It holds another result and `overwrite` is False.
+        """
+        root = read_root(self.path)
+        if root is None and self.path.exists() and not _is_empty(self.path):
+            raise InputError(
+                f"{str(self.path)!r} exists and is not a result of emcube, expected a new folder",
+                hint="choose another place with --out; nothing was touched",
+            )
+        if root is not None:
+            if root.get("run_id") == self.attributes["run_id"] and not root["emcube"]["complete"]:
+                return
+            if not overwrite:
+                raise InputError(
+                    f"{str(self.path)!r} holds the result of another run "
+                    f"({_short(root.get('run_id'))}, this one is "
+                    f"{_short(self.attributes['run_id'])})",
+                    hint="choose another place with --out, or replace it with --overwrite",
+                )
+            with _disk(self.path):
+                shutil.rmtree(self.path)
+        with _disk(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._write_root(complete=False)
+
+    def _write_root(self, *, complete: bool) -> None:
+        import zarr
+
+        attributes = {
+            "emcube": {"kind": "result", "format": FORMAT, "complete": complete},
+            **self.attributes,
+        }
+        if not complete:
+            zarr.open_group(
+                str(self.path),
+                mode="w" if not (self.path / "zarr.json").exists() else "r+",
+                zarr_format=3,
+            ).update_attributes(attributes)
+            return
+        with warnings.catch_warnings():
+            # Consolidated metadata let a result be opened over HTTP; readers that do not know them
+            # read the plain ones beside.
+            warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
+            root = zarr.consolidate_metadata(str(self.path))
+        root.update_attributes(attributes)
+
+    # --------------------------------------------------------------------------------------- nodes
+
+    def has_node(self, name: str) -> bool:
+        """Tell whether a node is there and whole."""
+        marker = _node_attributes(self.path / name).get("emcube")
+        if not isinstance(marker, dict) or marker.get("complete") is not True:
+            return False
+        return not missing_chunks(self.path / name, marker)
+
+    def node(self, name: str) -> xr.Dataset:
+        """Open a finished node, lazily.
+
+        Raises
+        ------
+        IncompleteError
+            The node is not there or not whole.
+        """
+        if not self.has_node(name):
+            raise IncompleteError(
+                f"the node {name!r} of {str(self.path)!r} is not finished", hint="run it again"
+            )
+        return _open_node(self.path, name)
+
+    def write_node(
+        self,
+        name: str,
+        dataset: xr.Dataset,
+        *,
+        verb: str,
+        nav: Sequence[str],
+        sig: Sequence[str],
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Node:
+        """Write a node's small variables and the frames of its large ones.
+
+        Parameters
+        ----------
+        name : str
+            The node.
+        dataset : xarray.Dataset
+            Small variables in memory; large ones as frames (see `frame`) that are filled block by
+            block before `Node.finish`.
+        verb : str
+            Kind of step, for the register of variables.
+        nav, sig : sequence of str
+            Dims of the cube.
+        attributes : mapping, optional
+            More attributes of the node; JSON values.
+        """
+        checked = check_dataset(dataset, verb, nav=nav, sig=sig)
+        folder = self.path / name
+        with _disk(folder):
+            if folder.exists():
+                shutil.rmtree(folder)
+            checked.attrs = {"emcube": {"verb": verb, "complete": False}, **(attributes or {})}
+            encoding = {
+                str(n): {"chunks": v.data.chunksize}
+                for n, v in checked.variables.items()
+                if v.chunks is not None
+            }
+            checked.to_zarr(
+                str(self.path),
+                group=name,
+                mode="a",
+                zarr_format=3,
+                consolidated=False,
+                compute=False,
+                encoding=encoding,
+            )
+        return Node(self.path, name, tuple(encoding))
+
+    def finish(self, attributes: Mapping[str, Any]) -> None:
+        """Write the last root attributes, and with them the marker of completion."""
+        self.attributes.update(attributes)
+        with _disk(self.path):
+            self._write_root(complete=True)
+
+
+class Node:
+    """A node whose frames are being filled.
+
+    Attributes
+    ----------
+    frames : tuple of str
+        Variables whose values are written block by block.
+    """
+
+    def __init__(self, path: Path, name: str, frames: tuple[str, ...]) -> None:
+        self.path = path
+        self.name = name
+        self.frames = frames
+
+    def finish(self) -> xr.Dataset:
+        """Note digests and chunks of every array, mark the node as whole, and open it."""
+        import zarr
+
+        group = zarr.open_group(str(self.path), path=self.name, mode="r+")
+        chunks: dict[str, int] = {}
+        digests: dict[str, str] = {}
+        with _disk(self.path / self.name):
+            for key, array in sorted(group.arrays()):
+                chunks[key] = array.nchunks_initialized
+                digests[key] = array_digest(array)
+            marker: dict[str, Any] = dict(group.attrs["emcube"])  # type: ignore[arg-type]
+            marker.update(complete=True, chunks=chunks, digests=digests)
+            group.update_attributes({"emcube": marker})
+        return _open_node(self.path, self.name)
+
+
+def frame(
+    dims: Sequence[str],
+    shape: Sequence[int],
+    chunks: Sequence[int],
+    dtype: DTypeLike,
+    attributes: Mapping[str, Any],
+    coords: Mapping[str, Any] | None = None,
+) -> xr.DataArray:
+    """Make the frame of a large variable: labels and layout without values.
+
+    Parameters
+    ----------
+    dims, shape, chunks : sequence
+        Its dims, their lengths, and the chunks, one a block of the engine.
+    dtype : dtype-like
+    attributes : mapping
+        ``units`` and the like.
+    coords : mapping, optional
+        Its coordinates.
+    """
+    import dask.array as da
+
+    fill = np.nan if np.dtype(dtype).kind == "f" else -1
+    data = da.full(tuple(shape), fill, dtype=dtype, chunks=tuple(chunks))
+    return xr.DataArray(data, dims=tuple(dims), coords=coords, attrs=dict(attributes))
+
+
+def array_digest(array: Any) -> str:
+    """Digest of a Zarr array's values, chunk by chunk in C order; independent of codecs."""
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}{array.chunks}".encode())
+    steps = [range(0, n, c) for n, c in zip(array.shape, array.chunks, strict=True)]
+    for corner in product(*steps):
+        region = tuple(
+            slice(o, min(o + c, n))
+            for o, c, n in zip(corner, array.chunks, array.shape, strict=True)
+        )
+        values = np.ascontiguousarray(array[region])
+        if values.dtype.kind in "OTU":
+            digest.update("\0".join(map(str, values.ravel())).encode())
+        else:
+            digest.update(values.data if values.ndim else values.tobytes())
+    return "sha256:" + digest.hexdigest()
+
+
+def missing_chunks(folder: Path, marker: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Arrays of a node that have another number of chunks than when it was finished.
+
+    Returns
+    -------
+    dict
+        Array to (found, expected).
+    """
+    import zarr
+
+    expected = marker.get("chunks", {})
+    group = zarr.open_group(str(folder), mode="r")
+    found = {key: array.nchunks_initialized for key, array in group.arrays()}
+    return {
+        key: (found.get(key, 0), int(n)) for key, n in expected.items() if found.get(key, 0) != n
+    }
+
+
+def _open_node(path: Path, name: str) -> xr.Dataset:
+    return xr.open_dataset(
+        str(path), engine="zarr", group=name, chunks={}, backend_kwargs={"consolidated": False}
+    )
+
+
+def _node_attributes(folder: Path) -> dict[str, Any]:
+    try:
+        document = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    attributes = document.get("attributes") if isinstance(document, dict) else None
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _short(run_id: object) -> str:
+    return f"run {str(run_id).removeprefix('sha256:')[:12]}"
+
+
+@contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """Turn a failing disk into an error that names the place."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, StoreError):
+            raise
+        raise StoreError(
+            f"{str(path)!r} cannot be written: {error.strerror or error}",
+            hint="check permissions and free space; what was written so far stays incomplete",
+        ) from error

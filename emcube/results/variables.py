@@ -1,0 +1,149 @@
+"""Every variable that a result may hold: name, dims, kind, units and prose, in one place.
+
+A step's output is checked against this register when it is written, so that readers can rely on it; a
+mismatch raises. ``*nav`` and ``*sig`` stand for the navigation and signal dims of the cube.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import xarray as xr
+
+from emcube.errors import InputError
+
+__all__ = ["NAV", "SIG", "Variable", "check_dataset", "register", "registered"]
+
+NAV = "*nav"
+SIG = "*sig"
+
+
+@dataclass(frozen=True)
+class Variable:
+    """What one variable of a result is.
+
+    Parameters
+    ----------
+    node : str
+        Verb of the steps that write it (``pca``), or ``input``.
+    name : str
+        Its name in the node.
+    dims : tuple of str
+        Its dims; `NAV` and `SIG` stand for the cube's own.
+    kinds : str
+        Kinds of dtype that it may have (``f``, ``iu``, ``b``).
+    units : tuple of str, or None
+        Units that it may have; None: those of the cube or of the axis, whatever they are.
+    prose : str
+        One sentence that ends up as ``long_name``.
+    required : bool
+        Whether every step of this verb writes it.
+    """
+
+    node: str
+    name: str
+    dims: tuple[str, ...]
+    kinds: str
+    units: tuple[str, ...] | None
+    prose: str
+    required: bool = True
+
+    def check(self, array: xr.DataArray, nav: Sequence[str], sig: Sequence[str]) -> None:
+        """Hold an array against this entry.
+
+        Raises
+        ------
+        InputError
+            Dims, kind of dtype or units differ.
+        """
+        where = f"variable {self.name!r} of a {self.node} step"
+        expected = tuple(
+            d for dim in self.dims for d in (nav if dim == NAV else sig if dim == SIG else (dim,))
+        )
+        if array.dims != expected:
+            raise InputError(
+                f"{where}: dims {array.dims}, expected {expected}",
+                hint="transpose it before it is written",
+            )
+        if array.dtype.kind not in self.kinds:
+            raise InputError(
+                f"{where}: dtype {array.dtype}, expected one of the kinds {self.kinds!r}",
+                hint="convert it before it is written",
+            )
+        units = array.attrs.get("units")
+        if units is None or (self.units is not None and units not in self.units):
+            raise InputError(
+                f"{where}: units {units!r}, expected "
+                + ("any unit" if self.units is None else " or ".join(map(repr, self.units))),
+                hint="set attrs['units']",
+            )
+
+
+_REGISTER: dict[tuple[str, str], Variable] = {}
+
+
+def register(variable: Variable) -> Variable:
+    """Add a variable to the register.
+
+    Raises
+    ------
+    InputError
+        Another one of that name is registered for the same kind of step.
+    """
+    key = (variable.node, variable.name)
+    if _REGISTER.get(key, variable) != variable:
+        raise InputError(f"variable {variable.name!r} of {variable.node} is registered already")
+    _REGISTER[key] = variable
+    return variable
+
+
+def registered(node: str) -> dict[str, Variable]:
+    """Variables of one kind of step, by name."""
+    return {name: v for (owner, name), v in _REGISTER.items() if owner == node}
+
+
+def check_dataset(
+    dataset: xr.Dataset, node: str, *, nav: Iterable[str], sig: Iterable[str]
+) -> xr.Dataset:
+    """Check a step's output against the register and add the prose of each variable.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        What the step wrote or will write.
+    node : str
+        Verb of the step.
+    nav, sig : iterable of str
+        Navigation and signal dims of the cube.
+
+    Raises
+    ------
+    InputError
+        A variable is not registered, a required one is missing, or one does not match its entry.
+    """
+    nav, sig = tuple(nav), tuple(sig)
+    known = registered(node)
+    unknown = [str(n) for n in dataset.data_vars if n not in known]
+    missing = [n for n, v in known.items() if v.required and n not in dataset.data_vars]
+    if unknown or missing:
+        raise InputError(
+            f"output of a {node} step: "
+            + (f"unregistered variables {unknown}" if unknown else f"missing variables {missing}")
+            + f", expected {sorted(known)}",
+            hint="register it in emcube.results.variables",
+        )
+    described = dataset.copy()
+    for name, variable in known.items():
+        if name in dataset.data_vars:
+            variable.check(dataset[name], nav, sig)
+            described[name].attrs.setdefault("long_name", variable.prose)
+    return described
+
+
+for _variable in (
+    Variable("input", "total_counts", (NAV,), "iuf", None, "sum over the used channels"),
+    Variable("input", "sum_spectrum", (SIG,), "iuf", None, "sum over the used pixels"),
+    Variable("input", "used", (NAV,), "b", ("1",), "pixels that the analysis used"),
+):
+    register(_variable)
