@@ -111,4 +111,5 @@ class Pick:
         self.function, self.name = function, name
 
     def __call__(self, block: Block) -> NDArray[Any]:
+        """The one answer for a block."""
         return self.function(block)[self.name]
