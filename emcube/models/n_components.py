@@ -1,0 +1,701 @@
+"""How many components the counts support: biwhitening, with elbow and parallel analysis beside it.
+
+The noise of counts differs from cell to cell. Biwhitening scales pixels and channels so that the noise
+has variance one on average in every row and column (Sinkhorn scaling of the variance estimate, which
+for Poisson counts is the counts themselves). Singular values of pure noise then end at
+sqrt(P) + sqrt(E), and those below follow the Marchenko-Pastur law. How well they do is measured, and
+where they do not the answer is a refusal instead of a number.
+
+Letters: P pixels, E channels, both after pooling.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from emcube.engine import resident, run_sweep
+from emcube.errors import InputError
+from emcube.kernels.biwhiten import (
+    elbow,
+    group_channels,
+    group_pixels,
+    marchenko_pastur_median,
+    noise_edge,
+    pool,
+    scaled_sums,
+    scaled_sums_of_groups,
+    spectrum_distance,
+    variance_estimate,
+)
+from emcube.kernels.gram import add_symmetric, weighted_gram
+from emcube.kernels.rows import CountRows
+from emcube.models.base import resolve_seed
+from emcube.models.labels import as_source
+from emcube.models.sweeps import Totals, TotalsSweep
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from emcube.engine import Block, BlockSource, RngKey
+
+__all__ = ["Margin", "NComponentsEstimate", "estimate_n_components"]
+
+METHODS = ("biwhitening", "parallel", "elbow")
+
+PIXEL_COUNTS = 100.0
+"""Neighbouring pixels are summed until they hold as many counts. With less the variance estimates of
+a pixel, its counts, are too rough for Sinkhorn scaling: maps of 10 to 60 counts a pixel fit the
+Marchenko-Pastur law three to ten times worse unpooled, and the scaling may not converge at all."""
+
+CHANNEL_COUNTS = 20.0
+"""Neighbouring channels are summed until they hold as many counts. A channel of one count or so makes
+a spurious singular value just above the threshold, and a plateau of equal ones where there are many."""
+
+MAX_POOLINGS = 6
+"""The pixels' pooling is doubled up to so many times while the noise does not follow the law."""
+
+MAX_CHANNELS = 2048
+"""More channels than this are pooled: their Gram matrix would cost more than it tells."""
+
+MIN_SIDE = 50
+"""With fewer pooled pixels or channels the fit of the noise cannot be judged."""
+
+DISTANCE = {"poisson": 0.10, "quadratic": 0.05}
+"""Largest Kolmogorov-Smirnov distance to the Marchenko-Pastur law that is taken for a fit. Stricter
+where the scale of the noise was fitted as well."""
+
+CROWD = 4
+"""So many singular values within 5 % above the threshold are not components but a noise spectrum that
+goes on smoothly across it, as correlated noise does."""
+
+SCALING_TOLERANCE = 1e-4
+SCALING_ROUNDS = 60
+CURVATURES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+"""Candidates of b / a in var = a m + b m^2, in units of one over the mean cell."""
+
+NULL_CELLS = 2e7
+"""Cells drawn for the parallel analysis, at most."""
+
+
+class Margin(NamedTuple):
+    """Distance of the nearest singular values from the threshold, in percent of it.
+
+    `above`: of the last one that counts as a component (NaN where none does); `below`: of the next one.
+    """
+
+    above: float
+    below: float
+
+    def __str__(self) -> str:
+        return f"last component {self.above:.1f} % above, next {self.below:.1f} % below the threshold"
+
+
+@dataclass(frozen=True, eq=False)
+class NComponentsEstimate:
+    """Answer of `estimate_n_components`.
+
+    Attributes
+    ----------
+    n_components : int or None
+        Number of components by the method asked for; None where it is refused.
+    reason : str
+        Why it is that number, or why there is none.
+    method : str
+        "biwhitening", "parallel" or "elbow".
+    trusted : bool
+        Whether the noise follows the Marchenko-Pastur law, so that biwhitening's number can be relied on.
+    margin : Margin
+        How far the last component is above the threshold and the next value below, in percent.
+    threshold : float
+        Largest singular value of pure noise, in the unit of the noise (see `noise_edge`).
+    curve : Dataset
+        Over `component` (from 1): `singular_value` of the biwhitened matrix in units of the noise,
+        `relative` (over the threshold), `accepted`; scalar `threshold`.
+    alternatives : dict
+        Number by each method: "biwhitening", "parallel", "elbow".
+    noise : dict
+        What was found of the noise: `model`, `gain` (a, noise variance per count), `curvature` (b / a),
+        `distance` (to the Marchenko-Pastur law), `pixels` and `channels` after pooling,
+        `pixel_counts` and `channel_counts` (the least that each holds), `scaling_rounds`.
+    """
+
+    n_components: int | None
+    reason: str
+    method: str
+    trusted: bool
+    margin: Margin
+    threshold: float
+    curve: xr.Dataset
+    alternatives: dict[str, int | None]
+    noise: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def refused(self) -> bool:
+        """Whether there is no number."""
+        return self.n_components is None
+
+    def plot(self, **kwargs: Any) -> Any:
+        """Draw the scree with the threshold (see `emcube.plot.scree`)."""
+        from emcube.plot import scree
+
+        return scree(self.curve, **kwargs)
+
+    def __str__(self) -> str:
+        number = "refused" if self.refused else str(self.n_components)
+        return f"number of components: {number} ({self.reason})"
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True, eq=False)
+class _Pooling:
+    """How pixels and channels are summed before anything else."""
+
+    pixel_counts: float
+    channel_groups: NDArray[np.int64]
+    n_channels: int
+
+    def pixels(self, data: CountRows | NDArray[Any]) -> tuple[NDArray[np.int64], int]:
+        """Groups of a block's pixels."""
+        if self.pixel_counts <= 0:
+            return np.arange(data.shape[0]), int(data.shape[0])
+        if isinstance(data, CountRows):
+            return group_pixels(data.pixel_totals(), self.pixel_counts)
+        return group_pixels(data.sum(axis=1, dtype=np.float64), self.pixel_counts)
+
+    def __call__(self, data: CountRows | NDArray[Any]) -> CountRows | NDArray[np.float64]:
+        """Pooled block."""
+        groups, n_groups = self.pixels(data)
+        return pool(data, groups, n_groups, self.channel_groups, self.n_channels)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scaling:
+    """State of the Sinkhorn scaling: v, and how far the column sums are from P."""
+
+    columns: NDArray[np.float64]
+    deviation: float = math.inf
+    n_pixels: int = 0
+    n_rounds: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class ScalingSweep:
+    """Sinkhorn scaling over blocks: row factors are local, only column sums travel.
+
+    u_i = E / sum_j V_ij v_j in `map`, v_j = P / sum_i u_i V_ij in `step`.
+    """
+
+    pooling: _Pooling
+    curvature: float
+    first: NDArray[np.float64]
+    name: str = "noise scaling"
+
+    def start(self) -> _Scaling:
+        """Begin at the given column factors."""
+        return _Scaling(self.first)
+
+    def map(
+        self, block: Block, state: _Scaling, rng_key: RngKey
+    ) -> tuple[NDArray[np.float64], int]:
+        """Column sums of the row-scaled variances of one block, and its pooled pixels."""
+        data = block.data
+        if isinstance(data, CountRows) and self.curvature == 0:
+            groups, n_groups = self.pooling.pixels(data)
+            if not n_groups:
+                return np.zeros(self.pooling.n_channels), 0
+            sums = scaled_sums_of_groups(data, groups, self.pooling.channel_groups, state.columns)
+            return sums, n_groups
+        rows, sums = scaled_sums(self.pooling(data), state.columns, self.curvature)
+        return sums, int(np.count_nonzero(rows))
+
+    def combine(
+        self, a: tuple[NDArray[np.float64], int], b: tuple[NDArray[np.float64], int]
+    ) -> tuple[NDArray[np.float64], int]:
+        """Add."""
+        return a[0] + b[0], a[1] + b[1]
+
+    def step(
+        self, state: _Scaling, statistic: tuple[NDArray[np.float64], int], round_number: int
+    ) -> tuple[_Scaling, bool]:
+        """Make the columns sum to P."""
+        sums, n_pixels = statistic
+        if not n_pixels or not (sums > 0).all():
+            return replace(state, n_pixels=n_pixels, n_rounds=round_number + 1), True
+        deviation = float(np.abs(state.columns * sums / n_pixels - 1).max())
+        scaling = _Scaling(n_pixels / sums, deviation, n_pixels, round_number + 1)
+        return scaling, deviation < SCALING_TOLERANCE
+
+    def statistic_bytes(self, n_channels: int) -> int:
+        """Bytes of a statistic."""
+        return 8 * self.pooling.n_channels
+
+
+@dataclass(frozen=True, eq=False)
+class ScaledGramSweep:
+    """Gram matrix of the biwhitened pixels, sum_i u_i y_i y_i', over the shorter side.
+
+    With fewer pixels than channels the scaled pixels themselves are gathered, at most
+    `MAX_CHANNELS` of them, since the Gram matrix between pixels needs all pairs.
+    """
+
+    pooling: _Pooling
+    curvature: float
+    columns: NDArray[np.float64]
+    gather: bool
+    name: str = "noise spectrum"
+
+    def start(self) -> None:
+        """Nothing."""
+        return None
+
+    def map(self, block: Block, state: Any, rng_key: RngKey) -> NDArray[np.float64]:
+        """Gram matrix of one block before the columns are scaled, or its scaled pixels."""
+        pooled = self.pooling(block.data)
+        rows, _ = scaled_sums(pooled, self.columns, self.curvature)
+        return _gram_or_rows(pooled, rows, self.gather)
+
+    def combine(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Add, or append."""
+        return np.concatenate((a, b)) if self.gather else a + b
+
+    def step(
+        self, state: Any, statistic: NDArray[np.float64], round_number: int
+    ) -> tuple[NDArray[np.float64], bool]:
+        """Eigenvalues, descending."""
+        return _eigenvalues(statistic, np.sqrt(self.columns), self.gather), True
+
+    def statistic_bytes(self, n_channels: int) -> int:
+        """Bytes of a statistic."""
+        return 8 * self.pooling.n_channels**2
+
+
+@dataclass(frozen=True, eq=False)
+class ParallelSweep:
+    """Spectra of the counts and of simulated ones that have a single spectrum.
+
+    Both are scaled after Keenan and Kotula. The simulated pixels have the totals of the real ones, the
+    mean spectrum, and the noise a m + a c m^2.
+    """
+
+    pooling: _Pooling
+    totals: NDArray[np.float64]
+    gain: float
+    curvature: float
+    share: float
+    gather: bool
+    name: str = "parallel analysis"
+
+    def start(self) -> None:
+        """Nothing."""
+        return None
+
+    def map(
+        self, block: Block, state: Any, rng_key: RngKey
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], int, int]:
+        """Gram matrices (or pixels) of real and simulated pixels, and the number of each."""
+        pooled = self.pooling(block.data)
+        if isinstance(pooled, CountRows):
+            per_pixel = pooled.pixel_totals().astype(np.float64)
+        else:
+            per_pixel = pooled.sum(axis=1)
+        weights = np.divide(1.0, per_pixel, out=np.zeros(per_pixel.shape), where=per_pixel > 0)
+        rng = np.random.default_rng(rng_key)
+        drawn = np.flatnonzero((rng.random(per_pixel.size) < self.share) & (weights > 0))
+        mean = per_pixel[drawn, None] * (self.totals / self.totals.sum())
+        if self.gain == 1 and self.curvature == 0:
+            simulated = rng.poisson(mean).astype(np.float64)
+        else:
+            spread = np.sqrt(self.gain * variance_estimate(mean, self.curvature))
+            simulated = mean + spread * rng.standard_normal(mean.shape)
+        return (
+            _gram_or_rows(pooled, weights, self.gather),
+            _gram_or_rows(simulated, weights[drawn], self.gather),
+            int(np.count_nonzero(weights)),
+            drawn.size,
+        )
+
+    def combine(self, a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Add, or append."""
+        if not self.gather:
+            return tuple(x + y for x, y in zip(a, b, strict=True))
+        return (
+            np.concatenate((a[0], b[0])),
+            np.concatenate((a[1], b[1])),
+            a[2] + b[2],
+            a[3] + b[3],
+        )
+
+    def step(
+        self, state: Any, statistic: tuple[Any, ...], round_number: int
+    ) -> tuple[tuple[Any, ...], bool]:
+        """Eigenvalues of both, descending, with the number of pixels of each."""
+        scale = np.sqrt(self.totals.sum() / self.totals)
+        both = [_eigenvalues(x, scale, self.gather) for x in statistic[:2]]
+        return (*both, *statistic[2:]), True
+
+    def statistic_bytes(self, n_channels: int) -> int:
+        """Bytes of a statistic."""
+        return 16 * self.pooling.n_channels**2
+
+
+def _gram_or_rows(
+    block: CountRows | NDArray[np.float64], weights: NDArray[np.float64], gather: bool
+) -> NDArray[np.float64]:
+    """sum_i w_i y_i y_i' (upper triangle), or the pixels sqrt(w_i) y_i."""
+    if not gather:
+        return weighted_gram(block, weights)
+    dense = block.to_dense() if isinstance(block, CountRows) else np.asarray(block, np.float64)
+    return dense * np.sqrt(weights)[:, None]
+
+
+def _eigenvalues(
+    statistic: NDArray[np.float64], scale: NDArray[np.float64], gather: bool
+) -> NDArray[np.float64]:
+    """Eigenvalues of the Gram matrix after the columns are scaled, descending, none negative."""
+    if gather:
+        rows = statistic * scale
+        gram = rows @ rows.T
+    else:
+        gram = add_symmetric(statistic) * scale * scale[:, None]
+    return np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """Noise spectrum at one pooling, and what it says."""
+
+    model: str
+    pooling: _Pooling
+    channel_counts: float
+    totals: NDArray[np.float64]
+    scaling: _Scaling
+    curvature: float = 0.0
+    gain: float = 1.0
+    singular_values: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    threshold: float = math.nan
+    n_above: int = 0
+    distance: float = 1.0
+    fault: str = ""
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        return self.scaling.n_pixels, self.pooling.n_channels
+
+
+def estimate_n_components(
+    cube: Any,
+    method: str = "biwhitening",
+    where: Any = None,
+    *,
+    noise: str = "auto",
+    pixel_counts: float = PIXEL_COUNTS,
+    channel_counts: float = CHANNEL_COUNTS,
+    n_shown: int = 30,
+    random_state: Any = 0,
+) -> NComponentsEstimate:
+    """Estimate how many components the data support, or say that they do not tell.
+
+    Parameters
+    ----------
+    cube : DataArray, or matrix of shape (P, E)
+        Counts, or values whose noise variance is a mean + b mean^2.
+    method : {"biwhitening", "parallel", "elbow"}
+        Whose number is `n_components`; the others are in `alternatives`. Only biwhitening refuses.
+    where : DataArray of bool, optional
+        What is used (True), over navigation dims, signal dims or both.
+    noise : {"auto", "poisson", "quadratic"}
+        "poisson": the variance is the count. "quadratic": a mean + b mean^2, with a and b estimated from
+        the spectrum of the noise. "auto": "poisson" for integers (and "quadratic" where that does not
+        fit and cells hold several counts), "quadratic" for everything else.
+    pixel_counts, channel_counts : float
+        Neighbouring pixels (channels) are summed until they hold as many counts; of integer data only.
+        The pixels' is doubled while the noise does not follow its law.
+    n_shown : int
+        Length of the curve.
+    random_state : int, Generator or None
+        Of the simulated counts of the parallel analysis.
+
+    Returns
+    -------
+    NComponentsEstimate
+
+    Raises
+    ------
+    InputError
+        An unknown method or noise; values that are not finite; negative counts.
+
+    Notes
+    -----
+    Some ten to thirty passes over the blocks, which stay in memory as far as the budget goes; beside
+    them E^2 numbers of 8 bytes. The first component is the mean spectrum and is counted.
+    The threshold is sqrt(P) + sqrt(E) plus what a matrix of finite size may exceed it by.
+
+    References
+    ----------
+    B. Landa, T. T. C. K. Zhang, Y. Kluger, SIAM J. Math. Data Sci. 4 (2022) 1420.
+    https://doi.org/10.1137/21M1456807
+
+    Examples
+    --------
+    >>> import numpy as np, emcube as em
+    >>> rng = np.random.default_rng(0)
+    >>> spectra = rng.dirichlet(np.ones(120), 2) * 200
+    >>> counts = rng.poisson(rng.dirichlet(np.ones(2), 500) @ spectra)
+    >>> em.estimate_n_components(counts).n_components
+    2
+    """
+    if method not in METHODS:
+        raise InputError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    if noise not in ("auto", "poisson", "quadratic"):
+        raise InputError(f"noise must be 'auto', 'poisson' or 'quadratic', got {noise!r}")
+    for name, value in (("pixel_counts", pixel_counts), ("channel_counts", channel_counts)):
+        if not (np.isfinite(value) and value > 0):
+            raise InputError(f"{name} must be a positive number, got {value!r}")
+    if n_shown < 1:
+        raise InputError(f"n_shown must be at least 1, got {n_shown}")
+    seed = resolve_seed(random_state)
+    source, _ = as_source(cube, where)
+    integers = _dtype(cube).kind in "iub"
+    with resident():
+        totals = run_sweep(TotalsSweep(counts=noise == "poisson"), source).state
+        fit = _best_fit(source, totals, noise, integers, pixel_counts, channel_counts)
+        parallel = _parallel(source, fit, seed) if fit.singular_values.size else None
+    return _answer(fit, method, parallel, n_shown)
+
+
+def _dtype(cube: Any) -> np.dtype[Any]:
+    found = getattr(cube, "dtype", None)
+    return np.dtype(np.asarray(cube).dtype if found is None else found)
+
+
+def _best_fit(
+    source: BlockSource,
+    totals: Totals,
+    noise: str,
+    integers: bool,
+    pixel_counts: float,
+    channel_counts: float,
+) -> _Fit:
+    """The first pooling whose noise follows the law, or else the one that comes nearest."""
+    fits: list[_Fit] = []
+    if noise == "poisson" or (noise == "auto" and integers and totals.minimum >= 0):
+        fits = _poisson_fits(source, totals, pixel_counts, channel_counts)
+        if not fits[-1].fault:
+            return fits[-1]
+        cells = max(1, totals.n_pixels * totals.channels.size)
+        if noise == "poisson" or totals.total / cells < 5:
+            return min(fits, key=_badness)
+    fits += _quadratic_fits(source, totals, integers, channel_counts)
+    good = [f for f in fits if not f.fault]
+    return min(good or fits, key=_badness)
+
+
+def _badness(fit: _Fit) -> tuple[bool, float]:
+    """Order of fits; a fitted curvature must be worth a tenth of the distance."""
+    return not fit.singular_values.size, fit.distance * (1.1 if fit.curvature else 1.0)
+
+
+def _poisson_fits(
+    source: BlockSource, totals: Totals, pixel_counts: float, channel_counts: float
+) -> list[_Fit]:
+    groups, least = group_channels(totals.channels, channel_counts, MAX_CHANNELS)
+    sums = np.bincount(groups, weights=totals.channels)
+    pooling = _Pooling(pixel_counts, groups, sums.size)
+    first = totals.total / np.maximum(sums, 1e-300) / sums.size
+    fits: list[_Fit] = []
+    for _ in range(MAX_POOLINGS + 1):
+        fit = _fit(source, _Fit("poisson", pooling, least, sums, _Scaling(first)))
+        fits.append(fit)
+        if not fit.fault or min(fit.sides) < MIN_SIDE or totals.total <= 0:
+            break
+        pooling = replace(pooling, pixel_counts=2 * pooling.pixel_counts)
+        # The next pooling's scaling is near this one's, unless this one ran away.
+        if fit.scaling.deviation < 0.1:
+            first = fit.scaling.columns
+    return fits
+
+
+def _quadratic_fits(
+    source: BlockSource, totals: Totals, integers: bool, channel_counts: float
+) -> list[_Fit]:
+    positive = np.maximum(totals.channels, 0.0)
+    if positive.sum() <= 0:
+        pooling = _Pooling(0.0, np.zeros(positive.size, dtype=np.int64), 1)
+        return [_Fit("quadratic", pooling, 0.0, positive[:1], _Scaling(np.ones(1)))]
+    least = channel_counts if integers else 1e-6 * positive.mean()
+    groups, least = group_channels(positive, least, MAX_CHANNELS)
+    sums = np.bincount(groups, weights=positive)
+    pooling = _Pooling(0.0, groups, sums.size)
+    mean = positive.sum() / (totals.n_pixels * sums.size)
+    first = positive.sum() / sums / sums.size
+    fits = []
+    for factor in CURVATURES:
+        start = _Fit("quadratic", pooling, least, sums, _Scaling(first), factor / mean)
+        fit = _fit(source, start)
+        fits.append(fit)
+        if not fit.singular_values.size:
+            break
+        first = fit.scaling.columns
+    return fits
+
+
+def _fit(source: BlockSource, start: _Fit) -> _Fit:
+    """Scale, take the spectrum, and measure how well it follows the law."""
+    pooling = start.pooling
+    scaling_sweep = ScalingSweep(pooling, start.curvature, start.scaling.columns)
+    scaling = run_sweep(scaling_sweep, source, max_rounds=SCALING_ROUNDS).state
+    fit = replace(start, scaling=scaling)
+    n_rows, n_columns = fit.sides
+    if min(n_rows, n_columns) < MIN_SIDE:
+        pooled = (
+            f" that hold {pooling.pixel_counts:g} and {fit.channel_counts:g} counts"
+            if pooling.pixel_counts
+            else ""
+        )
+        return replace(
+            fit,
+            fault=f"there are only {n_rows} pixels and {n_columns} channels{pooled}; {MIN_SIDE} of "
+            "each are needed to judge the noise",
+        )
+    if not np.isfinite(fit.scaling.deviation):
+        return replace(fit, fault="a channel has no variance at all")
+    sweep = ScaledGramSweep(
+        pooling, fit.curvature, fit.scaling.columns, gather=n_rows < n_columns
+    )
+    eigenvalues = run_sweep(sweep, source).state[: min(n_rows, n_columns)]
+    longer = max(n_rows, n_columns)
+    ratio = min(n_rows, n_columns) / longer
+    edge = noise_edge(n_rows, n_columns)
+    gain = 1.0
+    if fit.model == "quadratic":
+        gain = _noise_gain(eigenvalues / longer, ratio, edge**2 / longer)
+    values = np.sqrt(eigenvalues / gain)
+    n_above = int(np.count_nonzero(values > edge))
+    fit = replace(
+        fit,
+        gain=gain,
+        singular_values=values,
+        threshold=edge,
+        n_above=n_above,
+        distance=spectrum_distance(values[n_above:] ** 2 / longer, ratio),
+    )
+    return replace(fit, fault=_fault(fit))
+
+
+def _noise_gain(eigenvalues: NDArray[np.float64], ratio: float, edge: float) -> float:
+    """Scale of the noise from the median of the eigenvalues that are noise."""
+    middle = marchenko_pastur_median(ratio)
+    gain = float(np.median(eigenvalues)) / middle
+    for _ in range(10):
+        if gain <= 0:
+            return 1.0
+        gain = float(np.median(eigenvalues[eigenvalues <= edge * gain])) / middle
+    return gain if gain > 0 else 1.0
+
+
+def _fault(fit: _Fit) -> str:
+    """Why a fit is not to be trusted; empty where it is."""
+    if fit.scaling.deviation >= SCALING_TOLERANCE * 10:
+        return (
+            "pixels and channels cannot be scaled to even noise: many pixels hold counts in a few "
+            "channels only"
+        )
+    allowed = DISTANCE[fit.model]
+    if fit.distance > allowed:
+        return (
+            f"the noise does not follow the Marchenko-Pastur law (distance {fit.distance:.2f}, at "
+            f"most {allowed:.2f} expected)"
+        )
+    if fit.n_above == 0:
+        return "not even a mean spectrum stands out of the noise"
+    crowd = int(np.count_nonzero(fit.singular_values[: fit.n_above] < 1.05 * fit.threshold))
+    if crowd >= CROWD or fit.n_above > min(fit.sides) // 4:
+        return (
+            f"{crowd} of {fit.n_above} values lie within 5 % above the threshold: the noise goes on "
+            "across it, as correlated noise does"
+        )
+    return ""
+
+
+def _parallel(source: BlockSource, fit: _Fit, seed: int) -> int:
+    """Number of values of the Keenan-Kotula scaled matrix above those of simulated noise."""
+    n_rows, n_columns = fit.sides
+    share = min(1.0, max(NULL_CELLS / n_columns, 2.0 * MIN_SIDE) / n_rows)
+    totals = fit.totals
+    sweep = ParallelSweep(
+        fit.pooling, totals, fit.gain, fit.curvature, share, gather=n_rows < n_columns
+    )
+    real, simulated, n_real, n_simulated = run_sweep(sweep, source, seed=seed).state
+    if n_simulated < 2:
+        return 0
+    values, null = np.sqrt(real), np.sqrt(simulated)
+    # The second value of the simulated data is noise; the first is their mean spectrum.
+    edge = null[1] * noise_edge(n_real, n_columns) / noise_edge(n_simulated, n_columns)
+    return int(np.count_nonzero(values > edge))
+
+
+def _answer(fit: _Fit, method: str, parallel: int | None, n_shown: int) -> NComponentsEstimate:
+    values, edge = fit.singular_values, fit.threshold
+    trusted = not fit.fault
+    alternatives: dict[str, int | None] = {
+        "biwhitening": fit.n_above if trusted else None,
+        "parallel": parallel,
+        "elbow": elbow(np.square(values)) if values.size else None,
+    }
+    above = 100 * (values[fit.n_above - 1] / edge - 1) if fit.n_above else math.nan
+    below = 100 * (1 - values[fit.n_above] / edge) if fit.n_above < values.size else math.nan
+    margin = Margin(float(above), float(below))
+    number = alternatives[method]
+    if fit.fault and method == "biwhitening":
+        reason = fit.fault
+    elif number is None:
+        reason = fit.fault or "there is no spectrum to look at"
+    elif method == "biwhitening":
+        reason = str(margin)
+    else:
+        reason = f"by {method}; biwhitening says {alternatives['biwhitening']}"
+    shown = values[:n_shown]
+    curve = xr.Dataset(
+        {
+            "singular_value": ("component", shown, {"units": "1", "long_name": "singular value"}),
+            "relative": ("component", shown / edge, {"units": "1"}),
+            "accepted": ("component", np.arange(shown.size) < fit.n_above),
+            "threshold": ((), edge, {"units": "1", "long_name": "largest value of noise"}),
+        },
+        coords={"component": np.arange(1, shown.size + 1)},
+        attrs={
+            "n_components": -1 if number is None else number,
+            "method": method,
+            "reason": reason,
+            "trusted": int(trusted),
+            "note": "the first component is the mean spectrum; its weight carries no contrast",
+        },
+    )
+    n_rows, n_columns = fit.sides
+    return NComponentsEstimate(
+        n_components=number,
+        reason=reason,
+        method=method,
+        trusted=trusted,
+        margin=margin,
+        threshold=edge,
+        curve=curve,
+        alternatives=alternatives,
+        noise={
+            "model": fit.model,
+            "gain": fit.gain,
+            "curvature": fit.curvature,
+            "distance": fit.distance,
+            "pixels": n_rows,
+            "channels": n_columns,
+            "pixel_counts": fit.pooling.pixel_counts,
+            "channel_counts": fit.channel_counts,
+            "scaling_rounds": fit.scaling.n_rounds,
+        },
+    )

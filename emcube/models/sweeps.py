@@ -1,0 +1,95 @@
+"""Small sweeps that several models share. Letters: P pixels, E channels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from emcube.kernels.rows import CountRows
+from emcube.models.labels import require_finite_counts, require_finite_values
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from emcube.engine import Block, RngKey
+
+__all__ = ["Totals", "TotalsSweep"]
+
+
+@dataclass(frozen=True, eq=False)
+class Totals:
+    """Sums over pixels.
+
+    Attributes
+    ----------
+    channels : ndarray of float64, shape (E,)
+        Total of each used channel.
+    n_pixels : int
+        Pixels that were counted.
+    n_stored : int
+        Cells that are not zero.
+    minimum : float
+        Smallest value met (0 for compressed counts).
+    """
+
+    channels: NDArray[np.float64]
+    n_pixels: int
+    n_stored: int
+    minimum: float
+
+    @property
+    def total(self) -> float:
+        """Grand total N."""
+        return float(self.channels.sum())
+
+
+@dataclass(frozen=True)
+class TotalsSweep:
+    """Total of each channel, in one round.
+
+    Parameters
+    ----------
+    counts : bool
+        Refuse negative values.
+    """
+
+    counts: bool
+    name: str = "channel totals"
+
+    def start(self) -> None:
+        """Nothing is known before the first block."""
+        return None
+
+    def map(self, block: Block, state: Any, rng_key: RngKey) -> Totals:
+        """Sums of one block, after a look for values that make no sense."""
+        if self.counts:
+            require_finite_counts(block)
+        else:
+            require_finite_values(block)
+        data = block.data
+        if isinstance(data, CountRows):
+            totals = data.channel_totals().astype(np.float64)
+            return Totals(totals, data.n_pixels, data.nnz, 0.0)
+        minimum = float(data.min()) if data.size else 0.0
+        return Totals(
+            data.sum(axis=0, dtype=np.float64), data.shape[0], int(np.count_nonzero(data)), minimum
+        )
+
+    def combine(self, a: Totals, b: Totals) -> Totals:
+        """Add."""
+        return Totals(
+            a.channels + b.channels,
+            a.n_pixels + b.n_pixels,
+            a.n_stored + b.n_stored,
+            min(a.minimum, b.minimum),
+        )
+
+    def step(self, state: Any, statistic: Totals, round_number: int) -> tuple[Totals, bool]:
+        """One round is all."""
+        return statistic, True
+
+    def statistic_bytes(self, n_channels: int) -> int:
+        """Bytes of a statistic."""
+        return 8 * n_channels
