@@ -1,0 +1,133 @@
+"""HyperSpy's ``.zspy`` files with zarr-python 3; RosettaSciIO's own reader of them needs zarr 2.
+
+A ``.zspy`` is a Zarr v2 hierarchy, as a directory or in one zip file: ``Experiments/<title>/data`` with a
+group ``axis-0``, ``axis-1``, ... for each axis, and ``metadata`` and ``original_metadata`` as nested groups
+whose attributes are the entries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from emcube.errors import ReadError
+from emcube.io.hyperspy import signal_from_tree
+from emcube.io.lazy import ZarrArray
+from emcube.io.signals import Signal
+
+__all__ = ["read_zspy"]
+
+
+@contextlib.contextmanager
+def _group(path: Path) -> Iterator[zarr.Group]:
+    store: Any = path
+    if path.is_file():
+        if not zipfile.is_zipfile(path):
+            raise ReadError(
+                f"{path}: a .zspy file is a zip file or a directory; this is neither ({path.stat().st_size} bytes)",
+                hint="the file is damaged, cut short or not of this format; fetch or export it again",
+            )
+        store = zarr.storage.ZipStore(path, mode="r")
+    try:
+        yield zarr.open_group(store, mode="r")
+    finally:
+        if isinstance(store, zarr.storage.ZipStore):
+            store.close()
+
+
+def read_zspy(path: Path, *, name: str | None = None, reader: str | None = None) -> list[Signal]:
+    """Read the signals of a ``.zspy`` file or directory, lazily.
+
+    Parameters
+    ----------
+    path : Path
+    name, reader : str, optional
+        Not needed: all signals are listed at no cost.
+
+    Raises
+    ------
+    ReadError
+        The hierarchy is not one of HyperSpy's, or parts of it are missing.
+    """
+    try:
+        with _group(path) as root:
+            if "Experiments" not in root:
+                raise ReadError(
+                    f"{path}: the hierarchy has no group 'Experiments', expected a HyperSpy file",
+                    hint="open a plain Zarr group under a name that does not end in .zspy",
+                )
+            return [
+                _signal(path, node, title) for title, node in sorted(root["Experiments"].groups())
+            ]  # type: ignore[union-attr]
+    except ReadError:
+        raise
+    except Exception as error:
+        raise ReadError(
+            f"{path}: cannot be read as a .zspy file: {type(error).__name__}: {error}",
+            hint="the file is damaged or cut short; fetch or export it again",
+        ) from error
+
+
+def _signal(path: Path, group: zarr.Group, title: str) -> Signal:
+    data = group["data"]
+    if not isinstance(data, zarr.Array) or data.dtype.kind not in "iuf":
+        raise ReadError(
+            f"{path}: signal {title!r}: got {getattr(data, 'dtype', 'a group')}, expected an array of numbers",
+            hint="ragged signals of HyperSpy have no place in a cube",
+        )
+    # zarr reads a missing chunk as zeros without a word: a file cut short would open as one with empty parts.
+    if data.nchunks_initialized == 0 and data.nchunks:
+        raise ReadError(
+            f"{path}: signal {title!r}: none of its {data.nchunks} chunks is there",
+            hint="the file was cut short; fetch or export it again",
+        )
+    axes = []
+    for i in range(data.ndim):
+        key = f"axis-{i}"
+        if key not in group:
+            raise ReadError(
+                f"{path}: signal {title!r}: group {key!r} is missing, expected one for each of {data.ndim} axes",
+                hint="the file is damaged; fetch or export it again",
+            )
+        axes.append(_tree(group[key]))
+    source = ZarrArray(path, f"Experiments/{title}/data", data.shape, data.dtype)
+    return signal_from_tree(
+        path,
+        "ZSPY",
+        source,
+        data.chunks,
+        axes,
+        _tree(group["metadata"]) if "metadata" in group else {},
+        _tree(group["original_metadata"]) if "original_metadata" in group else {},
+    )
+
+
+def _tree(group: Any) -> dict[str, Any]:
+    """Return a group's attributes, short arrays and subgroups as one nested dict."""
+    tree: dict[str, Any] = {}
+    for key, value in dict(group.attrs).items():
+        tree[_key(key)] = None if isinstance(value, str) and value == "_None_" else value
+    for key, node in group.members():
+        if isinstance(node, zarr.Array):
+            tree[_key(key)] = (
+                np.asarray(node[...]).tolist()
+                if node.size <= 4096
+                else f"<array of shape {node.shape}>"
+            )
+        else:
+            tree[_key(key)] = _tree(node)
+    return tree
+
+
+def _key(key: str) -> str:
+    # Lists, tuples and bytes carry their kind in front of their name.
+    for prefix in ("_list_empty_", "_tuple_empty_", "_list_", "_tuple_", "_bs_"):
+        if key.startswith(prefix):
+            return key.removeprefix(prefix)
+    return key
