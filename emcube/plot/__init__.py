@@ -1,0 +1,55 @@
+"""Figures of cubes, components, loadings and labels, from plain labelled arrays.
+
+Every function takes :mod:`xarray` objects with dims, coordinates and units, and gives back a
+:class:`matplotlib.figure.Figure`. Nothing goes through ``pyplot``: there is no global state, figures may
+be drawn in threads, and none has to be closed. Matplotlib is imported when the first of them is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emcube.plot.curves import scree
+    from emcube.plot.frames import image, label_map, line_maps, maps, raw_and_denoised
+    from emcube.plot.overview import cube_overview
+    from emcube.plot.spectra import components, spectrum
+
+__all__ = [
+    "components",
+    "cube_overview",
+    "image",
+    "label_map",
+    "line_maps",
+    "maps",
+    "raw_and_denoised",
+    "scree",
+    "spectrum",
+]
+
+_HOMES = {
+    "components": "spectra",
+    "cube_overview": "overview",
+    "image": "frames",
+    "label_map": "frames",
+    "line_maps": "frames",
+    "maps": "frames",
+    "raw_and_denoised": "frames",
+    "scree": "curves",
+    "spectrum": "spectra",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the home of a figure, and matplotlib with it, on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'emcube.plot' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"emcube.plot.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the figures, imported or not."""
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,185 @@
+"""One figure that says what a cube holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import xarray as xr
+
+from emcube.errors import InputError
+from emcube.plot import style
+from emcube.plot.frames import choose_frames, draw_image, image, maps
+from emcube.plot.spectra import draw_spectra, spectrum
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from matplotlib.figure import Figure
+
+    from emcube.plot.spectra import Labels
+
+__all__ = ["cube_overview"]
+
+
+def cube_overview(
+    cube: xr.DataArray,
+    *,
+    nav_dims: Sequence[str] | None = None,
+    sig_dims: Sequence[str] | None = None,
+    elements: Iterable[str] | None = None,
+    labels: Labels | None = "xray",
+    resolution: float = 130.0,
+    beam_energy: float | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Draw a cube's total counts by pixel beside its sum over all pixels.
+
+    Parameters
+    ----------
+    cube : DataArray
+        Navigation dims, then signal dims; read once where it is lazy.
+    nav_dims, sig_dims : sequence of str, optional
+        Which are which; by default ``cube.attrs["sig_dims"]`` says it, and without that the last dim is
+        the signal of an array of three dims and more.
+    elements, labels, resolution, beam_energy
+        Line labels of the sum spectrum, as in `components`.
+    title : str, optional
+        Over the figure.
+
+    Returns
+    -------
+    Figure
+        Maps show the image; line scans show position against energy; images and single spectra are drawn
+        as they are; patterns are shown as their sum. Of further navigation dims a few positions are chosen.
+
+    Raises
+    ------
+    InputError
+        If the dims given are not those of the cube.
+    """
+    nav, sig = _split_dims(cube, nav_dims, sig_dims)
+    looks = {
+        "elements": elements,
+        "labels": labels,
+        "resolution": resolution,
+        "beam_energy": beam_energy,
+    }
+    if not sig:
+        if cube.ndim == 1:
+            return spectrum(cube, labels=None, title=title)
+        return image(cube, title=title) if cube.ndim == 2 else _image_stack(cube, title)
+    if not nav:
+        if len(sig) == 1:
+            return spectrum(cube, title=title, **looks)  # type: ignore[arg-type]
+        return image(cube, title=title)
+    # One pass over the data gives all that is drawn.
+    sums = {"signal": cube.sum(nav, keep_attrs=True), "total": cube.sum(sig, keep_attrs=True)}
+    if len(nav) == 1 and len(sig) == 1:
+        sums["scan"] = cube
+    parts = xr.Dataset(
+        {name: part.drop_vars(_others(part)) for name, part in sums.items()}
+    ).compute()
+    total = parts["total"]
+    captions = [""]
+    if len(nav) > 2:
+        total, captions = choose_frames(total, nav[:-2], 4)
+    elif len(nav) == 2:
+        total = total.expand_dims("frame")
+    return _draw(parts, total, captions, nav, sig, looks, title)
+
+
+def _draw(
+    parts: xr.Dataset,
+    total: xr.DataArray,
+    captions: Sequence[str],
+    nav: Sequence[str],
+    sig: Sequence[str],
+    looks: dict[str, object],
+    title: str | None,
+) -> Figure:
+    figure = style.new_figure(4.9 if len(sig) == 1 else 3.4, title=title)
+    if len(sig) == 1:
+        top, bottom = figure.subfigures(2, 1, height_ratios=[1.15, 1.0])
+    else:
+        top, bottom = figure.subfigures(1, 2)
+    unit = style.units_of(parts["total"]) or "sum"
+    if len(nav) == 1 and len(sig) == 1:
+        axes = top.add_subplot()
+        scan = parts["scan"].transpose(nav[0], sig[0])
+        norm = style.intensity_norm(scan.values.astype(float), "sqrt") if _positive(scan) else None
+        draw_image(axes, scan, norm=norm, colorbar_label=unit)
+    elif len(nav) == 1:
+        axes = top.add_subplot()
+        axes.plot(style.positions(total, nav[0]), total.values, color=style.color(0), linewidth=1.0)
+        axes.set_xlabel(style.axis_label(total, nav[0]))
+        axes.set_ylabel(f"total ({unit})" if unit != "sum" else "sum")
+        style.number_axis(axes)
+        style.dress(axes)
+    else:
+        grid = top.subplots(1, total.sizes["frame"], squeeze=False)
+        scale = style.map_scale(total.values.astype(float))
+        for i, axes in enumerate(grid.flat):
+            last = i == total.sizes["frame"] - 1
+            drawn = draw_image(axes, total.isel(frame=i), scale=scale, colorbar=False)
+            axes.set_title(captions[i] or "total by pixel", fontsize=style.TEXT)
+            if last:
+                style_bar = top.colorbar(
+                    drawn, ax=list(grid.flat), extend=scale[2], shrink=0.9, pad=0.02
+                )
+                style_bar.ax.tick_params(labelsize=style.SMALL)
+                style_bar.set_label(unit, fontsize=style.SMALL)
+    below = bottom.add_subplot()
+    signal = parts["signal"]
+    if len(sig) == 1:
+        draw_spectra(
+            below,
+            signal,
+            yscale="sqrt" if _positive(signal) else "linear",
+            room=((style.WIDTH - 0.9) * 72, 1.6 * 72),
+            **looks,  # type: ignore[arg-type]
+        )
+        below.set_title("sum over all pixels", fontsize=style.TEXT)
+    elif len(sig) == 2:
+        norm = (
+            style.intensity_norm(signal.values.astype(float), "log") if _positive(signal) else None
+        )
+        draw_image(below, signal, norm=norm, colorbar_label=unit)
+        below.set_title("sum over all pixels", fontsize=style.TEXT)
+    return figure
+
+
+def _image_stack(cube: xr.DataArray, title: str | None) -> Figure:
+    """Draw a stack of images as a few of them."""
+    frames = cube.expand_dims("image")
+    return maps(frames, by="image", names=[str(cube.name or "image")], title=title)
+
+
+def _split_dims(
+    cube: xr.DataArray, nav_dims: Sequence[str] | None, sig_dims: Sequence[str] | None
+) -> tuple[list[str], list[str]]:
+    dims = [str(dim) for dim in cube.dims]
+    if sig_dims is None and nav_dims is not None:
+        sig_dims = [dim for dim in dims if dim not in nav_dims]
+    if sig_dims is None:
+        stated = cube.attrs.get("sig_dims")
+        sig_dims = (
+            [d for d in stated if d in dims] if stated is not None else dims[-1:] * (len(dims) > 2)
+        )
+    if nav_dims is None:
+        nav_dims = [dim for dim in dims if dim not in sig_dims]
+    if sorted([*nav_dims, *sig_dims]) != sorted(dims) or len(sig_dims) > 2 or len(nav_dims) > 4:
+        raise InputError(
+            f"dims of the cube: got navigation {list(nav_dims)} and signal {list(sig_dims)}, expected "
+            f"at most four and two that together are {dims}",
+            hint="name them with nav_dims= and sig_dims=, and select or sum the rest first",
+        )
+    return list(nav_dims), list(sig_dims)
+
+
+def _others(part: xr.DataArray) -> list[object]:
+    """Name the coordinates that are no axes: companions and scalars, which a sum does not need."""
+    return [name for name in part.coords if name not in part.dims]
+
+
+def _positive(part: xr.DataArray) -> bool:
+    return bool((part >= 0).any()) and not bool((part < 0).any())

@@ -1,0 +1,313 @@
+"""What all figures share: sizes, colours, axes, scale bars, and how numbers and units are written."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import patheffects
+from matplotlib.colors import Colormap, ListedColormap, LogNorm, Normalize, PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+from emcube.errors import InputError
+from emcube.units import pretty
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    import xarray as xr
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+WIDTH = 7.0  # inches: the text width of most journals
+DPI = 200
+TEXT, SMALL = 9.0, 7.5  # points
+GRID = "0.88"
+MISSING = "0.86"  # pixels that were not used
+
+# Okabe and Ito's colours, which people with any colour vision can tell apart, then Tol's muted ones.
+CATEGORIES = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#E69F00",
+    "#56B4E9",
+    "#CC79A7",
+    "#000000",
+    "#F0E442",
+    "#332288",
+    "#882255",
+    "#999933",
+    "#44AA99",
+    "#AA4499",
+    "#DDCC77",
+    "#661100",
+    "#888888",
+)
+SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
+
+
+class NotebookFigure(Figure):
+    """A figure that shows itself in a notebook although pyplot knows nothing of it."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=120)
+        return buffer.getvalue()
+
+
+def new_figure(height: float, width: float = WIDTH, title: str | None = None) -> NotebookFigure:
+    """Make an empty figure of `width` x `height` inches."""
+    figure = NotebookFigure(
+        figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white"
+    )
+    if title:
+        figure.suptitle(title, fontsize=TEXT + 2)
+    return figure
+
+
+def color(index: int) -> str:
+    """Give the colour of a component or cluster, the same one in every figure."""
+    return CATEGORIES[index % len(CATEGORIES)]
+
+
+def dress(axes: Axes, *, grid: bool = False) -> None:
+    """Give a curve's axes their frame, ticks and font sizes."""
+    axes.tick_params(labelsize=SMALL, direction="out", length=3, width=0.6)
+    axes.tick_params(which="minor", length=1.8, width=0.4)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_linewidth(0.6)
+    axes.xaxis.label.set_fontsize(TEXT)
+    axes.yaxis.label.set_fontsize(TEXT)
+    axes.yaxis.get_offset_text().set_fontsize(SMALL)
+    if grid:
+        axes.grid(color=GRID, linewidth=0.5)
+        axes.set_axisbelow(True)
+
+
+def number_axis(axes: Axes, *, which: str = "y", ticks: int = 4) -> None:
+    """Put few ticks on a linear axis, with powers of ten taken out."""
+    axis = axes.yaxis if which == "y" else axes.xaxis
+    axis.set_major_locator(MaxNLocator(nbins=ticks))
+    formatter = ScalarFormatter(useMathText=True)
+    formatter.set_powerlimits((-2, 4))
+    axis.set_major_formatter(formatter)
+
+
+def units_of(data: xr.DataArray, dim: Hashable | None = None) -> str:
+    """Return the unit of an array, or of the coordinate of one of its dims, as figures write it."""
+    if dim is None:
+        return pretty(data.attrs.get("units"))
+    return pretty(data.coords[dim].attrs.get("units")) if dim in data.coords else ""
+
+
+def axis_label(data: xr.DataArray, dim: Hashable) -> str:
+    """Write the label of an axis: its name, and its unit in parentheses where it has one."""
+    name = str(dim).replace("_", " ")
+    if dim in data.coords:
+        name = str(data.coords[dim].attrs.get("long_name", name))
+    unit = units_of(data, dim)
+    return f"{name} ({unit})" if unit else name
+
+
+def value_label(data: xr.DataArray) -> str:
+    """Write the label of an array's values: name and unit, or what of the two there is."""
+    name = str(data.attrs.get("long_name") or "")
+    unit = units_of(data)
+    if name and unit:
+        return f"{name} ({unit})"
+    return name or unit
+
+
+def positions(data: xr.DataArray, dim: Hashable) -> NDArray[np.float64]:
+    """Return where the points of a dim lie: its coordinate, or 0..n-1 where that has no numbers."""
+    if dim in data.coords and np.issubdtype(data.coords[dim].dtype, np.number):
+        return np.asarray(data.coords[dim].values, dtype=np.float64)
+    return np.arange(data.sizes[dim], dtype=np.float64)
+
+
+def step_of(data: xr.DataArray, dim: Hashable) -> float | None:
+    """Return the distance between neighbours of a dim; None where it varies or is unknown."""
+    steps = np.diff(positions(data, dim))
+    if steps.size == 0:
+        return None
+    mean = float(steps.mean())
+    if mean == 0 or not np.allclose(steps, mean, rtol=1e-2):
+        return None
+    return mean
+
+
+def names_along(data: xr.DataArray, dim: Hashable, names: Sequence[str] | None) -> list[str]:
+    """Return what the panels along a dim are called.
+
+    Raises
+    ------
+    InputError
+        If there are not as many names as panels.
+    """
+    n = data.sizes[dim]
+    if names is not None:
+        if len(names) != n:
+            raise InputError(
+                f"names of the panels along {dim!r}: got {len(names)}, expected {n}",
+                hint="give one name for each, or none at all",
+            )
+        return [str(name) for name in names]
+    if dim not in data.coords:
+        return [f"{dim} {i}" for i in range(n)]
+    values = data.coords[dim].values
+    if values.dtype.kind in "iu":
+        return [f"{dim} {value}" for value in values]
+    return [str(value) for value in values]
+
+
+def intensity_norm(values: NDArray[Any], yscale: str) -> Normalize:
+    """Choose how values become colours: linear, by square root, or by logarithm."""
+    finite = values[np.isfinite(values)]
+    top = float(finite.max()) if finite.size else 1.0
+    if yscale == "log":
+        positive = finite[finite > 0]
+        low = float(np.percentile(positive, 2)) if positive.size else 0.1
+        return LogNorm(
+            vmin=min(low, top / 10) if top > 0 else 0.1, vmax=top if top > 0 else 1.0, clip=True
+        )
+    low = float(finite.min()) if finite.size else 0.0
+    if yscale == "sqrt":
+        return PowerNorm(0.5, vmin=max(low, 0.0), vmax=max(top, 1e-300), clip=True)
+    return Normalize(vmin=low, vmax=top if top > low else low + 1.0)
+
+
+def map_scale(values: NDArray[Any]) -> tuple[Normalize, Colormap, str]:
+    """Choose range, colours, and the ends at which the colour bar says "and beyond".
+
+    Values of both signs (scores of principal components) are drawn symmetrically about zero. The ends
+    are percentiles: one hot pixel must not hide the map.
+    """
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return Normalize(0, 1), colormap(SEQUENTIAL), "neither"
+    low, high = (float(v) for v in np.percentile(finite, (0.2, 99.8)))
+    least, most = float(finite.min()), float(finite.max())
+    if low < -0.02 * max(high, 0.0) and high > 0:
+        end = max(-low, high)
+        extend = ("min" if least < -end else "") + ("max" if most > end else "")
+        return Normalize(-end, end), colormap(DIVERGING), _extend(extend)
+    if low >= 0 and low < 0.25 * high:
+        low = 0.0  # an honest zero, unless all of the contrast is far above it
+    if high <= low:
+        low, high = least, most if most > least else least + 1.0
+    extend = ("min" if least < low else "") + ("max" if most > high else "")
+    return Normalize(low, high), colormap(SEQUENTIAL), _extend(extend)
+
+
+def _extend(ends: str) -> str:
+    return {"minmax": "both", "": "neither"}.get(ends, ends)
+
+
+def colormap(name: str) -> Colormap:
+    """Return a colour map that draws missing values grey."""
+    return mpl.colormaps[name].with_extremes(bad=MISSING)
+
+
+def category_map(indices: Sequence[int]) -> ListedColormap:
+    """Return the colour map of clusters; what belongs to none stays transparent."""
+    return ListedColormap([color(i) for i in indices]).with_extremes(bad=(0, 0, 0, 0))
+
+
+def frame_image(axes: Axes) -> None:
+    """Leave only a thin frame around an image whose scale bar says the rest."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_linewidth(0.4)
+        spine.set_color("0.4")
+
+
+def scale_bar(axes: Axes, width: float, height: float, unit: str) -> None:
+    """Draw a scale bar of a round length into the lower left corner of an image.
+
+    Parameters
+    ----------
+    axes : Axes
+        Whose data coordinates are in `unit`.
+    width, height : float
+        Of the image, in `unit`.
+    unit : str
+        As the bar says it.
+    """
+    length = round_length(width / 3.5)
+    x0, x1 = sorted(axes.get_xlim())
+    low, high = axes.get_ylim()  # low is at the bottom of the picture, whichever way y runs
+    up = 1.0 if high > low else -1.0
+    left = x0 + 0.05 * (x1 - x0)
+    bottom = low + up * 0.055 * height
+    thickness = 0.02 * height
+    bar = Rectangle(
+        (left, bottom),
+        length,
+        up * thickness,
+        facecolor="white",
+        edgecolor="black",
+        linewidth=0.5,
+        zorder=5,
+    )
+    bar.set_label("scale bar")
+    axes.add_patch(bar)
+    axes.text(
+        left + length / 2,
+        bottom + up * 1.6 * thickness,
+        f"{length:g} {unit}".strip(),
+        color="white",
+        fontsize=SMALL,
+        ha="center",
+        va="bottom",
+        zorder=6,
+        clip_on=True,
+        path_effects=[patheffects.withStroke(linewidth=1.6, foreground="black")],
+    )
+
+
+def round_length(length: float) -> float:
+    """Round a length down to 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** np.floor(np.log10(length))
+    for factor in (5.0, 2.0, 1.0):
+        if factor * power <= length * (1 + 1e-9):
+            return float(factor * power)
+    return float(power)
+
+
+def spread(targets: Sequence[float], gap: float) -> NDArray[np.float64]:
+    """Move positions as little as possible so that neighbours keep a distance.
+
+    Minimises the sum of squared moves under ``x[i+1] - x[i] >= gap``: isotonic regression of
+    ``targets[i] - i * gap`` by pooling adjacent violators.
+    """
+    pools: list[tuple[float, int]] = []
+    for i, target in enumerate(targets):
+        mean, count = target - i * gap, 1
+        while pools and pools[-1][0] > mean:
+            before, n = pools.pop()
+            mean, count = (before * n + mean * count) / (n + count), n + count
+        pools.append((mean, count))
+    base = np.concatenate([np.full(n, mean) for mean, n in pools]) if pools else np.empty(0)
+    return base + gap * np.arange(len(targets))
+
+
+def need_dims(data: xr.DataArray, dim: Hashable, kind: str) -> None:
+    """Refuse an array that has no dim of that name.
+
+    Raises
+    ------
+    InputError
+        Naming the dims that there are.
+    """
+    if dim not in data.dims:
+        raise InputError(
+            f"{kind}: got dims {tuple(data.dims)}, expected one called {dim!r}",
+            hint="name the dim to be shown as panels with by=",
+        )
