@@ -160,7 +160,7 @@ def jadeite(scale: float = 1.0, random_state: int = 0, pure_pixels: float = 0.0)
             thick_spectrum(
                 energy, FORMULAS[name], beam_kev=30.0, detector=detector, bremsstrahlung=brems
             )
-            for name, brems in zip(PHASES, (0.30, 0.33, 0.33, 0.28, 0.40), strict=True)
+            for name, brems in zip(PHASES, (0.22, 0.24, 0.24, 0.20, 0.30), strict=True)
         ]
     )
     counts_seed = named_seed(random_state, "jadeite counts")
