@@ -177,7 +177,7 @@ class DistributedExecutor:
         window = max(2, 3 * self.slots)
         waiting = iter(range(n_groups))
         flying: dict[Any, int] = {}
-        queue = as_completed()
+        queue = as_completed(loop=self.client.loop)
         try:
             for group in itertools.islice(waiting, window):
                 future = self._submit(tasks(group), group)

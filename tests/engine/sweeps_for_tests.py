@@ -1,0 +1,78 @@
+"""Small sweeps, importable by worker processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emcube.engine import Block
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Channel sums times an irrational number, so that the order of the additions shows in the bits,
+    and random numbers of each block."""
+
+    rounds: int = 1
+    name: str = "sums"
+
+    def start(self) -> Any:
+        return None
+
+    def map(self, block: Block, state: Any, rng_key: tuple[int, int, int]) -> Any:
+        noise = np.random.default_rng(rng_key).normal(size=3)
+        return block.dense().sum(axis=0) * np.pi, noise
+
+    def combine(self, a: Any, b: Any) -> Any:
+        return a[0] + b[0], a[1] + b[1]
+
+    def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
+        return statistic, round_number + 1 == self.rounds
+
+
+@dataclass(frozen=True)
+class LosesPixels(Sums):
+    """A block source's worst failure: a block that holds fewer pixels than the plan says."""
+
+
+@dataclass(frozen=True)
+class FailsAt(Sums):
+    block_id: int = 2
+
+    def map(self, block: Block, state: Any, rng_key: tuple[int, int, int]) -> Any:
+        if block.id == self.block_id:
+            raise ZeroDivisionError("no such luck")
+        return super().map(block, state, rng_key)
+
+
+@dataclass(frozen=True)
+class Interrupts(Sums):
+    def map(self, block: Block, state: Any, rng_key: tuple[int, int, int]) -> Any:
+        if block.id == 2:
+            raise KeyboardInterrupt
+        return super().map(block, state, rng_key)
+
+
+@dataclass(frozen=True)
+class HugeStatistic(Sums):
+    def statistic_bytes(self, n_channels: int) -> int:
+        return 1 << 60
+
+
+@dataclass(frozen=True)
+class CountsLoads(Sums):
+    """Leaves a mark in a folder for every block that is mapped."""
+
+    folder: str = ""
+
+    def map(self, block: Block, state: Any, rng_key: tuple[int, int, int]) -> Any:
+        Path(self.folder, f"{rng_key[1]}-{block.id}").touch()
+        return super().map(block, state, rng_key)
+
+
+def totals(block: Block) -> dict[str, Any]:
+    """Total of each pixel."""
+    return {"total": block.dense().sum(axis=1)}
