@@ -1,0 +1,57 @@
+"""k-means kernels against slow, obvious twins."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from emcube.kernels import kmeans as kernel
+from emcube.kernels.rows import rows_from_dense
+
+
+def naive_assignment(values, centers):
+    labels, distances = [], []
+    for x in values:
+        d = [sum((a - b) ** 2 for a, b in zip(x, c, strict=True)) for c in centers]
+        labels.append(int(np.argmin(d)))
+        distances.append(min(d))
+    return labels, distances
+
+
+def naive_sums(values, labels, weights, k):
+    sums, won = np.zeros((k, values.shape[1])), np.zeros(k)
+    for x, label, w in zip(values, labels, weights, strict=True):
+        sums[label] += w * x
+        won[label] += w
+    return sums, won
+
+
+@pytest.mark.parametrize("n_features", [3, 40])
+@pytest.mark.parametrize("sparse", [True, False])
+def test_nearest_centers_and_sums(n_features, sparse):
+    rng = np.random.default_rng(0)
+    values = rng.poisson(0.5, (60, n_features)).astype(np.uint8)
+    centers = rng.random((5, n_features)) * 2
+    weights = rng.random(60)
+    cells = rows_from_dense(values) if sparse else values.astype(np.float32)
+    got = kernel.assign(cells, centers)
+    labels, distances = naive_assignment(values.astype(float), centers)
+    np.testing.assert_array_equal(got.labels, labels)
+    np.testing.assert_allclose(got.distances, distances, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(kernel.nearest_distance(cells, centers), distances, atol=1e-9)
+    sums, won = kernel.label_sums(cells, got.labels, weights, 5)
+    expected_sums, expected_won = naive_sums(values.astype(float), labels, weights, 5)
+    np.testing.assert_allclose(sums, expected_sums)
+    np.testing.assert_allclose(won, expected_won)
+
+
+def test_samples_are_drawn_with_probability_proportional_to_weight():
+    weights = np.array([0.0, 1.0, 2.0, 5.0])
+    rng = np.random.default_rng(1)
+    first = [int(kernel.sample_keys(weights, rng, 1)[0][0]) for _ in range(8000)]
+    share = np.bincount(first, minlength=4) / len(first)
+    # Three standard errors of a binomial share at 8000 draws are at most 0.017.
+    np.testing.assert_allclose(share, weights / weights.sum(), atol=0.017)
+    pixels, keys = kernel.sample_keys(weights, rng, 10)
+    assert sorted(pixels) == [1, 2, 3]
+    assert (np.diff(keys) <= 0).all()
