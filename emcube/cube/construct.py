@@ -1,4 +1,4 @@
-"""Make cubes from arrays: NumPy, memory-mapped, Dask and SciPy-sparse, lazily and without copies."""
+"""Make cubes from arrays, lazily and without copies: NumPy, mapped files, Dask, SciPy-sparse."""
 
 from __future__ import annotations
 
@@ -51,13 +51,14 @@ def make_cube(
     Parameters
     ----------
     counts : numpy.ndarray, dask.array.Array, scipy.sparse matrix or array, or xarray.DataArray
-        Navigation dims, then signal dims. The dtype is kept. A sparse matrix has shape (P, E): P pixels, E
-        channels; its blocks become dense only when they are asked for. A memory-mapped file is read block
-        by block, also by other processes.
+        Navigation dims, then signal dims. The dtype is kept. A sparse matrix has shape (P, E): P
+        pixels, E channels; its blocks become dense only when they are asked for. A memory-mapped
+        file is read block by block, also by other processes.
     dims : sequence of str
         A name for each dim. May be left out for a DataArray, which has them.
     sig_dims : sequence of str, optional
-        Which of them are signal dims; without it they are told by name and unit (``energy``, ``kx``, ...).
+        Which of them are signal dims; without it they are told by name and unit (``energy``,
+        ``kx``, ...).
     coords : mapping of str to array, optional
         Coordinates by dim. Dims without get 0..n-1.
     units : mapping of str to str, optional
@@ -67,10 +68,11 @@ def make_cube(
     name : str, optional
         Name of the cube.
     companions : mapping of str to array, optional
-        Images on the same grid (a HAADF image): arrays of the navigation shape, or DataArrays over some of
-        the navigation dims. They follow selections of the cube.
+        Images on the same grid (a HAADF image): arrays of the navigation shape, or DataArrays over
+        some of the navigation dims. They follow selections of the cube.
     shape : sequence of int, optional
-        Navigation shape of an input of shape (P, E), as (ny, nx); pixels run along the last dim first.
+        Navigation shape of an input of shape (P, E), as (ny, nx); pixels run along the last dim
+        first.
     data_units : str, optional
         Unit of the values; "counts" for integers, otherwise "1".
 
@@ -98,8 +100,7 @@ def make_cube(
     full_shape = _full_shape(array, shape)
     if len(names) != len(full_shape):
         raise CubeError(
-            f"dims of the cube: got {len(names)} names {names} for an array of {len(full_shape)} dims "
-            f"{full_shape}",
+            f"dims of the cube: got {len(names)} names {names} for an array of shape {full_shape}",
             hint="give one name for each dim" + _sparse_hint(array, shape),
         )
     axes = _axes(counts, names, full_shape, coords or {}, units or {})
@@ -108,10 +109,9 @@ def make_cube(
     else:
         signal = (sig_dims,) if isinstance(sig_dims, str) else tuple(sig_dims)
     check_dims(names, signal)
-    cube = xr.DataArray(_lazy(array, full_shape, len(signal)), axes, names, name=name)
+    cube = xr.DataArray(_lazy(array, full_shape, len(signal)), axes, names)
+    cube.name = counts.name if name is None and isinstance(counts, xr.DataArray) else name
     attrs: dict[Hashable, Any] = dict(counts.attrs) if isinstance(counts, xr.DataArray) else {}
-    if isinstance(counts, xr.DataArray) and name is None:
-        cube.name = counts.name
     if metadata is not None:
         from emcube.cube.metadata import Metadata
 
@@ -240,8 +240,8 @@ def _companions(
         got = tuple(np.shape(image))
         if not set(dims) <= set(nav) or got != expected:
             raise CubeError(
-                f"companion {name!r}: got dims {dims} of shape {got}, expected navigation dims of the cube "
-                f"{nav} of shape {nav_shape}",
+                f"companion {name!r}: got dims {dims} of shape {got}, expected navigation dims "
+                f"of the cube {nav} of shape {nav_shape}",
                 hint="images on another grid are stored beside the cube, not on it",
             )
         data = image.data if labelled else np.asarray(image)
@@ -249,9 +249,7 @@ def _companions(
     return placed
 
 
-# ---------------------------------------------------------------------------------------------------------
-# Lazy arrays
-# ---------------------------------------------------------------------------------------------------------
+# --- lazy arrays ----------------------------------------------------------------------
 
 
 def chunk_shape(
@@ -259,8 +257,8 @@ def chunk_shape(
 ) -> tuple[int, ...]:
     """Return the shape of blocks which hold whole spectra and lie contiguous in a C-ordered array.
 
-    Signal dims stay whole. Navigation dims are filled from the last to the first up to ``block_bytes``, so
-    that a block is a run of pixels: one slice of rows of the (P, E) matrix.
+    Signal dims stay whole. Navigation dims are filled from the last to the first up to
+    ``block_bytes``, so that a block is a run of pixels: one slice of rows of the (P, E) matrix.
     """
     n_nav = len(shape) - n_sig
     room = max(1, block_bytes // max(1, itemsize * math.prod(shape[n_nav:])))
@@ -284,16 +282,20 @@ def _lazy(array: Any, shape: tuple[int, ...], n_sig: int) -> Any:
     if sparse.issparse(array):
         source = _SparseRows(_canonical_rows(array), shape)
     elif isinstance(array, np.ndarray):
-        source = _mapped(array.reshape(shape)) if isinstance(array, np.memmap) else None
+        source = (
+            _mapped(cast("np.memmap[Any, Any]", array.reshape(shape)))
+            if isinstance(array, np.memmap)
+            else None
+        )
         source = array.reshape(shape) if source is None else source
     else:
         raise CubeError(
-            f"counts: got {type(array).__module__}.{type(array).__name__}, expected a NumPy, Dask or "
-            "SciPy-sparse array",
+            f"counts: got {type(array).__module__}.{type(array).__name__}, expected a NumPy, Dask "
+            "or SciPy-sparse array",
             hint="convert with numpy.asarray(counts)",
         )
-    # A name of its own: without one Dask hashes all values to find one. inline_array=False keeps the array
-    # one entry of the graph which blocks point to, instead of a copy in each task.
+    # A name of its own: without one Dask hashes all values to find one. inline_array=False keeps
+    # the array one entry of the graph which blocks point to, instead of a copy in each task.
     return da.from_array(
         source,
         chunks=chunk_shape(shape, n_sig, array.dtype.itemsize),
@@ -304,11 +306,11 @@ def _lazy(array: Any, shape: tuple[int, ...], n_sig: int) -> Any:
 
 
 def _canonical_rows(matrix: Any) -> Any:
-    """Return compressed rows whose repeated entries are summed without overflow; int dtypes are kept."""
+    """Return compressed rows of the same dtype, repeated entries summed without overflow."""
     rows = matrix.tocsr() if matrix.format != "coo" else None
     if rows is None:
-        # A COO matrix may hold an entry in parts, and conversion adds them in the matrix's own dtype: 200
-        # and 100 counts in uint8 would make 44.
+        # A COO matrix may hold an entry in parts, and conversion adds them in the matrix's own
+        # dtype: 200 and 100 counts in uint8 would make 44.
         wide = matrix.astype(np.int64) if matrix.dtype.kind in "iu" else matrix
         rows = wide.tocsr()
     elif not rows.has_canonical_format:
@@ -319,8 +321,9 @@ def _canonical_rows(matrix: Any) -> Any:
     limits = np.iinfo(matrix.dtype)
     if rows.nnz and (rows.data.max() > limits.max or rows.data.min() < limits.min):
         raise CubeError(
-            f"counts: repeated entries of the sparse matrix add up to {rows.data.max()}, beyond {matrix.dtype}",
-            hint="convert the matrix to a larger integer type first, for example matrix.astype('uint32')",
+            f"counts: repeated entries of the sparse matrix add up to {rows.data.max()}, "
+            f"expected at most {limits.max} ({matrix.dtype})",
+            hint="convert to a larger integer type first, for example matrix.astype('uint32')",
         )
     return rows.astype(matrix.dtype)
 
@@ -380,7 +383,7 @@ class _MappedFile:
 
 
 def _mapped(array: np.memmap[Any, Any]) -> _MappedFile | None:
-    """Describe a mapping by its file and offset; None where there is no file that shows its values."""
+    """Describe a mapping by its file and offset; None where no file shows its values."""
     root: Any = array
     while isinstance(root.base, np.ndarray):
         root = root.base

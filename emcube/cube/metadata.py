@@ -1,8 +1,8 @@
 """Metadata of a cube as typed models: checked at the door, plain JSON everywhere else.
 
-In ``cube.attrs["metadata"]`` lies the JSON form (a dict), so that Zarr, NetCDF and every other reader keep
-it; :class:`Metadata` is the typed view. What a user writes is checked strictly: an unknown key is a
-mistake. What a file says is kept: unknown keys move to ``extra``.
+In ``cube.attrs["metadata"]`` lies the JSON form (a dict), so that Zarr, NetCDF and every other
+reader keep it; :class:`Metadata` is the typed view. What a user writes is checked strictly: an
+unknown key is a mistake. What a file says is kept: unknown keys move to ``extra``.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from emcube.errors import CubeError
 __all__ = ["ELEMENTS", "Detector", "Metadata", "Source"]
 
 #: Symbols of the chemical elements; the position is the atomic number minus one.
-ELEMENTS: tuple[str, ...] = tuple(
-    (
-        "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr "
-        "Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm "
-        "Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No "
-        "Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og"
-    ).split()
-)
+ELEMENTS: tuple[str, ...] = (
+    "H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl",
+    "Ar", "K", "Ca", "Sc", "Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "Ga", "Ge", "As",
+    "Se", "Br", "Kr", "Rb", "Sr", "Y", "Zr", "Nb", "Mo", "Tc", "Ru", "Rh", "Pd", "Ag", "Cd", "In",
+    "Sn", "Sb", "Te", "I", "Xe", "Cs", "Ba", "La", "Ce", "Pr", "Nd", "Pm", "Sm", "Eu", "Gd", "Tb",
+    "Dy", "Ho", "Er", "Tm", "Yb", "Lu", "Hf", "Ta", "W", "Re", "Os", "Ir", "Pt", "Au", "Hg", "Tl",
+    "Pb", "Bi", "Po", "At", "Rn", "Fr", "Ra", "Ac", "Th", "Pa", "U", "Np", "Pu", "Am", "Cm", "Bk",
+    "Cf", "Es", "Fm", "Md", "No", "Lr", "Rf", "Db", "Sg", "Bh", "Hs", "Mt", "Ds", "Rg", "Cn",
+    "Nh", "Fl", "Mc", "Lv", "Ts", "Og",
+)  # fmt: skip
 
 #: What was measured.
 Modality = Literal[
@@ -76,8 +78,8 @@ class _Model(BaseModel):
     def from_file(cls, values: Mapping[str, Any]) -> Self:
         """Take what an instrument file says; nothing is refused and nothing is lost.
 
-        Keys the model does not know, and values it cannot use (a beam energy of 0 for "not set"), move to
-        ``extra`` under their own names.
+        Keys the model does not know, and values it cannot use (a beam energy of 0 for "not set"),
+        move to ``extra`` under their own names.
         """
         kept = cls._sorted_out(values)
         for key, model in _NESTED.items():

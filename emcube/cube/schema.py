@@ -1,9 +1,9 @@
 """What a labelled cube is: dims, signal axes, units, and the checks that hold it to that.
 
-A cube is a plain :class:`xarray.DataArray`. Its dims are navigation dims (where or when: ``y``, ``x``,
-``tilt``, ``time``) followed by signal dims (what was recorded there: ``energy``, or ``ky``, ``kx``).
-``attrs["sig_dims"]`` names the signal dims; without it they are told by their names and units, so that
-arrays which never saw emcube open too.
+A cube is a plain :class:`xarray.DataArray`. Its dims are navigation dims (where or when: ``y``,
+``x``, ``tilt``, ``time``) followed by signal dims (what was recorded there: ``energy``, or ``ky``,
+``kx``). ``attrs["sig_dims"]`` names the signal dims; without it they are told by their names and
+units, so that arrays which never saw emcube open too.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ SIGNAL_NAMES = frozenset(
     }
 )
 
-#: Units which only signal axes are measured in: energies, reciprocal lengths, scattering angles. Lengths
-#: are left out (nm is also a position) and so are degrees (a tilt).
+#: Units which only signal axes are measured in: energies, reciprocal lengths, scattering angles.
+#: Lengths are left out (nm is also a position) and so are degrees (a tilt).
 SIGNAL_UNITS = frozenset(
     {
         "meV", "eV", "keV", "MeV", "electron_volt", "kiloelectron_volt",
@@ -100,7 +100,8 @@ def _stated_sig_dims(cube: xr.DataArray) -> tuple[str, ...] | None:
 def sig_dims(cube: xr.DataArray) -> tuple[str, ...]:
     """Return the names of the signal dims that the cube (still) has, in the order of its dims.
 
-    ``attrs["sig_dims"]`` may name dims that a sum or a selection has removed since: those are left out.
+    ``attrs["sig_dims"]`` may name dims that a sum or a selection has removed since: those are left
+    out.
     """
     stated = _stated_sig_dims(cube)
     if stated is None:
@@ -145,7 +146,7 @@ def check_dims(dims: Iterable[Hashable], signal: Iterable[str]) -> None:
     twice = sorted({str(dim) for dim in dims if dims.count(dim) > 1})
     if twice:
         raise CubeError(
-            f"dims of the cube must be unique: got {dims}, {twice[0]!r} occurs {dims.count(twice[0])} times",
+            f"dims of the cube must be unique: {twice[0]!r} occurs {dims.count(twice[0])} times in {dims}",
             hint="give every dim its own name",
         )
     unknown = [name for name in signal if name not in dims]
@@ -157,7 +158,8 @@ def check_dims(dims: Iterable[Hashable], signal: Iterable[str]) -> None:
     expected = tuple(d for d in dims if d not in signal) + tuple(d for d in dims if d in signal)
     if dims != expected:
         raise CubeError(
-            f"dims of the cube must be navigation dims, then signal dims: got {dims}, expected {expected}",
+            f"dims of the cube must be navigation dims, then signal dims: got {dims}, "
+            f"expected {expected}",
             hint=f"reorder with cube.transpose{expected}",
         )
 
@@ -171,19 +173,19 @@ def _check_signal_axis(cube: xr.DataArray, dim: str) -> None:
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise CubeError(
-                f"coordinate of the signal dim {dim!r}: {twice!r} occurs twice, expected unique labels",
+                f"coordinate of signal dim {dim!r}: {twice!r} occurs twice, expected unique names",
                 hint=f"drop one with cube.drop_duplicates({dim!r})",
             )
         return
     if values.dtype.kind not in "iuf":
         raise CubeError(
-            f"coordinate of the signal dim {dim!r}: got dtype {values.dtype}, expected real numbers",
+            f"coordinate of signal dim {dim!r}: got dtype {values.dtype}, expected real numbers",
             hint=f"assign numbers with cube.assign_coords({dim}=...)",
         )
     if not np.isfinite(values).all():
         at = int(np.flatnonzero(~np.isfinite(values))[0])
         raise CubeError(
-            f"coordinate of the signal dim {dim!r}: channel {at} is {values[at]}, expected a finite number",
+            f"coordinate of signal dim {dim!r}: channel {at} is {values[at]}, expected a number",
             hint=f"assign a full axis with cube.assign_coords({dim}=...)",
         )
     # Compared as they are, not by np.diff: unsigned differences would wrap around.
@@ -202,7 +204,7 @@ def _check_signal_axis(cube: xr.DataArray, dim: str) -> None:
 
 
 def _with_axes(cube: xr.DataArray) -> xr.DataArray:
-    """Return the cube with a coordinate with units on every dim: 0..n-1, dimensionless, if missing."""
+    """Return the cube with a coordinate on every dim; a missing one is 0..n-1, dimensionless."""
     new: dict[Hashable, xr.DataArray] = {}
     for dim in cube.dims:
         if dim not in cube.coords:
@@ -217,7 +219,7 @@ def _with_axes(cube: xr.DataArray) -> xr.DataArray:
                 )
         elif not isinstance(cube.coords[dim].attrs["units"], str):
             raise CubeError(
-                f"units of the coordinate {dim!r}: got {cube.coords[dim].attrs['units']!r}, expected a string",
+                f"units of {dim!r}: got {cube.coords[dim].attrs['units']!r}, expected a string",
                 hint=f"set cube[{dim!r}].attrs['units'] = 'keV' or the like",
             )
     return cube.assign_coords(new) if new else cube
@@ -231,8 +233,8 @@ def default_units(dtype: np.dtype[Any]) -> str:
 def validate_cube(cube: xr.DataArray) -> xr.DataArray:
     """Check that an array is a cube and return it with its defaults filled in; reads no data.
 
-    Missing coordinates become 0..n-1, missing units "1" (integers: "counts"), and ``attrs["sig_dims"]``
-    is written down. Values are not looked at: that would read them.
+    Missing coordinates become 0..n-1, missing units "1" (integers: "counts"), and
+    ``attrs["sig_dims"]`` is written down. Values are not looked at: that would read them.
 
     Parameters
     ----------
@@ -247,8 +249,8 @@ def validate_cube(cube: xr.DataArray) -> xr.DataArray:
     Raises
     ------
     CubeError
-        Dims are not unique or out of order, a signal axis does not increase, the dtype is not one of real
-        numbers, a dim is empty, or the metadata do not hold.
+        Dims are not unique or out of order, a signal axis does not increase, the dtype is not one
+        of real numbers, a dim is empty, or the metadata do not hold.
 
     Examples
     --------
@@ -264,8 +266,8 @@ def validate_cube(cube: xr.DataArray) -> xr.DataArray:
         )
     if cube.dtype.kind not in "iuf":
         raise CubeError(
-            f"dtype of the cube: got {cube.dtype}, expected integers or real floating-point numbers",
-            hint="convert with cube.astype(...), or take the part you mean (cube.real, a colour channel)",
+            f"dtype of the cube: got {cube.dtype}, expected integers or real floating point",
+            hint="convert with cube.astype(...), or take the part you mean (cube.real, a colour)",
         )
     signal = sig_dims(cube)
     check_dims(cube.dims, signal)
