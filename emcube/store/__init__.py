@@ -1,0 +1,33 @@
+"""Cube stores: Zarr v3 groups with a cube, its coordinates, quicklooks, companions and digest.
+
+>>> from emcube.store import open_cube, plan_layout, write_cube
+>>> plan_layout((384, 512, 1564), n_sig=1, itemsize=1).chunks
+(20, 512, 1564)
+"""
+
+from __future__ import annotations
+
+from emcube.store.attributes import to_json
+from emcube.store.layout import Layout, plan_layout
+from emcube.store.open import is_store, is_url, is_zarr, open_cube, read_digest
+from emcube.store.verify import StoreInfo, Verification, digest, info, verify
+from emcube.store.write import IngestProgress, compute_digest, write_cube
+
+__all__ = [
+    "IngestProgress",
+    "Layout",
+    "StoreInfo",
+    "Verification",
+    "compute_digest",
+    "digest",
+    "info",
+    "is_store",
+    "is_url",
+    "is_zarr",
+    "open_cube",
+    "plan_layout",
+    "read_digest",
+    "to_json",
+    "verify",
+    "write_cube",
+]

@@ -1,0 +1,396 @@
+"""Open stores as lazy cubes: emcube's own, and any Zarr group or array whose dims have names."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from emcube.cube import infer_sig_dims, validate_cube
+from emcube.errors import AmbiguousSignalError, CubeError, IncompleteError, StoreError
+from emcube.store.chunks import ChunkReader, reader_from_metadata
+from emcube.store.journal import Journal, read_json
+from emcube.store.write import DATA, FORMAT
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["is_store", "is_url", "is_zarr", "open_cube", "read_digest", "root_attributes"]
+
+#: Coordinates up to this size are read when a store is opened; larger ones stay lazy.
+_EAGER_BYTES = 2**20
+
+StorePath = str | os.PathLike[str]
+
+
+def open_cube(path: StorePath, name: str | None = None) -> xr.DataArray:
+    """Open a store as a lazy cube.
+
+    Parameters
+    ----------
+    path : path-like or URL
+        A cube store; or any Zarr v2 or v3 group or array with dimension names.
+    name : str, optional
+        Variable to open: a companion or a quicklook; by default the cube. In other Zarr groups the one
+        variable with most dims.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dask chunks are the store's chunks; blocks are read without locks, and the graph pickles.
+
+    Raises
+    ------
+    IncompleteError
+        The store was never finished.
+    StoreError
+        There is no store, or it is a result.
+    AmbiguousSignalError
+        Several variables could be the cube.
+    CubeError
+        What was found is no cube.
+
+    Notes
+    -----
+    Opening reads one metadata file and the small coordinates. A chunk that is missing or damaged raises
+    StoreError when it is read.
+    """
+    place = _place(path)
+    local = not is_url(place)
+    document = _root_document(place) if local else None
+    if local and document is None:
+        _explain_missing(Path(place))
+    if document is not None:
+        _refuse_unfinished(place, document)
+        if _own(document) is not None:
+            return _open_own(place, document, name, local=True)
+    elif (remote := _remote_document(place)) is not None:
+        _refuse_unfinished(place, remote)
+        return _open_own(place, remote, name, local=False)
+    return _open_foreign(place, name)
+
+
+def is_store(path: StorePath) -> bool:
+    """Whether a path is a cube store of emcube, finished or not."""
+    place = _place(path)
+    if is_url(place):
+        document = _remote_document(place)
+    else:
+        document = _root_document(place)
+        if document is None and Journal(Path(place)).begun() is not None:
+            return True
+    own = _own(document) if document is not None else None
+    return own is not None and own.get("kind") == "cube"
+
+
+def is_zarr(path: StorePath) -> bool:
+    """Whether a local folder is a Zarr group or array of any kind, or an unfinished cube store."""
+    folder = Path(path)
+    names = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
+    return folder.is_dir() and (
+        any((folder / name).is_file() for name in names) or is_store(folder)
+    )
+
+
+def is_url(path: StorePath) -> bool:
+    """Whether a path names something that is not on this machine's file system."""
+    # A single letter before the colon is a drive of Windows.
+    return isinstance(path, str) and "://" in path and len(urlsplit(path).scheme) > 1
+
+
+def read_digest(path: StorePath) -> str:
+    """Digest of the cube in a store, as it was computed while writing.
+
+    Raises
+    ------
+    IncompleteError
+        The store was never finished.
+    StoreError
+        It is not a cube store.
+    """
+    return str(root_attributes(path)["digest"])
+
+
+def root_attributes(path: StorePath) -> dict[str, Any]:
+    """What a cube store says of itself: format, digest, layout, coordinates, companions.
+
+    Raises
+    ------
+    IncompleteError
+        The store was never finished.
+    StoreError
+        It is not a cube store.
+    """
+    place = _place(path)
+    document = _remote_document(place) if is_url(place) else _root_document(place)
+    if document is None and not is_url(place):
+        _explain_missing(Path(place))
+    own = None
+    if document is not None:
+        _refuse_unfinished(place, document)
+        own = _own(document)
+    if own is None:
+        raise StoreError(
+            f"{place} is not a cube store of emcube: its Zarr metadata say nothing of emcube",
+            hint="make one with emcube.ingest(source, path)",
+        )
+    return own
+
+
+def _place(path: StorePath) -> str:
+    text = os.fspath(path)
+    return text.rstrip("/") if is_url(text) else str(Path(text))
+
+
+def _root_document(place: str) -> dict[str, Any] | None:
+    path = Path(place, "zarr.json")
+    if path.is_file():
+        document: dict[str, Any] = read_json(path)
+        return document
+    if any(Path(place, name).is_file() for name in (".zgroup", ".zarray", ".zmetadata")):
+        return {"zarr_format": 2}
+    return None
+
+
+def _remote_document(place: str) -> dict[str, Any] | None:
+    """Root document of a store behind a URL; None where emcube did not write it."""
+    try:
+        import fsspec
+
+        with fsspec.open(f"{place}/zarr.json", "rb") as file:
+            document: dict[str, Any] = json.loads(file.read())
+    except FileNotFoundError:
+        return None
+    except ImportError as error:
+        from emcube.errors import MissingDependencyError
+
+        raise MissingDependencyError(
+            f"cannot open {place}: {error}", hint="install it with: pip install 'emcube[remote]'"
+        ) from error
+    return document if _own(document) is not None else None
+
+
+def _own(document: Mapping[str, Any]) -> dict[str, Any] | None:
+    own = document.get("attributes", {}).get("emcube")
+    return own if isinstance(own, dict) else None
+
+
+def _explain_missing(path: Path) -> None:
+    if Journal(path).begun() is not None:
+        done, n_regions = Journal(path).progress()
+        raise IncompleteError(
+            f"{path} is incomplete: its ingest stopped after {done} of {n_regions} regions",
+            hint="run the same ingest again: it goes on where it stopped",
+        )
+    if not path.exists():
+        raise StoreError(
+            f"{path} does not exist: expected a folder with a Zarr store",
+            hint="check the path, or make the store with emcube.ingest(source, path)",
+        )
+    raise StoreError(
+        f"{path} is not a Zarr store: it has no zarr.json, .zgroup or .zarray",
+        hint="open instrument files with emcube.open, and make stores with emcube.ingest",
+    )
+
+
+def _refuse_unfinished(place: str, document: Mapping[str, Any]) -> None:
+    own = _own(document)
+    if own is None:
+        return
+    if own.get("kind", "cube") != "cube":
+        raise StoreError(
+            f"{place} is a {own.get('kind')} of emcube, not a cube",
+            hint="open results with emcube.open_result",
+        )
+    if not own.get("complete"):
+        raise IncompleteError(
+            f"{place} is incomplete: its completion marker is missing",
+            hint="run the ingest that made it again: it goes on where it stopped",
+        )
+    if int(own.get("format", 0)) > FORMAT:
+        raise StoreError(
+            f"{place} was written by a newer emcube: format {own['format']}, expected at most {FORMAT}",
+            hint="update with pip install --upgrade emcube",
+        )
+
+
+# --- emcube's own stores --------------------------------------------------------------------------
+
+
+def _open_own(
+    place: str, document: Mapping[str, Any], name: str | None, *, local: bool
+) -> xr.DataArray:
+    import xarray as xr
+
+    own = _own(document) or {}
+    documents: Mapping[str, Any] = document["consolidated_metadata"]["metadata"]
+    wanted = DATA if name in (None, own_name(documents)) else str(name)
+    if wanted not in documents:
+        raise StoreError(
+            f"{place} has no variable {name!r}: it has {', '.join(sorted(documents))}",
+            hint="open one of these by name=, or the cube without a name",
+        )
+    token = f"{own['digest']}".removeprefix("sha256:")[:32]
+
+    def variable(key: str) -> xr.Variable:
+        return _variable(place, key, documents[key], token, local=local)
+
+    main = variable(wanted)
+    coords: dict[str, xr.Variable] = {}
+    for key in documents:
+        belongs = key in own["coords"] or key in main.dims
+        if key != wanted and belongs and set(documents[key]["dimension_names"]) <= set(main.dims):
+            coords[key] = variable(key)
+    attrs = dict(main.attrs)
+    label = attrs.pop("name", None) or wanted
+    attrs.pop("coordinates", None)
+    cube = xr.DataArray(main.data, dims=main.dims, coords=coords, attrs=attrs, name=label)
+    cube.encoding["source"] = place
+    if wanted != DATA:
+        return cube
+    return validate_cube(cube)
+
+
+def own_name(documents: Mapping[str, Any]) -> str | None:
+    """The user's own name of the cube in a store; None where there is none."""
+    name = documents.get(DATA, {}).get("attributes", {}).get("name")
+    return None if name is None else str(name)
+
+
+def _variable(
+    place: str, name: str, document: Mapping[str, Any], token: str, *, local: bool
+) -> xr.Variable:
+    import xarray as xr
+
+    reader = reader_from_metadata(place, name, dict(document), local=local, checked=True)
+    attrs = dict(document["attributes"])
+    dims = tuple(str(dim) for dim in document["dimension_names"])
+    nbytes = reader.dtype.itemsize
+    for n in reader.shape:
+        nbytes *= n
+    if name != DATA and nbytes <= _EAGER_BYTES:
+        found = xr.Variable(dims, reader[(slice(None),) * reader.ndim], attrs)
+        if found.dtype.kind in "OT":
+            return xr.Variable(dims, found.values.astype(str), attrs)
+        if found.dtype.kind in "if" and " since " in str(attrs.get("units", "")):
+            return xr.conventions.decode_cf_variable(name, found).load()
+        return found
+    return xr.Variable(dims, _lazy(reader, f"emcube-{token}-{name}-{_short(place)}"), attrs)
+
+
+def _short(place: str) -> str:
+    import hashlib
+
+    full = place if is_url(place) else str(Path(place).resolve())
+    return hashlib.sha256(full.encode()).hexdigest()[:12]
+
+
+def _lazy(reader: ChunkReader, name: str) -> Any:
+    import dask.array as da
+    import numpy as np
+
+    return da.from_array(
+        reader,
+        chunks=reader.chunks,
+        name=name,
+        lock=False,
+        asarray=True,
+        fancy=False,
+        meta=np.empty((0,) * reader.ndim, reader.dtype),
+        # The reader is a few hundred bytes: inlined, blocks are independent tasks.
+        inline_array=True,
+    )
+
+
+# --- anybody's Zarr -------------------------------------------------------------------------------
+
+
+def _open_foreign(place: str, name: str | None) -> xr.DataArray:
+    import warnings
+
+    import zarr
+
+    with warnings.catch_warnings():
+        # Files that are no part of the hierarchy are none of ours.
+        warnings.filterwarnings("ignore", message=".*not recognized as a component.*")
+        try:
+            node = zarr.open(place, mode="r")
+        except (KeyError, ValueError, TypeError, FileNotFoundError) as error:
+            raise StoreError(
+                f"{place} cannot be opened as Zarr: {error}",
+                hint="check that the folder was copied whole",
+            ) from error
+        if isinstance(node, zarr.Array):
+            cube = _from_array(place, node)
+        else:
+            cube = _from_group(place, name)
+    cube.encoding["source"] = place
+    return _in_order(cube)
+
+
+def _from_array(place: str, array: Any) -> xr.DataArray:
+    import dask.array as da
+    import xarray as xr
+
+    attrs = dict(array.attrs)
+    # Zarr v2 has no dimension names of its own; xarray keeps them in this attribute.
+    dims = getattr(array.metadata, "dimension_names", None) or attrs.pop("_ARRAY_DIMENSIONS", None)
+    if not dims or any(dim is None for dim in dims):
+        raise CubeError(
+            f"the Zarr array {place} of shape {array.shape} does not name its dims",
+            hint="name them: emcube.make_cube(dask.array.from_zarr(path), dims=('y', 'x', 'energy'))",
+        )
+    lazy = da.from_zarr(array)
+    return xr.DataArray(lazy, dims=tuple(dims), attrs=attrs, name=Path(place).stem or None)
+
+
+def _from_group(place: str, name: str | None) -> xr.DataArray:
+    import xarray as xr
+
+    try:
+        dataset = xr.open_zarr(place, chunks={}, decode_timedelta=False)
+    except (KeyError, ValueError) as error:
+        raise CubeError(
+            f"the Zarr group {place} cannot be opened by xarray: {error}",
+            hint="its arrays must name their dims; open one array of it, or use emcube.make_cube",
+        ) from error
+    names = [str(key) for key in dataset.data_vars]
+    if name is not None:
+        if name not in dataset.variables:
+            raise StoreError(
+                f"{place} has no variable {name!r}: it has {', '.join(names) or 'none'}",
+                hint="open one of these with name=",
+            )
+        return dataset[name]
+    most = max((dataset[key].ndim for key in names), default=0)
+    candidates = [key for key in names if dataset[key].ndim == most]
+    if not candidates:
+        raise StoreError(
+            f"the Zarr group {place} holds no arrays of its own",
+            hint="open a group within it: its path with the group's name at the end",
+        )
+    if len(candidates) > 1:
+        raise AmbiguousSignalError(
+            f"the Zarr group {place} holds {len(candidates)} variables of {most} dims: "
+            f"{', '.join(candidates)}",
+            names=candidates,
+            hint=f"pick one with name={candidates[0]!r} (--name)",
+        )
+    return dataset[candidates[0]]
+
+
+def _in_order(cube: xr.DataArray) -> xr.DataArray:
+    """Put signal dims last, where they are told by name or unit."""
+    if "sig_dims" not in cube.attrs:
+        signal = infer_sig_dims(cube)
+        order = [dim for dim in cube.dims if dim not in signal] + list(signal)
+        source = cube.encoding.get("source")
+        cube = cube.transpose(*order)
+        cube.encoding["source"] = source
+    source = cube.encoding.get("source")
+    cube = validate_cube(cube)
+    cube.encoding["source"] = source
+    return cube
