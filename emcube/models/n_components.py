@@ -143,7 +143,8 @@ class NComponentsEstimate:
         """Draw the scree with the threshold (see `emcube.plot.scree`)."""
         from emcube.plot import scree
 
-        return scree(self.curve, **kwargs)
+        shown = {"n_components": self.n_components, "trivial_first": True, **kwargs}
+        return scree(self.curve, **shown)
 
     def __str__(self) -> str:
         number = "refused" if self.refused else str(self.n_components)
@@ -536,7 +537,7 @@ def _quadratic_fits(
     first = positive.sum() / sums / sums.size
     fits = []
     for factor in CURVATURES:
-        start = _Fit("quadratic", pooling, least, sums, _Scaling(first), factor / mean)
+        start = _Fit("quadratic", pooling, least, sums, _Scaling(first), float(factor / mean))
         fit = _fit(source, start)
         fits.append(fit)
         if not fit.singular_values.size:

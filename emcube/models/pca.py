@@ -1,0 +1,988 @@
+"""Principal components of a cube larger than memory, with the counting noise evened out first.
+
+Letters: P pixels, E used channels, K components. D is the data, g and h are the totals of its pixels
+and channels, N the grand total, X the weighted matrix, V its right singular vectors as columns.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import xarray as xr
+from scipy.linalg import eigh, qr
+
+from emcube.engine import resident, run_sweep
+from emcube.errors import InputError
+from emcube.kernels.gram import add_symmetric, weighted_gram
+from emcube.kernels.rows import CountRows
+from emcube.models.base import Estimator, resolve_seed
+from emcube.models.labels import (
+    Labels,
+    as_source,
+    map_pixels,
+    require_finite_counts,
+    require_finite_values,
+)
+from emcube.models.noise import NoiseModel, resolve_noise
+from emcube.models.sweeps import TotalsSweep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from emcube.engine import Block, BlockSource, RngKey
+
+__all__ = ["IncrementalPCA"]
+
+MAX_GRAM = 4096
+"""Channels (or pixels) up to which the Gram matrix is summed exactly: 128 MiB at this size."""
+
+MAX_GATHER_BYTES = 1 << 30
+"""Pixels are gathered for a Gram matrix between pixels up to this size."""
+
+SLAB_BYTES = 16 << 20
+"""Dense scratch of a block in float64."""
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Sums over pixels from which the decomposition follows; they add.
+
+    Attributes
+    ----------
+    gram : ndarray of float64, shape (E, E)
+        sum_i w_i (x_i - m)(x_i - m)', m a fixed shift; the upper triangle.
+    sums : ndarray of float64, shape (E,)
+        sum_i x_i, without weight or shift.
+    n_pixels : int
+    """
+
+    gram: NDArray[np.float64]
+    sums: NDArray[np.float64]
+    n_pixels: int
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(
+            self.gram + other.gram, self.sums + other.sums, self.n_pixels + other.n_pixels
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class GramSweep:
+    """Summed Gram matrix, in one round.
+
+    Parameters
+    ----------
+    noise : NoiseModel
+        Weighs the pixels.
+    shift : ndarray of float64, shape (E,), optional
+        Subtracted first, against cancellation in what is centred afterwards.
+    """
+
+    noise: NoiseModel
+    shift: NDArray[np.float64] | None = None
+    name: str = "PCA"
+
+    def start(self) -> None:
+        """Nothing is known before the first block."""
+        return None
+
+    def map(self, block: Block, state: Any, rng_key: RngKey) -> Moments:
+        """Moments of one block."""
+        _require_sound(block, self.noise)
+        totals = _pixel_totals(block.data)
+        gram = weighted_gram(block.data, self.noise.pixel_weights(totals), self.shift)
+        return Moments(gram, _channel_totals(block.data), block.n_pixels)
+
+    def combine(self, a: Moments, b: Moments) -> Moments:
+        """Add."""
+        return a + b
+
+    def step(self, state: Any, statistic: Moments, round_number: int) -> tuple[Moments, bool]:
+        """One round is all."""
+        return statistic, True
+
+    def statistic_bytes(self, n_channels: int) -> int:
+        """Bytes of a statistic."""
+        return 8 * n_channels**2
+
+
+@dataclass(frozen=True, eq=False)
+class GatherSweep:
+    """Weighted pixels themselves, for a cube of few pixels and very many channels."""
+
+    noise: NoiseModel
+    total_bytes: int
+    n_blocks: int
+    name: str = "PCA (pixel side)"
+
+    def start(self) -> None:
+        """Nothing."""
+        return None
+
+    def map(
+        self, block: Block, state: Any, rng_key: RngKey
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Dense pixels sqrt(w_i) x_i of one block, and its channel totals."""
+        _require_sound(block, self.noise)
+        weights = self.noise.pixel_weights(_pixel_totals(block.data))
+        dense = block.dense(np.float64)
+        if weights is not None:
+            dense = dense * np.sqrt(weights)[:, None]
+        return dense, _channel_totals(block.data)
+
+    def combine(
+        self,
+        a: tuple[NDArray[np.float64], NDArray[np.float64]],
+        b: tuple[NDArray[np.float64], NDArray[np.float64]],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Append pixels, add totals."""
+        return np.concatenate((a[0], b[0])), a[1] + b[1]
+
+    def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
+        """One round is all."""
+        return statistic, True
+
+    def statistic_bytes(self, n_channels: int) -> int:
+        """Bytes of a statistic, on average."""
+        return self.total_bytes // max(1, self.n_blocks)
+
+
+@dataclass(frozen=True, eq=False)
+class _Subspace:
+    """State of the subspace iteration: a basis, and the values and vectors within it."""
+
+    basis: NDArray[np.float64]
+    eigenvalues: NDArray[np.float64]
+    vectors: NDArray[np.float64]
+    energy: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class SubspaceSweep:
+    """Randomised solver: each round multiplies a basis by C = X'X over the blocks.
+
+    Values and vectors are those of C within the basis (Rayleigh-Ritz), so that they are never worse
+    than those of the round before.
+    """
+
+    noise: NoiseModel
+    scale: NDArray[np.float64]
+    mean: NDArray[np.float64] | None
+    trivial: NDArray[np.float64] | None
+    trivial_value: float
+    first: NDArray[np.float64]
+    n_components: int
+    tol: float
+    name: str = "PCA (randomized)"
+
+    def start(self) -> _Subspace:
+        """Random basis."""
+        return _Subspace(self.first, np.zeros(self.n_components), self.first)
+
+    def map(
+        self, block: Block, state: _Subspace, rng_key: RngKey
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+        """C Q, Q'C Q and trace C of one block."""
+        _require_sound(block, self.noise)
+        weights = self.noise.pixel_weights(_pixel_totals(block.data))
+        scaled = self.scale[:, None] * state.basis
+        product = _matmul(block.data, scaled)
+        if self.mean is not None:
+            product -= self.mean @ scaled
+        weighted = product if weights is None else product * weights[:, None]
+        back = _rmatmul(block.data, weighted).T
+        if self.mean is not None:
+            back -= np.outer(self.mean, weighted.sum(axis=0))
+        energy = 0.0
+        for start, part in _slabs(block.data):
+            if self.mean is not None:
+                part = part - self.mean
+            squares = np.square(part * self.scale).sum(axis=1)
+            energy += float(
+                squares.sum() if weights is None else squares @ weights[start : start + len(part)]
+            )
+        return self.scale[:, None] * back, product.T @ weighted, energy
+
+    def combine(
+        self,
+        a: tuple[NDArray[np.float64], NDArray[np.float64], float],
+        b: tuple[NDArray[np.float64], NDArray[np.float64], float],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+        """Add."""
+        return a[0] + b[0], a[1] + b[1], a[2] + b[2]
+
+    def step(
+        self,
+        state: _Subspace,
+        statistic: tuple[NDArray[np.float64], NDArray[np.float64], float],
+        round_number: int,
+    ) -> tuple[_Subspace, bool]:
+        """Take values and vectors, and the basis of the next round."""
+        image, inner, energy = statistic
+        if self.trivial is not None:
+            shadow = self.trivial @ state.basis
+            image = image - self.trivial_value * np.outer(self.trivial, shadow)
+            inner = inner - self.trivial_value * np.outer(shadow, shadow)
+            energy -= self.trivial_value
+        values, turn = np.linalg.eigh(0.5 * (inner + inner.T))
+        values, turn = values[::-1], turn[:, ::-1]
+        kept = values[: self.n_components]
+        moved = np.abs(kept - state.eigenvalues).max()
+        basis, _ = qr(image, mode="economic")
+        vectors = state.basis @ turn[:, : self.n_components]
+        done = bool(moved <= self.tol * max(kept[0], np.finfo(float).tiny))
+        return _Subspace(basis, kept, vectors, energy), done
+
+    def statistic_bytes(self, n_channels: int) -> int:
+        """Bytes of a statistic."""
+        return 8 * self.first.size
+
+
+@dataclass(frozen=True, eq=False)
+class _Project:
+    """Scores of a block's pixels: (x - m) W, W of shape (E, K)."""
+
+    matrix: NDArray[np.float64]
+    offset: NDArray[np.float64] | None
+
+    def __call__(self, block: Block) -> dict[str, NDArray[Any]]:
+        scores = _matmul(block.data, self.matrix)
+        if self.offset is not None:
+            scores -= self.offset
+        return {"loadings": scores}
+
+
+@dataclass(frozen=True, eq=False)
+class _LikelihoodSweep:
+    """Sum over pixels of y_k^2 for each component, and of |X_i|^2."""
+
+    noise: NoiseModel
+    scale: NDArray[np.float64]
+    mean: NDArray[np.float64] | None
+    vectors: NDArray[np.float64]
+    trivial_total: float | None
+    name: str = "PCA score"
+
+    def start(self) -> None:
+        """Nothing."""
+        return None
+
+    def map(
+        self, block: Block, state: Any, rng_key: RngKey
+    ) -> tuple[NDArray[np.float64], float, int]:
+        """Sums of one block."""
+        _require_sound(block, self.noise)
+        totals = _pixel_totals(block.data)
+        weights = self.noise.pixel_weights(totals)
+        inside = np.zeros(self.vectors.shape[1])
+        energy = 0.0
+        for start, part in _slabs(block.data):
+            if self.mean is not None:
+                part = part - self.mean
+            part = part * self.scale
+            if weights is not None:
+                part *= np.sqrt(weights[start : start + len(part)])[:, None]
+            inside += np.square(part @ self.vectors).sum(axis=0)
+            energy += float(np.square(part).sum())
+        if self.trivial_total is not None:
+            # X q = sqrt(g) times what the new channel totals differ: the part along the mean spectrum.
+            energy -= float(totals.sum())
+        return inside, energy, block.n_pixels
+
+    def combine(
+        self,
+        a: tuple[NDArray[np.float64], float, int],
+        b: tuple[NDArray[np.float64], float, int],
+    ) -> tuple[NDArray[np.float64], float, int]:
+        """Add."""
+        return a[0] + b[0], a[1] + b[1], a[2] + b[2]
+
+    def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
+        """One round is all."""
+        return statistic, True
+
+
+class IncrementalPCA(Estimator):
+    """Find principal components of a cube in passes over its blocks.
+
+    With Poisson noise (counts) the matrix that is decomposed is X_ij = D_ij sqrt(N / (g_i h_j)), after
+    Keenan and Kotula, whose noise has variance one. It is not centred: the first component is exactly
+    the mean spectrum, its weight carries no contrast (``trivial_first_``), and `remove_trivial` leaves
+    it out (D - g h' / N). Without a noise model the mean spectrum is subtracted, as scikit-learn does.
+
+    Parameters
+    ----------
+    n_components : int, optional
+        K; None keeps all.
+    noise : {"auto", "poisson"}, None or NoiseModel
+        "auto" is "poisson" for integer counts and None for everything else.
+    remove_trivial : bool
+        Leave the mean spectrum out of the components of a weighted decomposition.
+    svd_solver : {"auto", "gram", "randomized"}
+        "gram" sums the Gram matrix exactly: in one pass (two where centred) and E^2 numbers of 8 bytes.
+        "randomized" makes several passes with K + `n_oversamples` vectors. "auto" is "gram" up to
+        4096 channels, and beyond where the pixels are few enough to be compared with each other.
+    n_oversamples : int
+        Vectors beside the K of the randomized solver.
+    max_iter : int
+        Passes of the randomized solver, at most.
+    tol : float
+        It stops when no eigenvalue moves by more than this share of the first.
+    random_state : int, Generator or None
+        Of the randomized solver's first basis.
+
+    Attributes
+    ----------
+    components_ : DataArray (component, signal dims), or ndarray (K, E)
+        V' unscaled: D is about ``scores @ components_`` (plus ``mean_`` where centred). With weights
+        component k is V_jk sqrt(h_j / N), so that the first, trivial one is the mean spectrum divided
+        by its sum; without weights its rows are orthonormal.
+    explained_variance_ : DataArray or ndarray, shape (K,)
+        s^2 / P of the weighted matrix, in which pure Poisson noise has variance one; without weights
+        s^2 / (P - 1) in the square of the cube's unit, as in scikit-learn.
+    explained_variance_ratio_ : same shape
+        Share of all variance.
+    singular_values_ : same shape
+        s.
+    mean_ : DataArray or ndarray, shape (E,)
+        Mean spectrum.
+    noise_variance_ : float
+        Mean variance of what the components leave: about one where only Poisson noise is left.
+    trivial_first_ : bool
+        Whether the first component is the mean spectrum and its variance no measure of contrast.
+    n_components_, n_samples_seen_ : int
+    noise_ : NoiseModel
+    solver_ : str
+        "gram", "pixels" (Gram matrix between pixels) or "randomized".
+    n_iter_ : int
+        Passes of the solver.
+    converged_ : bool
+        False where the randomized solver ran out of passes.
+    seed_ : int
+        Seed of the randomized solver.
+
+    Notes
+    -----
+    All sums are float64. The sign of a component is such that its largest entry (of V) is positive.
+    `partial_fit` equals one fit on everything to rounding, on the "gram" solver.
+
+    References
+    ----------
+    M. R. Keenan, P. G. Kotula, Surf. Interface Anal. 36 (2004) 203. https://doi.org/10.1002/sia.1657
+    N. Halko, P. G. Martinsson, J. A. Tropp, SIAM Rev. 53 (2011) 217. https://doi.org/10.1137/090771806
+
+    Examples
+    --------
+    >>> import numpy as np, emcube as em
+    >>> rng = np.random.default_rng(0)
+    >>> counts = rng.poisson(rng.dirichlet(np.ones(3), 400) @ rng.gamma(1.0, size=(3, 50)) * 10)
+    >>> pca = em.IncrementalPCA(n_components=5).fit(counts)
+    >>> pca.components_.shape, pca.trivial_first_
+    ((5, 50), True)
+    """
+
+    def __init__(
+        self,
+        n_components: int | None = None,
+        *,
+        noise: str | NoiseModel | None = "auto",
+        remove_trivial: bool = False,
+        svd_solver: str = "auto",
+        n_oversamples: int = 10,
+        max_iter: int = 12,
+        tol: float = 1e-9,
+        random_state: Any = None,
+    ) -> None:
+        self.n_components = n_components
+        self.noise = noise
+        self.remove_trivial = remove_trivial
+        self.svd_solver = svd_solver
+        self.n_oversamples = n_oversamples
+        self.max_iter = max_iter
+        self.tol = tol
+        self.random_state = random_state
+
+    # -- fitting ------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: None = None, *, where: Any = None) -> Self:
+        """Fit the model anew.
+
+        Parameters
+        ----------
+        X : DataArray, or matrix of shape (P, E)
+        y : None
+            Ignored, as scikit-learn's pipelines want it.
+        where : DataArray of bool, optional
+            What is used (True).
+
+        Raises
+        ------
+        InputError
+            Values are not finite, or negative where counts are meant; more components are asked for
+            than there are pixels or channels; a parameter is out of range.
+        """
+        self._check_parameters()
+        source, labels = as_source(X, where)
+        noise = resolve_noise(self.noise, _dtype(X))
+        self._refuse_too_many(source)
+        solver = self._choose_solver(source)
+        seed = resolve_seed(self.random_state)
+        with resident():
+            if solver == "gram":
+                shift = self._shift(source, noise)
+                moments = run_sweep(GramSweep(noise, shift), source).state
+                self._forget()
+                self._take_moments(moments, shift, noise, labels)
+                self.n_iter_ = 1 if shift is None else 2
+            elif solver == "pixels":
+                self._forget()
+                self._fit_pixels(source, noise, labels)
+            else:
+                self._forget()
+                self._fit_randomized(source, noise, labels, seed)
+        self.seed_ = seed
+        return self
+
+    def partial_fit(self, X: Any, y: None = None, *, where: Any = None) -> Self:
+        """Add pixels to the fit; equals one fit on everything.
+
+        The first call fixes the channels that are used; later `where` selects pixels only.
+
+        Raises
+        ------
+        InputError
+            The solver is not "gram" (too many channels), the signal differs from that of the first
+            call, or values are not valid.
+        """
+        self._check_parameters()
+        first = not hasattr(self, "axes_")
+        source, labels = as_source(X, where, channels=None if first else self.axes_.channels)
+        if source.n_channels > MAX_GRAM or self.svd_solver == "randomized":
+            raise InputError(
+                f"partial_fit needs the exact summed Gram matrix: {source.n_channels} channels, "
+                f"svd_solver={self.svd_solver!r}, at most {MAX_GRAM} channels and 'auto' or 'gram'",
+                hint="use fit on the whole cube, or bin channels with cube.em.bin(...)",
+            )
+        if first:
+            noise = resolve_noise(self.noise, _dtype(X))
+            shift = self._shift(source, noise)
+            earlier = None
+        else:
+            self.axes_.require_same_signal(labels, type(self).__name__)
+            noise, shift, earlier, labels = self.noise_, self._anchor, self._moments, self.axes_
+            if earlier is None:
+                raise InputError(
+                    "partial_fit cannot go on from a fit of another solver than 'gram'",
+                    hint="fit everything at once",
+                )
+        moments = run_sweep(GramSweep(noise, shift), source).state
+        if earlier is not None:
+            moments = earlier + moments
+        self._take_moments(moments, shift, noise, labels)
+        self.n_iter_ = 1 if shift is None else 2
+        self.seed_ = resolve_seed(self.random_state)
+        return self
+
+    def _check_parameters(self) -> None:
+        k = self.n_components
+        if k is not None and (
+            isinstance(k, bool) or not isinstance(k, int | np.integer) or int(k) < 1
+        ):
+            raise InputError(f"n_components must be a whole number from 1 on or None, got {k!r}")
+        if self.svd_solver not in ("auto", "gram", "randomized"):
+            raise InputError(
+                f"svd_solver must be 'auto', 'gram' or 'randomized', got {self.svd_solver!r}"
+            )
+        if self.n_oversamples < 0 or self.max_iter < 1 or not self.tol >= 0:
+            raise InputError(
+                "n_oversamples must not be negative, max_iter at least 1 and tol not negative, got "
+                f"{self.n_oversamples}, {self.max_iter}, {self.tol}"
+            )
+
+    def _refuse_too_many(self, source: BlockSource) -> None:
+        most = min(source.n_pixels, source.n_channels)
+        if self.n_components is not None and self.n_components > most:
+            raise InputError(
+                f"{self.n_components} components are asked of {source.n_pixels} pixels and "
+                f"{source.n_channels} channels, at most {most} exist",
+                hint="ask for fewer components",
+            )
+
+    def _choose_solver(self, source: BlockSource) -> str:
+        n_pixels, n_channels = source.n_pixels, source.n_channels
+        if self.svd_solver == "gram" or (self.svd_solver == "auto" and n_channels <= MAX_GRAM):
+            return "gram"
+        small = n_pixels <= MAX_GRAM and 8 * n_pixels * n_channels <= MAX_GATHER_BYTES
+        if self.svd_solver == "auto" and small:
+            return "pixels"
+        if self.n_components is None:
+            raise InputError(
+                f"n_components is needed for {n_pixels} pixels and {n_channels} channels: all "
+                "components would not fit",
+                hint="ask for 20 or so, or take estimate_n_components",
+            )
+        return "randomized"
+
+    @staticmethod
+    def _shift(source: BlockSource, noise: NoiseModel) -> NDArray[np.float64] | None:
+        """Mean spectrum of these pixels, where the fit is centred."""
+        if not noise.centred:
+            return None
+        totals = run_sweep(TotalsSweep(counts=noise.needs_counts), source).state
+        return np.asarray(totals.channels / totals.n_pixels)
+
+    def _forget(self) -> None:
+        for name in [n for n in vars(self) if n.endswith("_") and not n.startswith("_")]:
+            delattr(self, name)
+        self._moments: Moments | None = None
+        self._anchor: NDArray[np.float64] | None = None
+
+    def _take_moments(
+        self,
+        moments: Moments,
+        shift: NDArray[np.float64] | None,
+        noise: NoiseModel,
+        labels: Labels,
+    ) -> None:
+        """Decompose the summed Gram matrix."""
+        n, n_channels = moments.n_pixels, moments.sums.size
+        gram = add_symmetric(moments.gram.copy())
+        if shift is not None:
+            off = moments.sums / n - shift
+            gram -= n * np.outer(off, off)
+        total = float(moments.sums.sum())
+        scale = noise.channel_scale(moments.sums, total)
+        gram *= scale
+        gram *= scale[:, None]
+        # Channels that are zero everywhere have no part in it.
+        used = np.flatnonzero(np.diagonal(gram) > 0)
+        trivial = self._trivial(moments.sums, total, noise)
+        energy = float(np.trace(gram))
+        small = gram if used.size == n_channels else gram[np.ix_(used, used)]
+        if trivial is not None and self.remove_trivial:
+            direction = trivial[used]
+            small -= total * np.outer(direction, direction)
+            energy -= total
+        most = min(n, n_channels)
+        k = most if self.n_components is None else min(int(self.n_components), most)
+        found = min(k, used.size)
+        values, small_vectors = _top_eigen(small, found)
+        vectors = np.zeros((n_channels, k))
+        vectors[used, :found] = small_vectors
+        values = np.concatenate((values, np.zeros(k - found)))
+        self._moments, self._anchor = moments, shift
+        self._finish(
+            values, vectors, energy, scale, moments.sums, n, noise, labels, trivial, "gram"
+        )
+        self.converged_ = True
+
+    def _trivial(
+        self, sums: NDArray[np.float64], total: float, noise: NoiseModel
+    ) -> NDArray[np.float64] | None:
+        """Direction sqrt(h / N) of the mean spectrum, where the matrix is weighted and not centred."""
+        if noise.centred or not noise.needs_counts or total <= 0:
+            return None
+        return np.sqrt(sums / total)
+
+    def _fit_pixels(self, source: BlockSource, noise: NoiseModel, labels: Labels) -> None:
+        n, n_channels = source.n_pixels, source.n_channels
+        sweep = GatherSweep(noise, 8 * n * n_channels, source.plan.n_blocks)
+        rows, sums = run_sweep(sweep, source).state
+        total = float(sums.sum())
+        scale = noise.channel_scale(sums, total)
+        if noise.centred:
+            rows = rows - sums / n
+        rows = rows * scale
+        trivial = self._trivial(sums, total, noise)
+        if trivial is not None and self.remove_trivial:
+            rows = rows - np.outer(rows @ trivial, trivial)
+        k = n if self.n_components is None else int(self.n_components)
+        values, left = _top_eigen(rows @ rows.T, k)
+        back = rows.T @ left
+        lengths = np.sqrt(np.square(back).sum(axis=0))
+        vectors = np.divide(back, lengths, out=np.zeros_like(back), where=lengths > 0)
+        energy = float(np.square(rows).sum())
+        self._finish(values, vectors, energy, scale, sums, n, noise, labels, trivial, "pixels")
+        self.n_iter_, self.converged_ = 1, True
+
+    def _fit_randomized(
+        self, source: BlockSource, noise: NoiseModel, labels: Labels, seed: int
+    ) -> None:
+        n, n_channels = source.n_pixels, source.n_channels
+        totals = run_sweep(TotalsSweep(counts=noise.needs_counts), source).state
+        total = totals.total
+        scale = noise.channel_scale(totals.channels, total)
+        trivial = self._trivial(totals.channels, total, noise)
+        k = int(self.n_components)  # type: ignore[arg-type]  # _choose_solver refuses None
+        width = min(k + self.n_oversamples, n, n_channels)
+        rng = np.random.default_rng((seed, 0, 0))
+        first, _ = qr(rng.standard_normal((n_channels, width)), mode="economic")
+        sweep = SubspaceSweep(
+            noise,
+            scale,
+            totals.channels / n if noise.centred else None,
+            trivial if self.remove_trivial else None,
+            total,
+            first,
+            k,
+            self.tol,
+        )
+        outcome = run_sweep(sweep, source, seed=seed, max_rounds=self.max_iter)
+        state = outcome.state
+        self._finish(
+            np.maximum(state.eigenvalues, 0.0),
+            state.vectors,
+            state.energy,
+            scale,
+            totals.channels,
+            n,
+            noise,
+            labels,
+            trivial,
+            "randomized",
+        )
+        self.n_iter_, self.converged_ = outcome.n_rounds, outcome.converged
+
+    def _finish(
+        self,
+        values: NDArray[np.float64],
+        vectors: NDArray[np.float64],
+        energy: float,
+        scale: NDArray[np.float64],
+        sums: NDArray[np.float64],
+        n: int,
+        noise: NoiseModel,
+        labels: Labels,
+        trivial: NDArray[np.float64] | None,
+        solver: str,
+    ) -> None:
+        """Set the public attributes from eigenvalues and vectors (E, K) of X'X."""
+        vectors = vectors * _signs(vectors)
+        k, most = values.size, min(n, sums.size)
+        count = max(n - 1, 1) if noise.centred else n
+        self._remember(labels)
+        self.noise_, self.solver_ = noise, solver
+        self.n_components_, self.n_samples_seen_ = k, n
+        self.trivial_first_ = trivial is not None and not self.remove_trivial
+        self._scale, self._vectors, self._sums = scale, vectors, sums
+        components = (vectors / scale[:, None]).T
+        weighted = not noise.centred
+        unit = "1 per channel" if weighted else labels.units
+        self.components_ = labels.spectra(
+            components,
+            attrs={
+                "units": unit,
+                "long_name": "principal components",
+                "trivial_first": int(self.trivial_first_),
+            },
+        )
+        self.mean_ = labels.spectra(
+            sums / n, dim=None, name="mean", attrs={"units": labels.units}
+        )
+        note = {"trivial_first": int(self.trivial_first_)}
+        squared = "1" if weighted or labels.units == "1" else f"{labels.units}^2"
+        unsquared = "1" if weighted else labels.units
+        self.explained_variance_ = _curve(
+            labels, values / count, "explained_variance", {"units": squared, **note}
+        )
+        share = values / energy if energy > 0 else np.zeros_like(values)
+        self.explained_variance_ratio_ = _curve(
+            labels, share, "explained_variance_ratio", {"units": "1", **note}
+        )
+        self.singular_values_ = _curve(
+            labels, np.sqrt(values), "singular_values", {"units": unsquared, **note}
+        )
+        rest = most - k
+        left = max(energy - float(values.sum()), 0.0)
+        self.noise_variance_ = left / count / rest if rest > 0 else 0.0
+
+    # -- using it -----------------------------------------------------------------------------------
+
+    def pixel_function(self) -> Callable[[Block], dict[str, NDArray[Any]]]:
+        """Picklable ``function(block) -> {"loadings": scores (p, K)}``."""
+        self._require_fitted()
+        # sqrt(g) of the scores and 1 / sqrt(g) of the weighted pixel cancel: scores are linear in D.
+        matrix = self._scale[:, None] * self._vectors
+        offset = None
+        if self.noise_.centred:
+            offset = (self._sums / self.n_samples_seen_) @ matrix
+        return _Project(matrix, offset)
+
+    def transform(self, X: Any, *, where: Any = None) -> Any:
+        """Compute the scores of each pixel, lazily where the cube is lazy.
+
+        Parameters
+        ----------
+        X : DataArray with the signal of the fit, or matrix of shape (P, E)
+        where : DataArray of bool, optional
+            Pixels to compute; others are NaN.
+
+        Returns
+        -------
+        DataArray (nav dims, component), or ndarray (P, K)
+            In the cube's units. Where the trivial part is removed the pixels' totals come along as the
+            coordinate ``pixel_total``, which `inverse_transform` needs.
+        """
+        scores = self._map(
+            X, "loadings", (self.n_components_,), where=where, attrs={"long_name": "scores"}
+        )
+        if self._trivial_removed() and isinstance(scores, xr.DataArray):
+            totals = map_pixels(X, _row_totals, (), labels=self.axes_, where=where)
+            dims = scores.dims[:-1]
+            scores = scores.assign_coords(
+                pixel_total=(dims, totals, {"units": self.axes_.units, "long_name": "pixel total"})
+            )
+        return scores
+
+    def fit_transform(self, X: Any, y: None = None, *, where: Any = None) -> Any:
+        """Fit, then compute the scores."""
+        return self.fit(X, where=where).transform(X, where=_pixels_only(X, where))
+
+    def inverse_transform(self, scores: Any, *, totals: Any = None) -> Any:
+        """Rebuild the cube from scores: what is left out is noise.
+
+        Parameters
+        ----------
+        scores : DataArray (nav dims, component), or ndarray (P, K)
+            As `transform` gives them.
+        totals : array over the pixels, optional
+            Pixel totals, needed where the trivial part was removed and `scores` has no coordinate
+            ``pixel_total``.
+
+        Returns
+        -------
+        DataArray (nav dims, signal dims), or ndarray (P, E)
+            Lazy where the scores are; NaN at channels that were not used. Values may be negative.
+
+        Raises
+        ------
+        InputError
+            The scores have another number of components, or totals are missing.
+        """
+        self._require_fitted()
+        labelled = isinstance(scores, xr.DataArray)
+        if labelled:
+            if "component" not in scores.dims:
+                raise InputError(
+                    f"scores need a dim 'component', got dims {tuple(scores.dims)}",
+                    hint="pass what transform gives",
+                )
+            scores = scores.transpose(..., "component")
+        values = scores.data if labelled else scores
+        values = values if hasattr(values, "dask") else np.asarray(values)
+        if values.ndim < 1 or values.shape[-1] != self.n_components_:
+            raise InputError(
+                f"scores of {self.n_components_} components are expected, got shape {values.shape}"
+            )
+        axes = self.axes_
+        components = axes.full_channels((self._vectors / self._scale[:, None]).T)
+        rebuilt = _times(values, components)
+        if self.noise_.centred:
+            rebuilt = rebuilt + axes.full_channels(self._sums / self.n_samples_seen_)
+        elif self._trivial_removed():
+            rebuilt = rebuilt + self._trivial_part(scores, totals, labelled)
+        if not labelled or axes.plain:
+            return rebuilt
+        return self._label_rebuilt(scores, rebuilt)
+
+    def score(self, X: Any, y: None = None, *, where: Any = None) -> float:
+        """Mean log-likelihood of a pixel under probabilistic PCA, in the weighted space.
+
+        As scikit-learn's ``PCA.score``, to which it is equal without weights. It needs components to
+        be left out (K below E and P), since their variance is that of the noise.
+
+        References
+        ----------
+        M. E. Tipping, C. M. Bishop, J. R. Stat. Soc. B 61 (1999) 611.
+        https://doi.org/10.1111/1467-9868.00196
+        """
+        self._check_signal(X)
+        source, _ = as_source(X, where, channels=self.axes_.channels)
+        centred = self.noise_.centred
+        sweep = _LikelihoodSweep(
+            self.noise_,
+            self._scale,
+            self._sums / self.n_samples_seen_ if centred else None,
+            self._vectors,
+            float(self._sums.sum()) if self._trivial_removed() else None,
+        )
+        inside, energy, n = run_sweep(sweep, source).state
+        n_dims = self._sums.size - (1 if self._trivial_removed() else 0)
+        values = np.asarray(self.explained_variance_)
+        if self.noise_variance_ <= 0 or not (values > 0).all():
+            raise InputError(
+                f"the score needs noise to be left: all {self.n_components_} components are kept",
+                hint="fit with fewer components",
+            )
+        outside = max(energy - float(inside.sum()), 0.0) / n
+        log_det = float(np.log(values).sum()) + (n_dims - values.size) * math.log(
+            self.noise_variance_
+        )
+        fit = float((inside / n / values).sum()) + outside / self.noise_variance_
+        return -0.5 * (n_dims * math.log(2 * math.pi) + log_det + fit)
+
+    def _trivial_removed(self) -> bool:
+        return not self.noise_.centred and self.noise_.needs_counts and not self.trivial_first_
+
+    def _trivial_part(self, scores: Any, totals: Any, labelled: bool) -> Any:
+        if totals is None and labelled and "pixel_total" in scores.coords:
+            totals = scores.coords["pixel_total"]
+        if totals is None:
+            raise InputError(
+                "the mean spectrum was removed from these scores, so the pixels' totals are needed",
+                hint="pass totals=, or scores with the coordinate pixel_total as transform gives them",
+            )
+        values = totals.data if isinstance(totals, xr.DataArray) else totals
+        values = values if hasattr(values, "dask") else np.asarray(values, dtype=np.float64)
+        profile = self.axes_.full_channels(self._sums / self._sums.sum())
+        return values[..., None] * profile
+
+    def _label_rebuilt(self, scores: xr.DataArray, rebuilt: Any) -> xr.DataArray:
+        axes = self.axes_
+        nav = scores.dims[:-1]
+        coords: dict[Any, Any] = {
+            name: c
+            for name, c in scores.coords.items()
+            if "component" not in c.dims and name != "pixel_total"
+        }
+        coords.update(axes.sig_coords)
+        kept = {k: v for k, v in axes.attrs.items() if k in ("units", "metadata")}
+        return xr.DataArray(
+            rebuilt.reshape(rebuilt.shape[:-1] + axes.sig_shape),
+            dims=nav + axes.sig_dims,
+            coords=coords,
+            name="data",
+            attrs={"units": axes.units, **kept, "sig_dims": list(axes.sig_dims)},
+        )
+
+
+def _dtype(X: Any) -> np.dtype[Any]:
+    found = getattr(X, "dtype", None)
+    return np.dtype(np.asarray(X).dtype if found is None else found)
+
+
+def _pixels_only(X: Any, where: Any) -> Any:
+    """The part of a selection that lies over pixels: the fit has fixed the channels."""
+    if where is None or not isinstance(X, xr.DataArray):
+        return where
+    from emcube.cube import resolve_where
+
+    return resolve_where(X, where)[0]
+
+
+def _curve(
+    labels: Labels, values: NDArray[np.float64], name: str, attrs: dict[str, Any]
+) -> Any:
+    """One value per component, labelled where the input was."""
+    if labels.plain:
+        return values
+    return xr.DataArray(
+        values,
+        dims=("component",),
+        coords={"component": np.arange(values.size)},
+        name=name,
+        attrs=attrs,
+    )
+
+
+def _require_sound(block: Block, noise: NoiseModel) -> None:
+    if noise.needs_counts:
+        require_finite_counts(block)
+    else:
+        require_finite_values(block)
+
+
+def _pixel_totals(data: CountRows | NDArray[Any]) -> NDArray[Any]:
+    if isinstance(data, CountRows):
+        return data.pixel_totals()
+    return np.asarray(data.sum(axis=1, dtype=np.float64))
+
+
+def _channel_totals(data: CountRows | NDArray[Any]) -> NDArray[np.float64]:
+    if isinstance(data, CountRows):
+        return data.channel_totals().astype(np.float64)
+    return np.asarray(data.sum(axis=0, dtype=np.float64))
+
+
+def _row_totals(block: Block) -> NDArray[np.float64]:
+    return _pixel_totals(block.data).astype(np.float64)
+
+
+def _slabs(data: CountRows | NDArray[Any]) -> Any:
+    """(start, float64 pixels) of a block, a few at a time."""
+    n_pixels, n_channels = data.shape
+    step = max(1, SLAB_BYTES // (8 * max(1, n_channels)))
+    for start in range(0, n_pixels, step):
+        if isinstance(data, CountRows):
+            part = data.take(np.arange(start, min(start + step, n_pixels))).to_dense(np.float64)
+        else:
+            part = np.asarray(data[start : start + step], dtype=np.float64)
+        yield start, part
+
+
+def _matmul(data: CountRows | NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Product of a block and a matrix (E, K), without a dense copy of rows; shape (p, K)."""
+    if isinstance(data, CountRows):
+        return data.matmul(matrix)
+    return np.asarray(data, dtype=np.float64) @ matrix
+
+
+def _rmatmul(data: CountRows | NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A' X for A of shape (p, K); shape (K, E)."""
+    if isinstance(data, CountRows):
+        return data.rmatmul(matrix)
+    return matrix.T @ np.asarray(data, dtype=np.float64)
+
+
+def _times(values: Any, components: NDArray[np.float64]) -> Any:
+    """scores (..., K) times components (K, E); lazy where the scores are."""
+    if not hasattr(values, "dask"):
+        return values @ components
+    import dask.array as da
+
+    if len(values.chunks[-1]) > 1:
+        values = values.rechunk({values.ndim - 1: -1})
+    nav = tuple(range(values.ndim - 1))
+    return da.blockwise(
+        _matrix_product,
+        (*nav, values.ndim),
+        values,
+        (*nav, values.ndim - 1),
+        components=components,
+        new_axes={values.ndim: components.shape[1]},
+        concatenate=True,
+        dtype=np.float64,
+        meta=np.empty((0,) * values.ndim, dtype=np.float64),
+    )
+
+
+def _matrix_product(
+    values: NDArray[np.float64], components: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    return values @ components
+
+
+def _signs(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sign that makes the largest entry of each column positive, as scikit-learn's PCA does."""
+    largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])]
+    return np.where(largest < 0, -1.0, 1.0)
+
+
+def _top_eigen(
+    matrix: NDArray[np.float64], k: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Largest k eigenvalues, descending and not negative, with their vectors as columns."""
+    n = matrix.shape[0]
+    if k == 0:
+        return np.zeros(0), np.zeros((n, 0))
+    if k > n // 4:
+        values, vectors = eigh(matrix, driver="evd")
+        values, vectors = values[n - k :], vectors[:, n - k :]
+    else:
+        values, vectors = eigh(matrix, subset_by_index=(n - k, n - 1))
+    return np.maximum(values[::-1], 0.0), np.ascontiguousarray(vectors[:, ::-1])
