@@ -70,7 +70,7 @@ class Axis:
     unit: str
 
 
-def check_scale(scale: float) -> float:
+def check_scale(scale: Any) -> float:
     """Return `scale` as a float, or say why it cannot be one."""
     if not (isinstance(scale, int | float | np.integer | np.floating) and 0 < scale < math.inf):
         raise InputError(
@@ -80,7 +80,7 @@ def check_scale(scale: float) -> float:
     return float(scale)
 
 
-def named_seed(random_state: int, name: str) -> int:
+def named_seed(random_state: Any, name: str) -> int:
     """Derive the seed of one purpose from the user's `random_state`.
 
     Parameters
@@ -173,7 +173,7 @@ def counts_from(
     tables = alias_tables(components.reshape(components.shape[0], n_signal))
     chunks = _rows_chunks(nav_shape, n_signal, np.dtype(dtype).itemsize)
     pieces = loadings.rechunk((*chunks, -1))
-    return da.map_blocks(
+    drawn: da.Array = da.map_blocks(
         _draw_block,
         pieces,
         tables=tables,
@@ -186,6 +186,7 @@ def counts_from(
         chunks=(*pieces.chunks[:-1], *((size,) for size in sig_shape)),
         meta=np.empty((0,) * (len(nav_shape) + len(sig_shape)), dtype=dtype),
     )
+    return drawn
 
 
 def expected_from(loadings: da.Array, components: NDArray[np.float64]) -> da.Array:
@@ -193,7 +194,7 @@ def expected_from(loadings: da.Array, components: NDArray[np.float64]) -> da.Arr
     nav_shape, sig_shape = loadings.shape[:-1], components.shape[1:]
     chunks = _rows_chunks(nav_shape, math.prod(sig_shape), 8)
     pieces = loadings.rechunk((*chunks, -1))
-    return da.map_blocks(
+    mixed: da.Array = da.map_blocks(
         _mix_block,
         pieces,
         components=components,
@@ -202,6 +203,7 @@ def expected_from(loadings: da.Array, components: NDArray[np.float64]) -> da.Arr
         chunks=(*pieces.chunks[:-1], *((size,) for size in sig_shape)),
         meta=np.empty((0,) * (len(nav_shape) + len(sig_shape))),
     )
+    return mixed
 
 
 def _coordinates(axes: Sequence[Axis]) -> dict[str, Any]:

@@ -63,7 +63,9 @@ class _Section:
         # Embedding outside the grain and in cracks that follow a field's zero line.
         outline = smooth_field(y, x, seed=pick[3], wavelength=380.0)
         crack = np.abs(smooth_field(y, x, seed=pick[4], wavelength=210.0))
-        carbon = np.maximum(0.97 * step(outline, 0.95, 0.10), 0.85 * (1.0 - step(crack, 0.02, 0.025)))
+        carbon = np.maximum(
+            0.97 * step(outline, 0.95, 0.10), 0.85 * (1.0 - step(crack, 0.02, 0.025))
+        )
         silica = 0.92 * blobs(
             y, x, seed=pick[5], cell=56.0, radius=(5.0, 15.0), edge=5.0, filled=0.55
         )

@@ -83,7 +83,8 @@ def match_components(
     a, b = _flat(found), _flat(truth)
     if a.shape[0] < b.shape[0]:
         raise InputError(
-            f"{a.shape[0]} components found, {b.shape[0]} to match", hint="compare the other way round"
+            f"{a.shape[0]} components found, {b.shape[0]} to match",
+            hint="compare the other way round",
         )
     angles = np.array([[kk_angle(f, t, mean) for f in a] for t in b])
     rows, order = linear_sum_assignment(angles)
@@ -146,7 +147,9 @@ def maximum_likelihood_loadings(
     """
     data, spectra = _flat(counts), _flat(components)
     spectra = spectra / spectra.sum(axis=1, keepdims=True)
-    loadings = np.repeat(data.sum(axis=1, keepdims=True), spectra.shape[0], axis=1) / spectra.shape[0]
+    loadings = (
+        np.repeat(data.sum(axis=1, keepdims=True), spectra.shape[0], axis=1) / spectra.shape[0]
+    )
     for _ in range(max_iter):
         model = loadings @ spectra
         ratio = np.divide(data, model, out=np.zeros_like(data), where=model > 0)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from emcube import xray
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Detector", "characteristic_lines", "thick_spectrum", "thin_spectrum"]
 
-_FANO_EV = 0.115 * 3.65  # Fano factor times the energy of a pair in silicon
 _SI_KA = 1.740
 _SI_K_EDGE = 1.839
 
@@ -85,10 +86,7 @@ class Detector:
 
     def fwhm(self, energy: ArrayLike) -> NDArray[np.float64]:
         """Return the full width at half maximum (keV) at an energy (keV): noise and Fano in quadrature."""
-        e = np.asarray(energy, dtype=np.float64) * 1000.0
-        spread = 8.0 * np.log(2.0) * _FANO_EV
-        noise = self.resolution_ev**2 - spread * 5895.0
-        return np.sqrt(np.maximum(noise + spread * e, 100.0)) / 1000.0
+        return np.asarray(xray.fwhm(np.asarray(energy, dtype=np.float64), self.resolution_ev))
 
     def efficiency(self, energy: ArrayLike) -> NDArray[np.float64]:
         """Return the share of photons that are counted."""
@@ -96,7 +94,7 @@ class Detector:
         window = attenuation({"C": 1.0}, e) * 1.4 * self.window_um * 1e-4
         silicon = attenuation({"Si": 1.0}, e) * 2.33
         dead = silicon * 0.03e-4
-        return np.exp(-window - dead) * -np.expm1(-silicon * self.crystal_mm * 0.1)
+        return np.asarray(np.exp(-window - dead) * -np.expm1(-silicon * self.crystal_mm * 0.1))
 
     def escape(self, energy: float) -> float:
         """Return the share of counts from which a Si Ka photon left the crystal.
@@ -107,10 +105,8 @@ class Detector:
         """
         if energy <= _SI_K_EDGE:
             return 0.0
-        ratio = float(
-            attenuation({"Si": 1.0}, _SI_KA)[()] / attenuation({"Si": 1.0}, energy)[()]
-        )
-        return 0.0205 * (1.0 - ratio * np.log1p(1.0 / ratio))
+        ratio = float(attenuation({"Si": 1.0}, _SI_KA)[()] / attenuation({"Si": 1.0}, energy)[()])
+        return float(0.0205 * (1.0 - ratio * np.log1p(1.0 / ratio)))
 
     def line(self, axis: NDArray[np.float64], energy: float) -> NDArray[np.float64]:
         """Return the recorded shape of one line (share of its counts in each channel)."""
@@ -135,7 +131,7 @@ class Detector:
         # exp(a) erfc(b) overflows times underflows far above the line: erfcx is the stable form there.
         stable = np.exp(-((axis - energy) ** 2) / (2 * sigma**2)) * erfcx(np.maximum(b, 0.0))
         tail = 0.5 / slope * step * np.where(b > 0, stable, np.exp(np.minimum(a, 50.0)) * erfc(b))
-        return (1.0 - self.tail) * gauss + self.tail * tail
+        return np.asarray((1.0 - self.tail) * gauss + self.tail * tail)
 
 
 def kramers(axis: NDArray[np.float64], beam_kev: float) -> NDArray[np.float64]:
@@ -177,7 +173,7 @@ def thin_spectrum(
         for energy, weight in characteristic_lines(element, shell):
             spectrum = spectrum + share * weight * detector.line(axis, energy)
     spectrum = np.maximum(spectrum, 0.0)
-    return spectrum / spectrum.sum()
+    return np.asarray(spectrum / spectrum.sum())
 
 
 def thick_spectrum(
@@ -224,7 +220,7 @@ def thick_spectrum(
 
     def out(energy: ArrayLike) -> NDArray[np.float64]:
         chi = attenuation(fractions, energy) / np.sin(np.deg2rad(take_off_deg))
-        return 1.0 / (1.0 + chi * depth)
+        return np.asarray(1.0 / (1.0 + chi * depth))
 
     photons = np.zeros_like(axis)
     for element, atoms in formula.items():
@@ -244,4 +240,4 @@ def thick_spectrum(
     photons = np.maximum(photons, 0.0)
     spectrum = (1.0 - bremsstrahlung) * photons / photons.sum()
     spectrum += bremsstrahlung * continuum / continuum.sum()
-    return spectrum / spectrum.sum()
+    return np.asarray(spectrum / spectrum.sum())

@@ -25,7 +25,7 @@ PHASES = ("Ni", "Cr", "Si")
 # Steps of a full turn that divide 360 degrees evenly.
 _TURNS = (4, 6, 8, 12, 18, 20, 24, 30, 36, 40, 45, 60, 72, 90, 120, 180, 240, 360, 720, 1440, 2880)
 
-# Counts a nanometre of thickness at full detector view. Chosen for about 11 non-zero channels a pixel (1.2 %).
+# Counts a nanometre at full detector view, for about 11 non-zero channels a pixel (1.2 %).
 _COUNTS_PER_NM = np.array([0.42, 0.40, 0.29])
 
 WHY = (
@@ -92,7 +92,7 @@ class _Needle:
         sharp = np.stack([gaussian_filter(m, self.probe_sigma / pixel) for m in thickness])
         wide = np.stack([gaussian_filter(m, self.halo_sigma / pixel) for m in thickness])
         seen = (1.0 - self.halo) * sharp + self.halo * wide
-        return self._shadow(theta) * np.moveaxis(seen, 0, -1) * _COUNTS_PER_NM
+        return np.asarray(self._shadow(theta) * np.moveaxis(seen, 0, -1) * _COUNTS_PER_NM)
 
     def _chord(
         self, depth: NDArray[np.float64], off: NDArray[np.float64], theta: float
@@ -186,8 +186,8 @@ def srm2135c(scale: float = 0.1, random_state: int = 0) -> Scene:
     -------
     Scene
         Components "Ni", "Cr", "Si"; ``n_components`` is 3 (see ``why``). uint8 counts, about 16 a pixel
-        (vacuum included) in 11 channels; the highest channel of a typical pixel holds single digits. 0 and 360 degrees have the same
-        expectation and different counts.
+        (vacuum included) in 11 channels; the highest channel of a typical pixel holds single digits.
+        0 and 360 degrees have the same expectation and different counts.
 
     Raises
     ------

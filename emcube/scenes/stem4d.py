@@ -71,7 +71,9 @@ def _pattern(
             at_x, at_y = h * first + k * second
             away = np.hypot(ky - at_y, kx - at_x)
             # Structure factors that differ from reflection to reflection, symmetric under inversion.
-            strength = 1.0 if h == k == 0 else 0.30 + 0.20 * np.cos(1.7 * h * h + 2.3 * k * k + h * k)
+            strength = (
+                1.0 if h == k == 0 else 0.30 + 0.20 * np.cos(1.7 * h * h + 2.3 * k * k + h * k)
+            )
             strength *= np.exp(-decay * (at_x**2 + at_y**2))
             image += strength * step(_DISK - away, 0.0, 0.25)
     return np.asarray(image + 0.02 * np.exp(-np.hypot(ky, kx) / 3.0))
@@ -103,9 +105,7 @@ def _rows_block(
     return foil.loadings(yy, xx)
 
 
-def stem4d(
-    scale: float = 1.0, random_state: int = 0, *, counts_per_pixel: float = 3000.0
-) -> Scene:
+def stem4d(scale: float = 1.0, random_state: int = 0, *, counts_per_pixel: float = 3000.0) -> Scene:
     """Simulate a 4D-STEM map of a crystalline foil with a turned grain, precipitates and a rim.
 
     Parameters
