@@ -16,13 +16,13 @@ def estimate(
     as_json: Json = False,
 ) -> None:
     """Tell how many components the data support, by what margin, and why."""
-    from emcube.cards import estimate_card, render
+    from emcube.cards import describe_estimate, render
     from emcube.models import estimate_n_components
     from emcube.sources import open as open_cube
 
     with progress():
         found = estimate_n_components(open_cube(what, name=name), method=method)
-    card = estimate_card(found)
+    card = describe_estimate(found)
     if as_json:
         emit_json(card)
     else:

@@ -67,6 +67,7 @@ class _Model(BaseModel):
 
 Number = Annotated[float, Strict()]
 Finite = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Strict(), Field(ge=1)]
 Seed = Annotated[int, Strict(), Field(ge=0, le=2**32 - 1)]
@@ -137,7 +138,8 @@ class Input(_Model):
 class Where(_Model):
     """Which pixels are used: those whose counts, smoothed over neighbours, reach a level."""
 
-    min_smoothed_counts: Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
+    min_smoothed_counts: Positive
+    sigma: Positive = 1.5
 
 
 # ------------------------------------------------------------------------------------ preparation
@@ -233,9 +235,15 @@ class _Step(_Model):
         return value
 
     @property
+    def seed(self) -> int | None:
+        """The seed that the recipe gives, if it does."""
+        given: int | None = getattr(self, "random_state", None)
+        return given
+
+    @property
     def draws(self) -> bool:
-        """Whether the step draws random numbers from a seed that the recipe leaves open."""
-        return "random_state" in type(self).model_fields and self.random_state is None  # type: ignore[attr-defined]
+        """Whether the step needs a seed that the recipe leaves open."""
+        return "random_state" in type(self).model_fields and self.seed is None
 
     @property
     def label(self) -> str:
@@ -254,8 +262,8 @@ class EstimateStep(_Step):
     verb: Literal["estimate_n_components"] = "estimate_n_components"
     method: Literal["biwhitening", "parallel", "elbow"] = "biwhitening"
     noise: Literal["auto", "poisson", "quadratic"] = "auto"
-    pixel_counts: NotNegative = 100.0
-    channel_counts: NotNegative = 20.0
+    pixel_counts: Positive = 100.0
+    channel_counts: Positive = 20.0
     n_shown: Count = 30
     random_state: Seed | None = 0
 

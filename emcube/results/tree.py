@@ -22,6 +22,8 @@ import xarray as xr
 
 from emcube.errors import IncompleteError, InputError, StoreError
 from emcube.results.variables import check_dataset
+from emcube.store import to_json
+from emcube.store.journal import exclusive
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -122,7 +124,7 @@ class ResultWriter:
 
         attributes = {
             "emcube": {"kind": "result", "format": FORMAT, "complete": complete},
-            **self.attributes,
+            **to_json(self.attributes),
         }
         if not complete:
             zarr.open_group(
@@ -192,7 +194,13 @@ class ResultWriter:
         with _disk(folder):
             if folder.exists():
                 shutil.rmtree(folder)
-            checked.attrs = {"emcube": {"verb": verb, "complete": False}, **(attributes or {})}
+            marker = {"verb": verb, "complete": False}
+            checked.attrs = to_json(
+                {"emcube": marker, **(attributes or {})}, f"attributes of {name}"
+            )
+            for variable in checked.variables.values():
+                variable.attrs = to_json(variable.attrs, f"attributes in {name}")
+                variable.encoding = {}
             encoding = {
                 str(n): {"chunks": v.data.chunksize}
                 for n, v in checked.variables.items()
@@ -208,6 +216,22 @@ class ResultWriter:
                 encoding=encoding,
             )
         return Node(self.path, name, tuple(encoding))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from writing the same result.
+
+        Raises
+        ------
+        StoreError
+            Another process is writing it.
+        """
+        with _disk(self.path.parent):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = self.path.with_name(f".{self.path.name}.lock")
+        with exclusive(file, f"the result {str(self.path)!r}"):
+            yield
+        file.unlink(missing_ok=True)
 
     def finish(self, attributes: Mapping[str, Any]) -> None:
         """Write the last root attributes, and with them the marker of completion."""
@@ -230,8 +254,14 @@ class Node:
         self.name = name
         self.frames = frames
 
-    def finish(self) -> xr.Dataset:
-        """Note digests and chunks of every array, mark the node as whole, and open it."""
+    def finish(self, attributes: Mapping[str, Any] | None = None) -> xr.Dataset:
+        """Note digests and chunks of every array, mark the node as whole, and open it.
+
+        Parameters
+        ----------
+        attributes : mapping, optional
+            More attributes of the node, known only now (how long it took).
+        """
         import zarr
 
         group = zarr.open_group(str(self.path), path=self.name, mode="r+")
@@ -243,7 +273,7 @@ class Node:
                 digests[key] = array_digest(array)
             marker: dict[str, Any] = dict(group.attrs["emcube"])  # type: ignore[arg-type]
             marker.update(complete=True, chunks=chunks, digests=digests)
-            group.update_attributes({"emcube": marker})
+            group.update_attributes({**to_json(attributes or {}), "emcube": marker})
         return _open_node(self.path, self.name)
 
 
@@ -311,7 +341,12 @@ def missing_chunks(folder: Path, marker: Mapping[str, Any]) -> dict[str, tuple[i
 
 def _open_node(path: Path, name: str) -> xr.Dataset:
     return xr.open_dataset(
-        str(path), engine="zarr", group=name, chunks={}, backend_kwargs={"consolidated": False}
+        str(path),
+        engine="zarr",
+        group=name,
+        chunks={},
+        decode_timedelta=False,
+        backend_kwargs={"consolidated": False},
     )
 
 

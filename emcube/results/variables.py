@@ -147,3 +147,87 @@ for _variable in (
     Variable("input", "used", (NAV,), "b", ("1",), "pixels that the analysis used"),
 ):
     register(_variable)
+
+for _variable in (
+    Variable(
+        "estimate_n_components",
+        "singular_value",
+        ("component",),
+        "f",
+        ("1",),
+        "singular values of the biwhitened matrix in units of the noise",
+    ),
+    Variable(
+        "estimate_n_components",
+        "relative",
+        ("component",),
+        "f",
+        ("1",),
+        "singular value over the threshold",
+    ),
+    Variable(
+        "estimate_n_components",
+        "accepted",
+        ("component",),
+        "b",
+        ("1",),
+        "whether the value stands above the threshold",
+    ),
+    Variable(
+        "estimate_n_components",
+        "threshold",
+        (),
+        "f",
+        ("1",),
+        "largest singular value of pure noise",
+    ),
+):
+    register(_variable)
+
+for _variable in (
+    Variable("pca", "components", ("component", SIG), "f", ("1",), "principal components"),
+    Variable("pca", "loadings", (NAV, "component"), "f", None, "scores"),
+    Variable(
+        "pca",
+        "explained_variance",
+        ("component",),
+        "f",
+        None,
+        "variance along each component of the weighted matrix",
+    ),
+    Variable(
+        "pca",
+        "explained_variance_ratio",
+        ("component",),
+        "f",
+        ("1",),
+        "share of the variance of the weighted matrix",
+    ),
+    Variable(
+        "pca",
+        "singular_values",
+        ("component",),
+        "f",
+        None,
+        "singular values of the weighted matrix",
+    ),
+    Variable("pca", "mean", (SIG,), "f", None, "mean spectrum", required=False),
+):
+    register(_variable)
+
+for _variable in (
+    Variable("nmf", "components", ("component", SIG), "f", ("1 per channel",), "component spectra"),
+    Variable("nmf", "loadings", (NAV, "component"), "f", None, "loading maps"),
+    Variable("nmf", "objective", (), "f", None, "objective at the end of the fit"),
+):
+    register(_variable)
+
+for _variable in (
+    Variable("kmeans", "labels", (NAV,), "iu", ("1",), "cluster of each pixel, -1 for none"),
+    Variable("kmeans", "cluster_centers", ("cluster", SIG), "f", None, "mean of each cluster"),
+    Variable(
+        "kmeans", "cluster_weights", ("cluster",), "f", ("1", "counts"), "weight of each cluster"
+    ),
+    Variable("kmeans", "inertia", (), "f", ("1",), "sum of squared distances to the centers"),
+):
+    register(_variable)

@@ -1,0 +1,140 @@
+"""Find the cube that a recipe names, with its digest; bring instrument files into a store first."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from emcube.engine.progress import Event, emit
+from emcube.errors import InputError
+from emcube.recipe import schema
+from emcube.recipe.recipe import Recipe
+
+if TYPE_CHECKING:
+    from emcube.store import IngestProgress
+
+__all__ = ["Input", "announce", "find_input"]
+
+
+@dataclass(frozen=True, eq=False)
+class Input:
+    """A cube that is ready to be analysed.
+
+    Attributes
+    ----------
+    cube : DataArray
+        Lazy where it is in a store.
+    digest : str
+        Of its content.
+    address : dict
+        How the recipe names it, for the record; no absolute paths that it does not hold itself.
+    """
+
+    cube: xr.DataArray
+    digest: str
+    address: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def find_input(recipe: Recipe, cube: xr.DataArray | None, scratch: Path) -> Iterator[Input]:
+    """Open what a recipe names, for as long as the context lasts.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    cube : DataArray, optional
+        A cube in hand, in place of the recipe's input.
+    scratch : Path
+        Folder where an instrument file may be ingested into a store for the time of the run. Reading a
+        store in blocks costs a fraction of decoding the file again in every pass, and its digest comes
+        with it.
+
+    Raises
+    ------
+    InputError
+        Neither or both of recipe and caller name a cube.
+    """
+    from emcube.store import compute_digest
+
+    named = recipe.model.input
+    if (cube is None) == (named is None):
+        raise InputError(
+            "the recipe names no input, and no cube was given"
+            if cube is None
+            else f"{recipe.place(('input',))}: the recipe names an input, and a cube was given too",
+            hint="write 'input: {path: map.zarr}' into the recipe"
+            if cube is None
+            else "leave one of them out",
+        )
+    if cube is not None:
+        from emcube.cube import validate_cube
+
+        cube = validate_cube(cube)
+        yield Input(cube, compute_digest(cube), {"in_hand": True, "name": _name(cube)})
+        return
+    with _named_input(recipe, scratch) as found:
+        yield found
+
+
+@contextmanager
+def _named_input(recipe: Recipe, scratch: Path) -> Iterator[Input]:
+    from emcube.sources import ingest
+    from emcube.sources import open as open_cube
+    from emcube.store import compute_digest, is_store, read_digest
+    from emcube.store import open_cube as open_store
+
+    named = recipe.model.input
+    if named is None:
+        raise InputError("the recipe names no input")
+    address = named.model_dump(mode="json", exclude_none=True)
+    where, options = _address(recipe, named)
+    cube = open_cube(where, **options)
+    place = cube.encoding.get("source")
+    if place is not None:
+        # It lies in chunks already. A companion opened by name has no digest of its own yet.
+        whole = named.name is None and is_store(place)
+        digest = read_digest(place) if whole else compute_digest(cube)
+        yield Input(cube, digest, address)
+        return
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".emcube-input-", dir=scratch) as folder:
+        path = ingest(cube, Path(folder) / "input.zarr", progress=announce)
+        yield Input(open_store(path), read_digest(path), address)
+
+
+def _address(recipe: Recipe, named: schema.Input) -> tuple[str | list[str], dict[str, Any]]:
+    """What to open, relative to the recipe's folder, and the options of `emcube.open`."""
+    if named.catalog is not None:
+        return f"{recipe.locate(named.catalog)}:{named.dataset}", {}
+    if isinstance(named.path, tuple):
+        options: dict[str, Any] = {"name": named.name, "dim": named.dim}
+        if named.values is not None:
+            options["values"] = list(named.values)
+        return [recipe.locate(p) for p in named.path], options
+    return recipe.locate(str(named.path)), {"name": named.name}
+
+
+def announce(state: IngestProgress) -> None:
+    """Pass the progress of an ingest on to whoever listens to the engine."""
+    emit(
+        Event(
+            "end" if state.regions_done == state.n_regions else "block",
+            "read input",
+            blocks_done=state.regions_done,
+            n_blocks=state.n_regions,
+            pixels_done=state.bytes_done,
+            n_pixels=state.n_bytes,
+            seconds=state.seconds,
+        )
+    )
+
+
+def _name(cube: xr.DataArray) -> str | None:
+    name = cube.attrs.get("name") or cube.name
+    return None if name is None else str(name)

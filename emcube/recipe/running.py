@@ -1,0 +1,353 @@
+"""Run a recipe: find the cube, know the run, do the steps, leave a result."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from emcube.cube import nav_dims, sig_dims
+from emcube.cube.reduce import smoothed_counts
+from emcube.engine import ZarrTarget, map_blocks, resident, run_sweep
+from emcube.errors import EmcubeError, InputError, SelectionError
+from emcube.models.base import resolve_seed
+from emcube.models.labels import as_source
+from emcube.models.sweeps import TotalsSweep
+from emcube.recipe.inputs import Input, find_input
+from emcube.recipe.prepare import Prepared, prepare
+from emcube.recipe.recipe import Recipe
+from emcube.recipe.schema import Where
+from emcube.recipe.steps import Run, run_step
+from emcube.recipe.sums import pixel_sums
+from emcube.results.provenance import now, run_id, stack
+from emcube.results.result import Result, open_result
+from emcube.results.tree import ResultWriter, frame, read_root
+
+__all__ = ["default_recipe", "run"]
+
+_log = logging.getLogger(__name__)
+
+INPUT = "input"
+"""Node of the result that holds sums of the cube and what was used of it."""
+
+
+def run(
+    what: Recipe | str | os.PathLike[str] | Mapping[str, Any] | xr.DataArray,
+    cube: xr.DataArray | None = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+    n_components: int | None = None,
+    overwrite: bool = False,
+) -> Result:
+    """Run a whole analysis and write its result.
+
+    Parameters
+    ----------
+    what : path, dict, Recipe or DataArray
+        A recipe: a YAML file, plain data or a `Recipe`. Or a cube (in hand, or whatever
+        `emcube.open` takes: instrument file, store, URL, ``catalog.yaml:entry``) on which the default
+        recipe runs: number of components, PCA, NMF, k-means.
+    cube : DataArray, optional
+        The cube to run the recipe on, where the recipe names no input.
+    out : path-like, optional
+        Folder of the result; default the recipe's ``output``.
+    name : str, optional
+        Which signal, where a file holds several; for the default recipe only.
+    n_components : int, optional
+        Components of the default recipe; default those that the data support.
+    overwrite : bool
+        Replace the result of another run.
+
+    Returns
+    -------
+    Result
+        Complete, on disk, opened lazily.
+
+    Raises
+    ------
+    RecipeError
+        The recipe is not valid; nothing was read.
+    InputError
+        Recipe and cube do not fit, or `out` holds something else.
+    InterruptedRunError
+        The user stopped the run; finished steps stay, and the same call goes on after them.
+
+    Notes
+    -----
+    The same run (see `Result.run_id`) that is complete is not run again. Steps share blocks, which stay in
+    memory as far as the budget goes. A ``random_state`` left open is drawn and recorded; a result that
+    is continued keeps the seeds it was begun with.
+
+    Examples
+    --------
+    >>> result = em.run("recipe.yaml", out="results/map")  # doctest: +SKIP
+    """
+    recipe, cube = _understand(what, cube, name=name, n_components=n_components)
+    path = _destination(recipe, out)
+    with find_input(recipe, cube, path.parent) as source, _noted(recipe):
+        prepared = prepare(source.cube, recipe.prepare)
+        attributes = _identify(recipe, source, prepared, path)
+        existing = _kept(path, attributes["run_id"])
+        if existing is not None:
+            _log.info("%s holds this run already", path)
+            return existing
+        writer = ResultWriter(path, attributes)
+        with writer.lock(), _what_is_left(writer, recipe):
+            writer.create(overwrite=overwrite)
+            return _carry_out(recipe, source, prepared, writer)
+
+
+# ------------------------------------------------------------------------------ before the first read
+
+
+def default_recipe(n_components: int | None = None) -> dict[str, Any]:
+    """Return the recipe that runs where none is given, as plain data.
+
+    Parameters
+    ----------
+    n_components : int, optional
+        Components and clusters; default as many as the data support.
+    """
+    number: int | str = "auto" if n_components is None else n_components
+    return {
+        "emcube": 1,
+        "steps": [
+            {"estimate_n_components": {}},
+            {"pca": {"n_components": 20 if n_components is None else max(20, n_components)}},
+            {"nmf": {"n_components": number, "random_state": 0}},
+            {"kmeans": {"n_clusters": number, "random_state": 0}},
+        ],
+    }
+
+
+def _understand(
+    what: Any, cube: xr.DataArray | None, *, name: str | None, n_components: int | None
+) -> tuple[Recipe, xr.DataArray | None]:
+    """Tell recipes from cubes."""
+    is_file = isinstance(what, str | os.PathLike)
+    is_recipe = isinstance(what, Recipe | Mapping) or (
+        is_file and Path(what).suffix.lower() in (".yaml", ".yml")
+    )
+    if is_recipe:
+        for value, word in ((name, "name"), (n_components, "n_components")):
+            if value is not None:
+                raise InputError(
+                    f"{word!r} belongs to a run without a recipe, got {value!r} beside a recipe",
+                    hint="write it into the recipe",
+                )
+        if isinstance(what, Recipe):
+            return what, cube
+        return (Recipe.from_dict(what) if isinstance(what, Mapping) else Recipe.read(what)), cube
+    if cube is not None:
+        raise InputError(
+            f"a cube was given twice: {type(what).__name__} and {type(cube).__name__}",
+            hint="give a recipe first, then the cube",
+        )
+    plain = default_recipe(n_components)
+    if isinstance(what, xr.DataArray):
+        if name is not None:
+            raise InputError(f"'name' picks a signal in a file, got {name!r} beside a cube in hand")
+        return Recipe.from_dict(plain), what
+    if not is_file:
+        raise InputError(
+            f"a recipe or a cube is expected, got {type(what).__name__}",
+            hint="give a YAML file, a dict, a DataArray, or the path of a cube",
+        )
+    plain["input"] = _as_input(os.fspath(what), name)
+    return Recipe.from_dict(plain), None
+
+
+def _as_input(address: str, name: str | None) -> dict[str, Any]:
+    catalog, _, entry = address.rpartition(":")
+    if Path(catalog).suffix.lower() in (".yaml", ".yml") and entry and not Path(address).exists():
+        return {"catalog": catalog, "dataset": entry}
+    return {"path": address} if name is None else {"path": address, "name": name}
+
+
+def _destination(recipe: Recipe, out: str | os.PathLike[str] | None) -> Path:
+    if out is not None:
+        return Path(out).expanduser().absolute()
+    if recipe.model.output is None:
+        raise InputError(
+            "nothing says where the result goes",
+            hint="give --out (out= in Python), or write 'output: results/map' into the recipe",
+        )
+    return Path(recipe.locate(recipe.model.output))
+
+
+def _identify(recipe: Recipe, source: Input, prepared: Prepared, path: Path) -> dict[str, Any]:
+    """Root attributes of the result, the run's identity among them."""
+    blocks, labels = as_source(prepared.cube)
+    layout = blocks.plan.as_dict()
+    normalised = recipe.normalised()
+
+    def identity(seeds: Mapping[str, int]) -> str:
+        return run_id(digest=source.digest, recipe=normalised, seeds=seeds, layout=layout)
+
+    seeds = {s.label: s.seed for s in recipe.steps if s.seed is not None}
+    open_seeds = [s.label for s in recipe.steps if s.draws]
+    if open_seeds:
+        # A run that was begun with drawn seeds is the same run when it is started again.
+        recorded = ((read_root(path) or {}).get("provenance") or {}).get("seeds", {})
+        again = {**seeds, **{k: recorded[k] for k in open_seeds if k in recorded}}
+        drawn = {k: resolve_seed(None) for k in open_seeds}
+        known = (read_root(path) or {}).get("run_id")
+        seeds = again if identity(again) == known else {**seeds, **drawn}
+    return {
+        "run_id": identity(seeds),
+        "recipe": normalised,
+        "provenance": {
+            "input": {"digest": source.digest, **source.address},
+            "cube": {
+                "dims": list(map(str, prepared.cube.dims)),
+                "shape": list(prepared.cube.shape),
+                "dtype": str(prepared.cube.dtype),
+                "units": labels.units,
+            },
+            "seeds": seeds,
+            "drawn_seeds": open_seeds,
+            "layout": layout,
+            "stack": stack(),
+        },
+    }
+
+
+def _kept(path: Path, identity: str) -> Result | None:
+    """Open the result of the same run, if it is complete."""
+    root = read_root(path)
+    if root is None or root.get("run_id") != identity or not root["emcube"].get("complete"):
+        return None
+    return open_result(path)
+
+
+# ------------------------------------------------------------------------------------------- running
+
+
+def _carry_out(recipe: Recipe, source: Input, prepared: Prepared, writer: ResultWriter) -> Result:
+    started = now()
+    where = prepared.region
+    state = Run(writer, prepared.cube, where, writer.attributes["provenance"]["seeds"])
+    if recipe.model.where is None:
+        with resident():
+            _write_input(prepared.cube, where, writer)
+            _run_steps(recipe, state)
+    else:
+        # The sums come from all pixels and the steps from some: blocks that only the sums need
+        # would take the place of those that every step needs.
+        state.where = _write_input(prepared.cube, where, writer, rule=recipe.model.where)
+        with resident():
+            _run_steps(recipe, state)
+    provenance = {**writer.attributes["provenance"], "started": started, "finished": now()}
+    writer.finish({"provenance": provenance})
+    return open_result(writer.path)
+
+
+def _run_steps(recipe: Recipe, state: Run) -> None:
+    for i, step in enumerate(recipe.steps):
+        if state.writer.has_node(step.label):
+            state.nodes[step.label] = state.writer.node(step.label)
+            continue
+        try:
+            state.nodes[step.label] = run_step(step, state)
+        except EmcubeError as error:
+            error.add_note(f"in step {step.label!r}, {recipe.step_place(i)}")
+            raise
+
+
+def _write_input(
+    cube: xr.DataArray,
+    region: xr.DataArray | None,
+    writer: ResultWriter,
+    *,
+    rule: Where | None = None,
+) -> xr.DataArray | None:
+    """Write the node of sums; return which pixels are used (None: all).
+
+    Two passes over the blocks, which stay in memory for the steps where all pixels are used.
+    """
+    nav, sig = nav_dims(cube), sig_dims(cube)
+    blocks, labels = as_source(cube)
+    units = {"units": labels.units}
+    if writer.has_node(INPUT):
+        node = writer.node(INPUT)
+        return node["used"].load() if "used" in node else None
+    # Companion images come along: they lie on the same grid.
+    coords = {
+        k: c.load() if k not in cube.dims else c
+        for k, c in cube.coords.items()
+        if c.ndim and set(c.dims) <= set(nav)
+    }
+    totals = frame(nav, labels.nav_shape, blocks.plan.block_shape, np.float64, units, coords)
+    where = region
+    if rule is not None:
+        where = _used(cube, region, rule)
+    used_blocks, used_labels = as_source(cube, where)
+    spectrum = run_sweep(TotalsSweep(counts=False), used_blocks).state.channels
+    small: dict[str, xr.DataArray] = {
+        "total_counts": totals,
+        "sum_spectrum": used_labels.spectra(spectrum, dim=None, name="sum_spectrum", attrs=units),
+    }
+    if where is not None:
+        small["used"] = where.transpose(*nav).astype(bool).assign_attrs(units="1")
+    node = writer.write_node(
+        INPUT,
+        xr.Dataset(small),
+        verb=INPUT,
+        nav=nav,
+        sig=sig,
+        attributes={"metadata": cube.attrs.get("metadata") or {}},
+    )
+    target = {"total_counts": ZarrTarget(str(writer.path), f"{INPUT}/total_counts")}
+    map_blocks(pixel_sums, blocks, target, name="total counts")
+    node.finish()
+    return where
+
+
+def _used(cube: xr.DataArray, region: xr.DataArray | None, rule: Where) -> xr.DataArray:
+    """Pixels whose smoothed counts reach a level, within the region."""
+    level = rule.min_smoothed_counts
+    smooth = smoothed_counts(cube, sigma=rule.sigma).compute()
+    used = smooth >= level
+    if region is not None:
+        used = used & region
+    if not bool(used.any()):
+        raise SelectionError(
+            f"where: no pixel reaches {level:g} smoothed counts, the most is {float(smooth.max()):g}",
+            hint="lower min_smoothed_counts",
+        )
+    return used
+
+
+# ----------------------------------------------------------------------------------- when it goes wrong
+
+
+@contextmanager
+def _noted(recipe: Recipe) -> Iterator[None]:
+    """Name the recipe's file with errors that the data bring about."""
+    try:
+        yield
+    except SelectionError as error:
+        if recipe.document.source is not None and not getattr(error, "__notes__", []):
+            error.add_note(f"in {recipe.document.source.name}")
+        raise
+
+
+@contextmanager
+def _what_is_left(writer: ResultWriter, recipe: Recipe) -> Iterator[None]:
+    """Say of a run that was stopped what is finished and what is not."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        done = [s.label for s in recipe.steps if writer.has_node(s.label)]
+        error.add_note(
+            f"the result at {str(writer.path)!r} is incomplete, finished: {', '.join(done) or 'nothing'}; "
+            "the same command goes on from there"
+        )
+        raise

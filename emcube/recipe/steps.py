@@ -1,0 +1,239 @@
+"""From a step of a recipe to a node of the result: fit, then write.
+
+Small answers go into the node at once. Answers for each pixel are computed block by block and written
+by the workers straight into the node's arrays; nothing of that size passes through here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from emcube.cube import nav_dims, sig_dims
+from emcube.engine import ZarrTarget, map_blocks
+from emcube.errors import InputError
+from emcube.models.base import Estimator
+from emcube.models.labels import Labels, as_source
+from emcube.recipe import schema
+from emcube.results.provenance import now
+from emcube.results.tree import ResultWriter, frame
+
+__all__ = ["Run", "run_step"]
+
+
+@dataclass
+class Run:
+    """What the steps of one run share.
+
+    Attributes
+    ----------
+    writer : ResultWriter
+    cube : DataArray
+        The prepared cube, one object for all steps so that its blocks are read once.
+    where : DataArray of bool or None
+        Pixels that are used.
+    seeds : mapping
+        Seed of each step that draws random numbers.
+    nodes : dict
+        Finished nodes by name.
+    """
+
+    writer: ResultWriter
+    cube: xr.DataArray
+    where: xr.DataArray | None
+    seeds: Mapping[str, int]
+    nodes: dict[str, xr.Dataset] = field(default_factory=dict)
+
+    @property
+    def estimated(self) -> xr.Dataset | None:
+        """Node of the latest estimate."""
+        found = [n for n in self.nodes.values() if n.attrs["emcube"]["verb"] == _ESTIMATE]
+        return found[-1] if found else None
+
+    def parameters(self, step: schema.AnyStep) -> dict[str, Any]:
+        """Parameters of the estimator, with drawn seed and estimated number."""
+        parameters = step.parameters()
+        if step.label in self.seeds:
+            parameters["random_state"] = self.seeds[step.label]
+        for key in ("n_components", "n_clusters"):
+            if parameters.get(key) == "auto":
+                parameters[key] = self._estimated_number(step, key)
+        return parameters
+
+    def _estimated_number(self, step: schema.AnyStep, key: str) -> int:
+        node = self.estimated
+        number = None if node is None else node.attrs["n_components"]
+        if node is None or number is None:
+            why = "" if node is None else f": {node.attrs['reason']}"
+            raise InputError(
+                f"{key!r} of step {step.label!r} is 'auto', but the estimate names no number{why}",
+                hint=f"look at the curve of the estimate and give {key} as a number",
+            )
+        return int(number)
+
+
+_ESTIMATE = "estimate_n_components"
+
+
+def run_step(step: schema.AnyStep, run: Run) -> xr.Dataset:
+    """Run one step and write its node; return the finished node, lazily."""
+    started, clock = now(), time.perf_counter()
+
+    def stamp() -> dict[str, Any]:
+        return {"started": started, "seconds": round(time.perf_counter() - clock, 3)}
+
+    if isinstance(step, schema.EstimateStep):
+        return _estimate(step, run, stamp)
+    if isinstance(step, schema.PCAStep):
+        return _pca(step, run, stamp)
+    if isinstance(step, schema.NMFStep):
+        return _nmf(step, run, stamp)
+    return _kmeans(step, run, stamp)
+
+
+Stamp = Callable[[], dict[str, Any]]
+
+
+def _estimate(step: schema.EstimateStep, run: Run, stamp: Stamp) -> xr.Dataset:
+    from emcube.models import estimate_n_components
+
+    found = estimate_n_components(run.cube, where=run.where, **run.parameters(step))
+    curve = xr.Dataset({str(k): _with_units(v, "1") for k, v in found.curve.data_vars.items()})
+    curve["threshold"] = xr.DataArray(float(found.threshold), attrs={"units": "1"})
+    attributes = {
+        "n_components": found.n_components,
+        "reason": found.reason,
+        "method": found.method,
+        "trusted": bool(found.trusted),
+        "margin": {"above": found.margin.above, "below": found.margin.below},
+        "alternatives": dict(found.alternatives),
+        "noise": dict(found.noise),
+    }
+    return _write(step, run, curve, attributes, stamp)
+
+
+def _pca(step: schema.PCAStep, run: Run, stamp: Stamp) -> xr.Dataset:
+    from emcube.models import IncrementalPCA
+
+    model = IncrementalPCA(**run.parameters(step)).fit(run.cube, where=run.where)
+    spectra = _with_units(model.components_, "1")
+    small = {
+        "components": spectra,
+        "explained_variance": _by_component(model.explained_variance_),
+        "explained_variance_ratio": _by_component(model.explained_variance_ratio_),
+        "singular_values": _by_component(model.singular_values_),
+    }
+    mean = getattr(model, "mean_", None)
+    if mean is not None:
+        small["mean"] = mean
+    attributes = {"noise": model.noise_model_.name, "trivial_first": not model.noise_model_.centred}
+    return _write(
+        step, run, small, attributes, stamp, model, run.cube, run.where, spectra.sizes["component"]
+    )
+
+
+def _nmf(step: schema.NMFStep, run: Run, stamp: Stamp) -> xr.Dataset:
+    from emcube.models import MiniBatchNMF
+
+    model = MiniBatchNMF(**run.parameters(step)).fit(run.cube, where=run.where)
+    small = {
+        "components": model.components_,
+        "objective": xr.DataArray(float(model.objective_), attrs={"units": "1"}),
+    }
+    attributes = {"n_iter": int(model.n_iter_), "converged": bool(model.converged_)}
+    n_components = model.components_.sizes["component"]
+    return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)
+
+
+def _kmeans(step: schema.KMeansStep, run: Run, stamp: Stamp) -> xr.Dataset:
+    from emcube.models import KMeans
+
+    cube = run.cube if step.on is None else run.nodes[step.on]["loadings"]
+    model = KMeans(**run.parameters(step)).fit(cube, where=run.where)
+    small = {
+        "cluster_centers": model.cluster_centers_,
+        "cluster_weights": xr.DataArray(
+            np.asarray(model.cluster_weights_, dtype=np.float64),
+            dims=("cluster",),
+            attrs={"units": "1"},
+        ),
+        "inertia": xr.DataArray(float(model.inertia_), attrs={"units": "1"}),
+    }
+    attributes = {
+        "on": step.on,
+        "features": model.features_,
+        "n_iter": int(model.n_iter_),
+        "converged": bool(model.converged_),
+    }
+    return _write(step, run, small, attributes, stamp, model, cube, run.where, None)
+
+
+# ------------------------------------------------------------------------------------------ writing
+
+
+def _write(
+    step: schema.AnyStep,
+    run: Run,
+    small: xr.Dataset | Mapping[str, xr.DataArray],
+    attributes: Mapping[str, Any],
+    stamp: Stamp,
+    model: Estimator | None = None,
+    cube: xr.DataArray | None = None,
+    where: xr.DataArray | None = None,
+    n_components: int | None = None,
+) -> xr.Dataset:
+    """Write the node of a step; with a model also its answer for each pixel of `cube`."""
+    dataset = xr.Dataset(dict(small)) if not isinstance(small, xr.Dataset) else small
+    attributes = {
+        "parameters": run.parameters(step),
+        **attributes,
+        **({"seed": int(run.seeds[step.label])} if step.label in run.seeds else {}),
+    }
+    of = run.cube if cube is None else cube
+    targets: dict[str, ZarrTarget] = {}
+    if model is not None and cube is not None:
+        source, _ = as_source(cube, where, channels=model.axes_.channels)
+        name, fill = ("labels", -1) if n_components is None else ("loadings", np.nan)
+        dataset[name] = _frame(model.axes_, source.plan.block_shape, n_components)
+        targets[name] = ZarrTarget(str(run.writer.path), f"{step.label}/{name}", fill)
+    node = run.writer.write_node(
+        step.label,
+        dataset,
+        verb=step.verb,
+        nav=nav_dims(of),
+        sig=sig_dims(of),
+        attributes=attributes,
+    )
+    if model is not None and targets:
+        map_blocks(model.pixel_function(), source, targets, name=f"{step.label}: write maps")
+    return node.finish({**stamp()})
+
+
+def _frame(labels: Labels, block_shape: tuple[int, ...], n_components: int | None) -> xr.DataArray:
+    """Frame of loadings (nav..., component), or of labels (nav...) where there are no components."""
+    shape, chunks, dims = labels.nav_shape, block_shape, labels.nav_dims
+    attributes: dict[str, Any] = {"units": "1", "sig_dims": []}
+    dtype = np.dtype(np.int32)
+    if n_components is not None:
+        shape, chunks = (*shape, n_components), (*chunks, n_components)
+        dims = (*dims, "component")
+        attributes = {"units": labels.units, "sig_dims": ["component"]}
+        dtype = np.dtype(np.float64)
+    coords = {k: c for k, c in labels.nav_coords.items() if k in dims}
+    return frame(dims, shape, chunks, dtype, attributes, coords)
+
+
+def _by_component(values: Any) -> xr.DataArray:
+    """One value a component, labelled and with a unit."""
+    if isinstance(values, xr.DataArray):
+        return values if "units" in values.attrs else values.assign_attrs(units="1")
+    return xr.DataArray(np.asarray(values), dims=("component",), attrs={"units": "1"})
+
+
+def _with_units(values: xr.DataArray, units: str) -> xr.DataArray:
+    return values if "units" in values.attrs else values.assign_attrs(units=units)

@@ -1,0 +1,194 @@
+"""The result tree: written whole or opened as incomplete, read by plain xarray."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from emcube.errors import IncompleteError, InputError, StoreError
+from emcube.results import open_result
+from emcube.results.tree import ResultWriter, frame, is_result, read_root
+
+RECIPE = {"steps": [{"nmf": {"name": "nmf"}}]}
+
+
+def attributes(run_id: str = "sha256:" + "a" * 64) -> dict[str, Any]:
+    return {"run_id": run_id, "recipe": RECIPE, "provenance": {"seeds": {}}}
+
+
+def dataset() -> xr.Dataset:
+    energy = xr.DataArray(np.linspace(1, 2, 5), dims="energy", attrs={"units": "keV"})
+    components = xr.DataArray(
+        np.full((2, 5), 0.2),
+        dims=("component", "energy"),
+        coords={"energy": energy},
+        attrs={"units": "1 per channel"},
+    )
+    loadings = frame(("y", "x", "component"), (6, 4, 2), (4, 4, 2), np.float64, {"units": "counts"})
+    objective = xr.DataArray(1.5, attrs={"units": "1"})
+    return xr.Dataset({"components": components, "loadings": loadings, "objective": objective})
+
+
+def write(path: Path, *, fill: bool = True, finish: bool = True) -> ResultWriter:
+    writer = ResultWriter(path, attributes())
+    writer.create()
+    node = writer.write_node(
+        "nmf", dataset(), verb="nmf", nav=("y", "x"), sig=("energy",), attributes={"n_iter": 3}
+    )
+    assert node.frames == ("loadings",)
+    if fill:
+        array = zarr.open_array(str(path), path="nmf/loadings", mode="r+")
+        array[:4] = np.arange(32).reshape(4, 4, 2)
+        array[4:] = np.nan
+        node.finish({"seconds": 0.5})
+    if finish:
+        writer.finish({"provenance": {"seeds": {}, "finished": "now"}})
+    return writer
+
+
+def test_plain_xarray_reads_it(tmp_path: Path) -> None:
+    write(tmp_path / "result")
+    with xr.open_datatree(str(tmp_path / "result"), engine="zarr") as tree:
+        assert list(tree.children) == ["nmf"]
+        assert not tree.dataset.variables
+        assert tree.attrs["emcube"] == {"kind": "result", "format": 1, "complete": True}
+        nmf = tree["nmf"]
+        assert nmf["loadings"].attrs["units"] == "counts"
+        assert nmf["loadings"].dims == ("y", "x", "component")
+        assert nmf["components"].energy.attrs["units"] == "keV"
+        assert nmf["components"].attrs["long_name"] == "component spectra"
+        assert nmf.attrs["n_iter"] == 3
+        assert nmf.attrs["seconds"] == 0.5
+        np.testing.assert_array_equal(nmf["loadings"][:4].values.ravel(), np.arange(32))
+
+
+def test_open_result_and_verify(tmp_path: Path) -> None:
+    write(tmp_path / "result")
+    result = open_result(tmp_path / "result")
+    assert result.complete
+    assert result.steps == ("nmf",)
+    assert list(result) == ["nmf"]
+    assert len(result) == 1
+    assert result.verb("nmf") == "nmf"
+    assert result.provenance["finished"] == "now"
+    assert result["nmf"]["loadings"].chunks is not None
+    assert result.verify() == {}
+    assert "aaaaaaaaaaaa" in repr(result)
+    assert "nmf" in result._repr_html_()
+    with pytest.raises(KeyError, match="'pca' is not a step"):
+        result["pca"]
+    array = zarr.open_array(str(tmp_path / "result"), path="nmf/loadings", mode="r+")
+    array[0, 0, 0] = 99
+    assert list(result.verify()) == ["nmf/loadings"]
+
+
+def test_an_unfinished_result_is_never_taken_for_whole(tmp_path: Path) -> None:
+    path = tmp_path / "result"
+    write(path, finish=False)
+    assert is_result(path)
+    with pytest.raises(IncompleteError, match="never finished"):
+        open_result(path)
+    looked_at = open_result(path, allow_incomplete=True)
+    assert not looked_at.complete
+    assert "incomplete" in repr(looked_at)
+    root = read_root(path)
+    assert root is not None
+    assert root["emcube"]["complete"] is False
+
+
+def test_a_node_without_its_marker_is_not_there(tmp_path: Path) -> None:
+    writer = write(tmp_path / "result", fill=False, finish=False)
+    assert not writer.has_node("nmf")
+    with pytest.raises(IncompleteError, match="not finished"):
+        writer.node("nmf")
+
+
+def test_a_lost_chunk_is_noticed_though_zarr_would_fill_it(tmp_path: Path) -> None:
+    path = tmp_path / "result"
+    write(path)
+    chunk = next((path / "nmf" / "loadings" / "c" / "0").rglob("0"))
+    shutil.rmtree(chunk) if chunk.is_dir() else chunk.unlink()
+    with pytest.raises(IncompleteError, match="nmf/loadings .* chunks"):
+        open_result(path)
+
+
+def test_the_same_run_is_continued(tmp_path: Path) -> None:
+    path = tmp_path / "result"
+    write(path, finish=False)
+    again = ResultWriter(path, attributes())
+    again.create()
+    assert again.has_node("nmf")
+    again.finish({})
+    assert open_result(path).steps == ("nmf",)
+
+
+def test_another_run_is_refused_without_overwrite(tmp_path: Path) -> None:
+    path = tmp_path / "result"
+    write(path)
+    other = ResultWriter(path, attributes("sha256:" + "b" * 64))
+    with pytest.raises(InputError, match=r"another run \(run aaaaaaaaaaaa, .* run bbbbbbbbbbbb"):
+        other.create()
+    assert open_result(path).steps == ("nmf",)
+    other.create(overwrite=True)
+    assert not other.has_node("nmf")
+
+
+def test_what_is_no_result_is_never_touched(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("keep")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="not a result of emcube"):
+            ResultWriter(folder, attributes()).create(overwrite=overwrite)
+    assert (folder / "notes.txt").read_text() == "keep"
+    file = tmp_path / "file"
+    file.write_text("keep")
+    with pytest.raises(InputError, match="not a result"):
+        ResultWriter(file, attributes()).create(overwrite=True)
+
+
+def test_an_empty_folder_is_used(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    ResultWriter(tmp_path / "empty", attributes()).create()
+    assert is_result(tmp_path / "empty")
+
+
+def test_a_folder_that_cannot_be_made_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot be written"):
+        ResultWriter(tmp_path / "file" / "under", attributes()).create()
+
+
+def test_what_open_result_refuses(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="does not exist"):
+        open_result(tmp_path / "missing")
+    with pytest.raises(StoreError, match="no result at"):
+        open_result(tmp_path)
+    zarr.open_group(str(tmp_path / "other"), mode="w", zarr_format=3)
+    with pytest.raises(StoreError, match="no result at"):
+        open_result(tmp_path / "other")
+    path = tmp_path / "newer"
+    write(path)
+    document = json.loads((path / "zarr.json").read_text())
+    document["attributes"]["emcube"]["format"] = 99
+    (path / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises(StoreError, match="format 99"):
+        open_result(path)
+    (path / "zarr.json").write_text("{")
+    with pytest.raises(StoreError, match="cannot be read"):
+        open_result(path)
+
+
+def test_two_writers_do_not_meet(tmp_path: Path) -> None:
+    first = ResultWriter(tmp_path / "result", attributes())
+    second = ResultWriter(tmp_path / "result", attributes())
+    with first.lock(), pytest.raises(StoreError, match="another process is writing"), second.lock():
+        pass
+    assert not list(tmp_path.glob(".*"))
