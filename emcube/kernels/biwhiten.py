@@ -170,7 +170,7 @@ def scaled_sums(
         V' u.
     """
     if isinstance(block, CountRows):
-        return _scaled_sums_rows(  # type: ignore[no-any-return]
+        return _scaled_sums_rows(
             block.indptr, block.channels, block.counts, column_scale, float(curvature)
         )
     variance = variance_estimate(block, curvature)
@@ -199,7 +199,8 @@ def scaled_sums_of_groups(
         column_scale[channel_groups],
         float(column_scale.size),
     )
-    return np.bincount(channel_groups, weights=sums, minlength=column_scale.size)
+    totals = np.bincount(channel_groups, weights=sums, minlength=column_scale.size)
+    return totals.astype(np.float64)
 
 
 def variance_estimate(values: NDArray[np.float64], curvature: float) -> NDArray[np.float64]:
@@ -305,7 +306,7 @@ def _marchenko_pastur_grid(
 
 
 @jit
-def _greedy_groups(totals, minimum):  # type: ignore[no-untyped-def]
+def _greedy_groups(totals, minimum):
     groups = np.empty(totals.size, dtype=np.int64)
     group = 0
     held = 0.0
@@ -325,7 +326,7 @@ def _greedy_groups(totals, minimum):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _pool_rows(  # type: ignore[no-untyped-def]
+def _pool_rows(
     indptr, channels, counts, pixel_groups, n_pixel_groups, channel_groups, n_channel_groups
 ):
     size = np.zeros(n_pixel_groups + 1, dtype=np.int64)
@@ -356,7 +357,7 @@ def _pool_rows(  # type: ignore[no-untyped-def]
 
 
 @jit
-def _scaled_sums_rows(indptr, channels, counts, column_scale, curvature):  # type: ignore[no-untyped-def]
+def _scaled_sums_rows(indptr, channels, counts, column_scale, curvature):
     n_channels = column_scale.size
     row_scale = np.empty(indptr.size - 1)
     sums = np.zeros(n_channels)
@@ -374,7 +375,7 @@ def _scaled_sums_rows(indptr, channels, counts, column_scale, curvature):  # typ
 
 
 @jit
-def _linear_sums(indptr, channels, counts, pixel_groups, scale, n_columns):  # type: ignore[no-untyped-def]
+def _linear_sums(indptr, channels, counts, pixel_groups, scale, n_columns):
     sums = np.zeros(scale.size)
     n_pixels = indptr.size - 1
     p = 0

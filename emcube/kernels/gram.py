@@ -119,7 +119,7 @@ def _dense_part(block: CountRows | NDArray[Any], start: int, stop: int) -> NDArr
 
 
 @jit
-def _scatter_tile(indptr, channels, counts, weights, out):  # type: ignore[no-untyped-def]
+def _scatter_tile(indptr, channels, counts, weights, out):
     """Add the pair products of a tile of pixels to the upper triangle, one row of it at a time."""
     n_channels = out.shape[0]
     first = indptr[0]
@@ -155,7 +155,7 @@ def _scatter_tile(indptr, channels, counts, weights, out):  # type: ignore[no-un
 
 
 @jit
-def _mirror(matrix):  # type: ignore[no-untyped-def]
+def _mirror(matrix):
     n = matrix.shape[0]
     for corner in range(0, n, 64):
         for i in range(corner, min(corner + 64, n)):

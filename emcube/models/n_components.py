@@ -92,7 +92,9 @@ class Margin(NamedTuple):
     below: float
 
     def __str__(self) -> str:
-        return f"last component {self.above:.1f} % above, next {self.below:.1f} % below the threshold"
+        return (
+            f"last component {self.above:.1f} % above, next {self.below:.1f} % below the threshold"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,7 +255,7 @@ class ScaledGramSweep:
 
     def start(self) -> None:
         """Nothing."""
-        return None
+        return
 
     def map(self, block: Block, state: Any, rng_key: RngKey) -> NDArray[np.float64]:
         """Gram matrix of one block before the columns are scaled, or its scaled pixels."""
@@ -294,7 +296,7 @@ class ParallelSweep:
 
     def start(self) -> None:
         """Nothing."""
-        return None
+        return
 
     def map(
         self, block: Block, state: Any, rng_key: RngKey
@@ -364,7 +366,7 @@ def _eigenvalues(
         gram = rows @ rows.T
     else:
         gram = add_symmetric(statistic) * scale * scale[:, None]
-    return np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0)
+    return np.asarray(np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -506,7 +508,7 @@ def _poisson_fits(
     source: BlockSource, totals: Totals, pixel_counts: float, channel_counts: float
 ) -> list[_Fit]:
     groups, least = group_channels(totals.channels, channel_counts, MAX_CHANNELS)
-    sums = np.bincount(groups, weights=totals.channels)
+    sums = np.bincount(groups, weights=totals.channels).astype(np.float64)
     pooling = _Pooling(pixel_counts, groups, sums.size)
     first = totals.total / np.maximum(sums, 1e-300) / sums.size
     fits: list[_Fit] = []
@@ -531,7 +533,7 @@ def _quadratic_fits(
         return [_Fit("quadratic", pooling, 0.0, positive[:1], _Scaling(np.ones(1)))]
     least = channel_counts if integers else 1e-6 * positive.mean()
     groups, least = group_channels(positive, least, MAX_CHANNELS)
-    sums = np.bincount(groups, weights=positive)
+    sums = np.bincount(groups, weights=positive).astype(np.float64)
     pooling = _Pooling(0.0, groups, sums.size)
     mean = positive.sum() / (totals.n_pixels * sums.size)
     first = positive.sum() / sums / sums.size
@@ -566,9 +568,7 @@ def _fit(source: BlockSource, start: _Fit) -> _Fit:
         )
     if not np.isfinite(fit.scaling.deviation):
         return replace(fit, fault="a channel has no variance at all")
-    sweep = ScaledGramSweep(
-        pooling, fit.curvature, fit.scaling.columns, gather=n_rows < n_columns
-    )
+    sweep = ScaledGramSweep(pooling, fit.curvature, fit.scaling.columns, gather=n_rows < n_columns)
     eigenvalues = run_sweep(sweep, source).state[: min(n_rows, n_columns)]
     longer = max(n_rows, n_columns)
     ratio = min(n_rows, n_columns) / longer

@@ -83,7 +83,7 @@ class UniformNoise:
 
     def pixel_weights(self, totals: NDArray[Any]) -> None:
         """None: every pixel weighs one."""
-        return None
+        return
 
     def channel_scale(self, totals: NDArray[Any], total: float) -> NDArray[np.float64]:
         """One for every channel."""

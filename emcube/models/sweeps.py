@@ -60,7 +60,7 @@ class TotalsSweep:
 
     def start(self) -> None:
         """Nothing is known before the first block."""
-        return None
+        return
 
     def map(self, block: Block, state: Any, rng_key: RngKey) -> Totals:
         """Sums of one block, after a look for values that make no sense."""
