@@ -154,7 +154,10 @@ def pretty(unit: str | None) -> str:
         parsed = parse(text)
     except UnitsError:
         return text
-    return f"{parsed:~P}".replace("Δ", "") if _is_symbolic(parsed) else text
+    if not _is_symbolic(parsed):
+        return text
+    symbol = f"{parsed:~P}"
+    return f"{symbol[2:]}⁻¹" if symbol.startswith("1/") and symbol[2:].isalpha() else symbol
 
 
 # Words that read better than their symbols, or that pint would abbreviate oddly.

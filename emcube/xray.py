@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, TypeAlias, overload
 
 import numpy as np
 
@@ -285,14 +285,23 @@ def label_peaks(
     if energies.size < 5:
         return []
     floor = threshold * float(values.max())
-    found: list[tuple[float, float, float, Line]] = []  # top energy, height, rise, line
+    found: list[_Peak] = []
+    firsts: dict[tuple[str, str], float] = {}  # rise of the first line of each family
     for line in candidates:
         if not energies[0] <= line.energy <= energies[-1]:
             continue
         peak = _peak_at(energies, values, line.energy, float(fwhm(line.energy, resolution)))
-        if peak is not None and peak[2] > floor:
+        rise = peak[2] if peak is not None else 0.0
+        first = firsts.setdefault((line.element, line.family), rise)
+        # A weak line far higher than its strong sibling allows is another element's.
+        allowed = 3.0 * line.weight * first if line.weight < 1 else np.inf
+        if peak is not None and floor < rise <= allowed:
             found.append((*peak, line))
     return _join(found, resolution, limit)
+
+
+# Energy of the top, height, rise, and the line that made it.
+_Peak: TypeAlias = "tuple[float, float, float, Line]"
 
 
 def _peak_at(
@@ -313,21 +322,19 @@ def _peak_at(
     # A flank of a neighbour rises towards the end of the window.
     if top in (0, x.size - 1) or smooth[top] < max(smooth[top - 1], smooth[top + 1]):
         return None
-    left, right = smooth[: top + 1].min(), smooth[top:].min()
-    return (
-        float(x[top]),
-        float(y[max(top - 1, 0) : top + 2].max()),
-        float(smooth[top] - max(left, right)),
-    )
+    left, right = float(smooth[: top + 1].min()), float(smooth[top:].min())
+    rise = float(smooth[top]) - max(left, right)
+    # Second differences see the noise and hardly the peaks; smoothed noise alone rises by 1.5 sigma.
+    if rise < 2.5 * float(np.abs(np.diff(y, 2)).mean()) / (np.sqrt(6) * np.sqrt(2 / np.pi)):
+        return None
+    return float(x[top]), float(y[max(top - 1, 0) : top + 2].max()), rise
 
 
-def _join(
-    found: Sequence[tuple[float, float, float, Line]], resolution: float, limit: int
-) -> list[PeakLabel]:
+def _join(found: Sequence[_Peak], resolution: float, limit: int) -> list[PeakLabel]:
     """Give lines that share a peak one label, and keep the highest."""
     # The first line of a family comes before its weaker siblings, then the nearer one.
     order = sorted(found, key=lambda f: (-round(f[3].weight, 1), abs(f[0] - f[3].energy)))
-    peaks: list[list[tuple[float, float, float, Line]]] = []
+    peaks: list[list[_Peak]] = []
     for item in order:
         for peak in peaks:
             width = float(fwhm(peak[0][0], resolution))
@@ -339,9 +346,7 @@ def _join(
     peaks.sort(key=lambda p: -p[0][2])
     labels = [
         PeakLabel(
-            text=", ".join(
-                pretty_line(i[3].name) for i in peak if i[3].weight > 0.1 or i is peak[0]
-            ),
+            text=_text([item[3] for item in peak]),
             energy=peak[0][3].energy,
             height=max(i[1] for i in peak),
             names=tuple(i[3].name for i in peak),
@@ -349,6 +354,13 @@ def _join(
         for peak in peaks[:limit]
     ]
     return sorted(labels, key=lambda label: label.energy)
+
+
+def _text(lines: Sequence[Line]) -> str:
+    """Name each element once, by its strongest line of the peak."""
+    first = {line.element: line.name for line in reversed(lines)}
+    shown = [line.name for line in lines if first[line.element] == line.name]
+    return ", ".join(pretty_line(name) for name in dict.fromkeys(shown))
 
 
 def edge_energy(name: str) -> float:

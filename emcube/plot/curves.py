@@ -160,10 +160,9 @@ def _draw_threshold(
 
 def _draw_number(axes: Axes, x: NDArray[np.float64], kept: int, n_components: int) -> None:
     """Draw a line between the last component that counts and the first that does not."""
+    label = f"number of components: {n_components}"
     if 0 < kept < len(x):
-        axes.axvline(float(x[kept - 1] + x[kept]) / 2, color="0.4", linewidth=0.8, linestyle=":")
-    word = "component" if n_components == 1 else "components"
-    axes.text(
-        0.02, 0.03, f"{n_components} {word}", transform=axes.transAxes, fontsize=style.TEXT,
-        color=style.color(0), ha="left", va="bottom",
-    )  # fmt: skip
+        middle = float(x[kept - 1] + x[kept]) / 2
+        axes.axvline(middle, color="0.4", linewidth=0.8, linestyle=":", label=label)
+    else:  # all or none of those shown: there is no place for a line, but the number is still said
+        axes.plot([], [], " ", label=label)

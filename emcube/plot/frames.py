@@ -174,9 +174,9 @@ def raw_and_denoised(
     if inner == 1:
         return _curve_pairs(both, dim, row_names, names, title)
     aspect = _aspect(both["raw"].isel({dim: 0}))
-    panel = min((style.WIDTH - _BAR) / 2, _MAX_PANEL)
+    panel = min((style.WIDTH - _BAR - 0.3) / 2, _MAX_PANEL)
     figure = style.new_figure(
-        rows * (panel * aspect + 0.1) + 0.45, width=2 * panel + _BAR + 0.3, title=title
+        rows * (panel * aspect + 0.1) + 0.45, width=2 * panel + _BAR + 0.3, title=title, images=True
     )
     grid = figure.subplots(rows, 2, squeeze=False)
     for r in range(rows):
@@ -190,7 +190,7 @@ def raw_and_denoised(
                 grid[r, c].set_title(name, fontsize=style.TEXT)
         if row_names[r]:
             grid[r, 0].set_ylabel(row_names[r], fontsize=style.TEXT)
-        _bar(figure, drawn, list(grid[r]), scale[2], style.value_label(raw) or "intensity")
+        draw_bar(drawn, [grid[r, 1]], scale[2], style.value_label(raw) or "intensity")
     return figure
 
 
@@ -252,6 +252,7 @@ def label_map(
         max(rows * (panel * aspect + 0.3) + 0.15, 0.28 * len(found) + 0.3, 1.0),
         width=columns * panel + 1.3,
         title=title,
+        images=labels.ndim > 1,
     )
     grid = figure.subplots(rows, columns, squeeze=False)
     colors = style.category_map(range(int(found.max()) + 1 if found.size else 1))
@@ -304,7 +305,9 @@ def image(data: xr.DataArray, *, title: str | None = None) -> Figure:
         )
     data = data.compute()
     panel = 4.2
-    figure = style.new_figure(panel * _aspect(data) + 0.25, width=panel + _BAR, title=title)
+    figure = style.new_figure(
+        panel * _aspect(data) + 0.1, width=panel + _BAR, title=title, images=True
+    )
     draw_image(figure.add_subplot(), data, colorbar_label=style.value_label(data))
     return figure
 
@@ -333,8 +336,28 @@ def draw_image(
     )  # fmt: skip
     _annotate(axes, data, bar=bar)
     if colorbar:
-        _bar(axes.figure, drawn, [axes], extend, colorbar_label)
+        draw_bar(drawn, [axes], extend, colorbar_label)
     return drawn
+
+
+def draw_bar(drawn: Any, axes: Sequence[Axes], extend: str, label: str) -> None:
+    """Draw the colour bar of images.
+
+    Of one image it is as high as that is drawn, whatever the layout makes of it; of several it stands
+    beside them all.
+    """
+    if len(axes) == 1:
+        place = axes[0].inset_axes((1.03, 0.0, 0.04, 1.0))
+        bar = axes[0].figure.colorbar(drawn, cax=place, extend=extend, extendfrac=0.04)
+    else:
+        bar = axes[0].figure.colorbar(
+            drawn, ax=list(axes), extend=extend, shrink=0.9, pad=0.02, aspect=25, fraction=0.05
+        )
+    bar.ax.tick_params(labelsize=style.SMALL, length=2.5, width=0.5)
+    bar.ax.yaxis.get_offset_text().set_fontsize(style.SMALL)
+    bar.outline.set_linewidth(0.4)
+    if label:
+        bar.set_label(label, fontsize=style.SMALL)
 
 
 def grid_shape(n: int) -> tuple[int, int]:
@@ -357,7 +380,7 @@ def choose_frames(
     frames : DataArray
         With a dim ``frame`` in place of `dims`, still lazy where `data` is.
     captions : list of str
-        Such as ``"tilt = -30 °"``.
+        Such as ``"tilt = -30°"``, a line for each dim.
     """
     sizes = [data.sizes[dim] for dim in dims]
     total = int(np.prod(sizes))
@@ -371,7 +394,7 @@ def choose_frames(
             unit = style.units_of(data, dim)
             value = style.positions(data, dim)[index]
             parts.append(f"{dim} = {value:g}{'' if unit in ('', '°') else ' '}{unit}")
-        captions.append(", ".join(parts))
+        captions.append("\n".join(parts))
         frame = data.isel(where)
         chosen.append(frame.drop_vars(_scalars(frame)))
     return xr.concat(chosen, dim="frame", coords="minimal", compat="override"), captions
@@ -413,11 +436,13 @@ def _grid(
 ) -> Figure:
     n = len(titles)
     rows, columns = grid_shape(n)
-    panel = min(style.WIDTH / columns, _MAX_PANEL + _BAR)
+    panel = min((style.WIDTH - _BAR * share_scale) / columns, _MAX_PANEL + _BAR * (not share_scale))
     picture = panel - (0.0 if share_scale else _BAR)
     aspect = _aspect(data[0])
     width = columns * panel + (_BAR if share_scale else 0.0)
-    figure = style.new_figure(rows * (picture * aspect + 0.3) + 0.1, width=width, title=title)
+    figure = style.new_figure(
+        rows * (picture * aspect + 0.3) + 0.1, width=width, title=title, images=True
+    )
     grid = figure.subplots(rows, columns, squeeze=False)
     scales = _panel_scales(data, share_scale)
     label = style.value_label(data)
@@ -437,7 +462,7 @@ def _grid(
         )
         axes.set_title(titles[k], fontsize=style.TEXT)
     if share_scale:
-        _bar(figure, drawn, list(grid.flat)[:n], scales[0][2], label)
+        draw_bar(drawn, list(grid.flat)[:n], scales[0][2], label)
     return figure
 
 
@@ -454,7 +479,10 @@ def _montage(
     panel = min((style.WIDTH - _BAR - 0.2) / columns, _MAX_PANEL)
     aspect = _aspect(data[0, 0])
     figure = style.new_figure(
-        rows * (panel * aspect + 0.08) + 0.4, width=columns * panel + _BAR + 0.2, title=title
+        rows * (panel * aspect + 0.08) + 0.35 + 0.15 * captions[0].count("\n"),
+        width=columns * panel + _BAR + 0.2,
+        title=title,
+        images=True,
     )
     grid = figure.subplots(rows, columns, squeeze=False)
     scales = _panel_scales(data, share_scale)
@@ -469,9 +497,9 @@ def _montage(
                 )
         grid[r, 0].set_ylabel(titles[r], fontsize=style.TEXT)
         if not share_scale:
-            _bar(figure, drawn, list(grid[r]), scales[r][2], label)
+            draw_bar(drawn, [grid[r, -1]], scales[r][2], label)
     if share_scale:
-        _bar(figure, drawn, list(grid.flat), scales[0][2], label)
+        draw_bar(drawn, list(grid.flat), scales[0][2], label)
     return figure
 
 
@@ -534,7 +562,6 @@ def _mean_step(values: NDArray[np.float64]) -> float:
 
 def _square(data: xr.DataArray) -> bool:
     """Tell whether both axes measure the same thing, so that a shape on the screen is a shape."""
-    rows, columns = data.dims
     unit = [
         pretty(data.coords[d].attrs.get("units")) if d in data.coords else "" for d in data.dims
     ]
@@ -566,14 +593,3 @@ def _annotate(axes: Axes, data: xr.DataArray, *, bar: bool) -> None:
     axes.set_xlabel(style.axis_label(data, columns), fontsize=style.SMALL)
     axes.set_ylabel(style.axis_label(data, rows), fontsize=style.SMALL)
     axes.tick_params(labelsize=style.SMALL, length=2.5, width=0.5)
-
-
-def _bar(figure: Any, drawn: Any, axes: list[Axes], extend: str, label: str) -> None:
-    bar = figure.colorbar(
-        drawn, ax=axes, extend=extend, shrink=0.9, pad=0.02, aspect=18, fraction=0.06
-    )
-    bar.ax.tick_params(labelsize=style.SMALL, length=2.5, width=0.5)
-    bar.ax.yaxis.get_offset_text().set_fontsize(style.SMALL)
-    bar.outline.set_linewidth(0.4)
-    if label:
-        bar.set_label(label, fontsize=style.SMALL)

@@ -8,13 +8,14 @@ import xarray as xr
 
 from emcube.errors import InputError
 from emcube.plot import style
-from emcube.plot.frames import choose_frames, draw_image, image, maps
+from emcube.plot.frames import choose_frames, draw_bar, draw_image, image, maps
 from emcube.plot.spectra import draw_spectra, spectrum
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from matplotlib.figure import Figure
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure, SubFigure
 
     from emcube.plot.spectra import Labels
 
@@ -97,55 +98,64 @@ def _draw(
     looks: dict[str, object],
     title: str | None,
 ) -> Figure:
-    figure = style.new_figure(4.9 if len(sig) == 1 else 3.4, title=title)
-    if len(sig) == 1:
-        top, bottom = figure.subfigures(2, 1, height_ratios=[1.15, 1.0])
+    """Put the navigation side left of the signal side, or above it where either is wide."""
+    stacked = len(sig) == 1 and len(nav) != 2
+    figure = style.new_figure(4.6 if stacked else 2.7, title=title)
+    if stacked:
+        first, second = figure.subfigures(2, 1, height_ratios=[1.0, 1.0])
     else:
-        top, bottom = figure.subfigures(1, 2)
-    unit = style.units_of(parts["total"]) or "sum"
+        first, second = figure.subfigures(1, 2, width_ratios=[1.0, 1.5 if len(sig) == 1 else 1.0])
+    _draw_navigation(first, parts, total, captions, nav, sig)
+    axes = second.add_subplot()
+    signal = parts["signal"]
+    axes.set_title("sum over all pixels", fontsize=style.TEXT)
+    if len(sig) == 1:
+        draw_spectra(
+            axes,
+            signal,
+            yscale="sqrt" if _positive(signal) else "linear",
+            room=((6.1 if stacked else 3.4) * 72, 1.6 * 72),
+            **looks,  # type: ignore[arg-type]
+        )
+    else:
+        norm = _norm(signal, "log")
+        draw_image(axes, signal, norm=norm, colorbar_label=style.value_label(signal))
+    return figure
+
+
+def _draw_navigation(
+    place: SubFigure,
+    parts: xr.Dataset,
+    total: xr.DataArray,
+    captions: Sequence[str],
+    nav: Sequence[str],
+    sig: Sequence[str],
+) -> None:
+    label = style.value_label(total)
     if len(nav) == 1 and len(sig) == 1:
-        axes = top.add_subplot()
         scan = parts["scan"].transpose(nav[0], sig[0])
-        norm = style.intensity_norm(scan.values.astype(float), "sqrt") if _positive(scan) else None
-        draw_image(axes, scan, norm=norm, colorbar_label=unit)
+        axes = place.add_subplot()
+        draw_image(axes, scan, norm=_norm(scan, "sqrt"), colorbar_label=label)
     elif len(nav) == 1:
-        axes = top.add_subplot()
-        axes.plot(style.positions(total, nav[0]), total.values, color=style.color(0), linewidth=1.0)
+        axes = place.add_subplot()
+        x = style.positions(total, nav[0])
+        axes.plot(x, total.values, color=style.color(0), linewidth=1.0)
         axes.set_xlabel(style.axis_label(total, nav[0]))
-        axes.set_ylabel(f"total ({unit})" if unit != "sum" else "sum")
+        axes.set_ylabel(label or "sum")
         style.number_axis(axes)
         style.dress(axes)
     else:
-        grid = top.subplots(1, total.sizes["frame"], squeeze=False)
+        grid = place.subplots(1, total.sizes["frame"], squeeze=False)
         scale = style.map_scale(total.values.astype(float))
         for i, axes in enumerate(grid.flat):
-            last = i == total.sizes["frame"] - 1
             drawn = draw_image(axes, total.isel(frame=i), scale=scale, colorbar=False)
             axes.set_title(captions[i] or "total by pixel", fontsize=style.TEXT)
-            if last:
-                style_bar = top.colorbar(
-                    drawn, ax=list(grid.flat), extend=scale[2], shrink=0.9, pad=0.02
-                )
-                style_bar.ax.tick_params(labelsize=style.SMALL)
-                style_bar.set_label(unit, fontsize=style.SMALL)
-    below = bottom.add_subplot()
-    signal = parts["signal"]
-    if len(sig) == 1:
-        draw_spectra(
-            below,
-            signal,
-            yscale="sqrt" if _positive(signal) else "linear",
-            room=((style.WIDTH - 0.9) * 72, 1.6 * 72),
-            **looks,  # type: ignore[arg-type]
-        )
-        below.set_title("sum over all pixels", fontsize=style.TEXT)
-    elif len(sig) == 2:
-        norm = (
-            style.intensity_norm(signal.values.astype(float), "log") if _positive(signal) else None
-        )
-        draw_image(below, signal, norm=norm, colorbar_label=unit)
-        below.set_title("sum over all pixels", fontsize=style.TEXT)
-    return figure
+        draw_bar(drawn, [grid.flat[-1]], scale[2], label)
+
+
+def _norm(part: xr.DataArray, yscale: str) -> Normalize | None:
+    """Choose a scale that shows weak intensities too, which only non-negative ones allow."""
+    return style.intensity_norm(part.values.astype(float), yscale) if _positive(part) else None
 
 
 def _image_stack(cube: xr.DataArray, title: str | None) -> Figure:

@@ -85,8 +85,8 @@ def components(
         )
     n = data.sizes["component"]
     rows, columns = (n, 1) if n <= 8 else (-(-n // 2), 2)
-    height = 1.25 if n <= 5 else 1.0
-    figure = style.new_figure(height * rows + 0.5, title=title)
+    height = 1.5 if n <= 4 else 1.25
+    figure = style.new_figure(height * rows + 0.4, title=title)
     grid = figure.subplots(rows, columns, sharex=True, squeeze=False)
     for k, axes in enumerate(grid.T.flat):
         if k >= n:
@@ -96,11 +96,15 @@ def components(
         width = (style.WIDTH - columns * _MARGINS) / columns * 72
         _draw_spectrum(axes, one, style.color(k), _scale_for(one.values, yscale), fill=True)
         texts = _peak_texts(one, elements, labels, resolution, beam_energy)
-        _place_labels(axes, one, texts, (width, height * 72 * 0.82))
-        axes.text(
-            0.995, 0.95, titles[k], transform=axes.transAxes, fontsize=style.TEXT, ha="right", va="top",
-            color=style.color(k), fontweight="bold",
-        )  # fmt: skip
+        _place_labels(axes, one, texts, (width, height * 72 - 22))
+        axes.set_title(
+            titles[k],
+            fontsize=style.TEXT,
+            loc="right",
+            pad=2,
+            color=style.color(k),
+            fontweight="bold",
+        )
         style.dress(axes)
         bottom = k % rows == rows - 1 or k == n - 1
         axes.tick_params(labelbottom=bottom)
@@ -187,7 +191,11 @@ def draw_spectra(
     axes.set_ylabel(style.value_label(data) or "intensity")
     style.dress(axes)
     if data.ndim == 2:
-        axes.legend(fontsize=style.SMALL, frameon=False, loc="upper right")
+        # Above the frame, where no curve and no line label is.
+        axes.legend(
+            fontsize=style.SMALL, frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0),
+            ncols=min(data.shape[0], 5), borderaxespad=0.1, handlelength=1.2,
+        )  # fmt: skip
 
 
 def _patterns(
@@ -197,7 +205,9 @@ def _patterns(
     rows, columns = grid_shape(n)
     side = style.WIDTH / columns
     aspect = data.shape[1] / data.shape[2]
-    figure = style.new_figure(rows * (side * min(aspect, 1.5) + 0.3) + 0.2, title=title)
+    figure = style.new_figure(
+        rows * ((side - 0.6) * min(aspect, 1.5) + 0.3) + 0.1, title=title, images=True
+    )
     grid = figure.subplots(rows, columns, squeeze=False)
     for k, axes in enumerate(grid.flat):
         if k >= n:
@@ -244,7 +254,8 @@ def _draw_spectrum(
         return
     if scale == "log":
         low = float(finite[finite > 0].min())
-        axes.set_ylim(max(low, float(finite.max()) * 1e-5) * 0.8, float(finite.max()) * 1.5)
+        axes.set_ylim(max(low, float(finite.max()) * 1e-5) * 0.8, float(finite.max()) * 1.2)
+        style.number_axis(axes)
     else:
         low, high = min(float(finite.min()), 0.0), max(float(finite.max()), 0.0)
         if high <= low:
@@ -252,7 +263,7 @@ def _draw_spectrum(
         before = axes.get_ylim() if label and len(axes.lines) > 1 else (low, high)
         low, high = min(low, before[0]), max(high * 1.04, before[1])
         axes.set_ylim(low * 1.04 if low < 0 else 0.0, high)
-        style.number_axis(axes)
+        style.number_axis(axes, top=high)
         if low < 0:
             axes.axhline(0.0, color="0.6", linewidth=0.5, zorder=0)
         elif fill:
@@ -321,8 +332,7 @@ def _place_labels(
     left, right = axes.get_xlim()
     points = width / (right - left)
     targets = [(energy - left) * points for energy, _ in texts]
-    # Half a label's width from either end at least.
-    placed = np.clip(style.spread(targets, _LABEL_GAP), _LABEL_GAP / 2, width - _LABEL_GAP / 2)
+    placed = style.spread(targets, _LABEL_GAP, (_LABEL_GAP / 2, width - _LABEL_GAP / 2))
     bottom = axes.get_ylim()[0]
     scaled = transform.transform(np.where(np.isfinite(y), np.maximum(y, bottom), bottom))
     for (energy, text), place in zip(texts, placed, strict=True):

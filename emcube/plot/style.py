@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -11,7 +11,7 @@ from matplotlib import patheffects
 from matplotlib.colors import Colormap, ListedColormap, LogNorm, Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from emcube.errors import InputError
 from emcube.units import pretty
@@ -29,7 +29,8 @@ TEXT, SMALL = 9.0, 7.5  # points
 GRID = "0.88"
 MISSING = "0.86"  # pixels that were not used
 
-# Okabe and Ito's colours, which people with any colour vision can tell apart, then Tol's muted ones.
+# Okabe and Ito's colours, which people with any colour vision can tell apart (their yellow darkened, to be
+# seen as a line on white), then Tol's muted ones.
 CATEGORIES = (
     "#0072B2",
     "#D55E00",
@@ -38,7 +39,7 @@ CATEGORIES = (
     "#56B4E9",
     "#CC79A7",
     "#000000",
-    "#F0E442",
+    "#8C7A00",
     "#332288",
     "#882255",
     "#999933",
@@ -60,11 +61,13 @@ class NotebookFigure(Figure):
         return buffer.getvalue()
 
 
-def new_figure(height: float, width: float = WIDTH, title: str | None = None) -> NotebookFigure:
-    """Make an empty figure of `width` x `height` inches."""
-    figure = NotebookFigure(
-        figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white"
-    )
+def new_figure(
+    height: float, width: float = WIDTH, title: str | None = None, *, images: bool = False
+) -> NotebookFigure:
+    """Make an empty figure of `width` x `height` inches; `images` moves those close to each other."""
+    height += 0.3 if title else 0.0
+    layout: Literal["compressed", "constrained"] = "compressed" if images else "constrained"
+    figure = NotebookFigure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
     if title:
         figure.suptitle(title, fontsize=TEXT + 2)
     return figure
@@ -84,19 +87,41 @@ def dress(axes: Axes, *, grid: bool = False) -> None:
         spine.set_linewidth(0.6)
     axes.xaxis.label.set_fontsize(TEXT)
     axes.yaxis.label.set_fontsize(TEXT)
-    axes.yaxis.get_offset_text().set_fontsize(SMALL)
     if grid:
         axes.grid(color=GRID, linewidth=0.5)
         axes.set_axisbelow(True)
 
 
-def number_axis(axes: Axes, *, which: str = "y", ticks: int = 4) -> None:
-    """Put few ticks on a linear axis, with powers of ten taken out."""
-    axis = axes.yaxis if which == "y" else axes.xaxis
-    axis.set_major_locator(MaxNLocator(nbins=ticks))
-    formatter = ScalarFormatter(useMathText=True)
-    formatter.set_powerlimits((-2, 4))
-    axis.set_major_formatter(formatter)
+def number_axis(axes: Axes, *, top: float | None = None, ticks: int = 4) -> None:
+    """Put few ticks on the vertical axis, none above `top`: there is only room for labels there."""
+    low, high = axes.get_ylim()
+    high = high if top is None else min(top, high)
+    if axes.get_yscale() == "log":
+        lowest, highest = int(np.ceil(np.log10(low))), int(np.floor(np.log10(high)))
+        step = max(1, -(-(highest - lowest) // ticks))
+        values = [10.0**power for power in range(highest, lowest - 1, -step)]
+    else:
+        values = [v for v in MaxNLocator(nbins=ticks).tick_values(low, high) if low <= v <= high]
+    axes.yaxis.set_major_locator(FixedLocator(values))
+    axes.yaxis.set_minor_locator(NullLocator())
+    write = _power if axes.get_yscale() == "log" else short_number
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
+    axes.spines["left"].set_bounds(low, high)
+
+
+def _power(value: float) -> str:
+    return f"$10^{{{round(np.log10(value))}}}$"
+
+
+def short_number(value: float) -> str:
+    """Write a number as a tick label: plain where that is short, else with a power of ten."""
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:.6g}"
+    power = int(np.floor(np.log10(abs(value)) + 1e-9))
+    mantissa = value / 10.0**power
+    if abs(mantissa - 1) < 1e-6:
+        return f"$10^{{{power}}}$"
+    return f"${mantissa:.3g}{{\times}}10^{{{power}}}$"
 
 
 def units_of(data: xr.DataArray, dim: Hashable | None = None) -> str:
@@ -173,9 +198,9 @@ def intensity_norm(values: NDArray[Any], yscale: str) -> Normalize:
     if yscale == "log":
         positive = finite[finite > 0]
         low = float(np.percentile(positive, 2)) if positive.size else 0.1
-        return LogNorm(
-            vmin=min(low, top / 10) if top > 0 else 0.1, vmax=top if top > 0 else 1.0, clip=True
-        )
+        # Six decades at most: models leave numbers like 1e-70 where nothing is.
+        low = min(max(low, 1e-6 * top), top / 10) if top > 0 else 0.1
+        return LogNorm(vmin=low, vmax=top if top > 0 else 1.0, clip=True)
     low = float(finite.min()) if finite.size else 0.0
     if yscale == "sqrt":
         return PowerNorm(0.5, vmin=max(low, 0.0), vmax=max(top, 1e-300), clip=True)
@@ -259,12 +284,12 @@ def scale_bar(axes: Axes, width: float, height: float, unit: str) -> None:
     bar.set_label("scale bar")
     axes.add_patch(bar)
     axes.text(
-        left + length / 2,
+        left,
         bottom + up * 1.6 * thickness,
         f"{length:g} {unit}".strip(),
         color="white",
         fontsize=SMALL,
-        ha="center",
+        ha="left",
         va="bottom",
         zorder=6,
         clip_on=True,
@@ -281,11 +306,14 @@ def round_length(length: float) -> float:
     return float(power)
 
 
-def spread(targets: Sequence[float], gap: float) -> NDArray[np.float64]:
-    """Move positions as little as possible so that neighbours keep a distance.
+def spread(
+    targets: Sequence[float], gap: float, bounds: tuple[float, float] = (-np.inf, np.inf)
+) -> NDArray[np.float64]:
+    """Move increasing positions as little as possible so that neighbours keep a distance.
 
     Minimises the sum of squared moves under ``x[i+1] - x[i] >= gap``: isotonic regression of
-    ``targets[i] - i * gap`` by pooling adjacent violators.
+    ``targets[i] - i * gap`` by pooling adjacent violators. What lies out of bounds then is pushed inwards;
+    where all do not fit, the upper bound gives way.
     """
     pools: list[tuple[float, int]] = []
     for i, target in enumerate(targets):
@@ -295,7 +323,10 @@ def spread(targets: Sequence[float], gap: float) -> NDArray[np.float64]:
             mean, count = (before * n + mean * count) / (n + count), n + count
         pools.append((mean, count))
     base = np.concatenate([np.full(n, mean) for mean, n in pools]) if pools else np.empty(0)
-    return base + gap * np.arange(len(targets))
+    n = len(targets)
+    # Bounded isotonic regression is the unbounded one, clipped.
+    low, high = bounds[0], max(bounds[0], bounds[1] - (n - 1) * gap)
+    return np.clip(base, low, high) + gap * np.arange(n)
 
 
 def need_dims(data: xr.DataArray, dim: Hashable, kind: str) -> None:
