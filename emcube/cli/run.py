@@ -31,12 +31,6 @@ def run(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace another run's result.")
     ] = False,
-    deploy: Annotated[
-        str | None,
-        typer.Option(
-            help="'threads' (default) or the address of a Dask scheduler, tcp://host:8786."
-        ),
-    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a whole analysis and write its result; the same run again is continued or kept."""
@@ -50,7 +44,6 @@ def run(
             name=name,
             n_components=n_components,
             overwrite=overwrite,
-            deploy=deploy,
         )
     card = describe(str(result.path))
     if as_json:

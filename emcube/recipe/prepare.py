@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -58,7 +59,7 @@ def _apply(state: Prepared, step: AnyPrepare) -> Prepared:
     if isinstance(step, Window):
         return Prepared(cube.em.window(**step.dims), region)
     if isinstance(step, Bin):
-        return Prepared(cube.em.bin(**step.dims), _bin_region(region, step))
+        return Prepared(cube.em.bin(step.boundary, **step.dims), _bin_region(region, step))
     return _select(state, step)
 
 
@@ -104,7 +105,7 @@ def _select(state: Prepared, step: Select) -> Prepared:
     return Prepared(cube.isel(box), drawn)
 
 
-def _extent(line: NDArray[np.bool_]) -> tuple[int, int]:
+def _extent(line: Any) -> tuple[int, int]:
     found = np.flatnonzero(line)
     return int(found[0]), int(found[-1]) + 1
 
@@ -116,8 +117,8 @@ def _bin_region(region: xr.DataArray | None, step: Bin) -> xr.DataArray | None:
     factors = {d: n for d, n in step.dims.items() if d in region.dims}
     if not factors:
         return region
-    binned = region.astype(np.uint8).coarsen(factors, boundary="trim").min()  # type: ignore[attr-defined]
-    return binned.astype(bool)  # type: ignore[no-any-return]
+    binned = region.astype(np.uint8).coarsen(factors, boundary=step.boundary).min()
+    return binned.astype(bool)
 
 
 def inside_polygon(vertices: NDArray[np.float64], n_rows: int, n_columns: int) -> NDArray[np.bool_]:

@@ -14,7 +14,7 @@ import xarray as xr
 
 from emcube.cube import nav_dims, sig_dims
 from emcube.cube.reduce import smoothed_counts
-from emcube.engine import ZarrTarget, map_blocks, resident, run_sweep
+from emcube.engine import Target, ZarrTarget, map_blocks, resident, run_sweep
 from emcube.errors import EmcubeError, InputError, SelectionError
 from emcube.models.base import resolve_seed
 from emcube.models.labels import as_source
@@ -276,11 +276,11 @@ def _write_input(
     blocks, labels = as_source(cube)
     units = {"units": labels.units}
     if writer.has_node(INPUT):
-        node = writer.node(INPUT)
-        return node["used"].load() if "used" in node else None
+        finished = writer.node(INPUT)
+        return finished["used"].load() if "used" in finished else None
     # Companion images come along: they lie on the same grid.
     coords = {
-        k: c.load() if k not in cube.dims else c
+        str(k): c.load() if k not in cube.dims else c
         for k, c in cube.coords.items()
         if c.ndim and set(c.dims) <= set(nav)
     }
@@ -304,7 +304,9 @@ def _write_input(
         sig=sig,
         attributes={"metadata": cube.attrs.get("metadata") or {}},
     )
-    target = {"total_counts": ZarrTarget(str(writer.path), f"{INPUT}/total_counts")}
+    target: dict[str, Target] = {
+        "total_counts": ZarrTarget(str(writer.path), f"{INPUT}/total_counts")
+    }
     map_blocks(pixel_sums, blocks, target, name="total counts")
     node.finish()
     return where

@@ -1,8 +1,9 @@
 """What a recipe may say: one frozen model a verb.
 
-The parameters of a step are the constructor parameters of its estimator, with the same names and
-defaults (a test holds the two together), so that a recipe is refused before anything is read and
-without importing the numerical libraries.
+The parameters of a step are the constructor parameters of its estimator (a test holds the two
+together), so that a recipe is refused before anything is read and without importing the numerical
+libraries. Defaults are the same but for `n_components` of PCA, which is 20, and seeds that need not be
+drawn.
 """
 
 from __future__ import annotations
@@ -158,7 +159,7 @@ class _Prepare(_Model):
 
     @model_validator(mode="after")
     def _some_dim(self) -> _Prepare:
-        if not self.dims and not self.model_fields_set - {"verb"}:
+        if not self.dims and getattr(self, "region", None) is None:
             raise PydanticCustomError(
                 "no_dims", "nothing is asked for, expected a dim, as in {energy: [1.0, 9.5]}"
             )
@@ -214,6 +215,7 @@ class Bin(_Prepare):
     """Sum neighbours: whole numbers of positions by dim (`cube.em.bin`)."""
 
     verb: Literal["bin"] = "bin"  # type: ignore[misc]
+    boundary: Literal["exact", "trim", "pad"] = "exact"
     __pydantic_extra__: dict[str, Count]
 
 
@@ -274,6 +276,14 @@ class PCAStep(_Step):
     verb: Literal["pca"] = "pca"
     n_components: Count | Literal["auto"] = 20
     noise: Literal["auto", "poisson"] | None = "auto"
+    remove_trivial: Annotated[bool, Strict()] = False
+    svd_solver: Literal["auto", "gram", "randomized"] = "auto"
+    n_oversamples: Annotated[int, Strict(), Field(ge=0)] = 10
+    max_iter: Count = 12
+    tol: NotNegative = 1e-9
+    # Only the randomized solver draws numbers. A seed left open would give every run an identity of
+    # its own though the exact solver's answer is the same.
+    random_state: Seed | None = 0
 
 
 class NMFStep(_Step):

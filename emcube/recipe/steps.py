@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from emcube.cube import nav_dims, sig_dims
-from emcube.engine import ZarrTarget, map_blocks
+from emcube.engine import Target, ZarrTarget, map_blocks
 from emcube.errors import InputError
 from emcube.models.base import Estimator
 from emcube.models.labels import Labels, as_source
@@ -124,14 +124,19 @@ def _pca(step: schema.PCAStep, run: Run, stamp: Stamp) -> xr.Dataset:
     spectra = _with_units(model.components_, "1")
     small = {
         "components": spectra,
+        "mean": model.mean_,
         "explained_variance": _by_component(model.explained_variance_),
         "explained_variance_ratio": _by_component(model.explained_variance_ratio_),
         "singular_values": _by_component(model.singular_values_),
     }
-    mean = getattr(model, "mean_", None)
-    if mean is not None:
-        small["mean"] = mean
-    attributes = {"noise": model.noise_model_.name, "trivial_first": not model.noise_model_.centred}
+    attributes = {
+        "noise": model.noise_.name,
+        "trivial_first": bool(model.trivial_first_),
+        "solver": model.solver_,
+        "noise_variance": float(model.noise_variance_),
+        "n_iter": int(model.n_iter_),
+        "converged": bool(model.converged_),
+    }
     return _write(
         step, run, small, attributes, stamp, model, run.cube, run.where, spectra.sizes["component"]
     )
@@ -195,7 +200,7 @@ def _write(
         **({"seed": int(run.seeds[step.label])} if step.label in run.seeds else {}),
     }
     of = run.cube if cube is None else cube
-    targets: dict[str, ZarrTarget] = {}
+    targets: dict[str, Target] = {}
     if model is not None and cube is not None:
         source, _ = as_source(cube, where, channels=model.axes_.channels)
         name, fill = ("labels", -1) if n_components is None else ("loadings", np.nan)
@@ -218,12 +223,12 @@ def _frame(labels: Labels, block_shape: tuple[int, ...], n_components: int | Non
     """Frame of loadings (nav..., component), or of labels (nav...) where there are no components."""
     shape, chunks, dims = labels.nav_shape, block_shape, labels.nav_dims
     attributes: dict[str, Any] = {"units": "1", "sig_dims": []}
-    dtype = np.dtype(np.int32)
+    dtype: type = np.int32
     if n_components is not None:
         shape, chunks = (*shape, n_components), (*chunks, n_components)
         dims = (*dims, "component")
         attributes = {"units": labels.units, "sig_dims": ["component"]}
-        dtype = np.dtype(np.float64)
+        dtype = np.float64
     coords = {k: c for k, c in labels.nav_coords.items() if k in dims}
     return frame(dims, shape, chunks, dtype, attributes, coords)
 

@@ -211,7 +211,7 @@ for _variable in (
         None,
         "singular values of the weighted matrix",
     ),
-    Variable("pca", "mean", (SIG,), "f", None, "mean spectrum", required=False),
+    Variable("pca", "mean", (SIG,), "f", None, "mean spectrum"),
 ):
     register(_variable)
 

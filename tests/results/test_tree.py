@@ -115,7 +115,7 @@ def test_a_lost_chunk_is_noticed_though_zarr_would_fill_it(tmp_path: Path) -> No
     write(path)
     chunk = next((path / "nmf" / "loadings" / "c" / "0").rglob("0"))
     shutil.rmtree(chunk) if chunk.is_dir() else chunk.unlink()
-    with pytest.raises(IncompleteError, match="nmf/loadings .* chunks"):
+    with pytest.raises(IncompleteError, match=r"nmf/loadings .* chunks"):
         open_result(path)
 
 

@@ -1,0 +1,339 @@
+"""What a file, store, catalog or result holds, as plain data and as a card of a few lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emcube.errors import AmbiguousSignalError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from emcube.models.n_components import NComponentsEstimate
+    from emcube.results import Result
+
+__all__ = [
+    "catalog_add",
+    "catalog_search",
+    "describe",
+    "describe_estimate",
+    "render",
+]
+
+_ENTRY = re.compile(r"\.ya?ml:[^/\\:]+$", re.IGNORECASE)
+
+
+def describe(what: str, *, name: str | None = None) -> dict[str, Any]:
+    """Describe whatever an address points at; reads metadata only.
+
+    Parameters
+    ----------
+    what : str
+        Result, catalog, or anything that `emcube.open` takes.
+    name : str, optional
+        Which signal, where a file holds several.
+
+    Returns
+    -------
+    dict
+        JSON values; ``kind`` is "result", "catalog", "cube" or "signals" (a file with several).
+    """
+    from emcube.results.tree import read_root
+
+    path = Path(what)
+    if "://" not in what and read_root(path) is not None:
+        from emcube.results import open_result
+
+        return describe_result(open_result(path, allow_incomplete=True))
+    if path.suffix.lower() in (".yaml", ".yml") and not _ENTRY.search(what):
+        return describe_catalog(what)
+    from emcube.sources import open as open_cube
+
+    try:
+        cube = open_cube(what, name=name)
+    except AmbiguousSignalError:
+        return describe_signals(what)
+    return {"kind": "cube", "address": what, **describe_cube(cube), **_stored(cube, name)}
+
+
+def describe_cube(cube: xr.DataArray) -> dict[str, Any]:
+    """Describe a cube in hand."""
+    import numpy as np
+
+    from emcube.cube import nav_dims, sig_dims
+
+    axes = {}
+    for dim in map(str, cube.dims):
+        values = np.asarray(cube[dim].values) if dim in cube.coords else np.arange(cube.sizes[dim])
+        ends = values[[0, -1]].tolist()
+        units = cube[dim].attrs.get("units", "1") if dim in cube.coords else "1"
+        axes[dim] = {"size": cube.sizes[dim], "from": ends[0], "to": ends[1], "units": units}
+    name = cube.attrs.get("name") or cube.name
+    return {
+        "name": None if name is None else str(name),
+        "dims": list(map(str, cube.dims)),
+        "nav_dims": list(nav_dims(cube)),
+        "sig_dims": list(sig_dims(cube)),
+        "shape": list(cube.shape),
+        "dtype": str(cube.dtype),
+        "units": cube.attrs.get("units", "1"),
+        "nbytes": int(cube.nbytes),
+        "axes": axes,
+        "companions": [str(k) for k in cube.coords if k not in cube.dims and cube[k].ndim > 0],
+        "metadata": dict(cube.attrs.get("metadata") or {}),
+    }
+
+
+def describe_signals(what: str) -> dict[str, Any]:
+    """Describe a file with several signals."""
+    from emcube.sources import signals
+
+    return {
+        "kind": "signals",
+        "address": what,
+        "signals": [
+            {
+                "name": s.name,
+                "kind": s.kind,
+                "dims": list(s.dims),
+                "shape": list(s.shape),
+                "dtype": str(s.dtype),
+            }
+            for s in signals(what)
+        ],
+    }
+
+
+def describe_result(result: Result) -> dict[str, Any]:
+    """Describe a result, complete or not."""
+    provenance = result.provenance
+    steps = {}
+    for step in result.steps:
+        node = result[step]
+        attributes = dict(node.attrs)
+        marker = attributes.pop("emcube")
+        steps[step] = {
+            "verb": marker["verb"],
+            "complete": bool(marker.get("complete")),
+            "variables": {str(k): list(v.shape) for k, v in node.data_vars.items()},
+            **attributes,
+        }
+    return {
+        "kind": "result",
+        "address": str(result.path),
+        "run_id": result.run_id,
+        "complete": result.complete,
+        "cube": provenance["cube"],
+        "input": provenance["input"],
+        "seeds": provenance["seeds"],
+        "started": provenance.get("started"),
+        "finished": provenance.get("finished"),
+        "steps": steps,
+    }
+
+
+def describe_estimate(found: NComponentsEstimate) -> dict[str, Any]:
+    """Describe an estimate of the number of components."""
+    return {
+        "kind": "estimate",
+        "n_components": found.n_components,
+        "reason": found.reason,
+        "method": found.method,
+        "trusted": bool(found.trusted),
+        "margin": {"above_percent": found.margin.above, "below_percent": found.margin.below},
+        "threshold": float(found.threshold),
+        "singular_values": found.curve["singular_value"].values.tolist(),
+        "alternatives": dict(found.alternatives),
+        "noise": dict(found.noise),
+    }
+
+
+def _stored(cube: xr.DataArray, name: str | None) -> dict[str, Any]:
+    """What a store says beside its cube."""
+    from emcube.store import info, is_store
+
+    place = cube.encoding.get("source")
+    if place is None or name is not None or not is_store(place):
+        return {}
+    found = info(place)
+    return {
+        "digest": found.digest,
+        "chunks": list(found.chunks),
+        "shards": None if found.shards is None else list(found.shards),
+        "stored_bytes": found.stored_bytes,
+        "companions": list(found.companions),
+    }
+
+
+# ------------------------------------------------------------------------------------------ catalogs
+
+
+def describe_catalog(what: str) -> dict[str, Any]:
+    """Describe a catalog and its entries."""
+    from emcube.catalog import open_catalog
+
+    catalog = open_catalog(what)
+    return {
+        "kind": "catalog",
+        "address": what,
+        "entries": {name: _entry(catalog[name]) for name in catalog},
+    }
+
+
+def catalog_add(catalog: Path, name: str, store: str, *, overwrite: bool) -> dict[str, Any]:
+    """Add a store to a catalog and describe the catalog."""
+    raise NotImplementedError
+
+
+def catalog_search(
+    catalog: Path, *, text: str | None, modality: str | None, elements: Sequence[str]
+) -> dict[str, Any]:
+    """Describe the entries of a catalog that match."""
+    raise NotImplementedError
+
+
+def _entry(entry: Any) -> dict[str, Any]:
+    raise NotImplementedError
+
+
+# --------------------------------------------------------------------------------------------- cards
+
+
+def render(card: Mapping[str, Any]) -> str:
+    """Write a description as text for people."""
+    writers = {
+        "cube": _cube_card,
+        "signals": _signals_card,
+        "result": _result_card,
+        "estimate": _estimate_card,
+        "catalog": _catalog_card,
+    }
+    return "\n".join(writers[card["kind"]](card))
+
+
+def _cube_card(card: Mapping[str, Any]) -> list[str]:
+    shape = ", ".join(f"{d} {n}" for d, n in zip(card["dims"], card["shape"], strict=True))
+    rows = [
+        f"{card['name'] or 'cube'}: ({shape}) {card['dtype']} {card['units']}, {_bytes(card['nbytes'])}"
+        + (f", {_bytes(card['stored_bytes'])} on disk" if card.get("stored_bytes") else "")
+    ]
+    width = max((len(d) for d in card["dims"]), default=0)
+    for dim, axis in card["axes"].items():
+        kind = "signal" if dim in card["sig_dims"] else "navigation"
+        units = "" if axis["units"] == "1" else f" {axis['units']}"
+        rows.append(
+            f"  {dim:<{width}}  {axis['size']:>6}  {_number(axis['from'])} to "
+            f"{_number(axis['to'])}{units} ({kind})"
+        )
+    rows += [f"  {key}: {text}" for key, text in _metadata_rows(card["metadata"])]
+    if card["companions"]:
+        rows.append(f"  companions: {', '.join(card['companions'])}")
+    if card.get("digest"):
+        rows.append(f"  digest: {card['digest']}")
+    return rows
+
+
+def _metadata_rows(metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for key, value in metadata.items():
+        if key in ("extra", "source", "detector"):
+            continue
+        word, _, unit = key.rpartition("_")
+        if word and unit in ("keV", "deg", "s", "eV"):
+            rows.append((word.replace("_", " "), f"{_number(value)} {unit}"))
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            rows.append((key, text))
+    source = metadata.get("source") or {}
+    if source.get("file"):
+        rows.append(("source", f"{source['file']} ({source.get('format') or 'unknown format'})"))
+    return rows
+
+
+def _signals_card(card: Mapping[str, Any]) -> list[str]:
+    rows = [f"{card['address']} holds {len(card['signals'])} signals; pick one with --name"]
+    width = max(len(s["name"]) for s in card["signals"])
+    return rows + [
+        f"  {s['name']:<{width}}  {s['kind']}: "
+        f"({', '.join(f'{d} {n}' for d, n in zip(s['dims'], s['shape'], strict=True))}) {s['dtype']}"
+        for s in card["signals"]
+    ]
+
+
+def _result_card(card: Mapping[str, Any]) -> list[str]:
+    cube = card["cube"]
+    shape = ", ".join(f"{d} {n}" for d, n in zip(cube["dims"], cube["shape"], strict=True))
+    state = "" if card["complete"] else ", INCOMPLETE: the same run goes on from here"
+    rows = [
+        f"result {card['address']} (run {card['run_id'].removeprefix('sha256:')[:12]}{state})",
+        f"  of ({shape}) {cube['dtype']} {cube['units']}",
+    ]
+    width = max((len(s) for s in card["steps"]), default=0)
+    for name, step in card["steps"].items():
+        seconds = "" if step.get("seconds") is None else f" ({step['seconds']:.1f} s)"
+        rows.append(f"  {name:<{width}}  {_step_text(step)}{seconds}")
+    return rows
+
+
+def _step_text(step: Mapping[str, Any]) -> str:
+    if not step["complete"]:
+        return "not finished"
+    verb = step["verb"]
+    if verb == "estimate_n_components":
+        number = step["n_components"]
+        return f"{'no number' if number is None else number}: {step['reason']}"
+    sizes = step["variables"]
+    if verb == "kmeans":
+        text = f"{sizes['cluster_centers'][0]} clusters"
+    else:
+        text = f"{sizes['components'][0]} components"
+    if "n_iter" in step:
+        passes = f"{step['n_iter']} passes"
+        text += f", {'converged after' if step['converged'] else 'not converged in'} {passes}"
+    return text
+
+
+def _estimate_card(card: Mapping[str, Any]) -> list[str]:
+    number = card["n_components"]
+    margin = card["margin"]
+    rows = [
+        f"number of components: {'no number' if number is None else number}",
+        f"  reason: {card['reason']}",
+    ]
+    ends = [
+        f"{text} {margin[key]:.1f} %"
+        for key, text in (
+            ("above_percent", "last component above the threshold by"),
+            ("below_percent", "next value below by"),
+        )
+        if margin[key] == margin[key]
+    ]
+    if ends:
+        rows.append(f"  margin: {', '.join(ends)}")
+    others = {k: v for k, v in card["alternatives"].items() if k != card["method"]}
+    if others:
+        told = ", ".join(f"{k} {'no number' if v is None else v}" for k, v in others.items())
+        rows.append(f"  other methods: {told}")
+    return rows
+
+
+def _catalog_card(card: Mapping[str, Any]) -> list[str]:
+    entries = card["entries"]
+    rows = [f"{card['address']}: {len(entries)} {'entry' if len(entries) == 1 else 'entries'}"]
+    width = max((len(n) for n in entries), default=0)
+    for name, entry in entries.items():
+        rows.append(f"  {name:<{width}}  {entry['summary']}")
+    return rows
+
+
+def _number(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, int | float) else str(value)
+
+
+def _bytes(n: int) -> str:
+    from emcube.engine.memory import format_bytes
+
+    return format_bytes(n)
