@@ -106,7 +106,20 @@ class EmAccessor:
         return remove_background(self._cube, unit, zero_fill=zero_fill, **window)
 
     def plot(self, **options: Any) -> Figure:
-        """Draw total counts and sum spectrum; see :func:`emcube.plot.cube_overview`."""
+        """Draw total counts and sum spectrum; see :func:`emcube.plot.cube_overview`.
+
+        Elements, beam energy and the detector's resolution come from the metadata unless given.
+        """
         from emcube.plot import cube_overview
 
-        return cube_overview(self._cube, **options)
+        return cube_overview(self._cube, **{**self._plot_defaults(), **options})
+
+    def _plot_defaults(self) -> dict[str, Any]:
+        known = self.metadata
+        stated = {
+            "elements": known.elements or None,
+            "labels": "eels" if known.modality == "EELS" else None,
+            "beam_energy": known.beam_energy_keV,
+            "resolution": known.detector.energy_resolution_eV,
+        }
+        return {key: value for key, value in stated.items() if value is not None}

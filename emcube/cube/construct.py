@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 import uuid
@@ -278,31 +279,38 @@ def _lazy(array: Any, shape: tuple[int, ...], n_sig: int) -> Any:
         return array if array.shape == shape else array.reshape(shape)
     from scipy import sparse
 
-    source: Any
+    # A name of its own: without one Dask hashes all values to find one.
+    name = f"make_cube-{uuid.uuid4().hex}"
+    chunks = chunk_shape(shape, n_sig, array.dtype.itemsize)
     if sparse.issparse(array):
-        source = _SparseRows(_canonical_rows(array), shape)
-    elif isinstance(array, np.ndarray):
-        source = (
-            _mapped(cast("np.memmap[Any, Any]", array.reshape(shape)))
-            if isinstance(array, np.memmap)
-            else None
-        )
-        source = array.reshape(shape) if source is None else source
+        source: Any = _SparseRows(_canonical_rows(array), shape)
+    elif type(array) is np.ndarray or isinstance(array, np.memmap):
+        view = array.reshape(shape)
+        source = _mapped(view) if isinstance(view, np.memmap) else None
+        if source is None:
+            return _views(np.asarray(view), chunks, name)
     else:
         raise CubeError(
             f"counts: got {type(array).__module__}.{type(array).__name__}, expected a NumPy, Dask "
             "or SciPy-sparse array",
-            hint="convert with numpy.asarray(counts)",
+            hint="convert with numpy.asarray(counts); fill masked arrays with counts.filled(0)",
         )
-    # A name of its own: without one Dask hashes all values to find one. inline_array=False keeps
-    # the array one entry of the graph which blocks point to, instead of a copy in each task.
-    return da.from_array(
-        source,
-        chunks=chunk_shape(shape, n_sig, array.dtype.itemsize),
-        name=f"make_cube-{uuid.uuid4().hex}",
-        inline_array=False,
-        fancy=False,
-    )
+    # inline_array=False: one entry of the graph which blocks point to, not a copy in each task.
+    return da.from_array(source, chunks=chunks, name=name, inline_array=False, fancy=False)
+
+
+def _views(array: np.ndarray[Any, Any], chunks: tuple[int, ...], name: str) -> Any:
+    """Wrap an array in memory; ``dask.array.from_array`` would copy it first.
+
+    Blocks are views by themselves, so that a worker elsewhere is sent only the blocks it needs.
+    """
+    import dask.array as da
+    from dask.array.core import normalize_chunks, slices_from_chunks
+
+    grid = normalize_chunks(chunks, array.shape, dtype=array.dtype)
+    keys = itertools.product([name], *(range(len(sizes)) for sizes in grid))
+    blocks = (array[part] for part in slices_from_chunks(grid))
+    return da.Array(dict(zip(keys, blocks, strict=True)), name, grid, dtype=array.dtype)
 
 
 def _canonical_rows(matrix: Any) -> Any:
