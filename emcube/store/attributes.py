@@ -36,9 +36,10 @@ def to_json(value: Any, where: str = "attrs") -> Any:
     CubeError
         A value is of a kind that JSON cannot hold; names the key.
     """
+    if isinstance(value, enum.Enum):
+        return to_json(value.value, where)
     if value is None or isinstance(value, (bool, int, str)):
-        # Enums of text and numbers are their values.
-        return value.value if isinstance(value, enum.Enum) else value
+        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -70,8 +71,6 @@ def _other(value: Any, where: str) -> Any:
         return value.isoformat()
     if isinstance(value, dt.timedelta):
         return value.total_seconds()
-    if isinstance(value, enum.Enum):
-        return to_json(value.value, where)
     if isinstance(value, PurePath):
         return str(value)
     raise CubeError(

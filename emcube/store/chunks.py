@@ -200,7 +200,7 @@ class ChunkReader:
 def _open_array(store: str, name: str) -> Any:
     import zarr
 
-    return zarr.open_array(store, path=name or None, mode="r")
+    return zarr.open_array(store, path=name, mode="r")
 
 
 def reader_from_metadata(

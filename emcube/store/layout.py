@@ -178,7 +178,9 @@ def _follow_source(
     most = min(shape[cut], max(1, int(_STRETCH * target) // inner))
     least = -(-length // 2)
     piece = hashing.piece_shape(shape, itemsize)[cut]
-    fits = [n for n in range(least, most + 1) if n % piece == 0 and (n % step == 0 or step % n == 0)]
+    fits = [
+        n for n in range(least, most + 1) if n % piece == 0 and (n % step == 0 or step % n == 0)
+    ]
     if not fits:
         return chunks
     # The nearest in size; of two equally near the longer, which makes fewer chunks.

@@ -242,7 +242,7 @@ def _open_own(
     coords: dict[str, xr.Variable] = {}
     for key in documents:
         belongs = key in own["coords"] or key in main.dims
-        if key != wanted and belongs and set(documents[key]["dimension_names"]) <= set(main.dims):
+        if key != wanted and belongs and set(_dims(documents[key])) <= set(main.dims):
             coords[key] = variable(key)
     attrs = dict(main.attrs)
     label = attrs.pop("name", None) or wanted
@@ -267,18 +267,23 @@ def _variable(
 
     reader = reader_from_metadata(place, name, dict(document), local=local, checked=True)
     attrs = dict(document["attributes"])
-    dims = tuple(str(dim) for dim in document["dimension_names"])
+    dims = _dims(document)
     nbytes = reader.dtype.itemsize
     for n in reader.shape:
         nbytes *= n
     if name != DATA and nbytes <= _EAGER_BYTES:
         found = xr.Variable(dims, reader[(slice(None),) * reader.ndim], attrs)
         if found.dtype.kind in "OT":
-            return xr.Variable(dims, found.values.astype(str), attrs)
+            return xr.Variable(dims, found.values.astype(object).astype(str), attrs)
         if found.dtype.kind in "if" and " since " in str(attrs.get("units", "")):
             return xr.conventions.decode_cf_variable(name, found).load()
         return found
     return xr.Variable(dims, _lazy(reader, f"emcube-{token}-{name}-{_short(place)}"), attrs)
+
+
+def _dims(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the dims of an array; a scalar has none written down."""
+    return tuple(str(dim) for dim in document.get("dimension_names") or ())
 
 
 def _short(place: str) -> str:
@@ -316,6 +321,8 @@ def _open_foreign(place: str, name: str | None) -> xr.DataArray:
     with warnings.catch_warnings():
         # Files that are no part of the hierarchy are none of ours.
         warnings.filterwarnings("ignore", message=".*not recognized as a component.*")
+        # Nobody who opens another's store can consolidate its metadata.
+        warnings.filterwarnings("ignore", message="Failed to open Zarr store with consolidated")
         try:
             node = zarr.open(place, mode="r")
         except (KeyError, ValueError, TypeError, FileNotFoundError) as error:
@@ -364,7 +371,8 @@ def _from_group(place: str, name: str | None) -> xr.DataArray:
                 f"{place} has no variable {name!r}: it has {', '.join(names) or 'none'}",
                 hint="open one of these with name=",
             )
-        return dataset[name]
+        named: xr.DataArray = dataset[name]
+        return named
     most = max((dataset[key].ndim for key in names), default=0)
     candidates = [key for key in names if dataset[key].ndim == most]
     if not candidates:
@@ -379,7 +387,8 @@ def _from_group(place: str, name: str | None) -> xr.DataArray:
             names=candidates,
             hint=f"pick one with name={candidates[0]!r} (--name)",
         )
-    return dataset[candidates[0]]
+    cube: xr.DataArray = dataset[candidates[0]]
+    return cube
 
 
 def _in_order(cube: xr.DataArray) -> xr.DataArray:

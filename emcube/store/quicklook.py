@@ -70,7 +70,8 @@ def total_counts(block: NDArray[Any], n_sig: int) -> NDArray[Any]:
             part = rows[broken]
             filled = np.nansum(part, axis=1, dtype=np.float64)
             sums[broken] = np.where(np.isnan(part).all(axis=1), np.nan, filled)
-    return sums.reshape(nav)
+    totals: NDArray[Any] = sums.reshape(nav)
+    return totals
 
 
 @dataclass(eq=False)
@@ -171,9 +172,9 @@ def bin_by_two(image: xr.DataArray, dims: tuple[str, ...], level: int) -> xr.Dat
                 np.add.reduceat(axis_values, starts) / counts,
                 dict(image.coords[dim].attrs),
             )
-    for dim in image.dims:
-        if dim not in dims and dim in image.coords:
-            coords[str(dim)] = image.coords[dim].variable
+    for other in image.dims:
+        if other not in dims and other in image.coords:
+            coords[str(other)] = image.coords[other].variable
     new_dims = [names.get(str(dim), str(dim)) for dim in image.dims]
     return xr.DataArray(values, dims=new_dims, coords=coords, attrs=dict(image.attrs))
 

@@ -10,13 +10,14 @@ other source block is computed at most once for each group that it reaches into.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+from dask.typing import Key
 from numpy.typing import NDArray
 
 from emcube.store.layout import Layout, Region
@@ -45,8 +46,8 @@ class Walk(Generic[T]):
 
     source: Any
     layout: Layout
-    _graph: dict[Hashable, Any] = field(init=False, repr=False)
-    _keys: list[Hashable] = field(init=False, repr=False)
+    _graph: dict[Key, Any] = field(init=False, repr=False)
+    _keys: list[Key] = field(init=False, repr=False)
     regions: list[Region] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -71,7 +72,9 @@ class Walk(Generic[T]):
         size = 0
         for number, i in enumerate(todo):
             nbytes = self._nbytes(self.regions[i])
-            same_task = number > 0 and len(roots[number]) == 1 and roots[number] == roots[number - 1]
+            same_task = (
+                number > 0 and len(roots[number]) == 1 and roots[number] == roots[number - 1]
+            )
             if groups and (same_task or size + nbytes <= GROUP_BYTES):
                 groups[-1].append(i)
                 size += nbytes
@@ -82,7 +85,7 @@ class Walk(Generic[T]):
 
     def _nbytes(self, region: Region) -> int:
         cells = math.prod(part.stop - part.start for part in region)
-        return cells * int(self.source.dtype.itemsize)
+        return int(cells * self.source.dtype.itemsize)
 
     def run(
         self, group: Sequence[int], visit: Visit[T], fold: Fold[T], pool: ThreadPoolExecutor
@@ -106,7 +109,7 @@ class Walk(Generic[T]):
 
         graph, _ = cull(self._graph, [self._keys[i] for i in group])
         graph = dict(graph)
-        last: Hashable = None
+        last: Key | None = None
         for i in group:
             key, step = ("emcube-visit", i), ("emcube-fold", i)
             graph[key] = Task(key, partial(visit, i, self.regions[i]), TaskRef(self._keys[i]))
@@ -119,7 +122,7 @@ class Walk(Generic[T]):
         return result
 
 
-def _flat(keys: Any) -> Iterator[Hashable]:
+def _flat(keys: Any) -> Iterator[Key]:
     if isinstance(keys, list):
         for key in keys:
             yield from _flat(key)
@@ -127,12 +130,12 @@ def _flat(keys: Any) -> Iterator[Hashable]:
         yield keys
 
 
-def _roots(graph: dict[Hashable, Any], keys: Sequence[Hashable]) -> list[frozenset[Hashable]]:
+def _roots(graph: dict[Key, Any], keys: Sequence[Key]) -> list[frozenset[Key]]:
     """For each key the tasks it comes from that depend on nothing else."""
     from dask._task_spec import DataNode, convert_legacy_graph
 
     nodes = convert_legacy_graph(graph)
-    known: dict[Hashable, frozenset[Hashable]] = {}
+    known: dict[Key, frozenset[Key]] = {}
     for key in keys:
         stack = [key]
         while stack:

@@ -182,7 +182,9 @@ def compute_digest(cube: xr.DataArray, *, threads: int | None = None) -> str:
     walk: Walk[list[tuple[Region, NDArray[np.uint8]]]] = Walk(cube.data, layout)
     grid = np.empty((*grid_shape(cube.shape, cube.dtype.itemsize), HASH_BYTES), np.uint8)
 
-    def visit(_: int, region: Region, block: NDArray[Any]) -> list[tuple[Region, NDArray[np.uint8]]]:
+    def visit(
+        _: int, region: Region, block: NDArray[Any]
+    ) -> list[tuple[Region, NDArray[np.uint8]]]:
         return [(region, hash_block(np.asarray(block), cube.shape, region))]
 
     with _pool(threads) as pool:
@@ -433,7 +435,9 @@ class _Ingest:
         itemsize = self.cube.dtype.itemsize
         grid = np.empty((*grid_shape(self.cube.shape, itemsize), HASH_BYTES), np.uint8)
         totals = np.zeros(nav_shape, SpectrumSum.zeros((), self.cube.dtype).total.dtype)
-        spectrum = SpectrumSum.zeros(self.cube.shape[self.cube.ndim - self.n_sig :], self.cube.dtype)
+        spectrum = SpectrumSum.zeros(
+            self.cube.shape[self.cube.ndim - self.n_sig :], self.cube.dtype
+        )
         files: dict[str, tuple[int, str]] = {}
         for part in self.journal.parts():
             for number, total, hashes in zip(part.regions, part.totals, part.hashes, strict=True):
@@ -500,7 +504,8 @@ def _layout_json(layout: Layout) -> dict[str, Any]:
 def _digests(root: Path, place: Path) -> dict[str, tuple[int, str]]:
     found = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file())
     return {
-        file.relative_to(root).as_posix(): (file.stat().st_size, file_digest(file)) for file in found
+        file.relative_to(root).as_posix(): (file.stat().st_size, file_digest(file))
+        for file in found
     }
 
 
@@ -519,7 +524,7 @@ def _zarr_array(
     from zarr.codecs import BloscCodec, Crc32cCodec
 
     # Every chunk is a file, also one of zeros: a missing file is then a loss and not a value.
-    config = {"write_empty_chunks": True}
+    config: Any = {"write_empty_chunks": True}
     if (place / "zarr.json").is_file():
         return zarr.open_array(str(place), mode="r+").with_config(config)
     numeric = not isinstance(dtype, type)
@@ -537,7 +542,7 @@ def _zarr_array(
         fill_value=np.zeros((), dtype).item() if numeric else "",
         dimension_names=[str(dim) for dim in dims],
         zarr_format=3,
-        config=config,  # type: ignore[arg-type,unused-ignore]
+        config=config,
     )
 
 
@@ -624,7 +629,7 @@ class _Variables:
 
     def _companion(self, companion: xr.DataArray, name: str) -> None:
         name = name.replace("/", "_")
-        if name in self.small and self.small[name].identical(companion.variable):
+        if name in self.small and self.small[name].equals(companion.variable):
             return
         renamed = {
             dim: f"{name}_{dim}" for dim in companion.dims if not self._same_axis(companion, dim)
