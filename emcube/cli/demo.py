@@ -17,9 +17,9 @@ def demo(
     scale: Annotated[
         float,
         typer.Option(
-            min=0.02, max=1.0, help="Size along each dim; 1 is the talk's 73 x 124 x 165 x 900."
+            min=0.01, max=1.0, help="Share of the talk's pixels; 1 is 73 x 124 x 165 x 900."
         ),
-    ] = 0.25,
+    ] = 0.1,
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of the simulation and of the analysis.")
     ] = 0,

@@ -1,0 +1,318 @@
+"""The demo: simulate the talk's tilt series, ingest it, unmix it, draw it, and compare with the truth.
+
+Nothing here is special: the same calls, a recipe among them, work on a file from an instrument.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emcube.errors import IncompleteError, InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from emcube.results import Result
+    from emcube.scenes import Scene
+    from emcube.store import IngestProgress
+
+__all__ = ["RECIPE", "render", "run_demo"]
+
+ENTRY = "srm2135c"
+LINES = ("Ni_Ka", "Cr_Ka", "Si_Ka")
+
+RECIPE = """\
+# A whole analysis. `emcube run recipe.yaml --out ANOTHER_FOLDER` does it again.
+emcube: 1
+input: {{path: srm2135c.zarr}}
+steps:
+  - estimate_n_components: {{method: biwhitening}}
+  - pca: {{n_components: 20, noise: poisson}}
+  - nmf: {{n_components: auto, random_state: {seed}}}
+  # One cluster more than components: the vacuum.
+  - kmeans: {{n_clusters: 4, on: nmf, random_state: {seed}}}
+output: result
+"""
+
+CATALOG = """\
+# An Intake 2 catalog of what `emcube demo` wrote beside it; plain `intake.open_catalog` reads it too.
+version: 2
+aliases: {}
+metadata: {}
+user_parameters: {}
+data:
+  srm2135c_store:
+    datatype: intake.readers.datatypes:Zarr
+    kwargs:
+      url: "{CATALOG_DIR}/srm2135c.zarr"
+      storage_options: null
+      root: ""
+    metadata: {}
+    user_parameters: {}
+entries:
+  srm2135c:
+    reader: intake.readers.readers:XArrayDatasetReader
+    output_instance: xarray:Dataset
+    kwargs:
+      args: ["{data(srm2135c_store)}"]
+      engine: zarr
+      chunks: {}
+    metadata:
+      title: Simulated tilt series of a Ni/Cr multilayer needle (after SRM 2135c)
+      modality: EDS
+      elements: [Ni, Cr, Si, C, Cu]
+      beam_energy_keV: 200.0
+      license: BSD-3-Clause
+    user_parameters: {}
+"""
+
+
+def run_demo(
+    out: str | Path = "demo",
+    *,
+    scale: float = 0.1,
+    seed: int = 0,
+    say: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Simulate the tilt series of SRM 2135c, ingest it, unmix it and draw pictures.
+
+    Parameters
+    ----------
+    out : path-like
+        Folder for everything; made where it is missing. What an earlier demo left there is replaced, or
+        kept where it is the same.
+    scale : float
+        Share of the talk's number of pixels (see `emcube.scenes.srm2135c`); 1 is the talk's
+        73 x 124 x 165 x 900.
+    seed : int
+        Of the simulation and of the analysis.
+    say : callable, optional
+        Told in a line what comes next.
+
+    Returns
+    -------
+    dict
+        Where things are (``store``, ``truth``, ``recipe``, ``result``, ``pictures``, ``catalog``), what was
+        found (``n_components``, ``angles_deg`` to the true components) and ``seconds`` by part.
+
+    Raises
+    ------
+    InputError
+        `scale` or `seed` is not usable, or `out` is a file.
+    StoreError
+        `out` cannot be written, or holds something else under a name that the demo needs.
+    """
+    from emcube import scenes
+    from emcube.recipe import Recipe, run
+
+    folder = Path(out).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise InputError(
+            f"the demo's folder: {str(folder)!r} is a file", hint="name a folder: --out demo"
+        )
+    tell = say or (lambda text: None)
+    clock = _Clock()
+    scene = scenes.srm2135c(scale=scale, random_state=seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    size = " x ".join(str(n) for n in scene.cube.shape)
+    tell(f"1/4  Simulating a tilt series of {size} and writing it to a store")
+    store = folder / f"{ENTRY}.zarr"
+    written = _ingest(scene, store)
+    truth = _write_truth(scene, folder / "truth.zarr")
+    if not written:
+        tell("     (kept: the store holds this very simulation already)")
+    clock.lap("simulate and ingest")
+
+    tell("2/4  Number of components, PCA, NMF, k-means")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE.format(seed=int(seed)), encoding="utf-8")
+    result = run(Recipe.read(recipe), overwrite=True)
+    clock.lap("analyse")
+
+    tell("3/4  Drawing")
+    pictures = _draw(result, store, folder / "pictures")
+    clock.lap("draw")
+
+    tell("4/4  Comparing with the truth")
+    catalog = _catalog(folder)
+    angles = _angles(result, scene)
+    clock.lap("compare")
+    estimate = result[result.step_of("estimate_n_components")]
+    return {
+        "shape": dict(zip(map(str, scene.cube.dims), scene.cube.shape, strict=True)),
+        "store": str(store),
+        "truth": str(truth),
+        "recipe": str(recipe),
+        "result": str(result.path),
+        "run_id": result.run_id,
+        "pictures": [str(p) for p in pictures],
+        "catalog": str(catalog),
+        "entry": f"{catalog}:{ENTRY}",
+        "n_components": estimate.attrs["n_components"],
+        "n_components_true": scene.n_components,
+        "angles_deg": angles,
+        "seconds": clock.laps,
+    }
+
+
+def render(report: dict[str, Any]) -> str:
+    """Write what `run_demo` returned for people: what was found, and where everything is."""
+    shape = " x ".join(f"{dim} {n}" for dim, n in report["shape"].items())
+    folder = Path(report["pictures"][0]).parent
+    names = ", ".join(Path(p).name for p in report["pictures"])
+    angles = ", ".join(f"{name} {angle:.1f}°" for name, angle in report["angles_deg"].items())
+    spent = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in report["seconds"].items())
+    return "\n".join(
+        [
+            f"Simulated tilt series   {shape}",
+            f"Components found        {report['n_components']} (put in: {report['n_components_true']})",
+            f"Angle to the truth      {angles}",
+            f"Time                    {spent}",
+            "",
+            f"Cube store   {report['store']}",
+            f"Truth        {report['truth']}",
+            f"Result       {report['result']}",
+            f"Recipe       {report['recipe']}",
+            f"Catalog      {report['catalog']}",
+            f"Pictures     {folder}: {names}",
+            "",
+            "Go on in Python:",
+            "    import emcube as em",
+            f'    cube = em.open("{report["entry"]}")',
+            f'    result = em.open_result("{report["result"]}")',
+        ]
+    )
+
+
+class _Clock:
+    """Seconds since the last lap, by name."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = round(now - self._last, 2)
+        self._last = now
+
+
+def _ingest(scene: Scene, store: Path) -> bool:
+    """Write the scene's cube unless the store holds it already; tell whether it was written."""
+    from emcube.store import is_store, open_cube, write_cube
+
+    if is_store(store):
+        try:
+            kept = open_cube(store)
+        except IncompleteError:
+            pass  # goes on where it stopped, or is replaced
+        else:
+            if (
+                kept.shape == scene.cube.shape
+                and kept.attrs.get("metadata") == scene.cube.attrs["metadata"]
+            ):
+                return False
+    write_cube(scene.cube, store, overwrite=True, progress=_progress(scene.cube))
+    return True
+
+
+def _progress(cube: xr.DataArray) -> Callable[[IngestProgress], None]:
+    """Show the ingest as the engine shows its passes."""
+    from emcube.engine.progress import Event, emit
+
+    n_pixels = cube.size // cube.sizes["energy"]
+
+    def show(state: IngestProgress) -> None:
+        done = state.regions_done == state.n_regions
+        share = state.bytes_done / max(1, state.n_bytes)
+        emit(
+            Event(
+                kind="end" if done else "block",
+                name="simulate and ingest",
+                blocks_done=state.regions_done,
+                n_blocks=state.n_regions,
+                pixels_done=round(share * n_pixels),
+                n_pixels=n_pixels,
+                seconds=state.seconds,
+            )
+        )
+
+    return show
+
+
+def _write_truth(scene: Scene, path: Path) -> Path:
+    """Write components and loadings of the scene as one plain Zarr group."""
+    import xarray as xr
+
+    truth = xr.Dataset(
+        {"components": scene.components, "loadings": scene.loadings.astype("float32")}
+    )
+    # Strings of fixed length have no place in the Zarr v3 specification.
+    truth = truth.assign_coords(component=truth["component"].astype(object))
+    # One view a chunk would be many small files at full size.
+    sizes = scene.loadings.sizes
+    chunks = {"tilt": max(1, min(sizes["tilt"], 2**21 // (sizes["y"] * sizes["x"])))}
+    truth = truth.chunk(chunks).assign_attrs(
+        title="True components and loadings of the simulated tilt series",
+        n_components=scene.n_components,
+        why=scene.why,
+    )
+    for variable in truth.variables.values():
+        variable.encoding.pop("chunks", None)
+    with warnings.catch_warnings():
+        # Consolidated metadata are how xarray opens a group without a warning; that zarr calls them an
+        # extension of version 3 is for readers to know, not for the user of a demo.
+        warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
+        truth.to_zarr(path, mode="w", zarr_format=3, consolidated=True)
+    return path
+
+
+def _draw(result: Result, store: Path, folder: Path) -> list[Path]:
+    """Draw the result, and what went into it: raw line maps beside the loadings of NMF."""
+    import emcube.cube  # noqa: F401  (registers .em)
+    from emcube import plot
+    from emcube.store import open_cube
+
+    cube = open_cube(store)
+    # Five views of half a turn: past 180 degrees the needle is seen from behind.
+    half = cube.sel(tilt=slice(0, 180))
+    views = half.isel(tilt=[round(i * (half.sizes["tilt"] - 1) / 4) for i in range(5)])
+    folder.mkdir(parents=True, exist_ok=True)
+    saved = result.save_figures(folder)
+    lines = views.em.lines(list(LINES)).compute()
+    figures = {
+        "raw-overview": plot.cube_overview(cube),
+        "raw-line-maps": plot.line_maps(lines, title="Net counts in the raw data"),
+    }
+    for name, figure in figures.items():
+        path = folder / f"{name}.png"
+        figure.savefig(path)
+        saved.append(path)
+    return sorted(saved)
+
+
+def _angles(result: Result, scene: Scene) -> dict[str, float]:
+    """Return the KK-weighted angle (degrees) of the nearest NMF component to each true one."""
+    from emcube.scenes.metrics import match_components
+
+    found = result[result.step_of("nmf")]["components"].values
+    if found.shape[0] < scene.n_components:
+        return {}
+    mean = result["input"]["sum_spectrum"].values
+    _, angles = match_components(found, scene.components.values, mean)
+    names = scene.components["component"].values
+    return {str(name): round(float(a), 3) for name, a in zip(names, angles, strict=True)}
+
+
+def _catalog(folder: Path) -> Path:
+    """Name the catalog that knows the store: the clone's own, or one written beside the store."""
+    of_clone = folder.parent / "catalogs" / "demo.yaml"
+    if folder.name == "demo" and of_clone.is_file():
+        return of_clone
+    path = folder / "catalog.yaml"
+    path.write_text(CATALOG, encoding="utf-8")
+    return path
