@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from emcube.cube import validate_cube
+from emcube.cube import sig_dims, validate_cube
 from emcube.errors import InputError, ReadError
+from emcube.io.lazy import block_chunks, redecoded
 from emcube.io.readers import read_signals
 from emcube.io.series import stack_cubes, with_angles_beside
 from emcube.io.signals import Signal, choose, companions_of, with_companions
@@ -76,8 +77,8 @@ def open(  # noqa: A001
     dim : str, optional
         Dim along which several files are stacked; ``"tilt"`` by default.
     values : array_like or path, optional
-        Positions along `dim`, one a file, or a ``.rawtlt`` file that holds them. Without it, tilt angles come from
-        the files' metadata or names, and other dims number the files.
+        Positions along `dim`, one a file, or a ``.rawtlt`` file that holds them. Without it, tilt
+        angles come from the files' metadata or names, and other dims number the files.
     reader : str, optional
         What the file is, where its name does not tell: ``"hdf5"``, ``"HSPY"``, ``"npy"``, ...
     dtype : dtype, optional
@@ -180,13 +181,18 @@ def _with_signal_name(chosen: Signal, signals_: Sequence[Signal]) -> xr.DataArra
     cube = with_companions(chosen, signals_)
     metadata = dict(cube.attrs.get("metadata") or {})
     metadata["source"] = {**(metadata.get("source") or {}), "signal": chosen.name}
-    return cube.assign_attrs(metadata=metadata)
+    if chosen.kind == "cube" and cube.chunks is None:
+        # Formats that are only read whole: still one kind of array for everything behind.
+        n_sig = len(sig_dims(cube))
+        keep = range(cube.ndim - n_sig, cube.ndim)
+        cube = cube.chunk(
+            dict(zip(cube.dims, block_chunks(cube.shape, cube.dtype.itemsize, keep), strict=True))
+        )
+    return cube.assign_attrs(metadata=metadata).rename(chosen.name)
 
 
 def _widened(cube: xr.DataArray, dtype: DTypeLike | None) -> xr.DataArray:
     """Let a reader that guesses its dtype decode into the wanted one, before any count could be lost."""
-    from emcube.io.lazy import redecoded
-
     if dtype is None:
         return cube
     data = redecoded(cube.data, np.dtype(dtype))
@@ -199,7 +205,8 @@ def _as_dtype(cube: xr.DataArray, dtype: DTypeLike | None) -> xr.DataArray:
     if not np.can_cast(cube.dtype, np.dtype(dtype), "safe"):
         raise InputError(
             f"dtype: {np.dtype(dtype)} does not hold every value of {cube.dtype}, which the file has",
-            hint=f"leave dtype= out, or convert with cube.astype({np.dtype(dtype).name!r}) after looking at the range",
+            hint=f"leave dtype= out, or convert with cube.astype({np.dtype(dtype).name!r}) "
+            "after looking at the range",
         )
     attrs = cube.attrs
     return cube.astype(dtype).assign_attrs(attrs)
@@ -213,7 +220,7 @@ def _existing(text: str) -> Path:
     if not folder.is_dir():
         raise ReadError(
             f"{path}: there is no folder {str(folder)!r}",
-            hint="check the path (relative to " + os.getcwd() + ")",
+            hint="check the path (relative to " + str(Path.cwd()) + ")",
         )
     names = sorted(p.name for p in folder.iterdir())
     close = difflib.get_close_matches(path.name, names, n=3, cutoff=0.6)
@@ -224,7 +231,8 @@ def _existing(text: str) -> Path:
         matches := sorted(p.name for p in folder.glob(path.name))
     ):
         raise ReadError(
-            f"{path}: there is no file of this very name, and patterns are not expanded ({len(matches)} files match)",
+            f"{path}: there is no file of this very name, and patterns are not expanded "
+            f"({len(matches)} files match)",
             hint="give a list: em.open(sorted(pathlib.Path(folder).glob(pattern)))",
         )
     raise ReadError(
@@ -328,8 +336,8 @@ def ingest(
     name, dim, values, reader, dtype
         As for `open`.
     overwrite : bool
-        Replace a store that is there; without it an existing store of other data is refused, and an unfinished one of
-        the same data is continued.
+        Replace a store that is there; without it an existing store of other data is refused, and
+        an unfinished one of the same data is continued.
     progress : callable, optional
         Gets an `emcube.store.IngestProgress` after each region.
 
@@ -347,9 +355,9 @@ def ingest(
 
     Notes
     -----
-    Images of the file on the cube's own grid become coordinates; those on other grids become variables of their own.
-    The source is read once, in blocks; memory is a few blocks, or the file itself where a format packs it (see
-    `emcube.io.rosetta`).
+    Images of the file on the cube's own grid become coordinates; those on other grids become
+    variables of their own. The source is read once, in blocks; memory is a few blocks, or the file
+    itself where a format packs it (see `emcube.io.rosetta`).
     """
     from emcube.store import write_cube
 

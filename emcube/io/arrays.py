@@ -36,7 +36,7 @@ def _array_signal(
 ) -> Signal:
     axes = [
         Axis(n, name, navigate=i < len(names) - n_sig)
-        for i, (n, name) in enumerate(zip(data.shape, names))
+        for i, (n, name) in enumerate(zip(data.shape, names, strict=True))
     ]
     plan = plan_axes(axes)
     attrs: dict[str, object] = {
@@ -90,10 +90,10 @@ def read_npy(path: Path, *, name: str | None = None, reader: str | None = None) 
 def read_mat(path: Path, *, name: str | None = None, reader: str | None = None) -> list[Signal]:
     """Read a MATLAB file of version 5 to 7.2.
 
-    The layout of the hyperspectral benchmarks is known: ``Y`` or ``V`` holds (bands, pixels) with ``lines`` and
-    ``cols`` (``nRow``, ``nCol``) beside it. MATLAB counts down the columns first, so pixel p lies at
-    y = p mod lines, x = p div lines. Reference endmembers and abundances beside it open by name. Other arrays are
-    taken as in `read_npy`.
+    The layout of the hyperspectral benchmarks is known: ``Y`` or ``V`` holds (bands, pixels) with
+    ``lines`` and ``cols`` (``nRow``, ``nCol``) beside it. MATLAB counts down the columns first, so
+    pixel p lies at y = p mod lines, x = p div lines. Reference endmembers and abundances beside it
+    open by name. Other arrays are taken as in `read_npy`.
 
     Raises
     ------
@@ -104,7 +104,8 @@ def read_mat(path: Path, *, name: str | None = None, reader: str | None = None) 
 
     try:
         content = scipy.io.loadmat(path, squeeze_me=False)
-    # SciPy answers a broken file with whatever its parser met first (zlib.error, TypeError, MatReadError, ...).
+    # SciPy answers a broken file with whatever its parser met first (zlib.error, TypeError,
+    # MatReadError, ...).
     except Exception as error:
         raise _error(path, "a MATLAB file", f"{type(error).__name__}: {error}") from error
     arrays = {
@@ -119,7 +120,8 @@ def read_mat(path: Path, *, name: str | None = None, reader: str | None = None) 
     ]
     if not signals:
         raise ReadError(
-            f"{path}: the file holds {', '.join(arrays) or 'no arrays'}, expected an array of numbers with two axes or more",
+            f"{path}: the file holds {', '.join(arrays) or 'no arrays'}, expected an array of "
+            "numbers with two axes or more",
             hint="load it with scipy.io.loadmat and label it with emcube.make_cube(...)",
         )
     return signals

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +31,9 @@ def _open(path: Path) -> h5py.File:
             f"{path}: HDF5 files are read by h5py, which is not installed",
             hint="pip install emcube[vendor]",
         ) from error
-    try:
+    with contextlib.suppress(ImportError):
         # Filters beyond gzip register themselves on import.
-        import hdf5plugin  # noqa: F401
-    except ImportError:
-        pass
+        importlib.import_module("hdf5plugin")
     try:
         return h5py.File(path, "r")
     except OSError as error:
@@ -97,7 +97,8 @@ def read_hdf5(path: Path, *, name: str | None = None, reader: str | None = None)
                 )
             if node.dtype.kind not in "iuf" or not node.size:
                 raise ReadError(
-                    f"{path}: dataset {key!r}: got dtype {node.dtype} and shape {node.shape}, expected numbers",
+                    f"{path}: dataset {key!r}: got dtype {node.dtype} and shape {node.shape}, "
+                    "expected numbers",
                     hint=f"the datasets of numbers are {_listed(sizes)}",
                 )
             sizes = {key: int(node.size)}
@@ -171,8 +172,8 @@ def _word(value: Any) -> str:
 def _axes(dataset: h5py.Dataset) -> list[Axis]:
     """Describe the axes by dimension scales, by EMD's ``dim1``, ``dim2``, ... beside the data, or by number.
 
-    What the file does not say is assumed: four axes are y, x of a scan and ky, kx of a pattern; three are y, x
-    and a channel; two are an image.
+    What the file does not say is assumed: four axes are y, x of a scan and ky, kx of a pattern;
+    three are y, x and a channel; two are an image.
     """
     n = dataset.ndim
     signal = {4: (2, 3), 3: (2,), 1: (0,)}.get(n, ())

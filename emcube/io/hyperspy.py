@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from emcube.cube.metadata import ELEMENTS
 from emcube.errors import ReadError
@@ -26,9 +25,9 @@ __all__ = [
     "dig",
     "merge_mapping",
     "plan_of",
+    "sig_axes_of",
     "signal_attrs",
     "signal_from_tree",
-    "sig_axes_of",
 ]
 
 _log = logging.getLogger("emcube.io")
@@ -189,7 +188,7 @@ def merge_mapping(
             try:
                 value = convert(value)
             # The table's little functions trip over unexpected values; the entry is then left as it was read.
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001
                 _log.debug("metadata %s: %s could not be converted (%s)", source, value, error)
                 continue
         node = meta
@@ -222,7 +221,7 @@ def _metadata(meta: Mapping[str, Any], plan: AxisPlan) -> dict[str, Any]:
     for column in ("TEM", "SEM"):
         instrument = dig(meta, f"Acquisition_instrument.{column}") or instrument
     detectors = instrument.get("Detector") or {}
-    spectral = next(
+    spectral: Mapping[str, Any] = next(
         (detectors[k] for k in ("EDS", "EELS", "Diffraction", "Camera") if k in detectors), {}
     )
     detector = {

@@ -71,7 +71,11 @@ def block_chunks(
     target : int
         Bytes of a block; a single signal may be larger.
     """
-    grain = [1] * len(shape) if grain is None else [max(1, min(g, s)) for g, s in zip(grain, shape)]
+    grain = (
+        [1] * len(shape)
+        if grain is None
+        else [max(1, min(g, s)) for g, s in zip(grain, shape, strict=True)]
+    )
     chunks = [shape[i] if i in sig_axes else grain[i] for i in range(len(shape))]
     for axis in reversed([i for i in range(len(shape)) if i not in sig_axes]):
         rest = int(np.prod(chunks, dtype=np.int64)) // chunks[axis] * itemsize
@@ -87,7 +91,7 @@ def as_dask(
     import dask.array as da
 
     chunks = block_chunks(source.shape, source.dtype.itemsize, sig_axes, grain)
-    return da.from_array(
+    array: da.Array = da.from_array(
         source,
         chunks=chunks,
         asarray=False,
@@ -95,6 +99,7 @@ def as_dask(
         name=f"{type(source).__name__.lower()}-{source.token()}",
         meta=np.empty((0,) * len(source.shape), dtype=source.dtype),
     )
+    return array
 
 
 class FileArray(ABC):
@@ -200,7 +205,7 @@ class ZarrArray(FileArray):
 
         store = zarr.storage.ZipStore(self.path, mode="r") if self.path.is_file() else self.path
         try:
-            return np.asarray(zarr.open_group(store, mode="r")[self.key][index])
+            return np.asarray(zarr.open_array(store, path=self.key, mode="r")[index])
         finally:
             if isinstance(store, zarr.storage.ZipStore):
                 store.close()

@@ -6,7 +6,6 @@ A reader is a callable (see `Reader`). A new format is one function and one row 
 from __future__ import annotations
 
 import importlib
-import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -139,8 +138,8 @@ def read_signals(path: Path, *, name: str | None = None, reader: str | None = No
     name : str, optional
         What the user asks for; a path that begins with ``/`` asks for a dataset of an HDF5 file.
     reader : str, optional
-        ``"hdf5"``, ``"zspy"``, ``"npy"``, ``"mat"``, ``"csv"`` or a format of RosettaSciIO, as ``"HSPY"``; overrides
-        the file's name.
+        ``"hdf5"``, ``"zspy"``, ``"npy"``, ``"mat"``, ``"csv"`` or a format of RosettaSciIO, as
+        ``"HSPY"``; overrides the file's name.
 
     Raises
     ------
@@ -248,7 +247,8 @@ def _zip_error(path: Path) -> ReadError:
         f" and {len(members) - 6} more" if len(members) > 6 else ""
     )
     return ReadError(
-        f"{path}: this is an archive of {len(members)} files ({shown}), expected an instrument file; members are read "
+        f"{path}: this is an archive of {len(members)} files ({shown}), expected an instrument "
+        "file; members are read "
         "in pieces and at random, which an archive does not allow",
-        hint=f"unpack it first: python -m zipfile -e {os.path.basename(path)} .",
+        hint=f"unpack it first: python -m zipfile -e {path.name} .",
     )

@@ -20,6 +20,7 @@ ser, emi, tif, others   decoded whole, once
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import importlib
 import importlib.util
@@ -33,7 +34,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
 from numpy.typing import NDArray
 
 from emcube.errors import MissingDependencyError, ReadError
@@ -219,6 +219,7 @@ def _precheck(path: Path, plugin: str) -> None:
         "JEOL": _check_pts,
         "QuantumDetector": _check_mib,
         "MSA": _check_msa,
+        "Phenom": _check_elid,
     }.get(plugin)
     if check is not None:
         check(path, size)
@@ -264,6 +265,16 @@ def _check_mib(path: Path, size: int) -> None:
                     promised = int(line.partition(":")[2].strip())
                     if size // frame < promised:
                         raise _short(path, "frames", size // frame, f"{promised} ({header.name})")
+
+
+def _check_elid(path: Path, size: int) -> None:
+    # The plug-in waits for ever for the end of a stream that was cut short.
+    try:
+        with bz2.open(path) as stream:
+            while stream.read(1 << 22):
+                pass
+    except (EOFError, OSError, ValueError) as error:
+        raise _short(path, f"compressed stream ({error})", f"{size} bytes", "its end") from error
 
 
 def _check_msa(path: Path, size: int) -> None:
@@ -401,7 +412,8 @@ class _BcfStream:
         found = struct.unpack_from("<II", stream)
         if found != (height, width):
             raise ReadError(
-                f"{path}: the packed spectra are of {found[0]} x {found[1]} pixels, expected {height} x {width}",
+                f"{path}: the packed spectra are of {found[0]} x {found[1]} pixels, expected "
+                f"{height} x {width}",
                 hint="the file is damaged; fetch or export it again",
             )
         lines = np.zeros(height + 1, dtype=np.int64)
@@ -427,7 +439,8 @@ class _BcfStream:
                 # The last group of four 12-bit pulses may be cut where its words end.
                 if x >= width or size + 6 < need:
                     raise ReadError(
-                        f"{path}: line {line} of the map holds pixel {x} with {pulses} pulses in {size} bytes, "
+                        f"{path}: line {line} of the map holds pixel {x} with {pulses} pulses "
+                        f"in {size} bytes, "
                         f"expected pixels 0 to {width - 1} and at least {need} bytes",
                         hint="the file is damaged; fetch or export it again",
                     )
@@ -490,7 +503,8 @@ class BcfArray(FileArray):
         most = np.iinfo(self.dtype).max
         if block.size and int(block.max()) > most:
             raise ReadError(
-                f"{self.path}: lines {start} to {stop - 1} hold {int(block.max())} counts in a channel, expected at "
+                f"{self.path}: lines {start} to {stop - 1} hold {int(block.max())} counts in a "
+                "channel, expected at "
                 f"most {most} ({self.dtype})",
                 hint=f"open the map with dtype='{wide}'",
             )

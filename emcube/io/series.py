@@ -82,7 +82,8 @@ def angles_of(
         if named is not None and np.abs(values - named).max() > _ANGLE_TOLERANCE:
             worst = int(np.abs(values - named).argmax())
             raise InputError(
-                f"tilt series: the stored angle and the file name contradict each other: {paths[worst].name} stores "
+                "tilt series: the stored angle and the file name contradict each other: "
+                f"{paths[worst].name} stores "
                 f"{values[worst]:g} degrees",
                 hint="say which with values=[...], one angle a file",
             )
@@ -90,7 +91,9 @@ def angles_of(
     if named is not None:
         what = ""
         if any(s is not None for s in stored):
-            what = f" (the files store {', '.join(f'{s:g}' if s is not None else 'none' for s in stored[:6])})"
+            what = f" (the files store {
+                ', '.join(f'{s:g}' if s is not None else 'none' for s in stored[:6])
+            })"
         return named, f"tilt angles are those in the file names{what}"
     raise InputError(
         f"tilt series of {len(paths)} files: neither the files nor their names give one angle each "
@@ -208,7 +211,8 @@ def _same_axes(cubes: Sequence[xr.DataArray], paths: Sequence[Path]) -> None:
     for cube, other in zip(cubes[1:], paths[1:], strict=True):
         if cube.dims != first.dims or cube.shape != first.shape:
             raise InputError(
-                f"series: {other.name} has the shape {dict(cube.sizes)}, expected that of {path.name}: {dict(first.sizes)}",
+                f"series: {other.name} has the shape {dict(cube.sizes)}, expected that of "
+                f"{path.name}: {dict(first.sizes)}",
                 hint="crop or bin the files alike, then stack the cubes with xarray.concat",
             )
         for dim in sig_dims(first):
@@ -221,7 +225,8 @@ def _same_axes(cubes: Sequence[xr.DataArray], paths: Sequence[Path]) -> None:
             ):
                 worst, unit = int(off.argmax()), first[dim].attrs.get("units", "")
                 raise InputError(
-                    f"series: {dim} of {other.name}: channel {worst} lies at {b[worst]:g} {cube[dim].attrs.get('units', '')}, "
+                    f"series: {dim} of {other.name}: channel {worst} lies at {b[worst]:g} "
+                    f"{cube[dim].attrs.get('units', '')}, "
                     f"expected {a[worst]:g} {unit} within {_CHANNEL_TOLERANCE:g} channel as in {path.name}",
                     hint=f"bring the files to one axis first, for example with cube.interp({dim}=...)",
                 )
@@ -231,8 +236,10 @@ def _same_axes(cubes: Sequence[xr.DataArray], paths: Sequence[Path]) -> None:
                 a[-1] - a[0]
             ):
                 raise InputError(
-                    f"series: {dim} of {other.name} spans {b[-1] - b[0]:g} {cube[dim].attrs.get('units', '')}, expected "
-                    f"{a[-1] - a[0]:g} {first[dim].attrs.get('units', '')} within {_STEP_TOLERANCE:.0%} as in {path.name}",
+                    f"series: {dim} of {other.name} spans {b[-1] - b[0]:g} "
+                    f"{cube[dim].attrs.get('units', '')}, expected "
+                    f"{a[-1] - a[0]:g} {first[dim].attrs.get('units', '')} within "
+                    f"{_STEP_TOLERANCE:.0%} as in {path.name}",
                     hint="files of one series are recorded at one magnification; leave this one out",
                 )
 

@@ -111,8 +111,8 @@ def choose(signals: Sequence[Signal], name: str | None, path: Path) -> Signal:
     signals : sequence of Signal
         With unique names.
     name : str or None
-        None means the one cube (spectra or patterns over navigation dims), else the one single spectrum, else the
-        one image or stack.
+        None means the one cube (spectra or patterns over navigation dims), else the one single
+        spectrum, else the one image or stack.
     path : Path
         For messages.
 
@@ -137,7 +137,8 @@ def choose(signals: Sequence[Signal], name: str | None, path: Path) -> Signal:
         if found:
             rest = [s.name for s in signals if s not in found]
             raise AmbiguousSignalError(
-                f"{path}: the file holds {len(found)} signals that could be the cube, expected one: {describe(found)}",
+                f"{path}: the file holds {len(found)} signals that could be the cube, expected "
+                f"one: {describe(found)}",
                 names=[s.name for s in found] + rest,
                 hint=f"pick one with name={found[0].name!r} (--name on the command line)",
             )
@@ -199,21 +200,22 @@ def with_companions(signal: Signal, signals: Sequence[Signal]) -> xr.DataArray:
 
 
 def companions_of(signal: Signal, signals: Sequence[Signal]) -> list[xr.DataArray]:
-    """Return the file's images of other shapes, named, on dims of their own (``y_overview``, ...)."""
+    """Return the file's images of other shapes, named."""
     if signal.kind != "cube":
         return []
-    result = []
+    result: list[xr.DataArray] = []
     for image in signals:
         if image.kind == "image" and not _on_grid(image.cube, signal.cube):
-            name = _coord_name(image.name, {"data"})
-            array = image.cube.rename({d: f"{d}_{name}" for d in image.cube.dims})
-            result.append(array.rename(name))
+            # The store gives axes that are not the cube's names of their own.
+            result.append(image.cube.rename(_coord_name(image.name, {str(a.name) for a in result})))
     return result
 
 
 def _coord_name(name: str, taken: set[str]) -> str:
     plain = re.sub(r"\W+", "_", name).strip("_") or "image"
-    if plain not in taken and not plain.isdigit():
+    # Names that a store needs for itself.
+    taken = taken | {"data", "sum_spectrum"}
+    if plain not in taken and not plain.isdigit() and not plain.startswith("total_counts"):
         return plain
     return next(
         n for k in range(1, 999) if (n := f"{plain}_image{k if k > 1 else ''}") not in taken

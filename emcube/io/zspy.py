@@ -30,7 +30,8 @@ def _group(path: Path) -> Iterator[zarr.Group]:
     if path.is_file():
         if not zipfile.is_zipfile(path):
             raise ReadError(
-                f"{path}: a .zspy file is a zip file or a directory; this is neither ({path.stat().st_size} bytes)",
+                f"{path}: a .zspy file is a zip file or a directory; this is neither "
+                f"({path.stat().st_size} bytes)",
                 hint="the file is damaged, cut short or not of this format; fetch or export it again",
             )
         store = zarr.storage.ZipStore(path, mode="r")
@@ -57,14 +58,13 @@ def read_zspy(path: Path, *, name: str | None = None, reader: str | None = None)
     """
     try:
         with _group(path) as root:
-            if "Experiments" not in root:
+            experiments = root.get("Experiments")
+            if not isinstance(experiments, zarr.Group):
                 raise ReadError(
                     f"{path}: the hierarchy has no group 'Experiments', expected a HyperSpy file",
                     hint="open a plain Zarr group under a name that does not end in .zspy",
                 )
-            return [
-                _signal(path, node, title) for title, node in sorted(root["Experiments"].groups())
-            ]  # type: ignore[union-attr]
+            return [_signal(path, node, title) for title, node in sorted(experiments.groups())]
     except ReadError:
         raise
     except Exception as error:
@@ -78,7 +78,8 @@ def _signal(path: Path, group: zarr.Group, title: str) -> Signal:
     data = group["data"]
     if not isinstance(data, zarr.Array) or data.dtype.kind not in "iuf":
         raise ReadError(
-            f"{path}: signal {title!r}: got {getattr(data, 'dtype', 'a group')}, expected an array of numbers",
+            f"{path}: signal {title!r}: got {getattr(data, 'dtype', 'a group')}, expected an "
+            "array of numbers",
             hint="ragged signals of HyperSpy have no place in a cube",
         )
     # zarr reads a missing chunk as zeros without a word: a file cut short would open as one with empty parts.
@@ -92,7 +93,8 @@ def _signal(path: Path, group: zarr.Group, title: str) -> Signal:
         key = f"axis-{i}"
         if key not in group:
             raise ReadError(
-                f"{path}: signal {title!r}: group {key!r} is missing, expected one for each of {data.ndim} axes",
+                f"{path}: signal {title!r}: group {key!r} is missing, expected one for each of "
+                f"{data.ndim} axes",
                 hint="the file is damaged; fetch or export it again",
             )
         axes.append(_tree(group[key]))
