@@ -4,7 +4,7 @@ The values in C order are cut into *pieces*, runs of at most 64 KiB that depend 
 Each piece has its SHA-256, and the digest is the SHA-256 of a header (dims, shape, dtype, units,
 coordinates) followed by the pieces' hashes in C order. Blocks that hold whole pieces can be hashed by
 anybody in any order; :func:`emcube.store.layout.plan_layout` makes chunks that do. See
-docs/decisions/0002-digest.md.
+docs/decisions/0003-digest.md.
 """
 
 from __future__ import annotations

@@ -109,13 +109,11 @@ class Walk(Generic[T]):
 
         graph, _ = cull(self._graph, [self._keys[i] for i in group])
         graph = dict(graph)
-        last: Key | None = None
+        last: Key = ("emcube-visit", group[0])
         for i in group:
             key, step = ("emcube-visit", i), ("emcube-fold", i)
             graph[key] = Task(key, partial(visit, i, self.regions[i]), TaskRef(self._keys[i]))
-            if last is None:
-                last = key
-            else:
+            if key != last:
                 graph[step] = Task(step, fold, TaskRef(last), TaskRef(key))
                 last = step
         result: T = dask.threaded.get(graph, last, pool=pool)

@@ -629,7 +629,7 @@ class _Variables:
 
     def _companion(self, companion: xr.DataArray, name: str) -> None:
         name = name.replace("/", "_")
-        if name in self.small and self.small[name].equals(companion.variable):
+        if name in self.small and self._known(companion.variable, name):
             return
         renamed = {
             dim: f"{name}_{dim}" for dim in companion.dims if not self._same_axis(companion, dim)
@@ -642,6 +642,11 @@ class _Variables:
         for dim in renamed.values():
             if dim in companion.coords:
                 self._add(dim, companion.coords[dim].variable)
+
+    def _known(self, variable: xr.Variable, name: str) -> bool:
+        """Whether the cube carries this companion already, as a coordinate."""
+        ours = self.small[name]
+        return ours.dims == variable.dims and bool(np.array_equal(ours.values, variable.values))
 
     def _same_axis(self, companion: xr.DataArray, dim: Hashable) -> bool:
         if dim not in self.cube.dims or companion.sizes[dim] != self.cube.sizes[dim]:

@@ -17,7 +17,7 @@ from emcube.store import compute_digest, hashing
 
 
 def naive_digest(cube) -> str:
-    """Cut the values into runs as docs/decisions/0002-digest.md says, one after the other."""
+    """Cut the values into runs as docs/decisions/0003-digest.md says, one after the other."""
     values = np.ascontiguousarray(cube.values, dtype=cube.dtype.newbyteorder("<"))
     piece = hashing.piece_shape(values.shape, values.itemsize)
     total = hashlib.sha256(json.dumps(hashing.header(cube), sort_keys=True).encode() + b"\0")
