@@ -255,7 +255,8 @@ def _open_series(
         raise InputError(
             "source: got an empty list of files", hint="check the pattern that made it"
         )
-    wrong = next((s for s in sources if not isinstance(s, (str, os.PathLike))), None)
+    given: Sequence[object] = sources
+    wrong = next((s for s in given if not isinstance(s, (str, os.PathLike))), None)
     if wrong is not None:
         raise InputError(
             f"source: got a list with {type(wrong).__name__}, expected paths",

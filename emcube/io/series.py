@@ -91,9 +91,8 @@ def angles_of(
     if named is not None:
         what = ""
         if any(s is not None for s in stored):
-            what = f" (the files store {
-                ', '.join(f'{s:g}' if s is not None else 'none' for s in stored[:6])
-            })"
+            shown = ", ".join("none" if s is None else f"{s:g}" for s in stored[:6])
+            what = f" (the files store {shown})"
         return named, f"tilt angles are those in the file names{what}"
     raise InputError(
         f"tilt series of {len(paths)} files: neither the files nor their names give one angle each "

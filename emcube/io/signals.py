@@ -31,7 +31,7 @@ __all__ = [
 Kind = Literal["cube", "spectrum", "image", "reference"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Signal:
     """One signal of a file, lazy.
 
@@ -146,12 +146,12 @@ def choose(signals: Sequence[Signal], name: str | None, path: Path) -> Signal:
 
 
 def _by_name(signals: Sequence[Signal], name: str, path: Path) -> Signal:
-    for match in (
-        lambda s: s.name == name,
-        lambda s: s.name.lower() == name.lower(),
-        lambda s: s.name.rpartition(" #")[0].lower() == name.lower(),
+    asked = name.lower()
+    for found in (
+        [s for s in signals if s.name == name],
+        [s for s in signals if s.name.lower() == asked],
+        [s for s in signals if s.name.rpartition(" #")[0].lower() == asked],
     ):
-        found = [s for s in signals if match(s)]
         if len(found) == 1:
             return found[0]
         if found:
