@@ -291,7 +291,7 @@ def _step_text(step: Mapping[str, Any]) -> str:
     else:
         text = f"{sizes['components'][0]} components"
     if "n_iter" in step:
-        passes = f"{step['n_iter']} passes"
+        passes = f"{step['n_iter']} {'pass' if step['n_iter'] == 1 else 'passes'}"
         text += f", {'converged after' if step['converged'] else 'not converged in'} {passes}"
     return text
 

@@ -70,8 +70,13 @@ def run_app(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     typed, debug = _take_debug(list(sys.argv[1:] if arguments is None else arguments))
     try:
-        status = app(args=typed, standalone_mode=False, prog_name="emcube")
+        # Not app(): its own handlers would swallow an interrupt and what it has to say.
+        verb = typer.main.get_command(app)
+        with verb.make_context("emcube", typed) as context:
+            verb.invoke(context)
         sys.stdout.flush()
+    except typer.Exit as stop:
+        return int(stop.exit_code)
     except BrokenPipeError:
         # The reader (head, less) has gone. Nothing more can be said; Python would try at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -79,4 +84,4 @@ def run_app(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (the last place to say it)
         show(error, debug=debug)
         return exit_status(error)
-    return status if isinstance(status, int) else 0
+    return 0

@@ -32,10 +32,11 @@ def ingest(
     as_json: Json = False,
 ) -> None:
     """Write a cube to a Zarr store, out of core; an interrupted one is continued."""
+    numbers = _numbers(values)
     from emcube.cards import describe, render
+    from emcube.recipe.inputs import announce
     from emcube.sources import ingest as write
 
-    numbers = _numbers(values)
     with progress():
         path = write(
             source[0] if len(source) == 1 else source,
@@ -44,6 +45,7 @@ def ingest(
             dim=dim,
             values=numbers,
             overwrite=overwrite,
+            progress=announce,
         )
     card = describe(str(path))
     if as_json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -67,6 +68,11 @@ def progress() -> Iterator[None]:
         transient=False,
     )
     tasks: dict[str, TaskID] = {}
+    lock = threading.Lock()  # an ingest tells its progress from several threads
+
+    def listener(event: Event) -> None:
+        with lock:
+            show(event)
 
     def show(event: Event) -> None:
         if event.kind == "start" or event.name not in tasks:
@@ -80,5 +86,5 @@ def progress() -> Iterator[None]:
         done = event.n_pixels if event.kind == "end" else event.pixels_done
         bars.update(task, completed=done, detail=detail)
 
-    with bars, listen(show):
+    with bars, listen(listener):
         yield

@@ -230,8 +230,10 @@ class ResultWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         file = self.path.with_name(f".{self.path.name}.lock")
         with exclusive(file, f"the result {str(self.path)!r}"):
-            yield
-        file.unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                file.unlink(missing_ok=True)
 
     def finish(self, attributes: Mapping[str, Any]) -> None:
         """Write the last root attributes, and with them the marker of completion."""

@@ -144,7 +144,9 @@ def check_dataset(
 for _variable in (
     Variable("input", "total_counts", (NAV,), "iuf", None, "sum over the used channels"),
     Variable("input", "sum_spectrum", (SIG,), "iuf", None, "sum over the used pixels"),
-    Variable("input", "used", (NAV,), "b", ("1",), "pixels that the analysis used"),
+    Variable(
+        "input", "used", (NAV,), "b", ("1",), "pixels that the analysis used", required=False
+    ),
 ):
     register(_variable)
 
@@ -185,7 +187,7 @@ for _variable in (
     register(_variable)
 
 for _variable in (
-    Variable("pca", "components", ("component", SIG), "f", ("1",), "principal components"),
+    Variable("pca", "components", ("component", SIG), "f", None, "principal components"),
     Variable("pca", "loadings", (NAV, "component"), "f", None, "scores"),
     Variable(
         "pca",
