@@ -210,10 +210,7 @@ def resolve_where(
     sig: xr.DataArray | None = None
     for part in parts:
         part_nav, part_sig = _split(cube, _checked(cube, part))
-        nav = part_nav if nav is None or part_nav is None else nav & part_nav
-        sig = part_sig if sig is None or part_sig is None else sig & part_sig
-        nav = nav if nav is not None else part_nav
-        sig = sig if sig is not None else part_sig
+        nav, sig = _both(nav, part_nav), _both(sig, part_sig)
     for name, mask, dims in (("pixel", nav, nav_dims(cube)), ("channel", sig, sig_dims(cube))):
         if mask is not None and not bool(mask.any()):
             raise SelectionError(
@@ -221,6 +218,12 @@ def resolve_where(
                 hint="True means used: invert the selection if it meant what to leave out",
             )
     return nav, sig
+
+
+def _both(first: xr.DataArray | None, second: xr.DataArray | None) -> xr.DataArray | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first & second
 
 
 def _checked(cube: xr.DataArray, where: Any) -> xr.DataArray:

@@ -70,8 +70,10 @@ def test_defaults_are_filled_in_without_reading() -> None:
         (xr.DataArray(np.ones((2, 3)), dims=("energy", "x")), r"cube.transpose\('x', 'energy'\)"),
         (
             xr.DataArray(np.ones(3), {"energy": axis([1, 3, 2])}),
-            (r"energy must increase: channel 2 \(2 eV\) < channel 1 \(3 eV\); sort with "
-            r"cube.sortby\('energy'\)"),
+            (
+                r"energy must increase: channel 2 \(2 eV\) < channel 1 \(3 eV\); sort with "
+                r"cube.sortby\('energy'\)"
+            ),
         ),
         (xr.DataArray(np.ones(3), {"energy": axis([1, 2, 2])}), "drop_duplicates"),
         (xr.DataArray(np.ones(2), {"energy": axis([1, np.nan])}), "channel 1 is nan"),
