@@ -78,6 +78,9 @@ SCALING_ROUNDS = 60
 CURVATURES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Candidates of b / a in var = a m + b m^2, in units of one over the mean cell."""
 
+CURVATURE_STEPS = 3
+"""The best candidate is refined so many times, each time with half the distance on a log axis."""
+
 NULL_CELLS = 2e7
 """Cells drawn for the parallel analysis, at most."""
 
@@ -517,7 +520,11 @@ def _poisson_fits(
         fits.append(fit)
         if not fit.fault or min(fit.sides) < MIN_SIDE or totals.total <= 0:
             break
-        pooling = replace(pooling, pixel_counts=2 * pooling.pixel_counts)
+        if len(fits) > 1 and _scaled(fits[-2]) and fit.distance > 0.95 * fits[-2].distance:
+            # Fuller pixels do not help, so rare counts are not what is wrong.
+            break
+        held = totals.total / max(1, fit.sides[0])
+        pooling = replace(pooling, pixel_counts=max(2 * pooling.pixel_counts, 0.75 * held))
         # The next pooling's scaling is near this one's, unless this one ran away.
         if fit.scaling.deviation < 0.1:
             first = fit.scaling.columns
@@ -530,21 +537,34 @@ def _quadratic_fits(
     positive = np.maximum(totals.channels, 0.0)
     if positive.sum() <= 0:
         pooling = _Pooling(0.0, np.zeros(positive.size, dtype=np.int64), 1)
-        return [_Fit("quadratic", pooling, 0.0, positive[:1], _Scaling(np.ones(1)))]
+        nothing = _Fit("quadratic", pooling, 0.0, positive[:1], _Scaling(np.ones(1)))
+        return [replace(nothing, fault="there is no signal: no channel has a positive total")]
     least = channel_counts if integers else 1e-6 * positive.mean()
     groups, least = group_channels(positive, least, MAX_CHANNELS)
     sums = np.bincount(groups, weights=positive).astype(np.float64)
     pooling = _Pooling(0.0, groups, sums.size)
     mean = positive.sum() / (totals.n_pixels * sums.size)
     first = positive.sum() / sums / sums.size
-    fits = []
+
+    def try_curvature(factor: float) -> _Fit:
+        # Scalings of neighbouring curvatures are near each other.
+        near = min(fits, key=lambda f: abs(f.curvature * mean - factor), default=None)
+        begin = first if near is None else near.scaling.columns
+        start = _Fit("quadratic", pooling, least, sums, _Scaling(begin), float(factor / mean))
+        return _fit(source, start)
+
+    fits: list[_Fit] = []
     for factor in CURVATURES:
-        start = _Fit("quadratic", pooling, least, sums, _Scaling(first), float(factor / mean))
-        fit = _fit(source, start)
-        fits.append(fit)
-        if not fit.singular_values.size:
+        fits.append(try_curvature(factor))
+        if not fits[-1].singular_values.size:
+            return fits
+    step = math.sqrt(CURVATURES[2] / CURVATURES[1])
+    for _ in range(CURVATURE_STEPS):
+        best = min(fits, key=_badness).curvature * mean
+        if best == 0:
             break
-        first = fit.scaling.columns
+        fits += [try_curvature(best / step), try_curvature(best * step)]
+        step = math.sqrt(step)
     return fits
 
 
@@ -600,9 +620,14 @@ def _noise_gain(eigenvalues: NDArray[np.float64], ratio: float, edge: float) -> 
     return gain if gain > 0 else 1.0
 
 
+def _scaled(fit: _Fit) -> bool:
+    """Whether the Sinkhorn scaling came near enough to its end."""
+    return fit.scaling.deviation < 10 * SCALING_TOLERANCE
+
+
 def _fault(fit: _Fit) -> str:
     """Why a fit is not to be trusted; empty where it is."""
-    if fit.scaling.deviation >= SCALING_TOLERANCE * 10:
+    if not _scaled(fit):
         return (
             "pixels and channels cannot be scaled to even noise: many pixels hold counts in a few "
             "channels only"

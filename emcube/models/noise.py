@@ -70,7 +70,7 @@ class PoissonNoise:
 
     def channel_scale(self, totals: NDArray[Any], total: float) -> NDArray[np.float64]:
         """sqrt(N / h), with zero totals as one."""
-        return np.sqrt(total / filled(totals))
+        return np.sqrt(filled(total) / filled(totals))
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class UniformNoise:
         return np.ones(np.shape(totals))
 
 
-def filled(totals: NDArray[Any]) -> NDArray[np.float64]:
+def filled(totals: NDArray[Any] | float) -> NDArray[np.float64]:
     """Totals as float64 with zeros counted as one."""
     values = np.asarray(totals, dtype=np.float64)
     return np.where(values == 0, 1.0, values)

@@ -463,6 +463,7 @@ class IncrementalPCA(Estimator):
             In the cube's units. Where the trivial part is removed the pixels' totals come along as the
             coordinate ``pixel_total``, which `inverse_transform` needs.
         """
+        self._require_fitted()
         scores = self._map(
             X, "loadings", (self.n_components_,), where=where, attrs={"long_name": "scores"}
         )

@@ -1,0 +1,182 @@
+"""Number of components: scenes of known rank, noise of several kinds, and refusals."""
+
+from __future__ import annotations
+
+import dask.array as da
+import numpy as np
+import pytest
+import scipy.sparse
+
+import emcube as em
+from emcube.errors import InputError
+
+
+def mixture(k, counts_per_pixel, n_pixels=2500, n_channels=200, seed=0):
+    rng = np.random.default_rng(seed)
+    spectra = rng.dirichlet(np.full(n_channels, 0.5), k)
+    return rng.dirichlet(np.full(k, 0.6), n_pixels) @ spectra * counts_per_pixel, rng
+
+
+@pytest.mark.parametrize("k", [1, 2, 4, 7])
+@pytest.mark.parametrize("counts_per_pixel", [60, 400])
+def test_finds_the_number(k, counts_per_pixel):
+    expected, rng = mixture(k, counts_per_pixel)
+    found = em.estimate_n_components(rng.poisson(expected).astype(np.uint16))
+    assert found.n_components == k
+    assert found.trusted
+    assert not found.refused
+    assert found.margin.below > 0 < found.margin.above
+    assert found.alternatives["biwhitening"] == k
+
+
+def test_single_digit_counts_in_patches():
+    # 6 counts a pixel: only neighbours together tell anything.
+    rng = np.random.default_rng(1)
+    spectra = rng.dirichlet(np.full(150, 0.5), 3)
+    phase = np.repeat(rng.integers(0, 3, 400), 25)
+    counts = rng.poisson(6 * spectra[phase]).astype(np.uint8)
+    found = em.estimate_n_components(da.from_array(counts, chunks=(2222, 150)))
+    assert found.n_components == 3
+    assert found.noise["pixels"] < 1000
+
+
+def test_rare_channels_do_not_count():
+    # Channels of about one count each, which unpooled give a plateau of spurious values.
+    expected, rng = mixture(3, 80)
+    rare = rng.poisson(2e-4, (2500, 600))
+    found = em.estimate_n_components(np.concatenate((rng.poisson(expected), rare), axis=1))
+    assert found.n_components == 3
+    assert found.noise["channels"] < 300
+
+
+def test_dead_channels_and_pixels():
+    expected, rng = mixture(3, 150)
+    expected[:, ::3] = 0
+    expected[100:600] = 0
+    assert em.estimate_n_components(rng.poisson(expected)).n_components == 3
+
+
+def test_gain_of_the_detector_is_found():
+    expected, rng = mixture(3, 20000)
+    found = em.estimate_n_components((4.0 * rng.poisson(expected)).astype(np.float32))
+    assert found.n_components == 3
+    assert found.noise["model"] == "quadratic"
+    assert found.noise["gain"] == pytest.approx(4, rel=0.05)
+
+
+def test_noise_that_grows_with_the_signal():
+    expected, rng = mixture(3, 40000)
+    # Poisson counts with a fluctuating gain: var = m + 0.01 m^2.
+    drawn = rng.poisson(expected * rng.gamma(100, 0.01, expected.shape))
+    found = em.estimate_n_components(drawn.astype(np.int32))
+    assert found.n_components == 3
+    assert found.noise["curvature"] == pytest.approx(0.01, rel=0.5)
+
+
+def test_correlated_noise_is_refused():
+    expected, rng = mixture(2, 5000)
+    noise = rng.normal(size=expected.shape)
+    smooth = sum(np.roll(noise, s, axis=1) for s in range(-4, 5))
+    found = em.estimate_n_components(expected + 100 + 3 * smooth)
+    assert found.refused
+    assert found.n_components is None
+    assert not found.trusted
+    assert "refused" in str(found)
+    assert found.alternatives["elbow"] is not None
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        np.ones((4, 300), np.uint8),
+        np.zeros((400, 300), np.uint8),
+        np.random.default_rng(0).poisson(1e-3, (3000, 300)).astype(np.uint8),
+        np.zeros((400, 300)),
+    ],
+    ids=["four pixels", "no counts", "hardly any counts", "no signal"],
+)
+def test_too_little_data_is_refused(counts):
+    found = em.estimate_n_components(counts)
+    assert found.n_components is None
+    assert found.reason
+    assert found.curve.sizes["component"] == 0 or not found.trusted
+
+
+def test_methods_and_their_alternatives():
+    expected, rng = mixture(3, 300)
+    counts = rng.poisson(expected).astype(np.uint16)
+    for method in ("biwhitening", "parallel", "elbow"):
+        found = em.estimate_n_components(counts, method=method)
+        assert found.method == method
+        assert found.n_components == found.alternatives[method] == 3
+
+
+def test_the_same_answer_from_every_kind_of_input():
+    expected, rng = mixture(3, 300, n_pixels=900)
+    counts = rng.poisson(expected).astype(np.uint16)
+    cube = em.make_cube(counts.reshape(30, 30, 200), dims=("y", "x", "energy"))
+    inputs = [counts, scipy.sparse.csr_matrix(counts), cube, cube.chunk(y=7)]
+    answers = [em.estimate_n_components(x) for x in inputs]
+    assert {a.n_components for a in answers} == {3}
+    first = answers[0].curve["singular_value"]
+    for a in answers[1:3]:
+        np.testing.assert_allclose(a.curve["singular_value"], first, rtol=1e-10)
+    # Other blocks group the pixels at their ends otherwise.
+    np.testing.assert_allclose(answers[3].curve["singular_value"], first, rtol=0.02)
+
+
+def test_where_is_honoured():
+    expected, rng = mixture(3, 300, n_pixels=1600)
+    expected[:800] = expected[0]
+    cube = em.make_cube(
+        rng.poisson(expected).reshape(40, 40, 200), dims=("y", "x", "energy"), sig_dims=("energy",)
+    )
+    assert em.estimate_n_components(cube).n_components == 3
+    assert em.estimate_n_components(cube, where=cube.y < 20).n_components == 1
+
+
+def test_curve_and_plot():
+    expected, rng = mixture(2, 200)
+    found = em.estimate_n_components(rng.poisson(expected), n_shown=12)
+    assert found.curve.sizes == {"component": 12}
+    assert int(found.curve["accepted"].sum()) == 2
+    assert float(found.curve["threshold"]) == found.threshold
+    np.testing.assert_allclose(
+        found.curve["relative"], found.curve["singular_value"] / found.threshold
+    )
+    figure = found.plot()
+    assert figure.axes
+    refused = em.estimate_n_components(np.ones((4, 300), np.uint8))
+    assert refused.curve.sizes["component"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"method": "scree"}, "method must be"),
+        ({"noise": "gaussian"}, "noise must be"),
+        ({"pixel_counts": 0}, "pixel_counts must be"),
+        ({"channel_counts": np.nan}, "channel_counts must be"),
+        ({"n_shown": 0}, "n_shown must be"),
+        ({"random_state": -1}, "random_state"),
+    ],
+)
+def test_refused_arguments(arguments, words):
+    with pytest.raises(InputError, match=words):
+        em.estimate_n_components(np.ones((100, 60), np.uint8), **arguments)
+
+
+def test_negative_counts_are_refused_where_counts_are_meant():
+    values = np.ones((100, 60), np.int16)
+    values[3, 4] = -2
+    with pytest.raises(InputError, match="must not be negative"):
+        em.estimate_n_components(values, noise="poisson")
+    with pytest.raises(InputError, match="finite"):
+        em.estimate_n_components(np.full((100, 60), np.nan))
+
+
+def test_scenes_have_their_stated_number():
+    scene = em.scenes.srm2135c(scale=0.03, random_state=0)
+    assert em.estimate_n_components(scene.cube).n_components == scene.n_components
+    scene = em.scenes.jadeite(scale=0.05, random_state=0)
+    assert em.estimate_n_components(scene.cube).n_components == scene.n_components

@@ -1,0 +1,152 @@
+"""Biwhitening against a slow twin: loops, a dense Sinkhorn scaling and a full SVD."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import integrate
+
+import emcube as em
+from emcube.kernels import biwhiten
+from emcube.kernels.rows import rows_from_dense
+
+
+def naive_groups(totals, minimum):
+    groups, held = [[]], 0.0
+    for i, t in enumerate(totals):
+        if held >= minimum:
+            groups.append([])
+            held = 0.0
+        groups[-1].append(i)
+        held += t
+    if held < minimum and len(groups) > 1:
+        last = groups.pop()
+        groups[-1] += last
+    return groups
+
+
+def naive_pool(counts, pixel_minimum, channel_minimum):
+    pixels = naive_groups(counts.sum(axis=1), pixel_minimum)
+    channels = naive_groups(counts.sum(axis=0), channel_minimum)
+    return np.array([[counts[np.ix_(p, c)].sum() for c in channels] for p in pixels], float)
+
+
+def naive_biwhiten(pooled):
+    """Scale pooled counts until their rows sum to E and their columns to P; singular values."""
+    n_rows, n_columns = pooled.shape
+    u, v = np.ones(n_rows), np.ones(n_columns)
+    for _ in range(500):
+        u = n_columns / (pooled @ v)
+        v = n_rows / (pooled.T @ u)
+    whitened = np.sqrt(u)[:, None] * pooled * np.sqrt(v)
+    return np.linalg.svd(whitened, compute_uv=False)
+
+
+@pytest.fixture(scope="module")
+def counts():
+    rng = np.random.default_rng(0)
+    spectra = rng.dirichlet(np.full(150, 0.7), 3)
+    return rng.poisson(rng.dirichlet(np.ones(3), 900) @ spectra * 60)
+
+
+def test_estimate_equals_the_slow_twin(counts):
+    got = em.estimate_n_components(counts)
+    pooled = naive_pool(counts, 100, 20)
+    assert (got.noise["pixels"], got.noise["channels"]) == pooled.shape
+    expected = naive_biwhiten(pooled)[: got.curve.sizes["component"]]
+    np.testing.assert_allclose(got.curve["singular_value"], expected, rtol=1e-4)
+    assert got.n_components == 3
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_pool(sparse):
+    rng = np.random.default_rng(1)
+    counts = rng.poisson(0.3, (40, 25)).astype(np.uint8)
+    groups, n_groups = biwhiten.group_pixels(counts.sum(axis=1), 30)
+    channels, _ = biwhiten.group_channels(counts.sum(axis=0), 25, 1000)
+    block = rows_from_dense(counts) if sparse else counts
+    got = biwhiten.pool(block, groups, n_groups, channels, int(channels[-1]) + 1)
+    dense = got.to_dense() if sparse else got
+    np.testing.assert_array_equal(dense, naive_pool(counts, 30, 25))
+
+
+def test_too_few_counts_make_no_group():
+    groups, n_groups = biwhiten.group_pixels(np.array([1, 2, 3]), 10)
+    assert n_groups == 0
+    rows = rows_from_dense(np.ones((3, 2), np.uint8))
+    assert biwhiten.pool(rows, groups, 0, np.arange(2), 2).n_pixels == 0
+    assert biwhiten.pool(np.ones((3, 2)), groups, 0, np.arange(2), 2).shape == (0, 2)
+
+
+def test_more_channels_than_allowed_are_joined():
+    groups, minimum = biwhiten.group_channels(np.ones(1000), 1, 64)
+    assert groups[-1] + 1 <= 64
+    assert (np.diff(groups) >= 0).all()
+    assert np.bincount(groups).min() >= minimum - 1
+
+
+@pytest.mark.parametrize("curvature", [0.0, 0.2])
+def test_scaled_sums(curvature):
+    rng = np.random.default_rng(2)
+    counts = rng.poisson(0.5, (30, 12)).astype(np.uint8)
+    counts[3] = 0
+    v = rng.random(12)
+    variance = counts + curvature * counts.astype(float) ** 2
+    for block in (rows_from_dense(counts), counts.astype(float)):
+        u, sums = biwhiten.scaled_sums(block, v, curvature)
+        for i in range(30):
+            total = variance[i] @ v
+            assert u[i] == pytest.approx(12 / total if total else 0.0)
+        np.testing.assert_allclose(sums, variance.T @ u)
+
+
+def test_sums_of_groups_are_those_of_the_pooled_block():
+    rng = np.random.default_rng(3)
+    rows = rows_from_dense(rng.poisson(0.4, (50, 20)).astype(np.uint16))
+    groups, n_groups = biwhiten.group_pixels(rows.pixel_totals(), 12)
+    channels, _ = biwhiten.group_channels(rows.channel_totals(), 30, 100)
+    v = rng.random(int(channels[-1]) + 1)
+    pooled = biwhiten.pool(rows, groups, n_groups, channels, v.size)
+    _, expected = biwhiten.scaled_sums(pooled, v, 0.0)
+    got = biwhiten.scaled_sums_of_groups(rows, groups, channels, v)
+    np.testing.assert_allclose(got, expected)
+
+
+@pytest.mark.parametrize("ratio", [0.05, 0.5, 1.0])
+def test_marchenko_pastur(ratio):
+    low, high = (1 - np.sqrt(ratio)) ** 2, (1 + np.sqrt(ratio)) ** 2
+
+    def density(x):
+        return np.sqrt(max((high - x) * (x - low), 0)) / (2 * np.pi * ratio * max(x, 1e-12))
+
+    for x in np.linspace(low, high, 7)[1:-1]:
+        expected, _ = integrate.quad(density, low, x, limit=200)
+        assert biwhiten.marchenko_pastur_cdf(np.array([x]), ratio)[0] == pytest.approx(
+            expected, abs=2e-3
+        )
+    middle = biwhiten.marchenko_pastur_median(ratio)
+    assert biwhiten.marchenko_pastur_cdf(np.array([middle]), ratio)[0] == pytest.approx(
+        0.5, abs=1e-6
+    )
+
+
+def test_noise_follows_the_law_and_stays_below_its_edge():
+    rng = np.random.default_rng(4)
+    beyond = 0
+    for _ in range(60):
+        noise = rng.normal(size=(200, 60))
+        values = np.linalg.svd(noise, compute_uv=False)
+        beyond += values[0] > biwhiten.noise_edge(200, 60)
+        assert biwhiten.spectrum_distance(values**2 / 200, 0.3) < 0.06
+    assert beyond <= 3
+    assert biwhiten.noise_edge(10**6, 1000) == pytest.approx(1000 + np.sqrt(1000), rel=1e-3)
+
+
+def test_spectrum_distance_of_something_else():
+    assert biwhiten.spectrum_distance(np.full(50, 3.0), 0.3) == pytest.approx(1.0)
+    assert biwhiten.spectrum_distance(np.zeros(0), 0.3) == 1.0
+
+
+def test_elbow():
+    assert biwhiten.elbow(np.array([1e4, 5e3, 2e3, 9, 8.5, 8, 7.6, 7.2, 7, 6.9])) == 3
+    assert biwhiten.elbow(np.array([5.0])) == 1

@@ -1,0 +1,73 @@
+"""Gram kernels against the sum of outer products written out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from emcube.errors import InputError
+from emcube.kernels import gram
+from emcube.kernels.rows import rows_from_dense
+
+
+def naive_gram(values, weights, shift):
+    total = np.zeros((values.shape[1], values.shape[1]))
+    for x, w in zip(values.astype(float), weights, strict=True):
+        total += w * np.outer(x - shift, x - shift)
+    return total
+
+
+@pytest.mark.parametrize("density", [0.0, 0.03, 0.5])
+@pytest.mark.parametrize("sparse", [True, False])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_weighted_gram(density, sparse, weighted):
+    rng = np.random.default_rng(1)
+    values = rng.poisson(density, (70, 33)).astype(np.uint16)
+    weights = rng.random(70) if weighted else None
+    block = rows_from_dense(values) if sparse else values
+    got = gram.add_symmetric(gram.weighted_gram(block, weights))
+    expected = naive_gram(values, np.ones(70) if weights is None else weights, 0.0)
+    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_both_roads_agree_across_tiles(monkeypatch):
+    monkeypatch.setattr(gram, "TILE_PAIRS", 100)
+    monkeypatch.setattr(gram, "DENSE_TILE_BYTES", 8 * 40 * 7)
+    rng = np.random.default_rng(2)
+    rows = rows_from_dense(rng.poisson(0.05, (900, 40)).astype(np.uint8))
+    weights = rng.random(900)
+    assert rows.density <= gram.SCATTER_DENSITY
+    scattered = np.triu(gram.weighted_gram(rows, weights))
+    dense = np.triu(gram.weighted_gram(rows.to_dense(np.uint8), weights))
+    np.testing.assert_allclose(scattered, dense, rtol=1e-12, atol=1e-13)
+
+
+def test_shift_and_out_are_added_up():
+    rng = np.random.default_rng(3)
+    values = rng.normal(1e6, 1.0, (50, 6))
+    shift = values.mean(axis=0)
+    out = np.zeros((6, 6))
+    gram.weighted_gram(values[:20], None, shift, out=out)
+    gram.weighted_gram(values[20:], None, shift, out=out)
+    expected = naive_gram(values, np.ones(50), shift)
+    np.testing.assert_allclose(gram.add_symmetric(out), expected, rtol=1e-9)
+
+
+def test_empty_block():
+    got = gram.weighted_gram(rows_from_dense(np.zeros((0, 5), np.uint8)))
+    np.testing.assert_array_equal(got, np.zeros((5, 5)))
+
+
+def test_wrong_lengths_are_refused():
+    values = np.ones((4, 3))
+    with pytest.raises(InputError, match="one per pixel"):
+        gram.weighted_gram(values, np.ones(3))
+    with pytest.raises(InputError, match="3 channels"):
+        gram.weighted_gram(values, None, np.ones(4))
+
+
+def test_no_counts_are_lost_in_float64():
+    # 2^24 + 1 is the first whole number that float32 loses.
+    values = np.ones((3, 2), np.uint32)
+    got = gram.weighted_gram(rows_from_dense(values), np.full(3, 2.0**24 + 1))
+    assert got[0, 1] == 3 * (2**24 + 1)
