@@ -25,7 +25,7 @@ def line_maps(
     names: str | Iterable[str],
     *,
     width: float = 2.0,
-    gap: float = 2.0,
+    gap: float = 1.5,
     background_width: float = 1.0,
     background: bool = True,
     resolution_eV: float | None = None,
@@ -44,7 +44,8 @@ def line_maps(
     width : float
         Full width of the line's window, in FWHM of the line. 2 holds 98 % of a Gaussian line.
     gap : float
-        Distance of the near edges of the background windows from the line, in FWHM.
+        Distance of the near edges of the background windows from the line, in FWHM: far enough
+        for the line (0.02 % of it lies beyond 1.5), near enough to stay clear of most neighbours.
     background_width : float
         Width of each background window, in FWHM.
     background : bool
