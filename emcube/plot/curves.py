@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -73,7 +73,7 @@ def scree(
         _draw_threshold(axes, x, bound, limit)
     if n_components is not None:
         _draw_number(axes, x, kept, n_components)
-    name = str(curve.name or "explained variance").replace("_", " ")
+    name = ("explained variance" if curve.name is None else str(curve.name)).replace("_", " ")
     unit = style.units_of(curve)
     axes.set_ylabel(f"{name} ({unit})" if unit else name)
     axes.set_xlabel("component")
@@ -145,7 +145,7 @@ def _draw_points(
 def _draw_threshold(
     axes: Axes, x: NDArray[np.float64], bound: float | NDArray[np.float64], limit: int
 ) -> None:
-    look = {
+    look: dict[str, Any] = {
         "color": style.color(1),
         "linestyle": "--",
         "linewidth": 1.0,

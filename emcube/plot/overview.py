@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import xarray as xr
 
 from emcube.errors import InputError
@@ -59,7 +60,7 @@ def cube_overview(
         If the dims given are not those of the cube.
     """
     nav, sig = _split_dims(cube, nav_dims, sig_dims)
-    looks = {
+    looks: dict[str, Any] = {
         "elements": elements,
         "labels": labels,
         "resolution": resolution,
@@ -71,7 +72,7 @@ def cube_overview(
         return image(cube, title=title) if cube.ndim == 2 else _image_stack(cube, title)
     if not nav:
         if len(sig) == 1:
-            return spectrum(cube, title=title, **looks)  # type: ignore[arg-type]
+            return spectrum(cube, title=title, **looks)
         return image(cube, title=title)
     # One pass over the data gives all that is drawn.
     sums = {"signal": cube.sum(nav, keep_attrs=True), "total": cube.sum(sig, keep_attrs=True)}
@@ -95,16 +96,17 @@ def _draw(
     captions: Sequence[str],
     nav: Sequence[str],
     sig: Sequence[str],
-    looks: dict[str, object],
+    looks: dict[str, Any],
     title: str | None,
 ) -> Figure:
     """Put the navigation side left of the signal side, or above it where either is wide."""
     stacked = len(sig) == 1 and len(nav) != 2
     figure = style.new_figure(4.6 if stacked else 2.7, title=title)
     if stacked:
-        first, second = figure.subfigures(2, 1, height_ratios=[1.0, 1.0])
+        places = figure.subfigures(2, 1, height_ratios=[1.0, 1.0])
     else:
-        first, second = figure.subfigures(1, 2, width_ratios=[1.0, 1.5 if len(sig) == 1 else 1.0])
+        places = figure.subfigures(1, 2, width_ratios=[1.0, 1.5 if len(sig) == 1 else 1.0])
+    first, second = np.asarray(places).flat
     _draw_navigation(first, parts, total, captions, nav, sig)
     axes = second.add_subplot()
     signal = parts["signal"]
@@ -115,7 +117,7 @@ def _draw(
             signal,
             yscale="sqrt" if _positive(signal) else "linear",
             room=((6.1 if stacked else 3.4) * 72, 1.6 * 72),
-            **looks,  # type: ignore[arg-type]
+            **looks,
         )
     else:
         norm = _norm(signal, "log")
@@ -161,7 +163,7 @@ def _norm(part: xr.DataArray, yscale: str) -> Normalize | None:
 def _image_stack(cube: xr.DataArray, title: str | None) -> Figure:
     """Draw a stack of images as a few of them."""
     frames = cube.expand_dims("image")
-    return maps(frames, by="image", names=[str(cube.name or "image")], title=title)
+    return maps(frames, by="image", names=[""], title=title)
 
 
 def _split_dims(

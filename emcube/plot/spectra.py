@@ -184,7 +184,7 @@ def draw_spectra(
         for k, name in enumerate(style.names_along(data, data.dims[0], None)):
             _draw_spectrum(axes, data[k], style.color(k), scale, fill=False, label=name)
         # The highest of all curves, so that no label lies over any of them.
-        labelled = data.max(data.dims[0], keep_attrs=True)
+        labelled = data.max(str(data.dims[0]), keep_attrs=True)
     texts = _peak_texts(labelled, elements, labels, resolution, beam_energy)
     _place_labels(axes, labelled, texts, room)
     axes.set_xlabel(style.axis_label(data, dim))

@@ -115,13 +115,13 @@ def _power(value: float) -> str:
 
 def short_number(value: float) -> str:
     """Write a number as a tick label: plain where that is short, else with a power of ten."""
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
+    if value == 0 or 1e-3 <= abs(value) < 1e6:
         return f"{value:.6g}"
     power = int(np.floor(np.log10(abs(value)) + 1e-9))
     mantissa = value / 10.0**power
     if abs(mantissa - 1) < 1e-6:
         return f"$10^{{{power}}}$"
-    return f"${mantissa:.3g}{{\times}}10^{{{power}}}$"
+    return f"${mantissa:.3g}{{\\times}}10^{{{power}}}$"
 
 
 def units_of(data: xr.DataArray, dim: Hashable | None = None) -> str:
@@ -239,9 +239,9 @@ def colormap(name: str) -> Colormap:
     return mpl.colormaps[name].with_extremes(bad=MISSING)
 
 
-def category_map(indices: Sequence[int]) -> ListedColormap:
+def category_map(indices: Sequence[int]) -> Colormap:
     """Return the colour map of clusters; what belongs to none stays transparent."""
-    return ListedColormap([color(i) for i in indices]).with_extremes(bad=(0, 0, 0, 0))
+    return ListedColormap([color(i) for i in indices]).with_extremes(bad=(0.0, 0.0, 0.0, 0.0))
 
 
 def frame_image(axes: Axes) -> None:
@@ -326,7 +326,8 @@ def spread(
     n = len(targets)
     # Bounded isotonic regression is the unbounded one, clipped.
     low, high = bounds[0], max(bounds[0], bounds[1] - (n - 1) * gap)
-    return np.clip(base, low, high) + gap * np.arange(n)
+    moved: NDArray[np.float64] = np.clip(base, low, high) + gap * np.arange(n)
+    return moved
 
 
 def need_dims(data: xr.DataArray, dim: Hashable, kind: str) -> None:
