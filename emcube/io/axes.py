@@ -39,6 +39,7 @@ _NAMES = {
     "tilt_angle": "tilt",
     "alpha": "tilt",
     "angle": "tilt",
+    "i": "x",
 }
 _PIXELS = frozenset({"pix", "px", "pixel", "pixels", "channel", "channels", "ch", "t.undefined"})
 
@@ -122,20 +123,25 @@ def axis_unit(text: str, *, length: str | None = "nm") -> tuple[str, float]:
         for kept in ("keV", "eV"):
             if unit == units.parse(kept):
                 return kept, 1.0
-        return "eV", units.convert(1.0, text, "eV")
+        return "eV", _factor(text, "eV")
     if units.compatible(text, "nm"):
         if length is None:
             return text, 1.0
-        return length, units.convert(1.0, text, length)
+        return length, _factor(text, length)
     if units.compatible(text, "1/nm"):
-        return "1/nm", units.convert(1.0, text, "1/nm")
+        return "1/nm", _factor(text, "1/nm")
     if units.compatible(text, "s"):
-        return "s", units.convert(1.0, text, "s")
+        return "s", _factor(text, "s")
     if unit == units.parse("mrad"):
         return "mrad", 1.0
     if unit in (units.parse("deg"), units.parse("rad")):
-        return "deg", units.convert(1.0, text, "deg")
+        return "deg", _factor(text, "deg")
     return ("1", 1.0) if unit == units.parse("1") else (text, 1.0)
+
+
+def _factor(text: str, target: str) -> float:
+    # Factors between units are short decimals as a rule; a chain of conversions leaves 999.9999999999999.
+    return float(f"{units.convert(1.0, text, target):.14g}")
 
 
 def _plain(name: str) -> str:

@@ -28,7 +28,7 @@ _STEP_TOLERANCE = 0.01
 _ANGLE_TOLERANCE = 1.0
 
 # A hyphen after a letter, a digit or a bracket joins words; elsewhere it is a sign.
-_NUMBER = re.compile(r"(?<![\w.)\]])[-+]?\d+(?:\.\d+)?|\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"(?<![A-Za-z0-9.)\]])[-+]?\d+(?:\.\d+)?|\d+(?:\.\d+)?")
 
 
 def angles_from_names(paths: Sequence[Path]) -> NDArray[np.float64] | None:

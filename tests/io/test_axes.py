@@ -81,7 +81,12 @@ def test_folded_signal_axis_is_refused() -> None:
 
 
 def test_unnamed_four_axes_are_a_scan_of_patterns() -> None:
-    axes = [Axis(2, navigate=True), Axis(3, navigate=True), Axis(4, navigate=False), Axis(5, navigate=False)]
+    axes = [
+        Axis(2, navigate=True),
+        Axis(3, navigate=True),
+        Axis(4, navigate=False),
+        Axis(5, navigate=False),
+    ]
     plan = plan_axes(axes)
     assert plan.dims == ("y", "x", "ky", "kx")
     assert plan.sig_dims == ("ky", "kx")
@@ -106,7 +111,12 @@ def test_pattern_by_its_unit() -> None:
 
 
 def test_no_scale_means_numbers_and_says_so() -> None:
-    plan = plan_axes([Axis(3, "time", 7e8, 0.0, "s", navigate=True), Axis(4, "Energy", units="eV", navigate=False)])
+    plan = plan_axes(
+        [
+            Axis(3, "time", 7e8, 0.0, "s", navigate=True),
+            Axis(4, "Energy", units="eV", navigate=False),
+        ]
+    )
     assert plan.coords["time"][1] == "1"
     assert plan.coords["time"][0].tolist() == [0, 1, 2]
     assert "no usable scale" in plan.notes[0]

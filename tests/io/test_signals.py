@@ -15,8 +15,12 @@ from emcube.io.signals import Signal, choose, companions_of, jsonable, name_sign
 HERE = Path("velox.emd")
 
 
-def signal(title: str, dims: tuple[str, ...], sig: tuple[str, ...], n: int = 4, **attrs: Any) -> Signal:
-    array = xr.DataArray(np.zeros((n,) * len(dims)), dims=dims, attrs={"sig_dims": list(sig), **attrs})
+def signal(
+    title: str, dims: tuple[str, ...], sig: tuple[str, ...], n: int = 4, **attrs: Any
+) -> Signal:
+    array = xr.DataArray(
+        np.zeros((n,) * len(dims)), dims=dims, attrs={"sig_dims": list(sig), **attrs}
+    )
     return Signal.of(array, title)
 
 
@@ -50,13 +54,19 @@ def test_names_are_unique_and_stable() -> None:
 
 def test_the_one_cube_wins_over_spectra_and_images() -> None:
     file = name_signals(
-        [signal("sum", SPECTRUM, SPECTRUM), signal("map", CUBE, ("energy",)), signal("BSE", IMAGE, ())]
+        [
+            signal("sum", SPECTRUM, SPECTRUM),
+            signal("map", CUBE, ("energy",)),
+            signal("BSE", IMAGE, ()),
+        ]
     )
     assert choose(file, None, HERE).name == "map"
 
 
 def test_several_cubes_are_ambiguous() -> None:
-    file = name_signals([signal("a", CUBE, ("energy",)), signal("I", IMAGE, ()), signal("b", CUBE, ("energy",))])
+    file = name_signals(
+        [signal("a", CUBE, ("energy",)), signal("I", IMAGE, ()), signal("b", CUBE, ("energy",))]
+    )
     with pytest.raises(AmbiguousSignalError, match="2 signals.*expected one.*name='a'") as caught:
         choose(file, None, HERE)
     assert caught.value.names == ["a", "b", "I"]
