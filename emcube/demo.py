@@ -272,27 +272,38 @@ def _write_truth(scene: Scene, path: Path) -> Path:
 
 
 def _draw(result: Result, store: Path, folder: Path) -> list[Path]:
-    """Draw the result, and what went into it: raw line maps beside the loadings of NMF."""
+    """Draw what went in, raw, and what came out; maps for five views of half a turn."""
     import emcube.cube  # noqa: F401  (registers .em)
     from emcube import plot
     from emcube.store import open_cube
 
     cube = open_cube(store)
-    # Five views of half a turn: past 180 degrees the needle is seen from behind.
-    half = cube.sel(tilt=slice(0, 180))
-    views = half.isel(tilt=[round(i * (half.sizes["tilt"] - 1) / 4) for i in range(5)])
-    folder.mkdir(parents=True, exist_ok=True)
-    saved = result.save_figures(folder)
-    lines = views.em.lines(list(LINES)).compute()
+
+    def views(data: xr.DataArray) -> xr.DataArray:
+        # Past 180 degrees the needle is seen from behind.
+        half = data.sel(tilt=slice(0, 180))
+        return half.isel(tilt=[round(i * (half.sizes["tilt"] - 1) / 4) for i in range(5)]).compute()
+
+    number = result[result.step_of("estimate_n_components")].attrs["n_components"]
+    lines = views(cube).em.lines(list(LINES))
+    loadings = result[result.step_of("nmf")]["loadings"]
+    labels = result[result.step_of("kmeans")]["labels"]
     figures = {
         "raw-overview": plot.cube_overview(cube),
-        "raw-line-maps": plot.line_maps(lines, title="Net counts in the raw data"),
+        # Net counts of an empty pixel scatter about zero: the half below it is noise only.
+        "raw-line-maps": plot.line_maps(lines.clip(min=0).compute()),
+        "estimate-scree": result.plot_scree(result.step_of("estimate_n_components")),
+        "pca-scree": result.plot_scree(result.step_of("pca"), n_components=number),
+        "nmf-components": result.plot_components(result.step_of("nmf")),
+        "nmf-loadings": plot.maps(views(loadings)),
+        "kmeans-labels": plot.label_map(views(labels)),
     }
+    folder.mkdir(parents=True, exist_ok=True)
+    saved = []
     for name, figure in figures.items():
-        path = folder / f"{name}.png"
-        figure.savefig(path)
-        saved.append(path)
-    return sorted(saved)
+        saved.append(folder / f"{name}.png")
+        figure.savefig(saved[-1])
+    return saved
 
 
 def _angles(result: Result, scene: Scene) -> dict[str, float]:

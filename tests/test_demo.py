@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import emcube as em
 import numpy as np
 import pytest
 import xarray as xr
+
+import emcube as em
 from emcube.demo import render, run_demo
 from emcube.engine.progress import listen
 from emcube.errors import InputError
 
 PICTURES = {
-    "estimate_n_components-scree.png",
+    "estimate-scree.png",
     "pca-scree.png",
     "nmf-components.png",
     "nmf-loadings.png",

@@ -42,8 +42,10 @@ class _Film:
         wave = smooth_field(y, x, seed=self.seed + 1, wavelength=60.0)
         thickness = 1.0 + 0.2 * np.tanh(wave)
         oxide = step(y - 30.0 - rough, 0.0, 2.5) * (1.0 - step(y - 52.0 - 0.6 * rough, 0.0, 2.5))
+        # Contamination adds background but no edge: without it the background would follow from the edges.
+        film = 0.2 + 0.2 * np.tanh(smooth_field(y, x, seed=self.seed + 2, wavelength=45.0))
         # The oxide is lighter: less background for its edge.
-        background = thickness * (1.0 - 0.25 * oxide)
+        background = thickness * (1.0 - 0.25 * oxide) + film
         shares = np.stack(
             [background, 0.16 * thickness * (1.0 - oxide), 0.13 * thickness * oxide], axis=-1
         )

@@ -10,7 +10,7 @@ import numpy as np
 
 from emcube.errors import InputError
 from emcube.scenes.base import Axis, Scene, assemble, check_scale, counts_from, named_seed
-from emcube.scenes.fields import blobs, smooth_field, step, tile_uniform
+from emcube.scenes.fields import blobs, smooth_field, step
 from emcube.scenes.spectra import Detector, thick_spectrum
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ FORMULAS: dict[str, dict[str, float]] = {
     "carbon": {"C": 8.0, "H": 9.0, "O": 1.2, "Si": 0.045},
 }
 _COUNTS = np.array([330.0, 345.0, 340.0, 310.0, 170.0])  # a pixel of each phase
-_TILE = 4.0  # pure pixels come as squares of this many pixels
+# Pure pixels come as round grains of about this radius, each in a square of its own.
+_GRAIN, _TILE = 10.0, 24.0
+_MOST_PURE = 0.15
 
 WHY = (
     "five: the three end members of the pyroxene solid solution (jadeite, augite, aegirine), silica, and "
@@ -82,14 +84,25 @@ class _Section:
     def _purified(
         self, fractions: NDArray[np.float64], y: NDArray[np.float64], x: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Make the share `pure_pixels` of all tiles pure, for each phase."""
+        """Make the share `pure_pixels` of the area pure, for each phase."""
         if not self.pure_pixels:
             return fractions
-        u = tile_uniform(np.floor(y / _TILE), np.floor(x / _TILE), seed=self.seed + 7)
-        phase = np.floor(u / self.pure_pixels).astype(int)
-        pure = phase < len(PHASES)
-        chosen = np.eye(len(PHASES))[np.minimum(phase, len(PHASES) - 1)]
-        return np.where(pure[..., None], chosen, fractions)
+        rows, columns = (int(size // _TILE) for size in FULL_SHAPE[:2])
+        area = self.pure_pixels * FULL_SHAPE[0] * FULL_SHAPE[1]
+        # As many grains of the wanted size as come nearest; their radius then makes the area exact.
+        grains = max(1, round(area / (np.pi * _GRAIN**2)))
+        grains = min(grains, rows * columns // len(PHASES))
+        radius = np.sqrt(area / (grains * np.pi))
+        phase_of = np.full(rows * columns, -1)
+        squares = np.random.default_rng(self.seed + 7).permutation(rows * columns)
+        for phase in range(len(PHASES)):
+            phase_of[squares[phase * grains : (phase + 1) * grains]] = phase
+        row, column = np.floor(y / _TILE).astype(int), np.floor(x / _TILE).astype(int)
+        on_grid = (row < rows) & (column < columns)
+        square = np.where(on_grid, row * columns + column, 0)
+        away = np.hypot(y - (row + 0.5) * _TILE, x - (column + 0.5) * _TILE)
+        phase = np.where(on_grid & (away < radius), phase_of[square], -1)
+        return np.where(phase[..., None] >= 0, np.eye(len(PHASES))[phase], fractions)
 
 
 def _rows_block(
@@ -114,7 +127,8 @@ def jadeite(scale: float = 1.0, random_state: int = 0, pure_pixels: float = 0.0)
     random_state : int
         Of the specimen and of the counts.
     pure_pixels : float
-        Share of the pixels made pure for *each* phase (squares of 4 x 4 full-size pixels); 0 to 0.2.
+        Share of the pixels made pure for *each* phase (round grains some 20 full-size pixels wide); 0 to
+        0.15.
 
     Returns
     -------
@@ -134,10 +148,10 @@ def jadeite(scale: float = 1.0, random_state: int = 0, pure_pixels: float = 0.0)
     ((38, 51, 1564), 5)
     """
     share = np.sqrt(check_scale(scale))
-    if not 0.0 <= pure_pixels <= 1.0 / len(PHASES):
+    if not 0.0 <= pure_pixels <= _MOST_PURE:
         raise InputError(
             f"pure_pixels is a share of the pixels for each of {len(PHASES)} phases: got {pure_pixels!r}, "
-            f"expected 0 to {1.0 / len(PHASES)}",
+            f"expected 0 to {_MOST_PURE}",
             hint="use pure_pixels=0.01 for one pixel in a hundred of each phase",
         )
     n_y, n_x = (max(8, round(size * share)) for size in FULL_SHAPE[:2])
