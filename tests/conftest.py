@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -42,3 +44,15 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.fail(f"EMCUBE_TEST_DATA is {place!r}, which is not a folder", pytrace=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def cluster_client() -> Iterator[Any]:
+    """Client of two worker processes, not the default one: tests make it current themselves."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client

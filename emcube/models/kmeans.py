@@ -13,6 +13,7 @@ from sklearn.base import ClusterMixin, TransformerMixin
 
 from emcube.engine import Block, BlockSource, MappedSource, RngKey, run_sweep
 from emcube.engine.memory import resident
+from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels import kmeans as kernel
 from emcube.kernels.rows import CountRows
@@ -23,6 +24,13 @@ from emcube.models.labels import (
     require_finite_counts,
     require_finite_values,
 )
+from emcube.models.noise import PoissonNoise
+from emcube.models.sweeps import TotalsSweep
+
+__all__ = ["KMeans"]
+
+SAMPLE_BYTES = 8 << 20
+"""Pixels drawn to compare starts before any of them sweeps the cube take at most this much."""
 
 FeatureName = Literal["auto", "profiles", "counts"]
 
@@ -110,8 +118,8 @@ class _Sample:
 @dataclass(frozen=True, eq=False)
 class _SeedState:
     candidates: NDArray[np.float64]
+    sample: NDArray[np.float64] | None = None
     variance: float = 0.0
-    total_weight: float = 0.0
     won: NDArray[np.float64] | None = None
 
 
@@ -119,8 +127,8 @@ class _SeedState:
 class _Seeding:
     """k-means||: rounds that draw pixels by their squared distance to the candidates so far.
 
-    Round 0 draws one pixel by weight; rounds 1 to `n_rounds` draw `n_draw` each; the last counts what
-    each candidate wins.
+    Round 0 draws `n_sample` pixels by weight, the first of which is the first candidate; rounds 1 to
+    `n_rounds` draw `n_draw` each; the last counts what each candidate wins.
 
     References
     ----------
@@ -130,6 +138,7 @@ class _Seeding:
     features: Features
     n_draw: int
     n_rounds: int
+    n_sample: int
     name: str = "k-means seeding"
 
     def start(self) -> _SeedState:
@@ -144,7 +153,7 @@ class _Seeding:
             return (won,)
         moments = _moments(values, weights) if number == 0 else np.zeros(0)
         draw = weights
-        n_draw = 1
+        n_draw = self.n_sample
         if number:
             draw = weights * kernel.nearest_distance(values, state.candidates)
             # Rounding leaves a pixel that is a candidate itself a hair's distance away.
@@ -157,7 +166,7 @@ class _Seeding:
     def combine(self, a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(a) == 1:
             return (a[0] + b[0],)
-        n = max(1, self.n_draw)
+        n = self.n_sample if a[0].size else self.n_draw
         return a[0] + b[0], a[1].merge(b[1], n)
 
     def step(
@@ -174,8 +183,7 @@ class _Seeding:
                     hint="check the selection (where=) and the energy window",
                 )
             variance = max(0.0, squares / weight - float(sums @ sums) / weight**2)
-            first = sample.features[:1]
-            return _SeedState(first, variance, weight), False
+            return _SeedState(sample.features[:1], sample.features, variance), False
         candidates = np.concatenate([state.candidates, sample.features])
         return replace(state, candidates=candidates), False
 
@@ -186,6 +194,34 @@ def _moments(values: kernel.Cells, weights: NDArray[np.float64]) -> NDArray[np.f
     squares = kernel.square_distances(values, zeros)[:, 0]
     sums, _ = kernel.label_sums(values, np.zeros(weights.size, np.int32), weights, 1)
     return np.concatenate([[weights.sum(), weights @ squares], sums[0]])
+
+
+def _starts(seeding: _SeedState, n_clusters: int, n_starts: int, seed: int) -> NDArray[np.float64]:
+    """Centers to start from, shape (at most n_starts, K, F).
+
+    Candidates, weighted by what they win, are clustered from four seeds a start; each answer is refined
+    on a sample of the pixels, and the best different ones sweep the cube: optima that lie close in inertia
+    may lie far apart in labels, so that the sample alone must not decide.
+    """
+    from sklearn.cluster import KMeans as SmallKMeans
+
+    sample = cast("NDArray[np.float64]", seeding.sample)
+    found: list[tuple[float, NDArray[np.float64]]] = []
+    with single_threaded_blas():
+        for number in range(4 * n_starts):
+            rough = SmallKMeans(n_clusters, n_init=1, random_state=(seed + number) % 2**32)
+            rough.fit(seeding.candidates, sample_weight=seeding.won)
+            if len(sample) <= n_clusters:
+                found.append((float(rough.inertia_), rough.cluster_centers_))
+                continue
+            fine = SmallKMeans(n_clusters, n_init=1, init=rough.cluster_centers_).fit(sample)
+            found.append((float(fine.inertia_), fine.cluster_centers_))
+    found.sort(key=lambda pair: pair[0])
+    kept: list[tuple[float, NDArray[np.float64]]] = []
+    for inertia, centers in found:
+        if len(kept) < n_starts and (not kept or inertia > kept[-1][0] * (1 + 1e-4)):
+            kept.append((inertia, centers))
+    return np.stack([centers for _, centers in kept])
 
 
 @dataclass(frozen=True, eq=False)
@@ -446,7 +482,7 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
                     hint="use fewer clusters or a wider selection (where=)",
                 )
             self.seed_ = resolve_seed(self.random_state)
-            self.features_, features = self._make_features(X, where, labels)
+            self.features_, features = self._make_features(X, where, source, labels)
             cheap, source_of_features = _features_source(source, features)
             seeding = self._seed(cheap, source_of_features)
             self._iterate(cheap, source_of_features, seeding)
@@ -456,7 +492,9 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
             self.labels_ = self.predict(X, where=where)
         return self
 
-    def _make_features(self, X: Any, where: Any, labels: Labels) -> tuple[str, Features]:
+    def _make_features(
+        self, X: Any, where: Any, source: BlockSource, labels: Labels
+    ) -> tuple[str, Features]:
         dtype = X.dtype if hasattr(X, "dtype") else np.asarray(X).dtype
         name = self.features
         if name == "auto":
@@ -466,11 +504,12 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
             return name, _AsIs(n_used)
         if labels.sig_dims == ("component",):
             return name, _Profiles(np.eye(n_used))
-        return name, _Profiles(_profile_basis(X, where, self.n_subspace or self.n_clusters))
+        return name, _Profiles(_profile_basis(X, where, source, self.n_subspace or self.n_clusters))
 
     def _seed(self, features: Features, source: BlockSource) -> _SeedState:
         n_rounds = 5
-        sweep = _Seeding(features, 2 * self.n_clusters, n_rounds)
+        n_sample = max(2 * self.n_clusters, min(2048, SAMPLE_BYTES // (8 * features.n_features)))
+        sweep = _Seeding(features, 2 * self.n_clusters, n_rounds, n_sample)
         outcome = run_sweep(sweep, source, seed=self.seed_, max_rounds=n_rounds + 2)
         state: _SeedState = outcome.state
         if len(state.candidates) < self.n_clusters:
@@ -482,16 +521,7 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
         return state
 
     def _iterate(self, features: Features, source: BlockSource, seeding: _SeedState) -> None:
-        from sklearn.cluster import KMeans as SmallKMeans
-
-        initial = np.stack(
-            [
-                SmallKMeans(self.n_clusters, n_init=1, random_state=(self.seed_ + start) % 2**32)
-                .fit(seeding.candidates, sample_weight=seeding.won)
-                .cluster_centers_
-                for start in range(self.n_init)
-            ]
-        )
+        initial = _starts(seeding, self.n_clusters, self.n_init, self.seed_)
         tolerance = self.tol * seeding.variance / features.n_features
         sweep = _Lloyd(features, initial, tolerance)
         outcome = run_sweep(sweep, source, seed=self.seed_, max_rounds=self.max_iter)
@@ -628,16 +658,48 @@ def _features_source(source: BlockSource, features: Features) -> tuple[Features,
     return _Columns(features.n_features), mapped
 
 
-def _profile_basis(X: Any, where: Any, n_subspace: int) -> NDArray[np.float64]:
+@dataclass(frozen=True)
+class _SteadyPoisson(PoissonNoise):
+    """Poisson weights in which rare pixels and channels do not make components of their own.
+
+    A single count in channel j of pixel i adds N / (g_i h_j) to an eigenvalue of the weighted Gram
+    matrix, while the noise reaches about P: below g_i h_j = N / P one event outweighs all noise. Totals
+    therefore count as at least `pixel_floor` and `channel_floor`, whose product is ten times that.
+    """
+
+    name: str = "poisson, steady"
+    pixel_floor: float = 10.0
+    channel_floor: float = 10.0
+
+    def pixel_weights(self, totals: NDArray[Any]) -> NDArray[np.float64]:
+        """1 / max(g, floor)."""
+        return 1.0 / np.maximum(np.asarray(totals, dtype=np.float64), self.pixel_floor)
+
+    def channel_scale(self, totals: NDArray[Any], total: float) -> NDArray[np.float64]:
+        """sqrt(N / max(h, floor))."""
+        floored = np.maximum(np.asarray(totals, dtype=np.float64), self.channel_floor)
+        return np.asarray(np.sqrt(total / floored))
+
+
+def _profile_basis(X: Any, where: Any, source: BlockSource, n_subspace: int) -> NDArray[np.float64]:
     """Basis (E, F) of the weighted principal subspace for profiles x / g, without the trivial part.
 
     With weighted data X = D sqrt(N / (g h)) and its right singular vectors v, a profile's coordinates
-    are (x / g) sqrt(N / h) v; pure counting noise has variance 1 / g in each.
+    are (x / g) sqrt(N / h) v; pure counting noise has variance 1 / g in each. `IncrementalPCA` gives
+    c = v sqrt(h / N), so that the basis is c N / h.
     """
     from emcube.models.pca import IncrementalPCA
 
-    pca = IncrementalPCA(n_components=n_subspace + 1, noise="poisson").fit(X, where=where)
-    return pca.profile_basis()
-
-
-__all__ = ["KMeans"]
+    totals = run_sweep(TotalsSweep(counts=True), source).state
+    if totals.total <= 0:
+        raise InputError(
+            "k-means: all pixels that are used are empty (no counts)",
+            hint="check the selection (where=) and the energy window",
+        )
+    mean = totals.total / source.n_pixels
+    noise = _SteadyPoisson(channel_floor=max(10.0, mean))
+    pca = IncrementalPCA(n_components=n_subspace + 1, noise=noise).fit(X, where=where)
+    spectra = np.asarray(pca.components_, dtype=np.float64)
+    used = pca.axes_.used_channels(spectra.reshape(len(spectra), -1))
+    scale = noise.channel_scale(totals.channels, totals.total)
+    return np.ascontiguousarray((used[1:] * scale**2).T)

@@ -52,15 +52,9 @@ def source(values):
     return replace(whole, plan=plan)
 
 
-@pytest.fixture(scope="module")
-def client():
-    from distributed import Client, LocalCluster
-
-    with (
-        LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
+@pytest.fixture
+def client(cluster_client):
+    return cluster_client
 
 
 def same_bits(a, b):

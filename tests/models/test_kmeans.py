@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.cluster import KMeans as SklearnKMeans
+from sklearn.metrics import adjusted_rand_score
+
+import emcube as em
+from emcube.errors import InputError
+from emcube.models.labels import as_source
+
+
+def features_of(model, cube):
+    """Features, weights and labels of all pixels, in the order of the blocks."""
+    source, _ = as_source(cube)
+    parts = [model._features.of(source.load(i)) for i in range(source.plan.n_blocks)]
+    labels = [
+        np.asarray(model.labels_)[source.plan.slices(i)].ravel()
+        for i in range(source.plan.n_blocks)
+    ]
+    values = [p[0] if isinstance(p[0], np.ndarray) else p[0].to_dense() for p in parts]
+    return (
+        np.concatenate(values),
+        np.concatenate([p[1] for p in parts]),
+        np.concatenate(labels),
+    )
+
+
+def compare_with_sklearn(model, cube, k):
+    """Adjusted Rand index, and inertia excess as a share of the between-cluster inertia."""
+    values, weights, labels = features_of(model, cube)
+    best = SklearnKMeans(k, n_init=10, random_state=0).fit(values, sample_weight=weights)
+    mean = np.average(values, axis=0, weights=weights)
+    total = float((weights * np.square(values - mean).sum(axis=1)).sum())
+    used = labels >= 0
+    rand = adjusted_rand_score(labels[used], best.labels_[used])
+    return rand, (model.inertia_ - best.inertia_) / (total - best.inertia_)
+
+
+@pytest.fixture(scope="module")
+def needle():
+    return em.scenes.srm2135c(scale=0.02, random_state=0).cube.compute()
+
+
+@pytest.fixture(scope="module")
+def section():
+    return em.scenes.jadeite(scale=0.03, random_state=0).cube.compute()
+
+
+@pytest.mark.parametrize("seed", [0, 3, 7])
+@pytest.mark.parametrize("scene", ["needle", "section"])
+def test_profiles_cluster_as_scikit_learns_best_of_ten(scene, seed, request):
+    cube = request.getfixturevalue(scene)
+    model = em.KMeans(4, features="profiles", random_state=seed).fit(cube)
+    rand, excess = compare_with_sklearn(model, cube, 4)
+    assert rand >= 0.98
+    assert excess <= 0.01
+    assert model.converged_
+
+
+def test_raw_counts_cluster_as_scikit_learns_best_of_ten(needle):
+    model = em.KMeans(4, features="counts", random_state=0).fit(needle)
+    rand, excess = compare_with_sklearn(model, needle, 4)
+    assert rand >= 0.98
+    assert excess <= 0.01
+
+
+def test_profiles_see_phases_where_counts_see_thickness(needle):
+    truth = em.scenes.srm2135c(scale=0.02, random_state=0).loadings.compute()
+    phase = truth.values.argmax(axis=-1)
+    thick = truth.sum("component").values > 20
+    profiles = em.KMeans(3, random_state=0).fit(needle)
+    assert profiles.features_ == "profiles"
+    by_profile = adjusted_rand_score(phase[thick], profiles.labels_.values[thick])
+    counts = em.KMeans(3, features="counts", random_state=0).fit(needle)
+    by_counts = adjusted_rand_score(phase[thick], counts.labels_.values[thick])
+    assert by_profile > 0.75
+    assert by_profile > by_counts
+
+
+def test_no_cluster_of_a_single_rare_event(needle):
+    """One count in a channel of few and a pixel of few outweighs all noise in plain weights."""
+    model = em.KMeans(4, features="profiles", random_state=0).fit(needle)
+    assert model.cluster_weights_.min() > 0.01 * model.cluster_weights_.sum()
+
+
+def test_empty_clusters_are_filled_with_the_farthest_pixels():
+    values = np.concatenate([np.zeros((50, 2)), np.full((50, 2), 10.0), [[100.0, 0.0]]])
+    from emcube.engine import ArraySource, run_sweep
+    from emcube.models.kmeans import _AsIs, _Lloyd
+
+    source = ArraySource.from_array(values, 1)
+    # Two centers share a place: one of them wins nothing.
+    start = np.array([[[0.0, 0.0], [0.0, 0.0], [10.0, 10.0]]])
+    state = run_sweep(_Lloyd(_AsIs(2), start, 0.0), source, max_rounds=20).state
+    assert sorted(state.weights[0]) == [1, 50, 50]
+    assert state.inertia[0] == 0
+
+
+def test_loadings_of_another_model_as_fractions():
+    rng = np.random.default_rng(0)
+    phase = rng.integers(0, 3, (20, 30))
+    thickness = rng.gamma(2.0, 50.0, (20, 30, 1))
+    loadings = em.make_cube(
+        thickness * (0.4 * np.eye(3)[phase] + 0.6 / 3),
+        dims=("y", "x", "component"),
+        sig_dims=("component",),
+    )
+    by_fraction = em.KMeans(3, features="profiles", random_state=0).fit(loadings)
+    assert adjusted_rand_score(phase.ravel(), by_fraction.labels_.values.ravel()) == 1.0
+    as_is = em.KMeans(3, random_state=0).fit(loadings)
+    assert as_is.features_ == "counts"
+    assert adjusted_rand_score(phase.ravel(), as_is.labels_.values.ravel()) < 0.9
+
+
+def test_pixels_without_counts_belong_to_no_cluster(needle):
+    model = em.KMeans(3, random_state=0).fit(needle)
+    empty = needle.sum("energy").values == 0
+    assert empty.any()
+    assert (model.labels_.values[empty] == -1).all()
+    assert (model.labels_.values[~empty] >= 0).all()
+
+
+def test_centers_are_mean_spectra(needle):
+    model = em.KMeans(3, random_state=0).fit(needle)
+    assert model.cluster_centers_.attrs["units"] == "1 per channel"
+    np.testing.assert_allclose(model.cluster_centers_.sum("energy"), 1.0)
+    labels = model.labels_.values
+    for k in range(3):
+        spectrum = needle.values[labels == k].sum(axis=0, dtype=float)
+        np.testing.assert_allclose(model.cluster_centers_[k], spectrum / spectrum.sum())
+    assert (np.diff(model.cluster_weights_) <= 0).all()
+
+
+def test_score_transform_and_partial_fit(needle):
+    model = em.KMeans(3, random_state=0).fit(needle)
+    assert model.score(needle) == pytest.approx(-model.inertia_)
+    distances = model.transform(needle)
+    assert distances.dims == ("tilt", "y", "x", "cluster")
+    nearest = distances.values.argmin(axis=-1)
+    used = model.labels_.values >= 0
+    np.testing.assert_array_equal(nearest[used], model.labels_.values[used])
+    halves = needle.isel(tilt=slice(0, 5)), needle.isel(tilt=slice(5, None))
+    parts = em.KMeans(3, random_state=0).partial_fit(halves[0])
+    before = parts.cluster_weights_.sum()
+    parts.partial_fit(halves[1])
+    assert parts.cluster_weights_.sum() == before + halves[1].values.sum(dtype=int)
+    agreement = adjusted_rand_score(parts.predict(needle).values[used], model.labels_.values[used])
+    assert agreement > 0.9
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"n_clusters": 0}, "n_clusters must be a whole number from 1, got 0"),
+        ({"n_clusters": 2.5}, "n_clusters"),
+        ({"n_init": 0}, "n_init"),
+        ({"features": "spectra"}, "'auto', 'profiles' or 'counts'"),
+        ({"tol": -1}, "tol"),
+        ({"n_subspace": 0}, "n_subspace"),
+        ({"random_state": -3}, "random_state"),
+    ],
+)
+def test_parameters_out_of_range_are_refused(parameters, message):
+    with pytest.raises(InputError, match=message):
+        em.KMeans(**{"n_clusters": 2, **parameters}).fit(np.ones((10, 3), int))
+
+
+def test_fewer_distinct_pixels_than_clusters_are_refused():
+    with pytest.raises(InputError, match="distinct"):
+        em.KMeans(3, features="counts", random_state=0).fit(np.ones((10, 3)))
+    with pytest.raises(InputError, match="empty"):
+        em.KMeans(2, features="profiles", random_state=0).fit(np.zeros((10, 3), int))
+
+
+def test_none_draws_a_seed_and_keeps_it(section):
+    model = em.KMeans(3).fit(section)
+    again = em.KMeans(3, random_state=model.seed_).fit(section)
+    np.testing.assert_array_equal(model.feature_centers_, again.feature_centers_)
