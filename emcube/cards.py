@@ -12,11 +12,11 @@ from emcube.errors import AmbiguousSignalError
 if TYPE_CHECKING:
     import xarray as xr
 
+    from emcube.catalog import Catalog
     from emcube.models.n_components import NComponentsEstimate
     from emcube.results import Result
 
 __all__ = [
-    "catalog_add",
     "catalog_search",
     "describe",
     "describe_estimate",
@@ -171,32 +171,27 @@ def _stored(cube: xr.DataArray, name: str | None) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------ catalogs
 
 
-def describe_catalog(what: str) -> dict[str, Any]:
-    """Describe a catalog and its entries."""
-    from emcube.catalog import open_catalog
-
-    catalog = open_catalog(what)
-    return {
-        "kind": "catalog",
-        "address": what,
-        "entries": {name: _entry(catalog[name]) for name in catalog},
-    }
-
-
-def catalog_add(catalog: Path, name: str, store: str, *, overwrite: bool) -> dict[str, Any]:
-    """Add a store to a catalog and describe the catalog."""
-    raise NotImplementedError
-
-
 def catalog_search(
     catalog: Path, *, text: str | None, modality: str | None, elements: Sequence[str]
 ) -> dict[str, Any]:
     """Describe the entries of a catalog that match."""
-    raise NotImplementedError
+    from emcube.catalog import open_catalog
+
+    return _catalog(open_catalog(catalog).search(text, modality=modality, elements=list(elements)))
 
 
-def _entry(entry: Any) -> dict[str, Any]:
-    raise NotImplementedError
+def describe_catalog(what: str | Path) -> dict[str, Any]:
+    """Describe a catalog and its entries; opens none of them."""
+    from emcube.catalog import open_catalog
+
+    return _catalog(open_catalog(what))
+
+
+def _catalog(found: Catalog) -> dict[str, Any]:
+    from emcube.store import to_json
+
+    entries = {name: to_json(entry.to_json(), name) for name, entry in found.items()}
+    return {"kind": "catalog", "address": str(found.path), "entries": entries}
 
 
 # --------------------------------------------------------------------------------------------- cards
@@ -325,7 +320,17 @@ def _catalog_card(card: Mapping[str, Any]) -> list[str]:
     rows = [f"{card['address']}: {len(entries)} {'entry' if len(entries) == 1 else 'entries'}"]
     width = max((len(n) for n in entries), default=0)
     for name, entry in entries.items():
-        rows.append(f"  {name:<{width}}  {entry['summary']}")
+        known = entry["metadata"]
+        parts = [str(known[key]) for key in ("title", "modality") if known.get(key)]
+        if known.get("elements"):
+            parts.append(" ".join(known["elements"]))
+        if known.get("shape"):
+            parts.append(" x ".join(map(str, known["shape"])))
+        if entry.get("refused"):
+            parts.append(f"not opened: {entry['refused']}")
+        elif not entry["available"]:
+            parts.append(f"not there: {known.get('get') or entry['store']}")
+        rows.append(f"  {name:<{width}}  {', '.join(parts)}")
     return rows
 
 

@@ -17,17 +17,21 @@ def add(
     catalog: Annotated[
         Path, typer.Argument(help="The catalog, a YAML file; made where it is missing.")
     ],
-    name: Annotated[str, typer.Argument(help="Name of the entry.")],
     store: Annotated[str, typer.Argument(help="The cube store: a folder or a URL.")],
+    name: Annotated[
+        str | None, typer.Option(help="Name of the entry; default: the store's own.")
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an entry of this name.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Add a store to a catalog; its metadata come from the store."""
-    from emcube.cards import catalog_add, render
+    from emcube.cards import describe_catalog, render
+    from emcube.catalog import add as add_entry
 
-    card = catalog_add(catalog, name, store, overwrite=overwrite)
+    add_entry(catalog, store, name=name, overwrite=overwrite)
+    card = describe_catalog(catalog)
     if as_json:
         emit_json(card)
     else:

@@ -2,8 +2,8 @@
 
 The parameters of a step are the constructor parameters of its estimator (a test holds the two
 together), so that a recipe is refused before anything is read and without importing the numerical
-libraries. Defaults are the same but for `n_components` of PCA, which is 20, and seeds that need not be
-drawn.
+libraries. Defaults are the same but for `n_components` and `n_clusters`, which come from an estimate
+(PCA: 20), and seeds that need not be drawn.
 """
 
 from __future__ import annotations
@@ -292,6 +292,14 @@ class NMFStep(_Step):
     verb: Literal["nmf"] = "nmf"
     n_components: Count | Literal["auto"] = "auto"
     beta_loss: Literal["kullback-leibler", "frobenius"] = "kullback-leibler"
+    volume: NotNegative = 0.5
+    tol: NotNegative = 1e-4
+    max_iter: Count = 200
+    pool: Count | Literal["auto"] = "auto"
+    init: Literal["bins", "random"] = "bins"
+    n_epochs: Annotated[int, Strict(), Field(ge=0)] | Literal["auto"] = "auto"
+    batch_size: Count = 32768
+    sum_to_one: Annotated[bool, Strict()] = False
     random_state: Seed | None = None
 
 

@@ -149,8 +149,22 @@ def _nmf(step: schema.NMFStep, run: Run, stamp: Stamp) -> xr.Dataset:
     small = {
         "components": model.components_,
         "objective": xr.DataArray(float(model.objective_), attrs={"units": "1"}),
+        "objective_path": xr.DataArray(
+            np.asarray(model.objective_path_, dtype=np.float64),
+            dims=("pass",),
+            attrs={"units": "1"},
+        ),
+        "component_totals": xr.DataArray(
+            np.asarray(model.component_totals_, dtype=np.float64),
+            dims=("component",),
+            attrs={"units": run.cube.attrs.get("units", "1")},
+        ),
     }
-    attributes = {"n_iter": int(model.n_iter_), "converged": bool(model.converged_)}
+    attributes = {
+        "n_iter": int(model.n_iter_),
+        "converged": bool(model.converged_),
+        "pool": int(model.pool_),
+    }
     n_components = model.components_.sizes["component"]
     return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)
 

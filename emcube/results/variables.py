@@ -144,9 +144,7 @@ def check_dataset(
 for _variable in (
     Variable("input", "total_counts", (NAV,), "iuf", None, "sum over the used channels"),
     Variable("input", "sum_spectrum", (SIG,), "iuf", None, "sum over the used pixels"),
-    Variable(
-        "input", "used", (NAV,), "b", ("1",), "pixels that the analysis used", required=False
-    ),
+    Variable("input", "used", (NAV,), "b", ("1",), "pixels that the analysis used", required=False),
 ):
     register(_variable)
 
@@ -220,7 +218,11 @@ for _variable in (
 for _variable in (
     Variable("nmf", "components", ("component", SIG), "f", ("1 per channel",), "component spectra"),
     Variable("nmf", "loadings", (NAV, "component"), "f", None, "loading maps"),
-    Variable("nmf", "objective", (), "f", None, "objective at the end of the fit"),
+    Variable("nmf", "objective", (), "f", ("1",), "objective at the end of the fit"),
+    Variable("nmf", "objective_path", ("pass",), "f", ("1",), "objective after each full pass"),
+    Variable(
+        "nmf", "component_totals", ("component",), "f", None, "sum of each component's loadings"
+    ),
 ):
     register(_variable)
 

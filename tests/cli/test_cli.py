@@ -323,3 +323,42 @@ def test_doctor_names_what_is_missing(emcube: Run, monkeypatch: pytest.MonkeyPat
     broken = emcube("doctor")
     assert broken.status == 1
     assert "MISSING" in broken.out
+
+
+# -------------------------------------------------------------------------------------------- catalogs
+
+
+def test_catalog_add_show_search(emcube: Run, finished: Path, tmp_path: Path) -> None:
+    catalog = tmp_path / "lab.yaml"
+    added = emcube("catalog", "add", catalog, finished / "map.zarr", "--name", "first")
+    assert added.status == 0
+    assert "lab.yaml: 1 entry" in added.out
+    assert "EDS, Si O, 24 x 30 x 100" in added.out
+    assert emcube("catalog", "add", catalog, finished / "map.zarr", "--name", "first").status == 2
+    assert emcube("catalog", "add", catalog, finished / "map.zarr").status == 0
+    listed = emcube("catalog", "show", catalog, "--json").json
+    assert list(listed["entries"]) == ["first", "map"]
+    assert listed["entries"]["first"]["available"] is True
+    assert emcube("info", catalog).out == emcube("catalog", "show", catalog).out
+    one = emcube("catalog", "show", catalog, "first", "--json").json
+    assert one["shape"] == [24, 30, 100]
+    found = emcube("catalog", "search", catalog, "--modality", "EDX", "--element", "Si", "--json")
+    assert list(found.json["entries"]) == ["first", "map"]
+    assert emcube("catalog", "search", catalog, "--element", "Au", "--json").json["entries"] == {}
+    assert list(emcube("catalog", "search", catalog, "first", "--json").json["entries"]) == [
+        "first"
+    ]
+    assert emcube("catalog", "search", catalog, "--element", "Xx").status == 2
+    assert emcube("catalog", "show", tmp_path / "none.yaml").status == 2
+    assert emcube("estimate", f"{catalog}:first").status == 0
+
+
+def test_a_recipe_may_name_a_catalog_entry(emcube: Run, finished: Path, tmp_path: Path) -> None:
+    emcube("catalog", "add", tmp_path / "lab.yaml", finished / "map.zarr", "--name", "first")
+    recipe = tmp_path / "recipe.yaml"
+    text = (finished / "recipe.yaml").read_text()
+    recipe.write_text(text.replace("{path: map.zarr}", "{catalog: lab.yaml, dataset: first}"))
+    found = emcube("run", recipe, "--json").json
+    by_path = emcube("info", finished / "results" / "map", "--json").json
+    assert found["run_id"] == by_path["run_id"]
+    assert found["input"]["dataset"] == "first"

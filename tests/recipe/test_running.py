@@ -1,0 +1,253 @@
+"""Whole analyses: identity, continuation, seeds, selections, and results that open anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import emcube as em
+from emcube.cube import make_cube
+from emcube.errors import InputError, InterruptedRunError, SelectionError
+from emcube.recipe import running
+from emcube.store import write_cube
+
+STEPS: list[Any] = [
+    "estimate_n_components",
+    {"pca": {"n_components": 6}},
+    {"nmf": {"n_components": "auto", "random_state": 0}},
+    {"kmeans": {"n_clusters": 3, "random_state": 0}},
+    {"kmeans": {"name": "on_loadings", "n_clusters": 3, "on": "nmf", "random_state": 0}},
+]
+QUICK: list[Any] = [{"pca": {"n_components": 3}}]
+
+
+def simulated(seed: int = 0) -> xr.DataArray:
+    """Three phases with pure pixels, 100 counts a pixel, and a corner without specimen."""
+    rng = np.random.default_rng(seed)
+    channel = np.arange(100)
+    spectra = np.stack([np.exp(-((channel - c) ** 2) / 50.0) for c in (20, 50, 80)])
+    spectra /= spectra.sum(axis=1, keepdims=True)
+    loadings = rng.dirichlet([0.2, 0.2, 0.2], size=(24, 30)) * 100
+    loadings[:6, :6] = 0.05
+    return make_cube(
+        rng.poisson(loadings @ spectra).astype(np.uint8),
+        dims=("y", "x", "energy"),
+        coords={"energy": 0.5 + 0.02 * channel, "y": 2.0 * np.arange(24)},
+        units={"energy": "keV", "y": "nm", "x": "nm"},
+        metadata={"modality": "EDS", "elements": ["Si", "O"], "beam_energy_keV": 200},
+        companions={"HAADF": rng.random((24, 30), dtype=np.float32)},
+    )
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cube(simulated(), tmp_path_factory.mktemp("store") / "map.zarr")
+
+
+@pytest.fixture(scope="module")
+def whole(store: Path, tmp_path_factory: pytest.TempPathFactory) -> em.results.Result:  # type: ignore[name-defined]
+    out = tmp_path_factory.mktemp("whole") / "result"
+    return em.run({"input": {"path": str(store)}, "steps": STEPS}, out=out)
+
+
+def test_the_whole_way(whole: Any) -> None:
+    assert whole.steps == ("estimate_n_components", "pca", "nmf", "kmeans", "on_loadings")
+    assert whole["estimate_n_components"].attrs["n_components"] == 3
+    nmf = whole["nmf"]
+    assert nmf["components"].sizes == {"component": 3, "energy": 100}
+    assert nmf["loadings"].sizes == {"y": 24, "x": 30, "component": 3}
+    np.testing.assert_allclose(nmf["components"].sum("energy"), 1.0, rtol=1e-6)
+    assert nmf["loadings"].attrs["units"] == "counts"
+    assert nmf["components"].attrs["units"] == "1 per channel"
+    assert nmf["components"].energy.attrs["units"] == "keV"
+    np.testing.assert_array_equal(nmf["y"], 2.0 * np.arange(24))
+    total = simulated().sum("energy").astype(float)
+    used = total > 50
+    ratio = (nmf["loadings"].sum("component") / total).where(used)
+    assert abs(float(ratio.mean()) - 1) < 0.02
+    assert nmf["objective_path"].size == nmf.attrs["n_iter"]
+    found = whole["input"]
+    np.testing.assert_array_equal(found["total_counts"], total)
+    np.testing.assert_array_equal(found["sum_spectrum"], simulated().sum(["y", "x"]))
+    assert found["HAADF"].dims == ("y", "x")
+    assert whole["on_loadings"].sizes["cluster"] == 3
+    assert whole["on_loadings"].attrs["on"] == "nmf"
+    assert whole["kmeans"]["labels"].dtype.kind == "i"
+    assert whole.verify() == {}
+
+
+def test_plain_xarray_opens_it_with_every_unit(whole: Any) -> None:
+    with xr.open_datatree(str(whole.path), engine="zarr") as tree:
+        assert set(tree.children) == {"input", *whole.steps}
+        for node in tree.children.values():
+            for variable in node.data_vars.values():
+                assert "units" in variable.attrs
+                assert "long_name" in variable.attrs
+        assert tree.attrs["provenance"]["input"]["digest"].startswith("sha256:")
+        assert tree.attrs["provenance"]["seeds"]["nmf"] == 0
+        assert tree.attrs["provenance"]["finished"]
+
+
+def test_figures(whole: Any, tmp_path: Path) -> None:
+    saved = whole.save_figures(tmp_path)
+    assert {p.name for p in saved} >= {"pca-scree.png", "nmf-components.png", "nmf-loadings.png"}
+    assert all(p.stat().st_size > 1000 for p in saved)
+    assert whole.plot_labels() is not None
+    with pytest.raises(KeyError, match="no step of"):
+        whole.step_of("umap")
+
+
+def test_identity(store: Path, tmp_path: Path) -> None:
+    recipe = {"input": {"path": str(store)}, "steps": QUICK}
+    one = em.run(recipe, out=tmp_path / "one")
+    same = em.run(recipe, out=tmp_path / "two")
+    in_hand = em.run({"steps": QUICK}, em.open(store), out=tmp_path / "three")
+    assert one.run_id == same.run_id == in_hand.run_id
+    for variable in one["pca"].data_vars:
+        np.testing.assert_array_equal(one["pca"][variable], same["pca"][variable])
+    markers = [r.tree["pca"].attrs["emcube"]["digests"] for r in (one, same, in_hand)]
+    assert markers[0] == markers[1] == markers[2]
+    noisier = em.run({"steps": QUICK}, simulated(1), out=tmp_path / "other")
+    more = em.run({"steps": [{"pca": {"n_components": 4}}]}, em.open(store), out=tmp_path / "more")
+    assert len({one.run_id, noisier.run_id, more.run_id}) == 3
+
+
+def test_a_drawn_seed_is_kept_by_the_same_result(store: Path, tmp_path: Path) -> None:
+    recipe = {"input": {"path": str(store)}, "steps": [{"kmeans": {"n_clusters": 3}}]}
+    first = em.run(recipe, out=tmp_path / "a")
+    again = em.run(recipe, out=tmp_path / "a")
+    elsewhere = em.run(recipe, out=tmp_path / "b")
+    assert first.run_id == again.run_id != elsewhere.run_id
+    assert first.provenance["drawn_seeds"] == ["kmeans"]
+    seed = first.provenance["seeds"]["kmeans"]
+    told = {**recipe, "steps": [{"kmeans": {"n_clusters": 3, "random_state": seed}}]}
+    same = em.run(told, out=tmp_path / "c")
+    np.testing.assert_array_equal(same["kmeans"]["labels"], first["kmeans"]["labels"])
+
+
+def test_an_interrupted_run_goes_on_after_its_finished_steps(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = {
+        "input": {"path": str(store)},
+        "steps": ["estimate_n_components", *QUICK, {"kmeans": {"n_clusters": 2}}],
+    }
+    ran: list[str] = []
+    real = running.run_step
+
+    def stopping(step: Any, run: Any) -> Any:
+        ran.append(step.label)
+        if step.verb == "kmeans" and ran.count("kmeans") == 1:
+            raise InterruptedRunError("stopped")
+        return real(step, run)
+
+    monkeypatch.setattr(running, "run_step", stopping)
+    with pytest.raises(InterruptedRunError) as caught:
+        em.run(recipe, out=tmp_path / "r")
+    assert "finished: estimate_n_components, pca" in caught.value.__notes__[-1]
+    with pytest.raises(em.errors.IncompleteError):
+        em.open_result(tmp_path / "r")
+    result = em.run(recipe, out=tmp_path / "r")
+    assert ran == ["estimate_n_components", "pca", "kmeans", "kmeans"]
+    assert result.complete
+
+
+def test_where_uses_smoothed_counts(store: Path, tmp_path: Path) -> None:
+    recipe = {
+        "input": {"path": str(store)},
+        "where": {"min_smoothed_counts": 50},
+        "steps": [*QUICK, {"kmeans": {"n_clusters": 3, "random_state": 0}}],
+    }
+    result = em.run(recipe, out=tmp_path / "r")
+    used = result["input"]["used"].values
+    assert not used[:4, :4].any()
+    assert used[10:, 10:].all()
+    scores = result["pca"]["loadings"].values
+    np.testing.assert_array_equal(np.isnan(scores[..., 0]), ~used)
+    # A pixel that is used but holds no count has no cluster either.
+    clustered = used & (simulated().sum("energy").values > 0)
+    np.testing.assert_array_equal(result["kmeans"]["labels"].values == -1, ~clustered)
+    expected = simulated().where(xr.DataArray(used, dims=("y", "x"))).sum(["y", "x"])
+    np.testing.assert_array_equal(result["input"]["sum_spectrum"], expected)
+    assert em.run(recipe, out=tmp_path / "r").run_id == result.run_id
+    too_much = {**recipe, "where": {"min_smoothed_counts": 1e6}}
+    with pytest.raises(SelectionError, match="no pixel reaches 1e\\+06 smoothed counts"):
+        em.run(too_much, out=tmp_path / "none")
+
+
+def test_preparation_is_part_of_the_run(store: Path, tmp_path: Path) -> None:
+    recipe = {
+        "input": {"path": str(store)},
+        "prepare": [
+            {"window": {"energy": [0.7, 2.3]}},
+            {"select": {"region": [[0, 0], [0, 30], [24, 0]]}},
+            {"bin": {"y": 2, "x": 2}},
+        ],
+        "steps": QUICK,
+    }
+    result = em.run(recipe, out=tmp_path / "r")
+    assert result["pca"].sizes["y"] == 12
+    assert result["input"]["used"].dims == ("y", "x")
+    assert bool(result["input"]["used"][0, 0])
+    assert not bool(result["input"]["used"][-1, -1])
+    assert np.isnan(result["pca"]["loadings"].values[-1, -1]).all()
+    plain = em.run({**recipe, "prepare": []}, out=tmp_path / "plain")
+    assert plain.run_id != result.run_id
+    assert plain.provenance["input"]["digest"] == result.provenance["input"]["digest"]
+
+
+def test_an_instrument_file_runs_as_it_is(tmp_path: Path) -> None:
+    np.save(tmp_path / "map.npy", simulated().values)
+    recipe = {"input": {"path": str(tmp_path / "map.npy")}, "steps": QUICK}
+    result = em.run(recipe, out=tmp_path / "out" / "r")
+    assert result["pca"].sizes["component"] == 3
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["r"]
+    assert em.run(recipe, out=tmp_path / "out" / "r").run_id == result.run_id
+
+
+def test_the_default_recipe_runs_on_a_path_and_on_a_cube(store: Path, tmp_path: Path) -> None:
+    by_path = em.run(store, out=tmp_path / "a")
+    assert by_path.steps == ("estimate_n_components", "pca", "nmf", "kmeans")
+    assert by_path["nmf"].sizes["component"] == 3
+    by_hand = em.run(em.open(store), out=tmp_path / "b")
+    assert by_hand.run_id == by_path.run_id
+    fixed = em.run(store, out=tmp_path / "c", n_components=2)
+    assert fixed["nmf"].sizes["component"] == 2
+
+
+def test_a_refused_estimate_stops_what_needs_its_number(tmp_path: Path) -> None:
+    tiny = simulated().isel(y=slice(8, 12), x=slice(8, 12))
+    recipe = {"steps": ["estimate_n_components", {"pca": {"n_components": "auto"}}]}
+    with pytest.raises(InputError, match="the estimate names no number") as caught:
+        em.run(recipe, tiny, out=tmp_path / "r")
+    assert "give n_components as a number" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (({"steps": QUICK},), "the recipe names no input, and no cube was given"),
+        ((3,), "a recipe or a cube is expected, got int"),
+        (({"input": {"path": "nowhere.zarr"}, "steps": QUICK},), "there is no such file"),
+    ],
+)
+def test_what_cannot_run(tmp_path: Path, arguments: Any, said: str) -> None:
+    with pytest.raises((InputError, em.errors.ReadError), match=said):
+        em.run(*arguments, out=tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_recipe_and_call_must_agree(store: Path, tmp_path: Path) -> None:
+    recipe = {"input": {"path": str(store)}, "steps": QUICK}
+    with pytest.raises(InputError, match="a cube was given too"):
+        em.run(recipe, simulated(), out=tmp_path / "r")
+    with pytest.raises(InputError, match="'n_components' belongs to a run without a recipe"):
+        em.run(recipe, out=tmp_path / "r", n_components=3)
+    with pytest.raises(InputError, match="a cube was given twice"):
+        em.run(simulated(), simulated(), out=tmp_path / "r")
+    with pytest.raises(InputError, match="where the result goes"):
+        em.run(recipe)
