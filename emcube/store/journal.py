@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ __all__ = [
     "file_digest",
     "read_json",
     "replace_file",
+    "try_lock",
     "write_json",
 ]
 
@@ -103,7 +104,7 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
     """
     with path.open("a+b") as file:
         try:
-            _lock(file.fileno())
+            try_lock(file.fileno())
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
                 raise
@@ -114,7 +115,8 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
         yield
 
 
-def _lock(fd: int) -> None:
+def try_lock(fd: int) -> None:
+    """Lock an open file, or raise OSError at once where another holds it."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -247,6 +249,12 @@ class Journal:
         """Forget the part that begins with a region."""
         (self.folder / _PARTS / f"{first_region:010d}.npz").unlink(missing_ok=True)
 
+    def forget(self) -> None:
+        """Give up what was begun."""
+        (self.folder / _INGEST).unlink(missing_ok=True)
+        for path in (self.folder / _PARTS).glob("*.npz"):
+            path.unlink()
+
     def progress(self) -> tuple[int, int]:
         """Regions done, and of how many; reads names and headers only."""
         begun = self.begun() or {}
@@ -279,14 +287,3 @@ class Journal:
         replace_file(self.root / "zarr.json", root_document)
         (self.folder / _INGEST).unlink(missing_ok=True)
         shutil.rmtree(self.folder / _PARTS, ignore_errors=True)
-
-    def unfinished_files(self, known: Sequence[str]) -> list[Path]:
-        """Files that no finished part knows: left by a writer that was stopped within a region."""
-        keep = set(known)
-        return [
-            path
-            for path in self.root.rglob("*")
-            if path.is_file()
-            and HIDDEN not in path.relative_to(self.root).parts
-            and path.relative_to(self.root).as_posix() not in keep
-        ]

@@ -97,7 +97,8 @@ def write_cube(
     path : path-like
         Folder of the store; its parent folders are made.
     overwrite : bool
-        Replace a store of another cube. The old one is deleted only when the new one is complete.
+        Replace a store that is there, or an unfinished one of another cube. A complete store is deleted
+        only when the new one is complete.
         Anything that is not a cube store is never replaced.
     companions : sequence of xarray.DataArray
         Images and spectra that belong to the cube, named. Those on the cube's navigation grid become
@@ -141,7 +142,7 @@ def write_cube(
     cube = validate_cube(cube)
     path = Path(path)
     target = _destination(path, overwrite)
-    ingest = _Ingest(cube, target, path, tuple(companions), progress, threads)
+    ingest = _Ingest(cube, target, path, tuple(companions), progress, threads, overwrite)
     try:
         target.mkdir(parents=True, exist_ok=True)
         (target / HIDDEN).mkdir(exist_ok=True)
@@ -274,6 +275,10 @@ def _swap(path: Path, new: Path) -> None:
 # --- one ingest -----------------------------------------------------------------------------------
 
 
+class _OtherSource(Exception):
+    """What is being written here is another cube; says what differs."""
+
+
 @dataclass(eq=False)
 class _Ingest:
     cube: xr.DataArray
@@ -282,6 +287,7 @@ class _Ingest:
     companions: tuple[xr.DataArray, ...]
     progress: Callable[[IngestProgress], None] | None
     threads: int | None
+    overwrite: bool = False
     began: float = field(default_factory=time.monotonic)
     resumed: int = 0
     done: list[int] = field(default_factory=list)
@@ -326,15 +332,13 @@ class _Ingest:
         identity = self._identity()
         begun = self.journal.begun()
         if begun is not None:
-            if begun.get("identity") != identity:
-                raise self._other_source("dims, coordinates, dtype or chunks differ")
-            parts = self.journal.parts()
-            lost = [part for part in parts if not self._on_disk(part)]
-            for part in lost:
-                self.journal.drop(part.regions[0])
-            parts = [part for part in parts if part not in lost]
-            self._check_values(parts)
-            return parts
+            try:
+                return self._take_over(begun, identity)
+            except _OtherSource as difference:
+                if not self.overwrite:
+                    raise self._other_source(str(difference)) from None
+                shutil.rmtree(self.root / DATA, ignore_errors=True)
+                self.journal.forget()
         self.journal.begin(
             {
                 "format": FORMAT,
@@ -345,6 +349,18 @@ class _Ingest:
             }
         )
         return []
+
+    def _take_over(self, begun: dict[str, Any], identity: str) -> list[Part]:
+        """Parts of an earlier run that are on disk as they were written."""
+        if begun.get("identity") != identity:
+            raise _OtherSource("dims, coordinates, dtype or chunks differ")
+        parts = self.journal.parts()
+        lost = [part for part in parts if not self._on_disk(part)]
+        for part in lost:
+            self.journal.drop(part.regions[0])
+        parts = [part for part in parts if part not in lost]
+        self._check_values(parts)
+        return parts
 
     def _identity(self) -> str:
         known = {"header": header(self.cube), "layout": _layout_json(self.layout)}
@@ -374,12 +390,13 @@ class _Ingest:
                 [number], lambda _, region, block: self._hash(block, region), _first, pool
             )
         if not np.array_equal(found, expected):
-            raise self._other_source("its values differ")
+            raise _OtherSource("its values differ")
 
     def _other_source(self, what: str) -> StoreError:
         return StoreError(
             f"{self.shown} holds an unfinished ingest of another cube: {what}",
-            hint="ingest the cube it was begun with, choose another destination, or delete the folder",
+            hint="ingest the cube it was begun with, choose another destination, or give it up with "
+            "overwrite=True (--overwrite)",
         )
 
     # One region: written, then described.

