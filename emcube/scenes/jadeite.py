@@ -101,8 +101,8 @@ class _Section:
         on_grid = (row < rows) & (column < columns)
         square = np.where(on_grid, row * columns + column, 0)
         away = np.hypot(y - (row + 0.5) * _TILE, x - (column + 0.5) * _TILE)
-        phase = np.where(on_grid & (away < radius), phase_of[square], -1)
-        return np.where(phase[..., None] >= 0, np.eye(len(PHASES))[phase], fractions)
+        pure = np.where(on_grid & (away < radius), phase_of[square], -1)
+        return np.where(pure[..., None] >= 0, np.eye(len(PHASES))[pure], fractions)
 
 
 def _rows_block(
