@@ -1,0 +1,532 @@
+"""Non-negative matrix factorisation of a cube larger than memory.
+
+Letters: P pixels, E used channels, K components. D_i = sum_k L_ik s_k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import xarray as xr
+
+from emcube.engine import resident, run_sweep
+from emcube.errors import InputError
+from emcube.models.base import Estimator, resolve_seed
+from emcube.models.labels import Labels, as_source
+from emcube.models.nmf_losses import Loss, resolve_loss
+from emcube.models.nmf_start import Sketch, choose_side, corners, sketch, tile_of
+from emcube.models.nmf_sweeps import BatchSweep, PassState, PassSweep, PooledSource, ScoreSweep
+from emcube.models.rebuild import pixels_only, rebuild
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from emcube.engine import Block, BlockSource
+
+__all__ = ["MiniBatchNMF"]
+
+
+class MiniBatchNMF(Estimator):
+    """Find non-negative components and their loadings.
+
+    Minimises, over components S whose rows sum to one,
+
+        F(S) + volume * (P / 2) * log det(S W S' + delta I),
+        F(S) = sum_p min_{h >= 0} d(x_p, h S),
+
+    with d the Kullback-Leibler divergence (counts) or half the squared distance. Loadings are never kept: in
+    each pass every pixel's are solved exactly, so that F and its gradient are those of the components alone.
+
+    Parameters
+    ----------
+    n_components : int
+        K.
+    beta_loss : {"kullback-leibler", "frobenius"}
+        The first for counts; the second where noise has one size everywhere (EELS after its background).
+    volume : float
+        Weight of the minimum-volume term, in half a nat for each (pooled) pixel that has a say (least
+        squares: half the noise variance). Integrated over its loadings a pixel's likelihood carries one half
+        of a log determinant, so that 1 makes up for their having been fitted (Laplace's approximation); the
+        default is half of that, since beyond 1 components collapse where counts are few.
+        0 with ``tol=0`` gives the bare likelihood.
+    tol : float
+        Passes stop when one lowers the objective by less than this share of the loss. Without pure pixels
+        more passes lower the objective and turn components away from the truth.
+    max_iter : int
+        Full passes, at most.
+    pool : int or "auto"
+        Side of the square tiles whose pixels are summed while components are fitted (loadings are always
+        those of single pixels). "auto" sums until noise is a quarter of the weakest component's spread, as
+        long as neighbours are alike, and not at all with ``volume=0``.
+    init : {"bins", "random"} or array (K, E)
+        "bins": corners of the cloud of pooled pixels in the subspace of the signal. "random": random positive
+        mixtures of the mean spectrum. Or components to start from, labelled or bare.
+    n_epochs : int or "auto"
+        Epochs of minibatches before the full passes. "auto" is none from "bins", which start closer than
+        minibatches end, and 2 otherwise.
+    batch_size : int
+        Pixels of a minibatch, drawn across the whole cube. There are at most 64 batches an epoch.
+    sum_to_one : bool
+        `transform` returns abundances, which sum to one, and `scale` the free factor of each pixel. Since
+        the factor is free, this is the same model: loadings are scale times abundances.
+    random_state : int, Generator or None
+        Seed of minibatches, of the sample of pixels that is searched for corners, of ``init="random"`` and of
+        `score`.
+
+    Attributes
+    ----------
+    components_ : DataArray (component, signal dims), or ndarray (K, E)
+        Each sums to one over the used channels; zero where no counts are; NaN in unused channels. Ordered
+        by their total loading, the largest first.
+    objective_ : float
+        F at the end: for counts the sum of x log(x / mu) - x + mu in nats (half the Poisson deviance), for
+        least squares half the sum of squared residuals; of the pooled pixels, without the volume.
+    objective_path_ : ndarray
+        F plus volume after each full pass (the best so far).
+    n_iter_ : int
+        Full passes.
+    converged_ : bool
+        Whether `tol` was met before `max_iter`.
+    pool_ : int
+        Side of the tiles that was used.
+    volume_strength_ : float
+        Weight of the log determinant, in units of the loss.
+    component_totals_ : ndarray, shape (K,)
+        Sum of the loadings of each component over the pixels of the last fit.
+    seed_ : int
+    axes_ : Labels
+
+    Notes
+    -----
+    A fit from "bins" makes four passes for the subspace, one for the pooling and one for the corners, which
+    touch a pixel's counts K + 10 times, then full passes. Same bits for any number of workers.
+
+    Components are determined only up to what the data leave free: where no pixel (or tile) of a
+    component is pure, neighbouring components share what is common to all of them.
+
+    References
+    ----------
+    D. D. Lee, H. S. Seung, NIPS 13 (2001).
+    V. Leplat, N. Gillis, A. M. S. Ang, IEEE Trans. Signal Process. 68 (2020) 3400.
+    https://doi.org/10.1109/TSP.2020.2991801
+
+    Examples
+    --------
+    >>> import numpy as np, emcube as em
+    >>> rng = np.random.default_rng(0)
+    >>> true = rng.dirichlet(np.full(40, 0.3), 3)
+    >>> counts = rng.poisson(500 * rng.dirichlet(np.full(3, 0.3), 900) @ true)
+    >>> nmf = em.MiniBatchNMF(3, random_state=0).fit(counts)
+    >>> nmf.transform(counts).shape
+    (900, 3)
+    """
+
+    components_: Any
+    objective_: float
+    n_iter_: int
+    converged_: bool
+    pool_: int
+    seed_: int
+    _values: NDArray[np.float64]
+    _totals: NDArray[np.float64]
+    _statistic: Any
+
+    def __init__(
+        self,
+        n_components: int = 2,
+        *,
+        beta_loss: str = "kullback-leibler",
+        volume: float = 0.5,
+        tol: float = 1e-4,
+        max_iter: int = 200,
+        pool: int | str = "auto",
+        init: Any = "bins",
+        n_epochs: int | str = "auto",
+        batch_size: int = 32768,
+        sum_to_one: bool = False,
+        random_state: Any = None,
+    ) -> None:
+        self.n_components = n_components
+        self.beta_loss = beta_loss
+        self.volume = volume
+        self.tol = tol
+        self.max_iter = max_iter
+        self.pool = pool
+        self.init = init
+        self.n_epochs = n_epochs
+        self.batch_size = batch_size
+        self.sum_to_one = sum_to_one
+        self.random_state = random_state
+
+    # -- fitting ------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: None = None, *, where: Any = None) -> Self:
+        """Fit the model anew.
+
+        Parameters
+        ----------
+        X : DataArray, or matrix of shape (P, E)
+        y : None
+            Ignored, as scikit-learn's pipelines want it.
+        where : DataArray of bool, optional
+            What is used (True).
+
+        Raises
+        ------
+        InputError
+            Values are not finite, or negative where counts are meant; fewer pixels or channels than
+            components hold anything; a parameter is out of range.
+        """
+        loss = self._check_parameters()
+        source, labels = as_source(X, where)
+        self._refuse_too_many(source)
+        seed = resolve_seed(self.random_state)
+        with resident():
+            found = sketch(source, loss, int(self.n_components), seed)
+            self._refuse_empty(found)
+            side = self._side(source, labels, loss, found)
+            first = self._first(source, labels, loss, found, side, seed)
+            self._run(source, labels, loss, found.totals, side, first, seed, earlier=None)
+        return self
+
+    def partial_fit(self, X: Any, y: None = None, *, where: Any = None) -> Self:
+        """Go on with more pixels; those seen before count with what they last said.
+
+        The first call is `fit` and fixes the channels and the pooling; later `where` selects pixels only.
+        Later calls start from the components found so far and add the expected counts of earlier pixels,
+        which are not solved again (incremental EM: R. M. Neal, G. E. Hinton 1998).
+
+        Raises
+        ------
+        InputError
+            As for `fit`, or the signal differs from that of the first call.
+        """
+        if not hasattr(self, "axes_"):
+            return self.fit(X, where=where)
+        loss = self._check_parameters()
+        source, labels = as_source(X, pixels_only(X, where), channels=self.axes_.channels)
+        self.axes_.require_same_signal(labels, type(self).__name__)
+        with resident():
+            found = sketch(source, loss, 1, self.seed_)
+            self._run(
+                source,
+                labels,
+                loss,
+                found.totals,
+                self.pool_,
+                self._values,
+                self.seed_,
+                earlier=self._statistic,
+            )
+        return self
+
+    def fit_transform(self, X: Any, y: None = None, *, where: Any = None) -> Any:
+        """Fit and return the loadings (see `transform`)."""
+        return self.fit(X, where=where).transform(X, where=pixels_only(X, where))
+
+    def _check_parameters(self) -> Loss:
+        k: Any = self.n_components
+        if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
+            raise InputError(
+                f"n_components must be a whole number from 1 on, got {k!r}",
+                hint="emcube.estimate_n_components(cube).n_components proposes one",
+            )
+        for name, least in (("volume", 0.0), ("tol", 0.0), ("max_iter", 1), ("batch_size", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+                raise InputError(f"{name} must be a number, got {value!r}")
+            if not (value >= least and np.isfinite(value)):
+                raise InputError(f"{name} must be at least {least}, got {value!r}")
+        for name, least in (("pool", 1), ("n_epochs", 0)):
+            value = getattr(self, name)
+            if value != "auto" and (
+                isinstance(value, bool | str) or not isinstance(value, int) or value < least
+            ):
+                raise InputError(
+                    f"{name} must be 'auto' or a whole number from {least} on, got {value!r}"
+                )
+        if isinstance(self.init, str) and self.init not in ("bins", "random"):
+            raise InputError(f"init must be 'bins', 'random' or components, got {self.init!r}")
+        return resolve_loss(self.beta_loss)
+
+    def _refuse_too_many(self, source: BlockSource) -> None:
+        most = min(source.n_pixels, source.n_channels)
+        if self.n_components > most:
+            raise InputError(
+                f"{self.n_components} components are asked of {source.n_pixels} pixels and "
+                f"{source.n_channels} channels, at most {most} exist",
+                hint="ask for fewer components",
+            )
+
+    def _refuse_empty(self, found: Sketch) -> None:
+        seen = int(np.count_nonzero(found.totals != 0.0))
+        full = found.n_pixels - found.n_empty
+        if self.n_components > min(seen, full):
+            raise InputError(
+                f"{self.n_components} components are asked of {full} pixels and {seen} channels that hold "
+                f"anything (of {found.n_pixels} and {found.totals.size})",
+                hint="ask for fewer components, or check the selection (where=)",
+            )
+        if found.totals.sum() <= 0.0:
+            raise InputError(
+                f"the sum of all values is {found.totals.sum():g}, a positive signal is expected",
+                hint="non-negative components cannot describe it; use emcube.IncrementalPCA",
+            )
+
+    def _side(self, source: BlockSource, labels: Labels, loss: Loss, found: Sketch) -> int:
+        if self.pool != "auto":
+            return int(self.pool)
+        if self.volume == 0.0:
+            return 1
+        return choose_side(source, loss, found, labels.nav_dims)
+
+    def _first(
+        self,
+        source: BlockSource,
+        labels: Labels,
+        loss: Loss,
+        found: Sketch,
+        side: int,
+        seed: int,
+    ) -> NDArray[np.float64]:
+        if not isinstance(self.init, str):
+            return self._given(labels)
+        k = int(self.n_components)
+        if self.init == "random":
+            rng = np.random.default_rng((seed, 0, 1))
+            mean = np.maximum(found.totals, 0.0)
+            values = rng.gamma(1.0, size=(k, mean.size)) * mean
+            return np.asarray(values / values.sum(axis=1, keepdims=True))
+        return corners(source, loss, found, labels.nav_dims, side, seed)
+
+    def _given(self, labels: Labels) -> NDArray[np.float64]:
+        """Components that the user starts from, over the used channels."""
+        given = self.init
+        if isinstance(given, xr.DataArray) and not labels.plain:
+            missing = [d for d in labels.sig_dims if d not in given.dims]
+            if missing:
+                raise InputError(f"init has no dim {missing[0]!r}: its dims are {given.dims}")
+            other = [d for d in given.dims if d not in labels.sig_dims]
+            given = given.transpose(*other, *labels.sig_dims)
+        values = np.asarray(given, dtype=np.float64)
+        values = values.reshape(len(values), -1) if values.ndim else values
+        shape = (int(self.n_components), labels.n_all_channels)
+        if values.shape != shape:
+            raise InputError(f"init has the shape {values.shape}, {shape} is expected")
+        values = labels.used_channels(values)
+        if not np.isfinite(values).all() or values.min() < 0 or (values.sum(axis=1) <= 0).any():
+            raise InputError(
+                "init must be finite, not negative, and no component may be zero in all used channels"
+            )
+        return np.asarray(values / values.sum(axis=1, keepdims=True))
+
+    def _run(
+        self,
+        source: BlockSource,
+        labels: Labels,
+        loss: Loss,
+        totals: NDArray[np.float64],
+        side: int,
+        first: NDArray[np.float64],
+        seed: int,
+        earlier: Any,
+    ) -> None:
+        """Minibatches and full passes, then the answers."""
+        tile = tile_of(labels.nav_dims, side)
+        pooled: BlockSource = source if side == 1 else PooledSource(source, tile)
+        seen = totals if earlier is None else totals + self._totals
+        weights = loss.channel_weights(seen)
+        # A share of the squared length of the mean spectrum, which has length one in the metric of counts.
+        delta = _delta(first, weights)
+        epochs = (
+            (0 if self._from_bins(earlier) else 2) if self.n_epochs == "auto" else self.n_epochs
+        )
+        if int(epochs):
+            n_batches = int(np.clip(-(-pooled.n_pixels // int(self.batch_size)), 1, 64))
+            batches = BatchSweep(
+                loss,
+                first,
+                weights,
+                float(self.volume),
+                delta,
+                pooled.n_pixels,
+                n_batches,
+                int(epochs),
+            )
+            rounds = n_batches * int(epochs)
+            first = run_sweep(batches, pooled, seed=seed, max_rounds=rounds).state.components
+        sweep = PassSweep(
+            loss,
+            first,
+            weights,
+            float(self.volume),
+            delta,
+            pooled.n_pixels,
+            float(self.tol),
+            earlier,
+        )
+        outcome = run_sweep(sweep, pooled, seed=seed, max_rounds=int(self.max_iter))
+        state: PassState = outcome.state
+        statistic = state.statistic if earlier is None else state.statistic + earlier
+        order = np.argsort(-statistic.loadings, kind="stable")
+        best = state.best if state.best is not None else state.components
+        # Channels in which nothing was ever counted belong to no component.
+        values = np.where(seen != 0.0, best, 0.0)[order]
+        self._values = values / values.sum(axis=1, keepdims=True)
+        self._totals = seen
+        self._statistic = _reordered(statistic, order)
+        if earlier is None:
+            self._remember(labels)
+        self.objective_ = float(state.statistic.divergence)
+        self.objective_path_ = np.array(outcome.history)
+        self.n_iter_ = outcome.n_rounds
+        self.converged_ = outcome.converged
+        self.pool_ = side
+        self.volume_strength_ = float(state.strength or 0.0)
+        self.component_totals_ = statistic.loadings[order]
+        self.seed_ = seed
+        self.components_ = self.axes_.spectra(self._values, attrs={"units": "1 per channel"})
+
+    def _from_bins(self, earlier: Any) -> bool:
+        return earlier is not None or (isinstance(self.init, str) and self.init == "bins")
+
+    # -- answers ------------------------------------------------------------------------------------
+
+    def pixel_function(self) -> Callable[[Block], dict[str, NDArray[Any]]]:
+        """Loadings of a block's pixels, or with ``sum_to_one`` abundances; and their sum, the scale."""
+        self._require_fitted()
+        return _Solve(resolve_loss(self.beta_loss), self._values, bool(self.sum_to_one))
+
+    def transform(self, X: Any, where: Any = None) -> Any:
+        """Solve the loadings of every pixel; lazy where `X` is.
+
+        Parameters
+        ----------
+        X : DataArray, or matrix of shape (P, E)
+            With the signal axes of the fit.
+        where : DataArray of bool over navigation dims, optional
+            Pixels to solve; others get NaN.
+
+        Returns
+        -------
+        DataArray (navigation dims, component), or array (P, K)
+            In the units of the cube. With ``sum_to_one`` abundances without a unit, and (labelled) the
+            coordinate ``scale``; both are zero where a pixel holds nothing.
+
+        Raises
+        ------
+        InputError
+            The signal axes are not those of the fit, or a value cannot be one.
+        """
+        k = len(self._require_values())
+        attrs = {"units": "1"} if self.sum_to_one else None
+        loadings = self._map(X, "loadings", (k,), where=where, attrs=attrs)
+        if self.sum_to_one and isinstance(loadings, xr.DataArray):
+            loadings = loadings.assign_coords(scale=self.scale(X, where=where))
+        return loadings
+
+    def scale(self, X: Any, where: Any = None) -> Any:
+        """Sum of each pixel's loadings, in the units of the cube; for counts the pixel's number of counts.
+
+        Returns
+        -------
+        DataArray (navigation dims), or array (P,)
+        """
+        self._require_values()
+        return self._map(X, "scale", (), dims=(), where=where)
+
+    def inverse_transform(self, loadings: Any, scale: Any = None) -> Any:
+        """Compute D = L S, the fitted cube; lazy where the loadings are.
+
+        Parameters
+        ----------
+        loadings : DataArray (navigation dims, component), or array (P, K)
+            As from `transform`.
+        scale : DataArray or array, optional
+            Of each pixel, with ``sum_to_one``; default: the coordinate ``scale`` of the loadings.
+
+        Raises
+        ------
+        InputError
+            The loadings have another number of components, or their scale is missing.
+        """
+        values = self._require_values()
+        if loadings.shape[-1] != len(values):
+            raise InputError(
+                f"loadings of {loadings.shape[-1]} components were given, the model has {len(values)}"
+            )
+        if self.sum_to_one:
+            if scale is None and isinstance(loadings, xr.DataArray):
+                scale = loadings.coords.get("scale")
+            if scale is None:
+                raise InputError(
+                    "abundances alone do not say how much signal a pixel holds",
+                    hint="pass scale=model.scale(X)",
+                )
+            loadings = loadings * (scale if isinstance(scale, xr.DataArray) else scale[:, None])
+        return rebuild(self.axes_, loadings, self.axes_.full_channels(values))
+
+    def score(self, X: Any, y: None = None, *, where: Any = None) -> float:
+        """Score the components on data, with loadings that have not seen what is scored; more is better.
+
+        Counts: mean Poisson log-likelihood per count. Each count of X is dealt to one of two halves; loadings
+        from one half predict the other, both ways round. Least squares: one minus the share of the sum of
+        squares that is left in every other channel after fitting the channels between, both ways round.
+
+        Raises
+        ------
+        InputError
+            The signal is not that of the fit, or nothing was counted.
+        """
+        values = self._require_values()
+        self._check_signal(X)
+        loss = resolve_loss(self.beta_loss)
+        source, _ = as_source(X, pixels_only(X, where), channels=self.axes_.channels)
+        sums = run_sweep(ScoreSweep(loss, values), source, seed=self.seed_).state
+        if sums[1] <= 0.0:
+            raise InputError("there is nothing to score: every used value is zero")
+        return float(sums[0] / sums[1]) if loss.counts else float(1.0 - sums[0] / sums[1])
+
+    def _require_values(self) -> NDArray[np.float64]:
+        self._require_fitted()
+        return self._values
+
+
+def _delta(components: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    from emcube.kernels.volume import DELTA
+
+    return float(DELTA * np.mean((components * components) @ weights))
+
+
+def _reordered(statistic: Any, order: NDArray[np.int64]) -> Any:
+    """A statistic with its components in another order."""
+    from dataclasses import fields, replace
+
+    changed: dict[str, Any] = {}
+    for field in fields(statistic):
+        value = getattr(statistic, field.name)
+        if field.name == "gram":
+            changed["gram"] = value[np.ix_(order, order)]
+        elif isinstance(value, np.ndarray):
+            changed[field.name] = value[order]
+    return replace(statistic, **changed)
+
+
+@dataclass(frozen=True, eq=False)
+class _Solve:
+    """Loadings of a block's pixels."""
+
+    loss: Loss
+    components: NDArray[np.float64]
+    sum_to_one: bool
+
+    def __call__(self, block: Block) -> dict[str, NDArray[Any]]:
+        self.loss.check(block)
+        loadings = self.loss.loadings(block.data, self.components)
+        scale = loadings.sum(axis=1)
+        if self.sum_to_one:
+            loadings = loadings / np.where(scale > 0.0, scale, 1.0)[:, None]
+        return {"loadings": loadings, "scale": scale}

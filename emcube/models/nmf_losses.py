@@ -1,0 +1,259 @@
+"""What the two losses of NMF know: how a block is checked, solved and stepped.
+
+Letters: P pixels, E used channels, K components.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from emcube.errors import InputError
+from emcube.kernels.frobenius_nmf import FrobeniusPass, frobenius_loadings, frobenius_pass
+from emcube.kernels.poisson_nmf import (
+    PoissonPass,
+    as_rows,
+    floored,
+    poisson_loadings,
+    poisson_pass,
+)
+from emcube.kernels.volume import frobenius_step, poisson_step
+from emcube.models.labels import require_finite_counts, require_finite_values
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from emcube.engine import Block
+    from emcube.kernels.rows import CountRows
+
+__all__ = ["FrobeniusLoss", "Loss", "PoissonLoss", "resolve_loss"]
+
+
+class Loss(Protocol):
+    """What NMF asks of its loss. Losses are frozen, pickle and have no state."""
+
+    @property
+    def name(self) -> str:
+        """The parameter ``beta_loss``."""
+        ...
+
+    @property
+    def counts(self) -> bool:
+        """Whether negative values make no sense."""
+        ...
+
+    def check(self, block: Block) -> None:
+        """Refuse values that the loss cannot take."""
+        ...
+
+    def evaluate(self, data: CountRows | NDArray[Any], components: NDArray[np.float64]) -> Any:
+        """Statistic of some pixels: a pass object with ``divergence`` and ``loadings``; it adds."""
+        ...
+
+    def loadings(
+        self, data: CountRows | NDArray[Any], components: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Exact loadings (p, K) of some pixels."""
+        ...
+
+    def step(
+        self,
+        components: NDArray[np.float64],
+        statistic: Any,
+        weights: NDArray[np.float64],
+        strength: float,
+        delta: float,
+    ) -> NDArray[np.float64]:
+        """New components that lower the loss plus ``strength`` times the volume."""
+        ...
+
+    def earlier(self, components: NDArray[np.float64], statistic: Any) -> float:
+        """Bound of the loss of pixels seen before, up to a constant, from their statistic alone."""
+        ...
+
+    def mixed(self, old: Any, new: Any, rate: float) -> Any:
+        """``(1 - rate) old + rate new`` of two statistics, as far as `step` needs them."""
+        ...
+
+    def noise(self, divergence: float, n_values: int) -> float:
+        """Loss that the noise of one value adds on average, times two (a variance)."""
+        ...
+
+    def n_effective(self, statistic: Any, n_pixels: int) -> float:
+        """Pixels that have a say: those of the vacuum do not count."""
+        ...
+
+    def extrapolate(
+        self, old: NDArray[np.float64], new: NDArray[np.float64], length: float
+    ) -> NDArray[np.float64]:
+        """Components that lie `length` times as far from `old` as `new` does; they stay valid."""
+        ...
+
+    def channel_weights(self, totals: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Weights (E,) that even out the noise of the channels; zero for channels never seen."""
+        ...
+
+
+@dataclass(frozen=True)
+class PoissonLoss:
+    """Kullback-Leibler divergence: the log-likelihood of counts."""
+
+    name: str = "kullback-leibler"
+    counts: bool = True
+
+    def check(self, block: Block) -> None:
+        """Refuse NaN, infinities and negative values."""
+        require_finite_counts(block)
+
+    def evaluate(
+        self, data: CountRows | NDArray[Any], components: NDArray[np.float64]
+    ) -> PoissonPass:
+        """Statistic of some pixels."""
+        return poisson_pass(as_rows(data), components)
+
+    def loadings(
+        self, data: CountRows | NDArray[Any], components: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Maximum-likelihood loadings of some pixels."""
+        return poisson_loadings(as_rows(data), components)
+
+    def step(
+        self,
+        components: NDArray[np.float64],
+        statistic: PoissonPass,
+        weights: NDArray[np.float64],
+        strength: float,
+        delta: float,
+    ) -> NDArray[np.float64]:
+        """EM step with the tangent of the volume."""
+        return poisson_step(floored(components), statistic.counts, weights, strength, delta)
+
+    def earlier(self, components: NDArray[np.float64], statistic: PoissonPass) -> float:
+        """-sum C log S: the bound of the EM algorithm (Neal and Hinton 1998)."""
+        return -float((statistic.counts * np.log(floored(components))).sum())
+
+    def mixed(self, old: PoissonPass, new: PoissonPass, rate: float) -> PoissonPass:
+        """Moving average of the expected counts."""
+        return PoissonPass(
+            (1.0 - rate) * old.counts + rate * new.counts,
+            (1.0 - rate) * old.loadings + rate * new.loadings,
+            new.divergence,
+            new.total,
+            new.square,
+            new.n_steps,
+        )
+
+    def noise(self, divergence: float, n_values: int) -> float:
+        """One: counts carry their noise with them."""
+        return 1.0
+
+    def n_effective(self, statistic: PoissonPass, n_pixels: int) -> float:
+        """(sum g)^2 / sum g^2 of the pixels' counts g."""
+        return statistic.total**2 / statistic.square if statistic.square > 0.0 else 0.0
+
+    def extrapolate(
+        self, old: NDArray[np.float64], new: NDArray[np.float64], length: float
+    ) -> NDArray[np.float64]:
+        """Along the geodesic old (new / old)^length: positive whatever the length."""
+        if length == 1.0:
+            return new
+        old, new = floored(old), floored(new)
+        return floored(old * np.clip(new / old, 1e-3, 1e3) ** length)
+
+    def channel_weights(self, totals: NDArray[np.float64]) -> NDArray[np.float64]:
+        """One over the mean spectrum that sums to one (Keenan and Kotula)."""
+        total = totals.sum()
+        return np.divide(total, totals, out=np.zeros_like(totals), where=totals > 0.0)
+
+
+@dataclass(frozen=True)
+class FrobeniusLoss:
+    """Half the sum of squares: noise of one size everywhere."""
+
+    name: str = "frobenius"
+    counts: bool = False
+
+    def check(self, block: Block) -> None:
+        """Refuse NaN and infinities; noise around zero may be negative."""
+        require_finite_values(block)
+
+    def evaluate(
+        self, data: CountRows | NDArray[Any], components: NDArray[np.float64]
+    ) -> FrobeniusPass:
+        """Statistic of some pixels."""
+        return frobenius_pass(data, components)
+
+    def loadings(
+        self, data: CountRows | NDArray[Any], components: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Non-negative least-squares loadings of some pixels."""
+        return frobenius_loadings(data, components)
+
+    def step(
+        self,
+        components: NDArray[np.float64],
+        statistic: FrobeniusPass,
+        weights: NDArray[np.float64],
+        strength: float,
+        delta: float,
+    ) -> NDArray[np.float64]:
+        """Block coordinate descent with the tangent of the volume."""
+        return frobenius_step(components, statistic.products, statistic.gram, strength, delta)
+
+    def earlier(self, components: NDArray[np.float64], statistic: FrobeniusPass) -> float:
+        """The loss with the loadings that those pixels had."""
+        gram = components @ components.T
+        return float(0.5 * (statistic.gram * gram).sum() - (statistic.products * components).sum())
+
+    def mixed(self, old: FrobeniusPass, new: FrobeniusPass, rate: float) -> FrobeniusPass:
+        """Moving average of the products."""
+        return FrobeniusPass(
+            (1.0 - rate) * old.products + rate * new.products,
+            (1.0 - rate) * old.gram + rate * new.gram,
+            (1.0 - rate) * old.loadings + rate * new.loadings,
+            new.square,
+            new.fitted,
+            new.n_pixels,
+        )
+
+    def noise(self, divergence: float, n_values: int) -> float:
+        """Mean squared residual."""
+        return 2.0 * divergence / max(1, n_values)
+
+    def n_effective(self, statistic: FrobeniusPass, n_pixels: int) -> float:
+        """All of them."""
+        return float(n_pixels)
+
+    def extrapolate(
+        self, old: NDArray[np.float64], new: NDArray[np.float64], length: float
+    ) -> NDArray[np.float64]:
+        """Along the straight line, cut at zero."""
+        if length == 1.0:
+            return new
+        ahead = np.maximum(old + length * (new - old), 0.0)
+        sums = ahead.sum(axis=1, keepdims=True)
+        return np.where(sums > 0.0, ahead / np.where(sums > 0.0, sums, 1.0), new)
+
+    def channel_weights(self, totals: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Ones."""
+        return np.ones_like(totals)
+
+
+def resolve_loss(beta_loss: Any) -> PoissonLoss | FrobeniusLoss:
+    """Turn the parameter ``beta_loss`` into a loss.
+
+    Raises
+    ------
+    InputError
+        The word is not known.
+    """
+    if beta_loss in ("kullback-leibler", 1):
+        return PoissonLoss()
+    if beta_loss in ("frobenius", 2):
+        return FrobeniusLoss()
+    raise InputError(
+        f"beta_loss must be 'kullback-leibler' or 'frobenius', got {beta_loss!r}",
+        hint="'kullback-leibler' for counts (EDS), 'frobenius' for noise of one size (EELS)",
+    )

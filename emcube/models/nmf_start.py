@@ -1,0 +1,486 @@
+"""Where NMF starts: the corners of the cloud of pooled pixels in the subspace of the signal.
+
+Letters: P pixels, E used channels, K components, Q vectors of a basis, D = K dims of the subspace.
+
+The likelihood of single pixels has many optima and, where counts are few, its best one is wrong: each pixel's
+loadings are fitted to its noise, which pays for components that lie too far out (the incidental parameters of
+Neyman and Scott). Both go away where pixels are pooled. How far they may be pooled is read from the data:
+until the noise of a pooled pixel is a small part of the spread of the weakest component, and only as long as
+neighbours are alike.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from emcube.engine import run_sweep
+from emcube.errors import InputError
+from emcube.kernels.pooling import n_tiles, tile_index
+from emcube.kernels.rows import CountRows
+from emcube.kernels.vertices import find_vertices
+from emcube.models.nmf_losses import Loss
+from emcube.models.nmf_sweeps import PooledSource
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from emcube.engine import Block, BlockSource, RngKey
+
+__all__ = [
+    "SIDES",
+    "Cloud",
+    "Sketch",
+    "SketchSweep",
+    "choose_side",
+    "corners",
+    "sketch",
+    "tile_of",
+]
+
+SIDES = (1, 2, 3, 4, 6, 8)
+"""Sides of the tiles that are tried, in pixels; along a single dim a tile has as many pixels as a square."""
+
+NOISE_SHARE = 0.25
+"""Pooling stops where the noise of a pooled pixel is this share of the spread of the weakest component
+(a standard deviation)."""
+
+ALIKE = 0.75
+"""Share of the spread (as a variance) that pooling must leave: neighbours that differ must not be mixed."""
+
+FEWEST_TILES = 400
+"""Pooled pixels that must remain."""
+
+SAMPLE = 65536
+"""Pooled pixels that are looked at for corners, at most (about)."""
+
+PUREST = 0.002
+"""Share of the pooled pixels that are averaged for one corner."""
+
+OVERSAMPLES = 10
+POWER_ROUNDS = 4
+
+
+def tile_of(nav_dims: tuple[str, ...], side: int) -> tuple[int, ...]:
+    """Lengths of a tile along the navigation dims.
+
+    Space is pooled, not time or angle: the last two dims that are neither; a single one is pooled as long
+    as a square is large.
+    """
+    apart = {"tilt", "time", "t", "z", "temperature", "file"}
+    spatial = [d for d, name in enumerate(nav_dims) if name not in apart][-2:]
+    tile = [1] * len(nav_dims)
+    if len(spatial) == 1:
+        tile[spatial[0]] = side * side
+    for d in spatial if len(spatial) == 2 else ():
+        tile[d] = side
+    return tuple(tile)
+
+
+# ------------------------------------------------------------------------------------------ subspace
+
+
+@dataclass(frozen=True, eq=False)
+class Sketch:
+    """The subspace of the signal.
+
+    Attributes
+    ----------
+    totals : ndarray, shape (E,)
+        Sum over pixels.
+    n_pixels, n_empty : int
+        Pixels, and those that hold nothing.
+    total_weight : float
+        Sum of the pixels' totals.
+    square : float
+        Sum of all squares.
+    scale : ndarray, shape (E,)
+        Square root of the channel weights.
+    vectors : ndarray, shape (E, D)
+        Orthonormal, for data that are multiplied by `scale`.
+    eigenvalues : ndarray, shape (Q,)
+        Of the weighted scatter matrix, descending.
+    """
+
+    totals: NDArray[np.float64]
+    n_pixels: int
+    n_empty: int
+    square: float
+    scale: NDArray[np.float64]
+    vectors: NDArray[np.float64]
+    eigenvalues: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class _SketchState:
+    basis: NDArray[np.float64]
+    found: Sketch | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SketchSweep:
+    """Subspace iteration on sum_p x x' / g (counts) or sum_p x x' (least squares), without centring.
+
+    The first round also checks the values and sums the channels; the weights of the channels, which need
+    those sums, enter from the second round on. Rayleigh-Ritz within the last basis.
+    """
+
+    loss: Loss
+    first: NDArray[np.float64]
+    n_components: int
+    name: str = "NMF (subspace)"
+
+    def start(self) -> _SketchState:
+        """A random basis."""
+        return _SketchState(self.first)
+
+    def map(self, block: Block, state: _SketchState, rng_key: RngKey) -> Any:
+        """Image of the basis, its products, and sums of one block."""
+        data = block.data
+        first = state.found is None
+        if first:
+            self.loss.check(block)
+        scaled = state.basis if state.found is None else state.found.scale[:, None] * state.basis
+        product = _times(data, scaled)
+        totals = _pixel_sums(data)
+        weighted = product / _positive(totals)[:, None] if self.loss.counts else product
+        if isinstance(data, CountRows):
+            image = data.rmatmul(weighted).T
+        else:
+            image = np.asarray(data, dtype=np.float64).T @ weighted
+        sums: tuple[Any, ...] = (0.0, 0.0, 0, 0)
+        if first:
+            sums = _sums(data, totals)
+        return image, product.T @ weighted, *sums
+
+    def combine(self, a: Any, b: Any) -> Any:
+        """Add."""
+        return tuple(x + y for x, y in zip(a, b, strict=True))
+
+    def step(
+        self, state: _SketchState, statistic: Any, round_number: int
+    ) -> tuple[_SketchState, bool]:
+        """Take the next basis; at the end values and vectors."""
+        image, inner, channels, square, n_pixels, n_empty = statistic
+        found = state.found
+        if found is None:
+            scale = np.sqrt(self.loss.channel_weights(channels))
+            found = Sketch(channels, n_pixels, n_empty, square, scale, state.basis, np.zeros(0))
+        image = found.scale[:, None] * image
+        basis, _ = np.linalg.qr(image)
+        if round_number + 1 < POWER_ROUNDS:
+            return _SketchState(basis, found), False
+        values, turn = np.linalg.eigh(0.5 * (inner + inner.T))
+        vectors = state.basis @ turn[:, ::-1][:, : self.n_components]
+        # The basis was multiplied once more: improve the vectors with the image at hand.
+        better, _ = np.linalg.qr(image @ turn[:, ::-1][:, : self.n_components])
+        vectors = better if np.isfinite(better).all() else vectors
+        return (
+            _SketchState(
+                basis,
+                Sketch(
+                    found.totals,
+                    found.n_pixels,
+                    found.n_empty,
+                    found.square,
+                    found.scale,
+                    np.ascontiguousarray(vectors),
+                    values[::-1].copy(),
+                ),
+            ),
+            True,
+        )
+
+    def statistic_bytes(self, n_channels: int) -> int:
+        """Bytes of a statistic."""
+        return 8 * (self.first.size + n_channels)
+
+
+def sketch(source: BlockSource, loss: Loss, n_components: int, seed: int) -> Sketch:
+    """Find the subspace of the signal in a few passes."""
+    width = min(n_components + OVERSAMPLES, source.n_channels)
+    rng = np.random.default_rng((seed, 0, 0))
+    first, _ = np.linalg.qr(rng.standard_normal((source.n_channels, width)))
+    sweep = SketchSweep(loss, first, n_components)
+    found: Sketch = run_sweep(sweep, source, seed=seed, max_rounds=POWER_ROUNDS).state.found
+    return found
+
+
+def _sums(data: CountRows | NDArray[Any], totals: NDArray[np.float64]) -> tuple[Any, ...]:
+    """Channel totals, sum of squares, pixels, empty pixels."""
+    if isinstance(data, CountRows):
+        channels = data.channel_totals().astype(np.float64)
+        square = float(np.square(data.counts, dtype=np.float64).sum())
+        return channels, square, data.n_pixels, int(np.count_nonzero(totals == 0))
+    dense = np.asarray(data, dtype=np.float64)
+    empty = int(np.count_nonzero(~dense.any(axis=1)))
+    return dense.sum(axis=0), float(np.einsum("pe,pe->", dense, dense)), len(dense), empty
+
+
+def _times(data: CountRows | NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    if isinstance(data, CountRows):
+        return data.matmul(matrix)
+    return np.asarray(data, dtype=np.float64) @ matrix
+
+
+def _pixel_sums(data: CountRows | NDArray[Any]) -> NDArray[np.float64]:
+    if isinstance(data, CountRows):
+        return data.pixel_totals().astype(np.float64)
+    return np.asarray(data.sum(axis=1, dtype=np.float64))
+
+
+def _positive(totals: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(totals > 0.0, totals, 1.0)
+
+
+# -------------------------------------------------------------------------------------------- pooling
+
+
+@dataclass(frozen=True, eq=False)
+class Cloud:
+    """Second moments of the pooled pixels' scores, for each side of the tiles that was tried.
+
+    A point is y = z / g with z the scores and g the normaliser of a pooled pixel (its counts; for least
+    squares its sum within the subspace); points weigh g.
+
+    Attributes
+    ----------
+    moments : ndarray, shape (sides, D, D)
+        sum g y y'.
+    sums : ndarray, shape (sides, D)
+        sum g y.
+    weight : ndarray, shape (sides,)
+        sum g.
+    noise : ndarray, shape (sides,)
+        sum of g var(y), for each dim.
+    n_tiles : ndarray, shape (sides,)
+        Tiles that hold something.
+    """
+
+    moments: NDArray[np.float64]
+    sums: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    noise: NDArray[np.float64]
+    n_tiles: NDArray[np.float64]
+
+    def __add__(self, other: Cloud) -> Cloud:
+        return Cloud(
+            self.moments + other.moments,
+            self.sums + other.sums,
+            self.weight + other.weight,
+            self.noise + other.noise,
+            self.n_tiles + other.n_tiles,
+        )
+
+    def spread(self, i: int) -> tuple[NDArray[np.float64], float]:
+        """Covariance (D, D) of the true points with the i-th side, and the noise variance of a dim."""
+        weight = max(float(self.weight[i]), np.finfo(float).tiny)
+        mean = self.sums[i] / weight
+        noise = float(self.noise[i]) / weight
+        covariance = self.moments[i] / weight - np.outer(mean, mean)
+        return covariance - noise * np.eye(len(mean)), noise
+
+
+@dataclass(frozen=True, eq=False)
+class Projector:
+    """Scores, normalisers and noise of pixels.
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (E, D)
+    counts : bool
+        Normalise by the pixel's counts, whose noise they also are.
+    unit : ndarray, shape (D,)
+        Least squares: scores times this are the pixel's sum within the subspace.
+    variance : float
+        Least squares: noise variance of a value.
+    smallest : float
+        Normaliser, as a share of that of the mean pixel, below which a pixel says nothing.
+    """
+
+    matrix: NDArray[np.float64]
+    counts: bool
+    unit: NDArray[np.float64]
+    variance: float
+    mean_total: float
+    smallest: float = 0.1
+
+    def pooled(
+        self, block: Block, scores: NDArray[np.float64], tile: tuple[int, ...]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Scores (n, D), normalisers (n,) and noise variances (n,) of one block's tiles."""
+        groups = tile_index(block.nav_shape, tile)[block.box_index()]
+        n = math.prod(n_tiles(block.nav_shape, tile))
+        sums = np.stack([np.bincount(groups, s, minlength=n) for s in scores.T], axis=1)
+        size = np.bincount(groups, minlength=n)
+        z, g = sums[:, :-1], sums[:, -1]
+        if self.counts:
+            kept = g > 0.0
+            return z[kept], g[kept], g[kept]
+        kept = g > self.smallest * self.mean_total * np.maximum(size, 1)
+        return z[kept], g[kept], self.variance * size[kept]
+
+    def scores(self, block: Block) -> NDArray[np.float64]:
+        """Scores (p, D) with the normaliser as the last column."""
+        z = _times(block.data, self.matrix)
+        g = _pixel_sums(block.data) if self.counts else z @ self.unit
+        return np.column_stack([z, g])
+
+
+@dataclass(frozen=True, eq=False)
+class CloudSweep:
+    """Moments of the cloud for several tile sizes, in one round."""
+
+    projector: Projector
+    tiles: tuple[tuple[int, ...], ...]
+    name: str = "NMF (pooling)"
+
+    def start(self) -> None:
+        """Nothing."""
+        return
+
+    def map(self, block: Block, state: Any, rng_key: RngKey) -> Cloud:
+        """Moments of one block."""
+        scores = self.projector.scores(block)
+        moments, sums, weight, noise, count = [], [], [], [], []
+        for tile in self.tiles:
+            z, g, variance = self.projector.pooled(block, scores, tile)
+            moments.append((z / g[:, None]).T @ z)
+            sums.append(z.sum(axis=0))
+            weight.append(g.sum())
+            noise.append((variance / g).sum())
+            count.append(float(g.size))
+        return Cloud(
+            np.array(moments), np.array(sums), np.array(weight), np.array(noise), np.array(count)
+        )
+
+    def combine(self, a: Cloud, b: Cloud) -> Cloud:
+        """Add."""
+        return a + b
+
+    def step(self, state: Any, statistic: Cloud, round_number: int) -> tuple[Cloud, bool]:
+        """One round is all."""
+        return statistic, True
+
+
+@dataclass(frozen=True, eq=False)
+class SampleSweep:
+    """Points of the cloud for one tile size; a random share of them where there are very many."""
+
+    projector: Projector
+    tile: tuple[int, ...]
+    share: float
+    name: str = "NMF (corners)"
+
+    def start(self) -> None:
+        """Nothing."""
+        return
+
+    def map(self, block: Block, state: Any, rng_key: RngKey) -> NDArray[np.float64]:
+        """Rows of scores, normaliser and noise variance."""
+        z, g, variance = self.projector.pooled(block, self.projector.scores(block), self.tile)
+        points = np.column_stack([z, g, variance])
+        if self.share < 1.0:
+            points = points[np.random.default_rng(rng_key).random(len(points)) < self.share]
+        return points
+
+    def combine(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Gather."""
+        return np.concatenate((a, b))
+
+    def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
+        """One round is all."""
+        return statistic, True
+
+
+def _projector(found: Sketch, loss: Loss) -> Projector:
+    matrix = np.ascontiguousarray(found.scale[:, None] * found.vectors)
+    k = found.vectors.shape[1]
+    left = found.square - float(found.eigenvalues[:k].sum())
+    free = max(1, found.n_pixels * max(1, found.vectors.shape[0] - k))
+    return Projector(
+        matrix,
+        loss.counts,
+        found.vectors.sum(axis=0),
+        max(left, 0.0) / free,
+        max(float(found.totals.sum()) / max(1, found.n_pixels), np.finfo(float).tiny),
+    )
+
+
+def choose_side(source: BlockSource, loss: Loss, found: Sketch, nav_dims: tuple[str, ...]) -> int:
+    """Choose the side of the tiles in which pixels are pooled, in one pass.
+
+    The smallest side for which the noise of a pooled pixel is at most `NOISE_SHARE` of the spread of the
+    weakest component; but none for which more than 1 - `ALIKE` of any dim's spread is lost (neighbours
+    differ), or fewer than `FEWEST_TILES` tiles remain.
+    """
+    k = found.vectors.shape[1]
+    tiles = tuple(tile_of(nav_dims, side) for side in SIDES)
+    if k == 1 or all(t == tiles[0] for t in tiles):
+        return 1
+    cloud: Cloud = run_sweep(CloudSweep(_projector(found, loss), tiles), source).state
+    plain, _ = cloud.spread(0)
+    values, axes = np.linalg.eigh(plain)
+    axes = axes[:, ::-1][:, : k - 1]
+    alone = np.maximum(values[::-1][: k - 1], 0.0)
+    best = 1
+    for i, side in enumerate(SIDES):
+        covariance, noise = cloud.spread(i)
+        left = np.einsum("dk,de,ek->k", axes, covariance, axes)
+        if side > 1 and (cloud.n_tiles[i] < FEWEST_TILES or (left < ALIKE * alone).any()):
+            break
+        best = side
+        if noise <= NOISE_SHARE**2 * max(float(left.min()), 0.0):
+            break
+    return best
+
+
+def corners(
+    source: BlockSource,
+    loss: Loss,
+    found: Sketch,
+    nav_dims: tuple[str, ...],
+    side: int,
+    seed: int,
+) -> NDArray[np.float64]:
+    """Components (K, E) at the corners of the cloud of pooled pixels, in one pass.
+
+    Raises
+    ------
+    InputError
+        Fewer pixels than components hold anything.
+    """
+    k = found.vectors.shape[1]
+    tile = tile_of(nav_dims, side)
+    projector = _projector(found, loss)
+    share = min(1.0, SAMPLE / max(1, PooledSource(source, tile).n_pixels))
+    points = run_sweep(SampleSweep(projector, tile, share), source, seed=seed).state
+    if len(points) < k:
+        raise InputError(
+            f"{len(points)} pixels hold anything, {k} components are asked for",
+            hint="ask for fewer components, or check the selection (where=)",
+        )
+    z, g, variance = points[:, :k], points[:, k], points[:, k + 1]
+    noise = np.sqrt(variance) / g
+    # Pixels of the vacuum: their own noise would make them corners.
+    heavy = noise <= 3.0 * np.sqrt(float((variance / g).sum()) / float(g.sum()))
+    if np.count_nonzero(heavy) < max(k, 20):
+        heavy = np.ones(len(g), dtype=bool)
+    found_corners = find_vertices(
+        (z / g[:, None])[heavy],
+        g[heavy],
+        noise[heavy],
+        k,
+        n_average=max(5, round(PUREST * int(np.count_nonzero(heavy)))),
+    )
+    unscale = np.divide(1.0, found.scale, out=np.zeros_like(found.scale), where=found.scale > 0.0)
+    spectra = (found_corners @ found.vectors.T) * unscale
+    # What noise made negative becomes little, not nothing: an EM step cannot raise a zero.
+    mean = found.totals / max(float(found.totals.sum()), np.finfo(float).tiny)
+    spectra = np.maximum(spectra, 1e-3 * np.maximum(mean, 0.0))
+    sums = spectra.sum(axis=1, keepdims=True)
+    flat = np.full_like(spectra, 1.0 / spectra.shape[1])
+    return np.where(sums > 0.0, spectra / np.where(sums > 0.0, sums, 1.0), flat)

@@ -1,0 +1,81 @@
+"""From loadings back to a labelled cube, lazily where the loadings are lazy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from emcube.models.labels import Labels
+
+__all__ = ["pixels_only", "rebuild", "times"]
+
+
+def pixels_only(X: Any, where: Any) -> Any:
+    """The part of a selection that lies over pixels: a fitted model has fixed the channels."""
+    if where is None or not isinstance(X, xr.DataArray):
+        return where
+    from emcube.cube import resolve_where
+
+    return resolve_where(X, where)[0]
+
+
+def rebuild(axes: Labels, loadings: Any, components: NDArray[np.float64]) -> Any:
+    """Multiply loadings (..., K) and components (K, all channels) and label the cube.
+
+    Parameters
+    ----------
+    axes : Labels
+        Of the fit: the signal axes and units of the cube.
+    loadings : DataArray (navigation dims, component), or array (P, K)
+    components : ndarray, shape (K, all channels)
+        NaN where a channel was not used; so is the cube there.
+    """
+    labelled = isinstance(loadings, xr.DataArray)
+    values = times(loadings.data if labelled else loadings, components)
+    if not labelled:
+        return values
+    coords: dict[Any, Any] = {
+        name: c
+        for name, c in loadings.coords.items()
+        if "component" not in c.dims and name != "scale"
+    }
+    coords.update(axes.sig_coords)
+    kept = {k: v for k, v in axes.attrs.items() if k in ("units", "metadata")}
+    return xr.DataArray(
+        values.reshape(values.shape[:-1] + axes.sig_shape),
+        dims=loadings.dims[:-1] + axes.sig_dims,
+        coords=coords,
+        name="data",
+        attrs={"units": axes.units, **kept, "sig_dims": list(axes.sig_dims)},
+    )
+
+
+def times(values: Any, matrix: NDArray[np.float64]) -> Any:
+    """Product of (..., K) with (K, E); lazy where the first is a Dask array."""
+    if not hasattr(values, "dask"):
+        return np.asarray(values) @ matrix
+    import dask.array as da
+
+    if len(values.chunks[-1]) > 1:
+        values = values.rechunk({values.ndim - 1: -1})
+    nav = tuple(range(values.ndim - 1))
+    return da.blockwise(
+        _product,
+        (*nav, values.ndim),
+        values,
+        (*nav, values.ndim - 1),
+        matrix=matrix,
+        new_axes={values.ndim: matrix.shape[1]},
+        concatenate=True,
+        dtype=np.float64,
+        meta=np.empty((0,) * values.ndim, dtype=np.float64),
+    )
+
+
+def _product(values: NDArray[np.float64], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values @ matrix
