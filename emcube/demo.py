@@ -39,26 +39,27 @@ output: result
 """
 
 CATALOG = """\
-# An Intake 2 catalog of what `emcube demo` wrote beside it; plain `intake.open_catalog` reads it too.
+# An Intake 2 catalog of what `emcube demo` wrote beside it. Plain Intake reads it:
+#     intake.open_catalog("catalog.yaml")["srm2135c"].read()
 version: 2
-aliases: {}
-metadata: {}
-user_parameters: {}
+metadata:
+  title: Demo of emcube
+aliases:
+  srm2135c: srm2135c
 data:
-  srm2135c_store:
+  srm2135c-data:
     datatype: intake.readers.datatypes:Zarr
     kwargs:
-      url: "{CATALOG_DIR}/srm2135c.zarr"
+      url: '{CATALOG_DIR}/srm2135c.zarr'
+      root: ''
       storage_options: null
-      root: ""
     metadata: {}
     user_parameters: {}
 entries:
   srm2135c:
     reader: intake.readers.readers:XArrayDatasetReader
-    output_instance: xarray:Dataset
     kwargs:
-      args: ["{data(srm2135c_store)}"]
+      args: ['{data(srm2135c-data)}']
       engine: zarr
       chunks: {}
     metadata:
@@ -66,8 +67,16 @@ entries:
       modality: EDS
       elements: [Ni, Cr, Si, C, Cu]
       beam_energy_keV: 200.0
+      specimen: nine alternating discs of Ni and Cr, 56 nm each, on Si
+      dims: [tilt, y, x, energy]
+      sig_dims: [energy]
+      dtype: uint8
+      units: counts
       license: BSD-3-Clause
+      get: run `emcube demo`, which simulates it
+    output_instance: xarray:Dataset
     user_parameters: {}
+user_parameters: {}
 """
 
 
@@ -286,7 +295,8 @@ def _draw(result: Result, store: Path, folder: Path) -> list[Path]:
 
     number = result[result.step_of("estimate_n_components")].attrs["n_components"]
     lines = views(cube).em.lines(list(LINES))
-    loadings = result[result.step_of("nmf")]["loadings"]
+    nmf = result[result.step_of("nmf")]
+    loadings = nmf["loadings"].assign_attrs(long_name="loading")
     labels = result[result.step_of("kmeans")]["labels"]
     figures = {
         "raw-overview": plot.cube_overview(cube),
@@ -295,7 +305,7 @@ def _draw(result: Result, store: Path, folder: Path) -> list[Path]:
         "estimate-scree": result.plot_scree(result.step_of("estimate_n_components")),
         "pca-scree": result.plot_scree(result.step_of("pca"), n_components=number),
         "nmf-components": result.plot_components(result.step_of("nmf")),
-        "nmf-loadings": plot.maps(views(loadings)),
+        "nmf-loadings": plot.maps(views(loadings), names=_strongest_lines(nmf["components"], cube)),
         "kmeans-labels": plot.label_map(views(labels)),
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -304,6 +314,20 @@ def _draw(result: Result, store: Path, folder: Path) -> list[Path]:
         saved.append(folder / f"{name}.png")
         figure.savefig(saved[-1])
     return saved
+
+
+def _strongest_lines(components: xr.DataArray, cube: xr.DataArray) -> list[str]:
+    """Name each component by number and by the strongest line that its spectrum shows."""
+    from emcube.cube import get_metadata
+    from emcube.xray import label_peaks
+
+    elements = get_metadata(cube).elements
+    names = []
+    for i, spectrum in enumerate(components.transpose("component", "energy").values):
+        peaks = label_peaks(components["energy"].values, spectrum, elements)
+        top = max(peaks, key=lambda peak: peak.height, default=None)
+        names.append(f"{i}: {top.text}" if top else f"component {i}")
+    return names
 
 
 def _angles(result: Result, scene: Scene) -> dict[str, float]:
