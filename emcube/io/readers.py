@@ -78,7 +78,7 @@ FORMATS: tuple[Format, ...] = (
     Format("Phenom file", (".elid",), _ROSETTA, ((0, b"BZh"),)),
     Format("TVIPS stream", (".tvips",), _ROSETTA, ((0, b"\x00\x01\x00\x00"),)),
     Format("MRC file", (".mrc", ".mrcs", ".st", ".ali", ".rec"), _ROSETTA),
-    Format("EMSA spectrum", (".msa", ".emsa", ".mas", ".ems"), _ROSETTA, ((0, b"#FORMAT"),)),
+    Format("EMSA spectrum", (".msa", ".emsa", ".mas", ".ems"), "msa:read_msa", ((0, b"#FORMAT"),)),
     Format("NumPy array", (".npy",), "arrays:read_npy", ((0, b"\x93NUMPY"),)),
     Format("MATLAB file", (".mat",), "arrays:read_mat", ((0, b"MATLAB 5.0"), (0, b"MATLAB 7"))),
     Format("table of spectra", (".csv",), "arrays:read_csv"),
@@ -193,6 +193,7 @@ _OWN: dict[str, Callable[[], Reader]] = {
         "npy": "arrays:read_npy",
         "mat": "arrays:read_mat",
         "csv": "arrays:read_csv",
+        "msa": "msa:read_msa",
         "rawtlt": "arrays:read_tilts",
     }.items()
 }

@@ -218,7 +218,6 @@ def _precheck(path: Path, plugin: str) -> None:
     check = {
         "JEOL": _check_pts,
         "QuantumDetector": _check_mib,
-        "MSA": _check_msa,
         "Phenom": _check_elid,
     }.get(plugin)
     if check is not None:
@@ -277,14 +276,6 @@ def _check_elid(path: Path, size: int) -> None:
         raise _short(path, f"compressed stream ({error})", f"{size} bytes", "its end") from error
 
 
-def _check_msa(path: Path, size: int) -> None:
-    text = path.read_text("latin-1")
-    if text.lstrip().startswith("#FORMAT") and "#ENDOFDATA" not in text.upper():
-        raise _short(
-            path, "last line", repr(text.rstrip().rpartition("\n")[2][-40:]), "'#ENDOFDATA'"
-        )
-
-
 # --- one signal ------------------------------------------------------------------------------------------
 
 
@@ -297,6 +288,10 @@ def _to_signal(
     original = raw.get("original_metadata") or {}
     meta = merge_mapping(raw.get("metadata") or {}, original, raw.get("mapping") or {})
     data = raw["data"]
+    if 0 in data.shape:
+        raise _unreadable(
+            path, plugin, f"the reader gives an empty array of shape {tuple(data.shape)}"
+        )
     axes = axes_of(raw["axes"], data.shape, path, meta)
     if plugin["name"] == "Bruker" and data.ndim == 3:
         axes = _mend_bruker_axes(axes, dicts)

@@ -35,7 +35,7 @@ def test_npy_of_objects_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ReadError, match="cannot be read as a NumPy array"):
         em.open(tmp_path / "o.npy")
     np.save(tmp_path / "c.npy", np.zeros(3, complex))
-    with pytest.raises(ReadError, match="complex128.*make_cube"):
+    with pytest.raises(ReadError, match=r"complex128.*make_cube"):
         em.open(tmp_path / "c.npy")
 
 
@@ -57,7 +57,7 @@ def test_mat_counts_down_the_columns_first(tmp_path: Path) -> None:
     assert (opened.values == cube).all()
     assert em.open(tmp_path / "m.mat", "GT").dims == ("component", "band")
     assert em.open(tmp_path / "m.mat", "S").attrs["sig_dims"] == ["component"]
-    assert [s.name for s in em.sources.signals(tmp_path / "m.mat")][0] == "Y"
+    assert em.sources.signals(tmp_path / "m.mat")[0].name == "Y"
 
 
 def test_mat_without_layout(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_hdf5_asks_where_it_is_not_clear(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "two.h5", "w") as file:
         file["a"] = COUNTS
         file["b"] = COUNTS
-    with pytest.raises(AmbiguousSignalError, match="2 datasets.*/a, /b") as caught:
+    with pytest.raises(AmbiguousSignalError, match=r"2 datasets.*/a, /b") as caught:
         em.open(tmp_path / "two.h5")
     assert caught.value.names == ["/a", "/b"]
     assert [s.name for s in em.sources.signals(tmp_path / "two.h5")] == ["/a", "/b"]
@@ -230,7 +230,7 @@ def test_empty_and_unknown(tmp_path: Path) -> None:
     assert sniff(tmp_path / "notes.txt") == "a text file"
     with h5py.File(tmp_path / "odd.xyz", "w") as file:
         file["d"] = COUNTS
-    with pytest.raises(ReadError, match="HDF5 file.*reader='hdf5'"):
+    with pytest.raises(ReadError, match=r"HDF5 file.*reader='hdf5'"):
         em.open(tmp_path / "odd.xyz")
     assert em.open(tmp_path / "odd.xyz", reader="hdf5").shape == COUNTS.shape
     with pytest.raises(ReadError, match="no reader 'nonsense'"):

@@ -91,7 +91,7 @@ def test_what_goes_wrong_names_the_file(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.arange(6.0))
     source = NpyArray(tmp_path / "a.npy", (6,), np.dtype(float))
     (tmp_path / "a.npy").write_bytes(b"no longer an array")
-    with pytest.raises(ReadError, match="a.npy: a block could not be read"):
+    with pytest.raises(ReadError, match=r"a.npy: a block could not be read"):
         as_dask(source, [0]).compute()
 
 

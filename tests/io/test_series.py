@@ -98,7 +98,7 @@ def test_contradiction_asks() -> None:
 
 
 def test_no_angles_at_all_asks() -> None:
-    with pytest.raises(InputError, match="neither the files nor their names.*values="):
+    with pytest.raises(InputError, match=r"neither the files nor their names.*values="):
         stack_cubes([cube(1), cube(2)], paths("a", "b"), "tilt", None)
 
 
@@ -114,7 +114,7 @@ def test_rawtlt_gives_the_values(tmp_path: Path) -> None:
 
 
 def test_what_does_not_match_is_refused() -> None:
-    with pytest.raises(InputError, match="2 values|1 values for 2 files"):
+    with pytest.raises(InputError, match=r"2 values|1 values for 2 files"):
         stack_cubes([cube(1), cube(2)], paths("a", "b"), "tilt", [1.0])
     with pytest.raises(InputError, match="occurs twice"):
         stack_cubes([cube(1), cube(2)], paths("a", "b"), "tilt", [1.0, 1.0])

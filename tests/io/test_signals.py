@@ -67,7 +67,7 @@ def test_several_cubes_are_ambiguous() -> None:
     file = name_signals(
         [signal("a", CUBE, ("energy",)), signal("I", IMAGE, ()), signal("b", CUBE, ("energy",))]
     )
-    with pytest.raises(AmbiguousSignalError, match="2 signals.*expected one.*name='a'") as caught:
+    with pytest.raises(AmbiguousSignalError, match=r"2 signals.*expected one.*name='a'") as caught:
         choose(file, None, HERE)
     assert caught.value.names == ["a", "b", "I"]
     assert [choose(file, name, HERE).name for name in caught.value.names] == ["a", "b", "I"]
@@ -78,7 +78,7 @@ def test_by_name() -> None:
     assert choose(file, "eels #2", HERE).name == "EELS #2"
     with pytest.raises(AmbiguousSignalError):
         choose(file, "EELS", HERE)
-    with pytest.raises(ReadError, match="no signal is called 'EELS 2'.*did you mean name='EELS #"):
+    with pytest.raises(ReadError, match=r"no signal is called 'EELS 2'.*did you mean name='EELS #"):
         choose(file, "EELS 2", HERE)
     with pytest.raises(ReadError, match="holds no signal"):
         choose([], None, HERE)
