@@ -55,6 +55,8 @@ _ELECTRONS = {"K": 2, "L1": 2, "L2": 2, "L3": 4, "M1": 2, "M2": 2, "M3": 4, "M4"
 # EELS speaks of two subshells as one edge; its onset is that of the outer, more loosely bound one.
 _EDGE_PAIRS = {"L2,3": "L3", "L23": "L3", "M2,3": "M3", "M23": "M3", "M4,5": "M5", "M45": "M5"}
 _EDGE_PAIRS |= {"N2,3": "N3", "N4,5": "N5", "N45": "N5", "N6,7": "N7", "O4,5": "O5"}
+# X-ray tables give these elements as gases; in the solids that EELS looks at their edges begin lower.
+_SOLID_EDGES = {"N": {"K": 401.0}, "O": {"K": 532.0}, "F": {"K": 685.0}}
 
 
 @dataclass(frozen=True)
@@ -380,6 +382,10 @@ def edge_energy(name: str) -> float:
     ------
     InputError
         If the element or the edge is unknown.
+
+    References
+    ----------
+    C. C. Ahn and O. L. Krivanek, EELS Atlas (1983), for N, O and F in solids.
     """
     element, edge = _split(name, "edge", "Si_L3")
     table = _edge_table(element)
@@ -456,7 +462,8 @@ def _edge_table(element: str) -> Mapping[str, float]:
     """Name of each edge: energy in eV."""
     import xraydb
 
-    return {name: float(edge.energy) for name, edge in xraydb.xray_edges(element).items()}
+    table = {name: float(edge.energy) for name, edge in xraydb.xray_edges(element).items()}
+    return {**table, **_SOLID_EDGES.get(element, {})}
 
 
 @lru_cache(maxsize=128)

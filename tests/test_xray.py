@@ -38,10 +38,11 @@ PUBLISHED_LINES = {
     "Au_Ma": 2.1229,
     "Au_Lb2": 11.5847,
 }
-# eV, from the X-Ray Data Booklet, table 1-1 (solids).
+# eV, from the X-Ray Data Booklet, table 1-1; N and O, there of the gases, from the EELS Atlas.
 PUBLISHED_EDGES = {
     "C_K": 284.2,
-    "O_K": 543.1,
+    "N_K": 401.0,
+    "O_K": 532.0,
     "Si_L3": 99.42,
     "Si_L2,3": 99.42,
     "Si_K": 1839.0,

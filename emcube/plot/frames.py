@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap, Normalize
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+
+# How values become colours: range, colour map, and where the colour bar goes on.
+Scaling: TypeAlias = "tuple[Normalize, Colormap, str]"
 
 __all__ = ["image", "label_map", "line_maps", "maps", "raw_and_denoised"]
 
@@ -65,21 +68,7 @@ def maps(
     InputError
         If `by` is no dim of the data, or too few or too many dims are left.
     """
-    style.need_dims(data, by, "maps")
-    data = data.transpose(by, ...)
-    titles = style.names_along(data, by, names)
-    nav = data.ndim - 1
-    if not 1 <= nav <= 4:
-        raise InputError(
-            f"maps: got {nav} navigation dims {tuple(data.dims[1:])}, expected one to four",
-            hint="select or sum some of them first",
-        )
-    if nav == 1:
-        return _profiles(data.compute(), titles, share_scale, title)
-    if nav == 2:
-        return _grid(data.compute(), titles, share_scale, title)
-    frames, captions = choose_frames(data, data.dims[1:-2], max_frames)
-    return _montage(frames.compute(), titles, captions, share_scale, title)
+    return _maps(data, by, names, share_scale, max_frames, title, signed=True)
 
 
 def line_maps(
@@ -112,9 +101,7 @@ def line_maps(
     style.need_dims(data, by, "line_maps")
     if names is None and by in data.coords:
         names = [pretty_line(str(name)) for name in data.coords[by].values]
-    return maps(
-        data, by=by, names=names, share_scale=share_scale, max_frames=max_frames, title=title
-    )
+    return _maps(data, by, names, share_scale, max_frames, title, signed=False)
 
 
 def raw_and_denoised(
@@ -319,7 +306,7 @@ def draw_image(
     axes: Axes,
     data: xr.DataArray,
     *,
-    scale: tuple[Normalize, Colormap, str] | None = None,
+    scale: Scaling | None = None,
     norm: Normalize | None = None,
     colorbar: bool = True,
     colorbar_label: str = "",
@@ -407,11 +394,40 @@ def _scalars(data: xr.DataArray) -> list[Hashable]:
     return [name for name, coord in data.coords.items() if coord.ndim == 0]
 
 
-def _panel_scales(data: xr.DataArray, share_scale: bool) -> list[tuple[Normalize, Colormap, str]]:
+def _maps(
+    data: xr.DataArray,
+    by: str,
+    names: Sequence[str] | None,
+    share_scale: bool,
+    max_frames: int,
+    title: str | None,
+    *,
+    signed: bool,
+) -> Figure:
+    style.need_dims(data, by, "maps")
+    data = data.transpose(by, ...)
+    titles = style.names_along(data, by, names)
+    nav = data.ndim - 1
+    if not 1 <= nav <= 4:
+        raise InputError(
+            f"maps: got {nav} navigation dims {tuple(data.dims[1:])}, expected one to four",
+            hint="select or sum some of them first",
+        )
+    if nav == 1:
+        return _profiles(data.compute(), titles, share_scale, title)
+    captions: list[str] = []
+    if nav > 2:
+        data, captions = choose_frames(data, data.dims[1:-2], max_frames)
+        data = data.transpose(by, "frame", ...)
+    data = data.compute()
     values = np.asarray(data.values, dtype=np.float64)
     if share_scale:
-        return [style.map_scale(values)] * len(values)
-    return [style.map_scale(one) for one in values]
+        scales = [style.map_scale(values, signed=signed)] * len(titles)
+    else:
+        scales = [style.map_scale(one, signed=signed) for one in values]
+    if nav == 2:
+        return _grid(data, titles, scales, share_scale, title)
+    return _montage(data, titles, captions, scales, share_scale, title)
 
 
 def _profiles(
@@ -432,7 +448,11 @@ def _profiles(
 
 
 def _grid(
-    data: xr.DataArray, titles: Sequence[str], share_scale: bool, title: str | None
+    data: xr.DataArray,
+    titles: Sequence[str],
+    scales: Sequence[Scaling],
+    share_scale: bool,
+    title: str | None,
 ) -> Figure:
     n = len(titles)
     rows, columns = grid_shape(n)
@@ -444,7 +464,6 @@ def _grid(
         rows * (picture * aspect + 0.3) + 0.1, width=width, title=title, images=True
     )
     grid = figure.subplots(rows, columns, squeeze=False)
-    scales = _panel_scales(data, share_scale)
     label = style.value_label(data)
     drawn = None
     for k, axes in enumerate(grid.flat):
@@ -470,11 +489,11 @@ def _montage(
     data: xr.DataArray,
     titles: Sequence[str],
     captions: Sequence[str],
+    scales: Sequence[Scaling],
     share_scale: bool,
     title: str | None,
 ) -> Figure:
     """Draw a row for each component and a column for each frame."""
-    data = data.transpose(data.dims[1] if data.dims[0] == "frame" else data.dims[0], "frame", ...)
     rows, columns = len(titles), len(captions)
     panel = min((style.WIDTH - _BAR - 0.2) / columns, _MAX_PANEL)
     aspect = _aspect(data[0, 0])
@@ -485,7 +504,6 @@ def _montage(
         images=True,
     )
     grid = figure.subplots(rows, columns, squeeze=False)
-    scales = _panel_scales(data, share_scale)
     label = style.value_label(data)
     drawn = None
     for r in range(rows):

@@ -27,6 +27,8 @@ Scale = Literal["linear", "sqrt", "log"]
 
 _LABEL_GAP = 9.5  # points between the middles of neighbouring upright labels
 _CHARACTER = 4.6  # points along an upright label, at its font size
+# Least height of a peak that is named, as a fraction of the highest: what each scale shows.
+_LEAST_PEAK: dict[Scale, float] = {"linear": 0.01, "sqrt": 0.002, "log": 0.0005}
 _MARGINS = 0.9  # inches of a figure's width that its axes do not have
 
 
@@ -94,8 +96,9 @@ def components(
             continue
         one = data.isel(component=k)
         width = (style.WIDTH - columns * _MARGINS) / columns * 72
-        _draw_spectrum(axes, one, style.color(k), _scale_for(one.values, yscale), fill=True)
-        texts = _peak_texts(one, elements, labels, resolution, beam_energy)
+        scale = _scale_for(one.values, yscale)
+        _draw_spectrum(axes, one, style.color(k), scale, fill=True)
+        texts = _peak_texts(one, elements, labels, resolution, beam_energy, scale)
         _place_labels(axes, one, texts, (width, height * 72 - 22))
         axes.set_title(
             titles[k],
@@ -185,7 +188,7 @@ def draw_spectra(
             _draw_spectrum(axes, data[k], style.color(k), scale, fill=False, label=name)
         # The highest of all curves, so that no label lies over any of them.
         labelled = data.max(str(data.dims[0]), keep_attrs=True)
-    texts = _peak_texts(labelled, elements, labels, resolution, beam_energy)
+    texts = _peak_texts(labelled, elements, labels, resolution, beam_energy, scale)
     _place_labels(axes, labelled, texts, room)
     axes.set_xlabel(style.axis_label(data, dim))
     axes.set_ylabel(style.value_label(data) or "intensity")
@@ -280,6 +283,7 @@ def _peak_texts(
     labels: Labels | None,
     resolution: float,
     beam_energy: float | None,
+    scale: Scale,
 ) -> list[tuple[float, str]]:
     """Say what to write where along the axis; nothing where no element is known."""
     if labels not in ("xray", "eels", None):
@@ -305,6 +309,7 @@ def _peak_texts(
         elements,
         resolution=resolution,
         beam_energy=beam_energy,
+        threshold=_LEAST_PEAK[scale],
     )
     return [(convert(peak.energy, "keV", unit), peak.text) for peak in peaks]
 

@@ -207,17 +207,20 @@ def intensity_norm(values: NDArray[Any], yscale: str) -> Normalize:
     return Normalize(vmin=low, vmax=top if top > low else low + 1.0)
 
 
-def map_scale(values: NDArray[Any]) -> tuple[Normalize, Colormap, str]:
+def map_scale(values: NDArray[Any], *, signed: bool = True) -> tuple[Normalize, Colormap, str]:
     """Choose range, colours, and the ends at which the colour bar says "and beyond".
 
-    Values of both signs (scores of principal components) are drawn symmetrically about zero. The ends
-    are percentiles: one hot pixel must not hide the map.
+    Values of both signs (scores of principal components) are drawn symmetrically about zero, unless they
+    are not `signed` by nature: net counts below zero are noise, and shown as zero. The ends are
+    percentiles: one hot pixel must not hide the map.
     """
     finite = values[np.isfinite(values)]
     if finite.size == 0:
         return Normalize(0, 1), colormap(SEQUENTIAL), "neither"
     low, high = (float(v) for v in np.percentile(finite, (0.2, 99.8)))
     least, most = float(finite.min()), float(finite.max())
+    if not signed:
+        low = max(low, 0.0)
     if low < -0.02 * max(high, 0.0) and high > 0:
         end = max(-low, high)
         extend = ("min" if least < -end else "") + ("max" if most > end else "")

@@ -498,6 +498,10 @@ def test_line_maps_write_lines_in_greek(loadings: xr.DataArray, tmp_path: Path) 
     figure = plot.line_maps(lines)
     assert [axes.get_title() for axes in figure.axes if axes.images] == ["Ni Kα", "Cr Kβ", "Pt Lα"]
     written(figure, tmp_path)
+    # Net counts below zero are noise: the scale begins at zero, and its bar says that there is more.
+    net = plot.line_maps(lines - 2.0).axes[0].images[0]
+    assert net.cmap.name == style.SEQUENTIAL
+    assert net.norm.vmin == 0.0
 
 
 def test_raw_beside_denoised(loadings: xr.DataArray, tmp_path: Path) -> None:
