@@ -44,7 +44,7 @@ class ChunkReader:
     dtype : numpy.dtype
     codecs : tuple of str or None
         Names of the codecs after "bytes", of an array whose chunk files are read straight (one of emcube's
-        own, in a folder); None for one that zarr reads.
+        own); None for one that zarr reads.
     unit : tuple of int
         Cells of a file: a chunk or a shard.
     checked : bool
@@ -113,16 +113,38 @@ class ChunkReader:
             )
         )
 
-    def file_of(self, index: tuple[int, ...]) -> Path:
-        """File of the chunk or shard with this index."""
-        return Path(self.store, self.name, "c", *(str(i) for i in index))
+    def file_of(self, index: tuple[int, ...]) -> str:
+        """File of the chunk or shard with this index: a path or a URL."""
+        parts = [self.name, "c", *(str(i) for i in index)]
+        if "://" in self.store:
+            return "/".join([self.store, *(part for part in parts if part)])
+        return str(Path(self.store, *parts))
 
     def _require_files(self, region: tuple[slice, ...]) -> None:
         for index in self._grid(region, self.unit):
-            if not self.file_of(index).exists():
-                raise self._missing(self.file_of(index))
+            place = self.file_of(index)
+            there = self._remote().exists(place) if "://" in place else Path(place).exists()
+            if not there:
+                raise self._missing(place)
 
-    def _missing(self, path: Path) -> StoreError:
+    def _fetch(self, place: str) -> bytes:
+        try:
+            if "://" in place:
+                return bytes(self._remote().cat_file(place))
+            return Path(place).read_bytes()
+        except FileNotFoundError:
+            raise self._missing(place) from None
+
+    def _remote(self) -> Any:
+        """The file system behind a URL, made once a thread."""
+        found = getattr(self._opened, "remote", None)
+        if found is None:
+            import fsspec
+
+            found = self._opened.remote = fsspec.core.url_to_fs(self.store)[0]
+        return found
+
+    def _missing(self, path: str) -> StoreError:
         return StoreError(
             f"a chunk of {self.name!r} in {self.store} is missing: {path} does not exist, "
             "and zarr would read it as zeros",
@@ -155,10 +177,7 @@ class ChunkReader:
         from numcodecs import blosc
 
         path = self.file_of(index)
-        try:
-            raw = path.read_bytes()
-        except FileNotFoundError:
-            raise self._missing(path) from None
+        raw = self._fetch(path)
         codecs = self.codecs or ()
         body = np.frombuffer(raw, np.uint8)
         if codecs[-1:] == ("crc32c",):
@@ -174,7 +193,7 @@ class ChunkReader:
             raise self._damaged(path, f"it does not decompress ({error})") from None
         return out
 
-    def _without_checksum(self, path: Path, raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _without_checksum(self, path: str, raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
         import google_crc32c
 
         body, stored = raw[:-_CRC_BYTES], raw[-_CRC_BYTES:].tobytes()
@@ -183,7 +202,7 @@ class ChunkReader:
             raise self._damaged(path, f"checksum {found.hex()}, expected {stored.hex()}")
         return body
 
-    def _damaged(self, path: Path, what: str) -> StoreError:
+    def _damaged(self, path: str, what: str) -> StoreError:
         return StoreError(
             f"a chunk of {self.name!r} in {self.store} is damaged: {path}: {what}",
             hint=_VERIFY_HINT,
@@ -204,7 +223,7 @@ def _open_array(store: str, name: str) -> Any:
 
 
 def reader_from_metadata(
-    store: str, name: str, document: dict[str, Any], *, local: bool, checked: bool
+    store: str, name: str, document: dict[str, Any], *, checked: bool
 ) -> ChunkReader:
     """Make the reader of an array from its Zarr v3 metadata document.
 
@@ -214,8 +233,6 @@ def reader_from_metadata(
         Path or URL of the store, and the array in it.
     document : dict
         The array's ``zarr.json``.
-    local : bool
-        Whether the store is a folder of this machine.
     checked : bool
         Whether a missing chunk is an error.
     """
@@ -231,8 +248,7 @@ def reader_from_metadata(
     if kinds == ("sharding_indexed",):
         chunks = tuple(int(n) for n in codecs[0]["configuration"]["chunk_shape"])
     straight = (
-        local
-        and checked
+        checked
         and kinds[:1] == ("bytes",)
         and kinds[1:] in _STRAIGHT
         and dtype.kind in "iufb"
@@ -242,7 +258,7 @@ def reader_from_metadata(
         and math.prod(chunks) > 0
     )
     # Files are looked for by the default key encoding; with another one zarr finds them.
-    local_keys = local and document["chunk_key_encoding"].get("name") == "default"
+    default_keys = document["chunk_key_encoding"].get("name") == "default"
     return ChunkReader(
         store=store,
         name=name,
@@ -251,5 +267,5 @@ def reader_from_metadata(
         chunks=chunks,
         codecs=kinds[1:] if straight else None,
         unit=unit,
-        checked=checked and local_keys,
+        checked=checked and default_keys,
     )

@@ -1,9 +1,10 @@
 """How a cube is cut into chunks and shards: arithmetic on shapes, nothing else.
 
 A chunk holds whole spectra (whole patterns): every algorithm here works on pixels. Of the navigation
-dims the leading ones are split first, so that a chunk is one run of pixels in C order. Opening a chunk
-through zarr-python costs about a millisecond whatever it holds, and decoding runs at about 1 GB/s a core:
-chunks of 16 MiB keep the first under 10 % of the second, and a few of them in flight keep memory small.
+dims the leading ones are split first, so that a chunk is one run of pixels in C order. Whatever a chunk
+holds, it costs 0.6 ms of CPU time through zarr-python (0.04 ms through `emcube.store.chunks`, and 0.3 ms
+for Dask's task), while 16 MiB take about 15 ms to decode: overhead stays under 5 % of a pass, and a few
+chunks in flight keep memory small.
 """
 
 from __future__ import annotations

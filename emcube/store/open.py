@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from emcube.cube import infer_sig_dims, validate_cube
-from emcube.errors import AmbiguousSignalError, CubeError, IncompleteError, StoreError
+from emcube.errors import (
+    AmbiguousSignalError,
+    CubeError,
+    IncompleteError,
+    MissingDependencyError,
+    StoreError,
+)
 from emcube.store.chunks import ChunkReader, reader_from_metadata
 from emcube.store.journal import Journal, read_json
 from emcube.store.write import DATA, FORMAT
@@ -66,10 +73,10 @@ def open_cube(path: StorePath, name: str | None = None) -> xr.DataArray:
     if document is not None:
         _refuse_unfinished(place, document)
         if _own(document) is not None:
-            return _open_own(place, document, name, local=True)
+            return _open_own(place, document, name)
     elif (remote := _remote_document(place)) is not None:
         _refuse_unfinished(place, remote)
-        return _open_own(place, remote, name, local=False)
+        return _open_own(place, remote, name)
     return _open_foreign(place, name)
 
 
@@ -160,17 +167,28 @@ def _remote_document(place: str) -> dict[str, Any] | None:
     try:
         import fsspec
 
-        with fsspec.open(f"{place}/zarr.json", "rb") as file:
-            document: dict[str, Any] = json.loads(file.read())
+        files, root = fsspec.core.url_to_fs(place)
+        document: dict[str, Any] = json.loads(files.cat_file(f"{root}/zarr.json"))
     except FileNotFoundError:
         return None
     except ImportError as error:
-        from emcube.errors import MissingDependencyError
-
         raise MissingDependencyError(
             f"cannot open {place}: {error}", hint="install it with: pip install 'emcube[remote]'"
         ) from error
+    except _unreadable() as error:
+        raise StoreError(
+            f"{place} cannot be read: {error}",
+            hint="check the address, and whether it is reachable",
+        ) from error
     return document if _own(document) is not None else None
+
+
+def _unreadable() -> tuple[type[Exception], ...]:
+    """What zarr and fsspec raise where something cannot be read."""
+    found: tuple[type[Exception], ...] = (OSError, KeyError, ValueError, TypeError)
+    # The HTTP client has errors of its own; it is loaded only when it is used.
+    client = sys.modules.get("aiohttp")
+    return found if client is None else (*found, client.ClientError)
 
 
 def _own(document: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -220,9 +238,7 @@ def _refuse_unfinished(place: str, document: Mapping[str, Any]) -> None:
 # --- emcube's own stores --------------------------------------------------------------------------
 
 
-def _open_own(
-    place: str, document: Mapping[str, Any], name: str | None, *, local: bool
-) -> xr.DataArray:
+def _open_own(place: str, document: Mapping[str, Any], name: str | None) -> xr.DataArray:
     import xarray as xr
 
     own = _own(document) or {}
@@ -236,7 +252,7 @@ def _open_own(
     token = f"{own['digest']}".removeprefix("sha256:")[:32]
 
     def variable(key: str) -> xr.Variable:
-        return _variable(place, key, documents[key], token, local=local)
+        return _variable(place, key, documents[key], token)
 
     main = variable(wanted)
     coords: dict[str, xr.Variable] = {}
@@ -260,12 +276,10 @@ def own_name(documents: Mapping[str, Any]) -> str | None:
     return None if name is None else str(name)
 
 
-def _variable(
-    place: str, name: str, document: Mapping[str, Any], token: str, *, local: bool
-) -> xr.Variable:
+def _variable(place: str, name: str, document: Mapping[str, Any], token: str) -> xr.Variable:
     import xarray as xr
 
-    reader = reader_from_metadata(place, name, dict(document), local=local, checked=True)
+    reader = reader_from_metadata(place, name, dict(document), checked=True)
     attrs = dict(document["attributes"])
     dims = _dims(document)
     nbytes = reader.dtype.itemsize
@@ -325,10 +339,10 @@ def _open_foreign(place: str, name: str | None) -> xr.DataArray:
         warnings.filterwarnings("ignore", message="Failed to open Zarr store with consolidated")
         try:
             node = zarr.open(place, mode="r")
-        except (KeyError, ValueError, TypeError, FileNotFoundError) as error:
+        except _unreadable() as error:
             raise StoreError(
                 f"{place} cannot be opened as Zarr: {error}",
-                hint="check that the folder was copied whole",
+                hint="check the address, and that the store was copied whole",
             ) from error
         if isinstance(node, zarr.Array):
             cube = _from_array(place, node)
@@ -364,7 +378,7 @@ def _from_group(place: str, name: str | None) -> xr.DataArray:
             f"the Zarr group {place} cannot be opened by xarray: {error}",
             hint="its arrays must name their dims; open one array of it, or use emcube.make_cube",
         ) from error
-    names = [str(key) for key in dataset.data_vars]
+    names = sorted(str(key) for key in dataset.data_vars)
     if name is not None:
         if name not in dataset.variables:
             raise StoreError(

@@ -1,0 +1,72 @@
+"""Stores behind a URL."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import pickle
+import threading
+
+import numpy as np
+import pytest
+
+from emcube.catalog import add, open_catalog
+from emcube.errors import StoreError
+from emcube.store import info, is_store, open_cube, read_digest, write_cube
+
+pytest.importorskip("aiohttp")
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves files, and forbids what is called secret."""
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        if "secret" in self.path:
+            self.send_error(403)
+        else:
+            super().do_GET()
+
+
+@pytest.fixture
+def server(tmp_path):
+    """URL of a web server that serves `tmp_path`."""
+    handler = functools.partial(Quiet, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_store_behind_a_url(tmp_path, server, small_chunks, make, counts) -> None:
+    path = write_cube(make(counts), tmp_path / "a.zarr")
+    url = f"{server}/a.zarr"
+    assert is_store(url)
+    assert read_digest(url) == read_digest(path)
+    cube = open_cube(url)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(cube)).values, counts)
+    np.testing.assert_array_equal(open_cube(url, "total_counts"), counts.sum(axis=-1))
+    assert info(url).stored_bytes is None
+    add(tmp_path / "c.yaml", url, name="far")
+    assert open_catalog(tmp_path / "c.yaml")["far"].open().shape == counts.shape
+
+
+def test_a_chunk_that_is_missing_there(tmp_path, server, small_chunks, make, counts) -> None:
+    path = write_cube(make(counts), tmp_path / "a.zarr")
+    cube = open_cube(f"{server}/a.zarr")
+    (path / "data" / "c" / "1" / "0" / "0" / "0").unlink()
+    with pytest.raises(StoreError, match="is missing: http"):
+        cube.compute()
+
+
+def test_addresses_that_lead_nowhere(tmp_path, server) -> None:
+    with pytest.raises(StoreError, match="cannot be opened as Zarr"):
+        open_cube(f"{server}/none.zarr")
+    with pytest.raises(StoreError, match="cannot be read"):
+        open_cube(f"{server}/secret.zarr")
+    with pytest.raises(StoreError, match="cannot be read"):
+        open_cube("http://127.0.0.1:9/a.zarr")
