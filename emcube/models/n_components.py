@@ -30,7 +30,6 @@ from emcube.kernels.biwhiten import (
     scaled_sums,
     scaled_sums_of_groups,
     spectrum_distance,
-    variance_estimate,
 )
 from emcube.kernels.gram import add_symmetric, weighted_gram
 from emcube.kernels.rows import CountRows
@@ -81,7 +80,7 @@ CURVATURES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 CURVATURE_STEPS = 3
 """The best candidate is refined so many times, each time with half the distance on a log axis."""
 
-NULL_CELLS = 2e7
+NULL_CELLS = 1e7
 """Cells drawn for the parallel analysis, at most."""
 
 
@@ -283,16 +282,16 @@ class ScaledGramSweep:
 
 @dataclass(frozen=True, eq=False)
 class ParallelSweep:
-    """Spectra of the counts and of simulated ones that have a single spectrum.
+    """Spectrum of simulated counts that have a single spectrum.
 
-    Both are scaled after Keenan and Kotula. The simulated pixels have the totals of the real ones, the
-    mean spectrum, and the noise a m + a c m^2.
+    Simulated pixels have the totals of the real ones and the mean spectrum. With one spectrum the
+    scaling of Keenan and Kotula, 1 / g and N / h, is the biwhitening of Poisson counts; noise of
+    another kind is drawn as what biwhitening leaves of it.
     """
 
     pooling: _Pooling
     totals: NDArray[np.float64]
-    gain: float
-    curvature: float
+    gain: float | None
     share: float
     gather: bool
     name: str = "parallel analysis"
@@ -301,53 +300,44 @@ class ParallelSweep:
         """Nothing."""
         return
 
-    def map(
-        self, block: Block, state: Any, rng_key: RngKey
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], int, int]:
-        """Gram matrices (or pixels) of real and simulated pixels, and the number of each."""
-        pooled = self.pooling(block.data)
-        if isinstance(pooled, CountRows):
-            per_pixel = pooled.pixel_totals().astype(np.float64)
-        else:
-            per_pixel = pooled.sum(axis=1)
-        weights = np.divide(1.0, per_pixel, out=np.zeros(per_pixel.shape), where=per_pixel > 0)
+    def map(self, block: Block, state: Any, rng_key: RngKey) -> tuple[NDArray[np.float64], int]:
+        """Gram matrix (or pixels) of some simulated pixels, and their number."""
+        data = block.data
+        groups, n_groups = self.pooling.pixels(data)
+        per_pixel = np.zeros(n_groups)
+        if n_groups:
+            singles = data.pixel_totals() if isinstance(data, CountRows) else data.sum(axis=1)
+            per_pixel = np.bincount(groups, weights=singles).astype(np.float64)
         rng = np.random.default_rng(rng_key)
-        drawn = np.flatnonzero((rng.random(per_pixel.size) < self.share) & (weights > 0))
-        mean = per_pixel[drawn, None] * (self.totals / self.totals.sum())
-        if self.gain == 1 and self.curvature == 0:
+        drawn = per_pixel[(rng.random(n_groups) < self.share) & (per_pixel > 0)]
+        mean = drawn[:, None] * (self.totals / self.totals.sum())
+        if self.gain is None:
             simulated = rng.poisson(mean).astype(np.float64)
+            weights = 1 / drawn
         else:
-            spread = np.sqrt(self.gain * variance_estimate(mean, self.curvature))
-            simulated = mean + spread * rng.standard_normal(mean.shape)
-        return (
-            _gram_or_rows(pooled, weights, self.gather),
-            _gram_or_rows(simulated, weights[drawn], self.gather),
-            int(np.count_nonzero(weights)),
-            drawn.size,
-        )
+            # Drawn as it is after scaling, with variance one, and put back to where `step` scales it.
+            even = np.sqrt(mean / self.gain) + rng.standard_normal(mean.shape)
+            simulated = even / np.sqrt(self.totals.sum() / self.totals)
+            weights = np.ones(drawn.size)
+        return _gram_or_rows(simulated, weights, self.gather), drawn.size
 
-    def combine(self, a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
+    def combine(
+        self, a: tuple[NDArray[np.float64], int], b: tuple[NDArray[np.float64], int]
+    ) -> tuple[NDArray[np.float64], int]:
         """Add, or append."""
-        if not self.gather:
-            return tuple(x + y for x, y in zip(a, b, strict=True))
-        return (
-            np.concatenate((a[0], b[0])),
-            np.concatenate((a[1], b[1])),
-            a[2] + b[2],
-            a[3] + b[3],
-        )
+        joined = np.concatenate((a[0], b[0])) if self.gather else a[0] + b[0]
+        return joined, a[1] + b[1]
 
     def step(
-        self, state: Any, statistic: tuple[Any, ...], round_number: int
-    ) -> tuple[tuple[Any, ...], bool]:
-        """Eigenvalues of both, descending, with the number of pixels of each."""
+        self, state: Any, statistic: tuple[NDArray[np.float64], int], round_number: int
+    ) -> tuple[tuple[NDArray[np.float64], int], bool]:
+        """Eigenvalues, descending, with the number of pixels."""
         scale = np.sqrt(self.totals.sum() / self.totals)
-        both = [_eigenvalues(x, scale, self.gather) for x in statistic[:2]]
-        return (*both, *statistic[2:]), True
+        return (_eigenvalues(statistic[0], scale, self.gather), statistic[1]), True
 
     def statistic_bytes(self, n_channels: int) -> int:
         """Bytes of a statistic."""
-        return 16 * self.pooling.n_channels**2
+        return 8 * self.pooling.n_channels**2
 
 
 def _gram_or_rows(
@@ -650,20 +640,17 @@ def _fault(fit: _Fit) -> str:
 
 
 def _parallel(source: BlockSource, fit: _Fit, seed: int) -> int:
-    """Number of values of the Keenan-Kotula scaled matrix above those of simulated noise."""
+    """Number of values above the largest that simulated counts of one spectrum have beside it."""
     n_rows, n_columns = fit.sides
     share = min(1.0, max(NULL_CELLS / n_columns, 2.0 * MIN_SIDE) / n_rows)
-    totals = fit.totals
-    sweep = ParallelSweep(
-        fit.pooling, totals, fit.gain, fit.curvature, share, gather=n_rows < n_columns
-    )
-    real, simulated, n_real, n_simulated = run_sweep(sweep, source, seed=seed).state
+    gain = None if fit.model == "poisson" else fit.gain
+    sweep = ParallelSweep(fit.pooling, fit.totals, gain, share, gather=n_rows < n_columns)
+    null, n_simulated = run_sweep(sweep, source, seed=seed).state
     if n_simulated < 2:
         return 0
-    values, null = np.sqrt(real), np.sqrt(simulated)
     # The second value of the simulated data is noise; the first is their mean spectrum.
-    edge = null[1] * noise_edge(n_real, n_columns) / noise_edge(n_simulated, n_columns)
-    return int(np.count_nonzero(values > edge))
+    grown = noise_edge(n_rows, n_columns) / noise_edge(n_simulated, n_columns)
+    return int(np.count_nonzero(fit.singular_values > math.sqrt(null[1]) * grown))
 
 
 def _answer(fit: _Fit, method: str, parallel: int | None, n_shown: int) -> NComponentsEstimate:

@@ -7,6 +7,7 @@ and channels, N the grand total, X the weighted matrix, V its right singular vec
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ import xarray as xr
 from scipy.linalg import eigh, qr
 
 from emcube.engine import resident, run_sweep
+from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels.gram import add_symmetric
 from emcube.models.base import Estimator, resolve_seed
@@ -171,7 +173,8 @@ class IncrementalPCA(Estimator):
         self._refuse_too_many(source)
         solver = self._choose_solver(source)
         seed = resolve_seed(self.random_state)
-        with resident():
+        # One thread for the decomposition too: its bits must not depend on the machine's load.
+        with resident(), single_threaded_blas():
             if solver == "gram":
                 shift = self._shift(source, noise)
                 moments = run_sweep(GramSweep(noise, shift), source).state
@@ -219,10 +222,11 @@ class IncrementalPCA(Estimator):
                     "partial_fit cannot go on from a fit of another solver than 'gram'",
                     hint="fit everything at once",
                 )
-        moments = run_sweep(GramSweep(noise, shift), source).state
-        if earlier is not None:
-            moments = earlier + moments
-        self._take_moments(moments, shift, noise, labels)
+        with single_threaded_blas():
+            moments = run_sweep(GramSweep(noise, shift), source).state
+            if earlier is not None:
+                moments = earlier + moments
+            self._take_moments(moments, shift, noise, labels)
         self.n_iter_ = 1 if shift is None else 2
         self.seed_ = resolve_seed(self.random_state)
         return self
@@ -400,6 +404,8 @@ class IncrementalPCA(Estimator):
     ) -> None:
         """Set the public attributes from eigenvalues and vectors (E, K) of X'X."""
         vectors = vectors * _signs(vectors)
+        if trivial is not None:
+            self._warn_of_ties(values, float(sums.sum()))
         k, most = values.size, min(n, sums.size)
         count = max(n - 1, 1) if noise.centred else n
         self._remember(labels)
@@ -435,6 +441,23 @@ class IncrementalPCA(Estimator):
         rest = most - k
         left = max(energy - float(values.sum()), 0.0)
         self.noise_variance_ = left / count / rest if rest > 0 else 0.0
+
+    def _warn_of_ties(self, values: NDArray[np.float64], total: float) -> None:
+        """Say so where counts are too rare for a weighted decomposition.
+
+        A pixel whose counts lie in channels that no other pixel has makes a value as large as the mean
+        spectrum's, N. No contrast of a specimen reaches that.
+        """
+        others = values if self.remove_trivial else values[1:]
+        n_tied = int(np.count_nonzero(others > 0.999 * total))
+        if n_tied:
+            warnings.warn(
+                f"{n_tied} components are as strong as the mean spectrum: they are single counts in "
+                "channels that hold hardly any; bin pixels and channels (cube.em.bin) or leave rare "
+                "channels out (where=)",
+                UserWarning,
+                stacklevel=3,
+            )
 
     # -- using it -----------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import xarray as xr
 from sklearn.decomposition import PCA
 
 import emcube as em
+from emcube.engine import use_threads
 from emcube.errors import InputError
 
 
@@ -224,3 +225,21 @@ def test_empty_cube_of_counts():
     pca = em.IncrementalPCA(2).fit(np.zeros((8, 5), np.uint8))
     np.testing.assert_array_equal(pca.explained_variance_, [0, 0])
     np.testing.assert_array_equal(pca.transform(np.zeros((8, 5), np.uint8)), np.zeros((8, 2)))
+
+
+def test_counts_too_rare_for_weights_are_told():
+    counts = np.zeros((30, 20), np.uint8)
+    counts[np.arange(20), np.arange(20)] = 1
+    with pytest.warns(UserWarning, match="as strong as the mean spectrum"):
+        em.IncrementalPCA(3).fit(counts)
+
+
+def test_the_same_bits_on_any_number_of_threads(cube):
+    lazy = cube.chunk(y=3, x=5)
+    answers = []
+    for n in (1, 2, 4):
+        with use_threads(n):
+            answers.append(em.IncrementalPCA(5).fit(lazy))
+    for other in answers[1:]:
+        np.testing.assert_array_equal(other.components_, answers[0].components_)
+        np.testing.assert_array_equal(other.explained_variance_, answers[0].explained_variance_)

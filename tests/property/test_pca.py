@@ -6,12 +6,16 @@ import itertools
 
 import dask.array as da
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import emcube as em
 
 P, E = 40, 12
+
+# Some of the drawn matrices fall apart into blocks, which is told and does not matter here.
+pytestmark = pytest.mark.filterwarnings("ignore:.*as strong as the mean spectrum:UserWarning")
 
 
 @st.composite
