@@ -32,7 +32,10 @@ __all__ += ["run_sweep"]
 class Target(Protocol):
     """Where per-pixel output of one kind goes."""
 
-    fill: Any
+    @property
+    def fill(self) -> Any:
+        """Value of pixels that are not used."""
+        ...
 
     def check(self, plan: BlockPlan) -> None:
         """Refuse a layout in which two blocks would write the same chunk."""
