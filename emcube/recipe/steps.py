@@ -72,7 +72,8 @@ class Run:
             why = "" if node is None else f": {node.attrs['reason']}"
             raise InputError(
                 f"{key!r} of step {step.label!r} is 'auto', but the estimate names no number{why}",
-                hint=f"look at the curve of the estimate and give {key} as a number",
+                hint=f"look at the curve of the estimate and give {key} as a number "
+                "(without a recipe: --n-components)",
             )
         return int(number)
 

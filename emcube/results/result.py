@@ -138,6 +138,8 @@ class Result:
         from emcube.plot import components
 
         step = step or self.step_of("nmf", "pca")
+        if self.verb(step) == "nmf":
+            options.setdefault("yscale", "sqrt")  # minor lines beside major ones
         return components(self[step]["components"], **{**self._looks(), **options})
 
     def plot_loadings(self, step: str | None = None, **options: Any) -> Figure:

@@ -217,7 +217,7 @@ for _variable in (
 
 for _variable in (
     Variable("nmf", "components", ("component", SIG), "f", ("1 per channel",), "component spectra"),
-    Variable("nmf", "loadings", (NAV, "component"), "f", None, "loading maps"),
+    Variable("nmf", "loadings", (NAV, "component"), "f", None, "loadings"),
     Variable("nmf", "objective", (), "f", ("1",), "objective at the end of the fit"),
     Variable("nmf", "objective_path", ("pass",), "f", ("1",), "objective after each full pass"),
     Variable(

@@ -251,3 +251,28 @@ def test_recipe_and_call_must_agree(store: Path, tmp_path: Path) -> None:
         em.run(simulated(), simulated(), out=tmp_path / "r")
     with pytest.raises(InputError, match="where the result goes"):
         em.run(recipe)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_bits_of_threads(store: Path, tmp_path: Path) -> None:
+    from distributed import Client, LocalCluster
+
+    recipe = {
+        "input": {"path": str(store)},
+        "steps": [
+            {"pca": {"n_components": 4}},
+            {"nmf": {"n_components": 3, "random_state": 0, "max_iter": 5}},
+            {"kmeans": {"n_clusters": 3, "random_state": 0}},
+            {"kmeans": {"name": "on_loadings", "n_clusters": 3, "on": "nmf", "random_state": 0}},
+        ],
+    }
+    here = em.run(recipe, out=tmp_path / "here")
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster),
+    ):
+        there = em.run(recipe, out=tmp_path / "there")
+    assert there.run_id == here.run_id
+    for step in here.steps:
+        one, other = (r.tree[step].attrs["emcube"]["digests"] for r in (here, there))
+        assert one == other, step

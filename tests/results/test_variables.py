@@ -26,7 +26,7 @@ def check(dataset: xr.Dataset) -> xr.Dataset:
 
 def test_a_match_gains_its_prose() -> None:
     given = whole()
-    assert check(given)["loadings"].attrs["long_name"] == "loading maps"
+    assert check(given)["loadings"].attrs["long_name"] == "loadings"
     assert "long_name" not in given["loadings"].attrs
 
 
