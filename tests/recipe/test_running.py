@@ -67,7 +67,7 @@ def test_the_whole_way(whole: Any) -> None:
     np.testing.assert_array_equal(nmf["y"], 2.0 * np.arange(24))
     total = simulated().sum("energy").astype(float)
     used = total > 50
-    ratio = (nmf["loadings"].sum("component") / total).where(used)
+    ratio = nmf["loadings"].load().sum("component") / total.where(used)
     assert abs(float(ratio.mean()) - 1) < 0.02
     assert nmf["objective_path"].size == nmf.attrs["n_iter"]
     found = whole["input"]
