@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from emcube.errors import CatalogError
@@ -263,7 +263,7 @@ def _location(path: Path, url: Any, where: str) -> str:
     if len(scheme) > 1:
         _expect(scheme in _SCHEMES, where, f"has the address {url!r}", f"one of {sorted(_SCHEMES)}")
         if scheme == "file":
-            return os.path.normpath(url2pathname(unquote(urlsplit(text).path)))
+            return os.path.normpath(url2pathname(urlsplit(text).path))
         return text
     return os.path.normpath(folder / text)
 

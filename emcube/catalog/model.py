@@ -124,15 +124,16 @@ class Catalog(Mapping[str, Entry]):
 
     Examples
     --------
-    >>> import tempfile, emcube as em
+    >>> import numpy as np, tempfile, emcube as em
     >>> from emcube.catalog import add
     >>> from emcube.store import write_cube
     >>> folder = tempfile.TemporaryDirectory()
-    >>> cube = em.make_cube([[1, 2], [3, 4]], dims=("x", "energy"))
+    >>> cube = em.make_cube(np.ones((3, 4), "uint8"), dims=("x", "energy"))
     >>> store = write_cube(cube, f"{folder.name}/line.zarr")
     >>> entry = add(f"{folder.name}/catalog.yaml", store, modality="EDX", elements=["Si"])
     >>> list(em.open_catalog(f"{folder.name}/catalog.yaml").search(modality="EDS"))
     ['line']
+    >>> folder.cleanup()
     """
 
     path: Path
@@ -417,6 +418,11 @@ def _address(path: Path, store: StrPath) -> str:
     if is_url(text):
         return text
     full = Path(text).resolve()
+    if "{" in str(full) or "}" in str(full):
+        raise CatalogError(
+            f"cannot add {full} to a catalog: Intake takes braces in a path for templates",
+            hint="rename the folder",
+        )
     try:
         relative = os.path.relpath(full, path.resolve().parent)
     except ValueError:

@@ -138,6 +138,7 @@ def write_cube(
     >>> path = write_cube(cube, f"{folder.name}/map.zarr")
     >>> open_cube(path).dtype
     dtype('uint8')
+    >>> folder.cleanup()
     """
     cube = validate_cube(cube)
     path = Path(path)
@@ -226,6 +227,7 @@ def _destination(path: Path, overwrite: bool) -> Path:
     StoreError
         There is something that may not be replaced.
     """
+    _finish_swap(path)
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return path
     if not path.is_dir():
@@ -247,7 +249,7 @@ def _destination(path: Path, overwrite: bool) -> Path:
                 f"({attributes.get('digest')})",
                 hint="choose another destination, or replace it with overwrite=True (--overwrite)",
             )
-        return path.with_name(f".{path.name}.emcube-new")
+        return _beside(path, "new")
     if Journal(path).begun() is not None or _only_hidden(path):
         return path
     raise StoreError(
@@ -263,13 +265,25 @@ def _only_hidden(path: Path) -> bool:
     } <= {"lock", "parts"}
 
 
+def _beside(path: Path, what: str) -> Path:
+    return path.with_name(f".{path.name}.emcube-{what}")
+
+
 def _swap(path: Path, new: Path) -> None:
-    old = path.with_name(f".{path.name}.emcube-old")
+    old = _beside(path, "old")
     if old.exists():
         shutil.rmtree(old)
     path.rename(old)
     new.rename(path)
     shutil.rmtree(old)
+
+
+def _finish_swap(path: Path) -> None:
+    """Bring a store back that was moved aside by a process which died before its successor was in place."""
+    old, new = _beside(path, "old"), _beside(path, "new")
+    if path.exists() or not old.exists():
+        return
+    (new if (new / "zarr.json").is_file() else old).rename(path)
 
 
 # --- one ingest -----------------------------------------------------------------------------------

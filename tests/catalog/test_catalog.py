@@ -147,6 +147,9 @@ def test_adding(catalog: Path, tmp_path: Path) -> None:
     (tmp_path / "map.bcf").write_text("x")
     with pytest.raises(CatalogError, match=r"not a cube store.*ingest it first"):
         add(catalog, tmp_path / "map.bcf")
+    (tmp_path / "{env(HOME)}").mkdir()
+    with pytest.raises(CatalogError, match="braces in a path"):
+        add(catalog, shutil.copytree(store, tmp_path / "{env(HOME)}" / "e.zarr"))
     with pytest.raises(CubeError, match="not the symbol of a chemical element"):
         add(catalog, store, name="x", elements=["Xy"])
     assert len(open_catalog(catalog)) == 4

@@ -248,6 +248,18 @@ def test_existing_destinations(tmp_path, small_chunks, make, counts) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
 
 
+def test_a_process_that_died_while_swapping(tmp_path, small_chunks, make, counts) -> None:
+    # Between two renames: the old store is aside, the new one not yet in place.
+    path = write_cube(make(counts), tmp_path / "a.zarr")
+    path.rename(tmp_path / ".a.zarr.emcube-old")
+    write_cube(make(counts + 1), tmp_path / ".a.zarr.emcube-new")
+    with pytest.raises(StoreError, match="a complete store is there already"):
+        write_cube(make(counts + 1), path)
+    assert (open_cube(path).values == counts + 1).all()
+    write_cube(make(counts), path, overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
+
+
 def test_a_store_can_replace_itself(tmp_path, small_chunks, make, counts) -> None:
     path = write_cube(make(counts), tmp_path / "a.zarr")
     write_cube(open_cube(path) + np.uint8(1), path, overwrite=True)

@@ -240,7 +240,7 @@ write_cube(cube, sys.argv[2], threads=2)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
     peaks = []
-    for n in (16, 768):
+    for n in (16, 640):
         done = subprocess.run(
             [sys.executable, "-c", code, str(n), str(tmp_path / f"{n}.zarr")],
             check=True,
@@ -249,7 +249,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
             timeout=250,
         )
         peaks.append(int(done.stdout) * 1024)
-    # 752 MiB more of cube, and no more than a group of regions in flight.
+    # 624 MiB more of cube, and no more than a group of regions in flight.
     assert peaks[1] - peaks[0] < 300 * 2**20
 
 
