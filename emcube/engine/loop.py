@@ -229,10 +229,10 @@ def project_memory(sweep: Sweep | None, source: BlockSource, slots: int) -> Proj
         statistic = int(sweep.statistic_bytes(source.n_channels))
     levels = max(1, len(plan.groups)).bit_length()
     return Projection(
-        blocks=3 * slots * plan.block_bytes,
+        blocks=3 * slots * source.block_bytes,
         statistics=statistic * (2 * slots + levels),
         slots=slots,
-        block_bytes=plan.block_bytes,
+        block_bytes=source.block_bytes,
     )
 
 

@@ -124,6 +124,11 @@ class BlockSource(Protocol):
         """Identity of what the blocks hold, as the key of resident blocks."""
         ...
 
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a full block as it is read."""
+        ...
+
     def load(self, block_id: int) -> Block:
         """Read one block."""
         ...
@@ -230,6 +235,11 @@ class _SelectingSource:
     def token(self) -> str:
         """Identity of the values and the selection."""
         return f"{self.name}/{self.selection.token()}"
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a full block as it is read."""
+        return self.plan.block_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -362,6 +372,13 @@ class SparseSource(_SelectingSource):
         plan = BlockPlan((rows.n_pixels,), even.block_shape, rows.n_channels, rows.counts.itemsize)
         return cls(plan, _Selection(pixels, channels), _identity(matrix), rows)
 
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of the stored pairs of a block, on average: zeros are never made."""
+        if self.rows is not None:
+            return self.rows.nbytes // max(1, self.plan.n_blocks)
+        return max((rows.nbytes for rows in self.parts.values()), default=0)
+
     def load(self, block_id: int) -> Block:
         """Cut one block out of the rows."""
         rows = self._rows(block_id)
@@ -424,6 +441,11 @@ class MappedSource:
     def token(self) -> str:
         """Identity of values, selection and function."""
         return f"{self.source.token}>{self.name}"
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a block of the underlying source."""
+        return self.source.block_bytes
 
     def load(self, block_id: int) -> Block:
         """Read a block (or take it from the resident ones) and map it."""
