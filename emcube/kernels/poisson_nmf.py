@@ -384,7 +384,12 @@ def _solve(
             tolerance,
             1.0 / sqrt(least),
         )
+        # At the minimum the loadings sum to the counts; along the ray through h that is a step down.
+        level = 0.0
         for k in range(n_components):
+            level += h[k]
+        for k in range(n_components):
+            h[k] *= total / level
             loadings[p, k] = h[k]
         if statistic:
             _ratios(local, x, h, n, n_components, r)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 __all__ = ["find_vertices"]
@@ -22,7 +24,10 @@ def find_vertices(
     n_vertices: int,
     *,
     n_average: int,
+    covariance: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    rng: np.random.Generator,
     n_sweeps: int = 5,
+    n_splits: int = 16,
 ) -> NDArray[np.float64]:
     """Find corners by smoothed successive projection, then let each one see the others.
 
@@ -31,19 +36,30 @@ def find_vertices(
     direction is the corner. Afterwards each corner is sought anew against the span of all others, since
     the first ones were found without knowing the last.
 
+    Points that reach far do so in part by their noise, which would put corners too far out. Since its
+    covariance is known, each point y is split into two with independent noise, y + e t and y - e / t with e
+    drawn like the noise: the first ones say which points reach far, the second ones are averaged.
+
     Parameters
     ----------
     points : ndarray, shape (N, D), D >= n_vertices
     weights : ndarray, shape (N,)
         Of the points in the means (their counts).
     noise : ndarray, shape (N,)
-        Standard deviation of a point's coordinates: so much is taken off its distance.
+        Size of a point's noise: standard deviation of a coordinate, for the mean composition.
     n_vertices : int
         K.
     n_average : int
         Points that are averaged for a corner.
+    covariance : callable
+        ``covariance(corner)`` is the covariance (D, D) of the noise of points at that corner, divided by
+        the square of their `noise`.
+    rng : Generator
+        Of the splits.
     n_sweeps : int
         Times that each corner is sought anew.
+    n_splits : int
+        Splits that are averaged.
 
     Returns
     -------
@@ -55,31 +71,63 @@ def find_vertices(
     https://doi.org/10.1016/S0169-7439(01)00119-8
     N. Nadisic, N. Gillis, C. Kervazo, "Smoothed separable nonnegative matrix factorization", Linear Algebra
     Appl. 676 (2023) 174. https://doi.org/10.1016/j.laa.2023.07.013
+    J. Leiner, B. Duan, L. Wasserman, A. Ramdas, "Data fission: splitting a single data point", J. Am. Stat.
+    Assoc. 120 (2025) 135. https://doi.org/10.1080/01621459.2023.2270748
     """
     n_average = max(1, min(n_average, len(points) // n_vertices))
 
-    def corner(direction: NDArray[np.float64]) -> NDArray[np.float64]:
-        reach = points @ direction - noise
+    def farthest(reach: NDArray[np.float64]) -> NDArray[np.int64]:
         far = np.argpartition(-reach, n_average - 1)[:n_average]
         far.sort()
-        return np.asarray(np.average(points[far], axis=0, weights=weights[far]))
+        return far
 
     rest = np.eye(points.shape[1])
     corners = np.zeros((n_vertices, points.shape[1]))
     for k in range(n_vertices):
         left = points @ rest
-        farthest = left[int(np.argmax(np.linalg.norm(left, axis=1) - noise))]
-        corners[k] = corner(_unit(farthest))
+        seed = left[int(np.argmax(np.linalg.norm(left, axis=1) - noise))]
+        far = farthest(points @ _unit(seed) - noise)
+        corners[k] = np.average(points[far], axis=0, weights=weights[far])
         direction = _unit(corners[k] @ rest)
         rest = rest - np.outer(direction, direction) @ rest
-    for _ in range(n_sweeps):
-        before = corners.copy()
-        for k in range(n_vertices if n_vertices > 1 else 0):
+    for _ in range(n_sweeps if n_vertices > 1 else 0):
+        for k in range(n_vertices):
             basis, _ = np.linalg.qr(np.delete(corners, k, axis=0).T)
-            corners[k] = corner(_unit(corners[k] - basis @ (basis.T @ corners[k])))
-        if np.array_equal(before, corners):
-            break
+            direction = _unit(corners[k] - basis @ (basis.T @ corners[k]))
+            corners[k] = _split_mean(
+                points, weights, noise, direction, covariance(corners[k]), farthest, rng, n_splits
+            )
     return corners
+
+
+def _split_mean(
+    points: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    direction: NDArray[np.float64],
+    covariance: NDArray[np.float64],
+    farthest: Callable[[NDArray[np.float64]], NDArray[np.int64]],
+    rng: np.random.Generator,
+    n_splits: int,
+) -> NDArray[np.float64]:
+    """Mean of the points that reach farthest along `direction`, free of the noise that chose them."""
+    share = 0.5
+    along = covariance @ direction
+    variance = max(float(direction @ along), 0.0)
+    if variance == 0.0:
+        far = farthest(points @ direction)
+        return np.asarray(np.average(points[far], axis=0, weights=weights[far]))
+    # What noise along the direction does to the other coordinates.
+    carried = along / variance
+    sigma = np.sqrt(variance) * noise
+    reach = points @ direction
+    total = np.zeros(points.shape[1])
+    for _ in range(n_splits):
+        drawn = sigma * rng.standard_normal(len(points))
+        far = farthest(reach + share * drawn - sigma)
+        clean = points[far] - np.outer(drawn[far] / share, carried)
+        total += np.average(clean, axis=0, weights=weights[far])
+    return total / n_splits
 
 
 def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -48,9 +48,9 @@ class MiniBatchNMF(Estimator):
         The first for counts; the second where noise has one size everywhere (EELS after its background).
     volume : float
         Weight of the minimum-volume term, in half a nat for each (pooled) pixel that has a say (least
-        squares: half the noise variance). Integrated over its loadings a pixel's likelihood carries one half
-        of a log determinant, so that 1 makes up for their having been fitted (Laplace's approximation); the
-        default is half of that, since beyond 1 components collapse where counts are few.
+        squares: half the noise variance). Integrated over its loadings a pixel's likelihood carries half a
+        log determinant, so that 1, the default, makes up for the loadings having been fitted (Laplace's
+        approximation); above it components draw together, and collapse where counts are few.
         0 with ``tol=0`` gives the bare likelihood.
     tol : float
         Passes stop when one lowers the objective by less than this share of the loss. Without pure pixels
@@ -139,7 +139,7 @@ class MiniBatchNMF(Estimator):
         n_components: int = 2,
         *,
         beta_loss: str = "kullback-leibler",
-        volume: float = 0.5,
+        volume: float = 1.0,
         tol: float = 1e-4,
         max_iter: int = 200,
         pool: int | str = "auto",

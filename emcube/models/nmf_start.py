@@ -26,6 +26,8 @@ from emcube.models.nmf_losses import Loss
 from emcube.models.nmf_sweeps import PooledSource
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from emcube.engine import Block, BlockSource, RngKey
@@ -438,6 +440,25 @@ def choose_side(source: BlockSource, loss: Loss, found: Sketch, nav_dims: tuple[
     return best
 
 
+def _covariance(found: Sketch, loss: Loss) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """Covariance of the noise at a point y of the cloud, over the square of the noise's size.
+
+    Least squares: the unit matrix. Counts: the variance of a channel is what is expected there, which is
+    linear in y; for the mean spectrum the sum is the unit matrix.
+    """
+    k = found.vectors.shape[1]
+    if not loss.counts:
+        return lambda corner: np.eye(k)
+    scaled = found.scale[:, None] * found.vectors
+    unscale = np.divide(1.0, found.scale, out=np.zeros_like(found.scale), where=found.scale > 0.0)
+
+    def at(corner: NDArray[np.float64]) -> NDArray[np.float64]:
+        expected = np.maximum(found.vectors @ corner * unscale, 0.0)
+        return (scaled * expected[:, None]).T @ scaled
+
+    return at
+
+
 def corners(
     source: BlockSource,
     loss: Loss,
@@ -475,6 +496,8 @@ def corners(
         noise[heavy],
         k,
         n_average=max(5, round(PUREST * int(np.count_nonzero(heavy)))),
+        covariance=_covariance(found, loss),
+        rng=np.random.default_rng((seed, 0, 2)),
     )
     unscale = np.divide(1.0, found.scale, out=np.zeros_like(found.scale), where=found.scale > 0.0)
     spectra = (found_corners @ found.vectors.T) * unscale

@@ -1,0 +1,332 @@
+"""The kernels of NMF against slow, obvious twins written from the formulas."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize, nnls
+from sklearn.decomposition import non_negative_factorization
+
+import emcube as em
+from emcube.kernels.frobenius_nmf import frobenius_loadings, frobenius_pass
+from emcube.kernels.held_out import held_out_counts, thin
+from emcube.kernels.poisson_nmf import as_rows, floored, poisson_loadings, poisson_pass
+from emcube.kernels.pooling import n_tiles, pool, tile_index
+from emcube.kernels.rows import rows_from_dense
+from emcube.kernels.vertices import find_vertices
+from emcube.kernels.volume import (
+    frobenius_step,
+    log_volume,
+    poisson_step,
+    project_to_simplex,
+)
+
+
+def divergence(x, mu):
+    """Kullback-Leibler divergence, with 0 log 0 = 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(x > 0, x * np.log(x / mu), 0.0)
+    return float((terms - x + mu).sum())
+
+
+def naive_loadings(x, components):
+    """Minimise one pixel's divergence with a general solver over log loadings and then on the bounds."""
+
+    def f(h):
+        mu = h @ components
+        value = h.sum() - (x * np.log(np.maximum(mu, 1e-300))).sum()
+        return value, components.sum(axis=1) - components @ (x / np.maximum(mu, 1e-300))
+
+    best = None
+    for start in (np.full(len(components), x.sum() / len(components)),):
+        found = minimize(
+            f,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[(0, None)] * len(components),
+            options={"ftol": 1e-15, "gtol": 1e-10, "maxiter": 5000},
+        )
+        best = found if best is None or found.fun < best.fun else best
+    return best.x
+
+
+@pytest.fixture
+def problem():
+    rng = np.random.default_rng(3)
+    components = floored(rng.dirichlet(np.full(60, 0.4), 4))
+    true = rng.dirichlet(np.full(4, 0.4), 80) * rng.uniform(0.5, 200, (80, 1))
+    counts = rng.poisson(true @ components)
+    counts[5] = 0
+    counts[6] = 0
+    counts[6, 3] = 1
+    return counts, components
+
+
+def test_loadings_reach_the_minimum_of_a_general_solver(problem):
+    counts, components = problem
+    loadings = poisson_loadings(rows_from_dense(counts), components)
+    assert (loadings >= 0).all()
+    np.testing.assert_array_equal(loadings[5], 0)
+    np.testing.assert_allclose(loadings.sum(axis=1), counts.sum(axis=1), rtol=1e-9)
+    for x, h in zip(counts, loadings, strict=True):
+        if x.sum() == 0:
+            continue
+        naive = naive_loadings(x, components)
+        assert divergence(x, h @ components) <= divergence(x, naive @ components) + 1e-7
+
+
+def test_loadings_meet_the_conditions_of_optimality(problem):
+    counts, components = problem
+    loadings = poisson_loadings(rows_from_dense(counts), components)
+    for x, h in zip(counts, loadings, strict=True):
+        if x.sum() == 0:
+            continue
+        gradient = 1.0 - components @ (x / (h @ components))
+        assert (gradient > -1e-5).all()
+        assert np.abs(gradient * h).max() < 1e-5 * x.sum()
+
+
+def test_pass_gives_divergence_and_its_gradient(problem):
+    counts, components = problem
+    rows = rows_from_dense(counts)
+    result = poisson_pass(rows, components, 1e-12)
+    loadings = poisson_loadings(rows, components)
+    assert result.divergence == pytest.approx(divergence(counts, loadings @ components), rel=1e-9)
+    assert result.total == counts.sum()
+    assert result.square == (counts.sum(axis=1) ** 2).sum()
+    np.testing.assert_allclose(result.loadings, loadings.sum(axis=0), rtol=1e-6)
+    mu = np.maximum(loadings @ components, 1e-300)
+    np.testing.assert_allclose(
+        result.counts, components * (loadings.T @ (counts / mu)), rtol=1e-6, atol=1e-9
+    )
+    # Envelope theorem: the profile objective's own derivative, by differences. Moving a component
+    # along a direction that keeps its sum needs no term for the normalisation.
+    rng = np.random.default_rng(0)
+    direction = rng.normal(size=components.shape) * components
+    direction -= components * direction.sum(axis=1, keepdims=True)
+    step = 1e-5
+
+    def profile(s):
+        h = poisson_loadings(rows, s)
+        return divergence(counts, h @ s)
+
+    slope = (profile(components + step * direction) - profile(components - step * direction)) / (
+        2 * step
+    )
+    assert -(result.counts / components * direction).sum() == pytest.approx(slope, rel=1e-4)
+
+
+def test_looser_tolerance_changes_little(problem):
+    counts, components = problem
+    rows = rows_from_dense(counts)
+    exact, quick = poisson_pass(rows, components, 1e-14), poisson_pass(rows, components)
+    assert quick.divergence - exact.divergence < 1e-4
+    assert quick.n_steps < exact.n_steps
+
+
+def test_floats_count_as_they_are(problem):
+    counts, components = problem
+    halves = as_rows(counts / 2.0)
+    np.testing.assert_allclose(
+        poisson_loadings(halves, components),
+        poisson_loadings(rows_from_dense(counts), components) / 2.0,
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+def test_pieces_add(problem):
+    counts, components = problem
+    whole = poisson_pass(rows_from_dense(counts), components)
+    parts = [poisson_pass(rows_from_dense(c), components) for c in np.split(counts, [3, 11, 50])]
+    total = parts[0] + parts[1] + parts[2] + parts[3]
+    np.testing.assert_allclose(total.counts, whole.counts, rtol=1e-12)
+    assert total.divergence == pytest.approx(whole.divergence, rel=1e-12)
+
+
+def test_least_squares_loadings_equal_scipy():
+    rng = np.random.default_rng(0)
+    components = rng.dirichlet(np.full(30, 0.5), 4)
+    x = rng.dirichlet(np.ones(4), 50) @ components * 100 + rng.normal(0, 0.3, (50, 30))
+    ours = frobenius_loadings(x, components)
+    naive = np.array([nnls(components.T, row)[0] for row in x])
+    np.testing.assert_allclose(ours, naive, atol=1e-7)
+    result = frobenius_pass(x, components)
+    assert result.divergence == pytest.approx(
+        0.5 * np.square(x - ours @ components).sum(), rel=1e-9
+    )
+    np.testing.assert_allclose(result.gram, ours.T @ ours)
+    np.testing.assert_allclose(result.products, ours.T @ x)
+
+
+def test_least_squares_takes_rows_of_counts():
+    rng = np.random.default_rng(1)
+    counts = rng.poisson(0.4, (40, 25))
+    components = rng.dirichlet(np.full(25, 0.5), 3)
+    dense, sparse = (
+        frobenius_pass(counts, components),
+        frobenius_pass(rows_from_dense(counts), components),
+    )
+    np.testing.assert_allclose(sparse.products, dense.products, atol=1e-10)
+    assert sparse.divergence == pytest.approx(dense.divergence)
+
+
+@pytest.mark.parametrize("strength", [0.0, 3.0, 300.0])
+def test_poisson_step_lowers_the_penalised_bound(problem, strength):
+    counts, components = problem
+    result = poisson_pass(rows_from_dense(counts), components)
+    weights = 1.0 / components.mean(axis=0)
+    delta = 0.05
+
+    def value(s):
+        return -(result.counts * np.log(s)).sum() + strength * log_volume(s, weights, delta)
+
+    new = poisson_step(components, result.counts, weights, strength, delta)
+    np.testing.assert_allclose(new.sum(axis=1), 1.0, rtol=1e-9)
+    assert (new > 0).all()
+    assert value(new) < value(components)
+    if strength == 0.0:
+        np.testing.assert_allclose(
+            new, floored(result.counts / result.counts.sum(axis=1, keepdims=True)), rtol=1e-9
+        )
+
+
+@pytest.mark.parametrize("strength", [0.0, 30.0])
+def test_frobenius_step_lowers_the_penalised_loss(strength):
+    rng = np.random.default_rng(5)
+    components = rng.dirichlet(np.ones(30), 3)
+    h = rng.gamma(1.0, 50.0, (100, 3))
+    x = h @ rng.dirichlet(np.ones(30), 3) + rng.normal(0, 0.1, (100, 30))
+    result = frobenius_pass(x, components)
+    ones = np.ones(30)
+
+    def value(s):
+        loss = 0.5 * (result.gram * (s @ s.T)).sum() - (result.products * s).sum()
+        return loss + strength * log_volume(s, ones, 0.01)
+
+    new = frobenius_step(components, result.products, result.gram, strength, 0.01)
+    assert value(new) < value(components)
+    np.testing.assert_allclose(new.sum(axis=1), 1.0)
+
+
+def test_projection_to_the_simplex_is_the_nearest_point():
+    rng = np.random.default_rng(2)
+    for point in rng.normal(0, 1, (5, 8)):
+        found = project_to_simplex(point)
+        naive = minimize(
+            lambda s, p=point: np.square(s - p).sum(),
+            np.full(8, 1 / 8),
+            bounds=[(0, 1)] * 8,
+            constraints={"type": "eq", "fun": lambda s: s.sum() - 1},
+            options={"ftol": 1e-14},
+        ).x
+        np.testing.assert_allclose(found, naive, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["rows", "uint8", "float32"])
+def test_pooling_adds_pixels(kind):
+    rng = np.random.default_rng(0)
+    box, tile = (5, 7), (2, 3)
+    counts = rng.poisson(0.5, (*box, 9)).astype(np.uint8)
+    naive = np.array(
+        [
+            counts[i : i + 2, j : j + 3].reshape(-1, 9).sum(axis=0, dtype=int)
+            for i in range(0, 5, 2)
+            for j in range(0, 7, 3)
+        ]
+    )
+    cells = counts.reshape(-1, 9)
+    data = rows_from_dense(cells) if kind == "rows" else cells.astype(kind)
+    groups = tile_index(box, tile)
+    assert n_tiles(box, tile) == (3, 3)
+    found = pool(data, groups, 9)
+    np.testing.assert_array_equal(found.to_dense() if kind == "rows" else found, naive)
+    # Selected pixels only; a tile without any stays, empty.
+    kept = groups != 4
+    some = pool(data.take(kept) if kind == "rows" else data[kept], groups[kept], 9)
+    naive[4] = 0
+    np.testing.assert_array_equal(some.to_dense() if kind == "rows" else some, naive)
+
+
+def test_pooled_counts_do_not_overflow():
+    rows = rows_from_dense(np.full((3, 2), 60000, np.uint16))
+    found = pool(rows, np.zeros(3, np.int64), 1)
+    np.testing.assert_array_equal(found.to_dense(np.int64), [[180000, 180000]])
+
+
+def test_corners_of_a_noisy_simplex():
+    rng = np.random.default_rng(0)
+    corners = rng.normal(size=(4, 4)) * 3
+    shares = rng.dirichlet(np.full(4, 0.3), 5000)
+    noise = np.full(5000, 0.05)
+    points = shares @ corners + rng.normal(0, 0.05, (5000, 4))
+    found = find_vertices(
+        points,
+        np.ones(5000),
+        noise,
+        4,
+        n_average=20,
+        covariance=lambda corner: np.eye(4),
+        rng=np.random.default_rng(0),
+    )
+    distance = np.linalg.norm(found[:, None] - corners[None], axis=2)
+    assert sorted(distance.argmin(axis=0)) == [0, 1, 2, 3]
+    assert distance.min(axis=0).max() < 0.15
+
+
+def test_thinned_halves_add_up_and_score_the_truth_best(problem):
+    counts, components = problem
+    rows = rows_from_dense(counts)
+    first, second = thin(rows, np.random.default_rng(0))
+    np.testing.assert_array_equal(first.to_dense(int) + second.to_dense(int), counts)
+    rng = np.random.default_rng(1)
+    right = held_out_counts(rows, components, np.random.default_rng(0))
+    wrong = held_out_counts(rows, rng.dirichlet(np.ones(60), 4), np.random.default_rng(0))
+    assert right[1] == wrong[1] == counts.sum()
+    assert right[0] > wrong[0]
+
+
+def test_bare_likelihood_reaches_that_of_scikit_learn():
+    """With volume=0 the objective is scikit-learn's, and our optimum no worse than its best of three."""
+    rng = np.random.default_rng(7)
+    true = rng.dirichlet(np.full(40, 0.3), 3)
+    counts = rng.poisson(rng.dirichlet(np.full(3, 0.5), 300) @ true * 200)
+    theirs = min(
+        divergence(counts, w @ h)
+        for w, h, _ in (
+            non_negative_factorization(
+                counts.astype(float),
+                n_components=3,
+                init="random",
+                solver="mu",
+                max_iter=2000,
+                beta_loss="kullback-leibler",
+                tol=1e-7,
+                random_state=seed,
+            )
+            for seed in range(3)
+        )
+    )
+    model = em.MiniBatchNMF(3, volume=0, tol=0, max_iter=2000, random_state=0).fit(counts)
+    ours = divergence(counts, model.transform(counts) @ model.components_)
+    assert model.pool_ == 1
+    assert model.objective_ == pytest.approx(ours, rel=1e-6)
+    assert ours < theirs * (1 + 1e-4)
+
+
+def test_corners_are_not_drawn_outwards_by_noise():
+    """Pixels of two pure phases only: the corners are the phases, not the tails of the noise."""
+    rng = np.random.default_rng(0)
+    corners = np.array([[1.0, 0.0], [0.0, 1.0]])
+    points = np.repeat(corners, 2000, axis=0) + rng.normal(0, 0.1, (4000, 2))
+    found = find_vertices(
+        points,
+        np.ones(4000),
+        np.full(4000, 0.1),
+        2,
+        n_average=20,
+        covariance=lambda corner: np.eye(2),
+        rng=rng,
+    )
+    assert np.abs(np.sort(found, axis=0) - np.sort(corners, axis=0)).max() < 0.08  # the tails: 0.27
