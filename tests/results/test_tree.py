@@ -33,7 +33,17 @@ def dataset() -> xr.Dataset:
     )
     loadings = frame(("y", "x", "component"), (6, 4, 2), (4, 4, 2), np.float64, {"units": "counts"})
     objective = xr.DataArray(1.5, attrs={"units": "1"})
-    return xr.Dataset({"components": components, "loadings": loadings, "objective": objective})
+    path = xr.DataArray([2.0, 1.5], dims="pass", attrs={"units": "1"})
+    totals = xr.DataArray([3.0, 2.0], dims="component", attrs={"units": "counts"})
+    return xr.Dataset(
+        {
+            "components": components,
+            "loadings": loadings,
+            "objective": objective,
+            "objective_path": path,
+            "component_totals": totals,
+        }
+    )
 
 
 def write(path: Path, *, fill: bool = True, finish: bool = True) -> ResultWriter:

@@ -16,6 +16,8 @@ def whole() -> xr.Dataset:
             "components": (("component", "energy"), np.ones((2, 3)), {"units": "1 per channel"}),
             "loadings": (("y", "x", "component"), np.ones((4, 5, 2)), {"units": "counts"}),
             "objective": ((), 1.0, {"units": "1"}),
+            "objective_path": (("pass",), np.ones(3), {"units": "1"}),
+            "component_totals": (("component",), np.ones(2), {"units": "counts"}),
         }
     )
 
