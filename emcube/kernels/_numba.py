@@ -7,11 +7,17 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numba
+import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["jit"]
+
+# Numba's table of scalar types is not locked: the first use of a type by two threads at once can fail
+# with "dictionary changed size during iteration". Kernels run in threads, so it is filled here.
+for _scalar in (np.uint64(0), np.int64(0), np.float64(0)):
+    numba.typeof(_scalar)
 
 _log = logging.getLogger(__name__)
 _notice_given = threading.Event()
