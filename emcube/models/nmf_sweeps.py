@@ -73,6 +73,11 @@ class PooledSource:
         return math.prod(along)
 
     @property
+    def block_bytes(self) -> int:
+        """Bytes of a block of the underlying source."""
+        return self.source.block_bytes
+
+    @property
     def token(self) -> str:
         """Identity of what the blocks hold."""
         return f"{self.source.token}>pooled{self.tile}"

@@ -292,7 +292,7 @@ class NMFStep(_Step):
     verb: Literal["nmf"] = "nmf"
     n_components: Count | Literal["auto"] = "auto"
     beta_loss: Literal["kullback-leibler", "frobenius"] = "kullback-leibler"
-    volume: NotNegative = 0.5
+    volume: NotNegative = 1.0
     tol: NotNegative = 1e-4
     max_iter: Count = 200
     pool: Count | Literal["auto"] = "auto"
