@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | xr.DataArray
 
 __all__ = ["SignalInfo", "ingest", "open", "signals"]
-
-_CATALOG = re.compile(r"^(?P<file>.+\.ya?ml):(?P<entry>[^/\\:]+)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -155,12 +152,12 @@ def _open_one(
 ) -> tuple[xr.DataArray, list[xr.DataArray]]:
     from emcube import store
 
-    entry = _CATALOG.match(text)
-    if entry and not Path(text).exists():
-        _refuse(name=name, reader=reader, of="a catalog entry")
-        from emcube.catalog import open_catalog
+    if ".yaml" in text.lower() or ".yml" in text.lower():
+        from emcube.catalog import resolve
 
-        return open_catalog(entry["file"])[entry["entry"]].open(), []
+        if (entry := resolve(text)) is not None:
+            _refuse(reader=reader, of="a catalog entry")
+            return entry.open(name), []
     if store.is_url(text) and not text.startswith("file:"):
         _refuse(reader=reader, of="a store")
         return store.open_cube(text, name), []

@@ -138,3 +138,13 @@ def test_opening_reads_nothing(tmp_path: Path) -> None:
     assert [(s.name, s.kind, s.dims, s.shape, s.dtype) for s in info] == [
         ("a", "cube", ("y", "x", "channel"), COUNTS.shape, np.dtype("u1"))
     ]
+
+
+def test_catalog_without_an_entry(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        "version: 2\nuser_parameters: {}\nentries: {}\naliases: {}\ndata: {}\n"
+    )
+    with pytest.raises(EmcubeError, match=r"c\.yaml"):
+        em.open(tmp_path / "c.yaml")
+    with pytest.raises(EmcubeError, match="there is no catalog"):
+        em.open(f"{tmp_path}/other.yaml:srm2135c")

@@ -175,6 +175,21 @@ def dig(tree: Any, path: str) -> Any:
     return tree
 
 
+class _Browser(dict[str, Any]):
+    """A dict as the plug-ins' little functions expect it: HyperSpy's trees give their keys as a list."""
+
+    @classmethod
+    def of(cls, value: Any) -> Any:
+        """Wrap a mapping with all mappings in it; give anything else back."""
+        if isinstance(value, Mapping):
+            return cls({str(key): cls.of(entry) for key, entry in value.items()})
+        return value
+
+    def keys(self) -> Any:
+        """Return a list of the keys."""
+        return list(super().keys())
+
+
 def merge_mapping(
     meta: dict[str, Any], original: Any, mapping: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -187,7 +202,7 @@ def merge_mapping(
             continue
         if convert is not None:
             try:
-                value = convert(value)
+                value = convert(_Browser.of(value))
             # The table's little functions trip over unexpected values; the entry is then left as it was read.
             except Exception as error:  # noqa: BLE001
                 _log.debug("metadata %s: %s could not be converted (%s)", source, value, error)

@@ -300,11 +300,12 @@ FILES: dict[str, Expected] = {
         "u2",
         "nm nm keV",
         "EDS",
+        elements="C O Ca Cu",
         beam=300,
         images=("C", "Ca", "O", "Cu", "HAADF"),
     ),
     "vendor/velox_emd_version11.zip/Test SI 16x16 ReducedData 215 kx.emd": Expected(
-        {"energy": 4096}, 1, "u4", "keV", "EDS", beam=300, name="EDS #1"
+        {"energy": 4096}, 1, "u4", "keV", "EDS", elements="C O Ca Cu", beam=300, name="EDS #1"
     ),
 }
 
