@@ -79,6 +79,7 @@ def scree(
     axes.set_xlabel("component")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     axes.margins(x=0.03, y=0.1)
+    style.number_axis(axes, ticks=6)
     style.dress(axes, grid=True)
     axes.legend(fontsize=style.SMALL, frameon=False, loc="upper right")
     return figure

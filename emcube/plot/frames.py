@@ -160,17 +160,18 @@ def raw_and_denoised(
     row_names = [pretty_line(name) if "_" in name else name for name in row_names]
     if inner == 1:
         return _curve_pairs(both, dim, row_names, names, title)
-    aspect = _aspect(both["raw"].isel({dim: 0}))
+    shape = aspect(both["raw"].isel({dim: 0}))
     panel = min((style.WIDTH - _BAR - 0.3) / 2, _MAX_PANEL)
     figure = style.new_figure(
-        rows * (panel * aspect + 0.1) + 0.45, width=2 * panel + _BAR + 0.3, title=title, images=True
+        rows * (panel * shape + 0.1) + 0.45, width=2 * panel + _BAR + 0.3, title=title, images=True
     )
     grid = figure.subplots(rows, 2, squeeze=False)
     for r in range(rows):
         pair = both.isel({dim: r})
         # Of the denoised alone: the range of raw counts is that of their noise.
         values = np.stack([pair["raw"].values, pair["denoised"].values]).astype(np.float64)
-        scale = style.map_scale(values)
+        # What a model leaves below zero of counts is noise.
+        scale = style.map_scale(values, signed=bool((pair["raw"] < 0).any()))
         for c, (key, name) in enumerate(zip(("raw", "denoised"), names, strict=True)):
             drawn = draw_image(grid[r, c], pair[key], scale=scale, colorbar=False)
             if r == 0:
@@ -234,9 +235,9 @@ def label_map(
     n = frames.sizes["frame"]
     rows, columns = (1, n) if n <= 5 else grid_shape(n)
     panel = min((style.WIDTH - 1.3) / columns, _MAX_PANEL)
-    aspect = 0.12 if labels.ndim == 1 else _aspect(frames.isel(frame=0))
+    shape = 0.12 if labels.ndim == 1 else aspect(frames.isel(frame=0))
     figure = style.new_figure(
-        max(rows * (panel * aspect + 0.3) + 0.15, 0.28 * len(found) + 0.3, 1.0),
+        max(rows * (panel * shape + 0.3) + 0.15, 0.28 * len(found) + 0.3, 1.0),
         width=columns * panel + 1.3,
         title=title,
         images=labels.ndim > 1,
@@ -293,7 +294,7 @@ def image(data: xr.DataArray, *, title: str | None = None) -> Figure:
     data = data.compute()
     panel = 4.2
     figure = style.new_figure(
-        panel * _aspect(data) + 0.1, width=panel + _BAR, title=title, images=True
+        panel * aspect(data) + 0.1, width=panel + _BAR, title=title, images=True
     )
     draw_image(figure.add_subplot(), data, colorbar_label=style.value_label(data))
     return figure
@@ -458,10 +459,10 @@ def _grid(
     rows, columns = grid_shape(n)
     panel = min((style.WIDTH - _BAR * share_scale) / columns, _MAX_PANEL + _BAR * (not share_scale))
     picture = panel - (0.0 if share_scale else _BAR)
-    aspect = _aspect(data[0])
+    shape = aspect(data[0])
     width = columns * panel + (_BAR if share_scale else 0.0)
     figure = style.new_figure(
-        rows * (picture * aspect + 0.3) + 0.1, width=width, title=title, images=True
+        rows * (picture * shape + 0.3) + 0.1, width=width, title=title, images=True
     )
     grid = figure.subplots(rows, columns, squeeze=False)
     label = style.value_label(data)
@@ -496,9 +497,9 @@ def _montage(
     """Draw a row for each component and a column for each frame."""
     rows, columns = len(titles), len(captions)
     panel = min((style.WIDTH - _BAR - 0.2) / columns, _MAX_PANEL)
-    aspect = _aspect(data[0, 0])
+    shape = aspect(data[0, 0])
     figure = style.new_figure(
-        rows * (panel * aspect + 0.08) + 0.35 + 0.15 * captions[0].count("\n"),
+        rows * (panel * shape + 0.08) + 0.35 + 0.15 * captions[0].count("\n"),
         width=columns * panel + _BAR + 0.2,
         title=title,
         images=True,
@@ -589,7 +590,7 @@ def _square(data: xr.DataArray) -> bool:
     return 0.05 <= abs(bottom - top) / max(abs(right - left), 1e-300) <= 20
 
 
-def _aspect(data: xr.DataArray) -> float:
+def aspect(data: xr.DataArray) -> float:
     """Return height over width of an image as it will be drawn."""
     if not _square(data):
         return 0.75

@@ -9,7 +9,7 @@ import xarray as xr
 
 from emcube.errors import InputError
 from emcube.plot import style
-from emcube.plot.frames import choose_frames, draw_bar, draw_image, image, maps
+from emcube.plot.frames import aspect, choose_frames, draw_bar, draw_image, image, maps
 from emcube.plot.spectra import draw_spectra, spectrum
 
 if TYPE_CHECKING:
@@ -101,9 +101,13 @@ def _draw(
 ) -> Figure:
     """Put the navigation side left of the signal side, or above it where either is wide."""
     stacked = len(sig) == 1 and len(nav) != 2
-    figure = style.new_figure(4.6 if stacked else 2.7, title=title)
+    upper = 2.2
+    if stacked and len(nav) > 1:  # as high as the row of images is
+        n = total.sizes["frame"]
+        upper = min((style.WIDTH - 0.8) / n * aspect(total.isel(frame=0)) + 0.5, 3.2)
+    figure = style.new_figure(upper + 2.3 if stacked else 2.7, title=title)
     if stacked:
-        places = figure.subfigures(2, 1, height_ratios=[1.0, 1.0])
+        places = figure.subfigures(2, 1, height_ratios=[upper, 2.3])
     else:
         places = figure.subfigures(1, 2, width_ratios=[1.0, 1.5 if len(sig) == 1 else 1.0])
     first, second = np.asarray(places).flat

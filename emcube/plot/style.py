@@ -80,7 +80,8 @@ def color(index: int) -> str:
 
 def dress(axes: Axes, *, grid: bool = False) -> None:
     """Give a curve's axes their frame, ticks and font sizes."""
-    axes.tick_params(labelsize=SMALL, direction="out", length=3, width=0.6)
+    axes.tick_params(which="both", labelsize=SMALL, direction="out")
+    axes.tick_params(length=3, width=0.6)
     axes.tick_params(which="minor", length=1.8, width=0.4)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
@@ -100,13 +101,21 @@ def number_axis(axes: Axes, *, top: float | None = None, ticks: int = 4) -> None
         lowest, highest = int(np.ceil(np.log10(low))), int(np.floor(np.log10(high)))
         step = max(1, -(-(highest - lowest) // ticks))
         values = [10.0**power for power in range(highest, lowest - 1, -step)]
+        if len(values) < 3:  # hardly a decade: 1, 2, 5
+            powers = range(lowest - 1, highest + 1)
+            values = [f * 10.0**p for p in powers for f in (1, 2, 5) if low <= f * 10.0**p <= high]
     else:
         values = [v for v in MaxNLocator(nbins=ticks).tick_values(low, high) if low <= v <= high]
     axes.yaxis.set_major_locator(FixedLocator(values))
     axes.yaxis.set_minor_locator(NullLocator())
-    write = _power if axes.get_yscale() == "log" else short_number
+    powers_only = axes.get_yscale() == "log" and all(_is_power(value) for value in values)
+    write = _power if powers_only else short_number
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
     axes.spines["left"].set_bounds(low, high)
+
+
+def _is_power(value: float) -> bool:
+    return bool(abs(np.log10(value) - round(np.log10(value))) < 1e-6)
 
 
 def _power(value: float) -> str:

@@ -211,6 +211,12 @@ def test_scree_says_the_number_where_there_is_no_room_for_a_line() -> None:
         assert f"number of components: {n}" in [t.get_text() for t in axes.get_legend().get_texts()]
 
 
+def test_ticks_of_a_scree_of_less_than_a_decade() -> None:
+    (axes,) = plot.scree(xr.DataArray([900.0, 700.0, 180.0], dims="component")).axes
+    assert axes.get_yticks().tolist() == [200.0, 500.0, 1000.0]
+    assert [axes.yaxis.get_major_formatter()(v) for v in (200.0, 1000.0)] == ["200", "1000"]
+
+
 @pytest.mark.parametrize(
     "bad", [xr.DataArray(np.ones((2, 2))), xr.Dataset({"x": ("a", [1.0])}), xr.DataArray([])]
 )
