@@ -118,7 +118,8 @@ class FileArray(ABC):
     dtype_guessed = False
 
     def __init__(self, path: Path, shape: Sequence[int], dtype: np.dtype[Any]) -> None:
-        self.path = Path(path)
+        # Workers may run in another folder.
+        self.path = Path(path).absolute()
         self.shape = tuple(int(n) for n in shape)
         self.dtype = native(np.dtype(dtype))
 

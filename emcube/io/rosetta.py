@@ -235,7 +235,7 @@ def _call(path: Path, plugin: Mapping[str, Any]) -> list[dict[str, Any]]:
             beyond = [int(read_stream(path).size)]
             return list(api.file_reader(str(path), frame_list=[0], frame_start_index=beyond))
         try:
-            return list(api.file_reader(str(path), lazy=True))
+            return list(api.file_reader(str(path.absolute()), lazy=True))
         except NotImplementedError:
             return list(api.file_reader(str(path), lazy=False))
     except ImportError as error:

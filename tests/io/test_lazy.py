@@ -131,3 +131,14 @@ def test_a_guessed_dtype_can_be_widened(tmp_path: Path) -> None:
     assert (wide.compute() == 300).all()
     assert redecoded(narrow.astype("u4"), np.dtype("u1")) is None
     assert redecoded(np.zeros(3), np.dtype("f8")) is None
+
+
+def test_workers_may_run_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import emcube as em
+
+    (tmp_path / "a").mkdir()
+    np.save(tmp_path / "a" / "c.npy", np.ones((2, 3, 4)))
+    monkeypatch.chdir(tmp_path / "a")
+    cube = em.open("c.npy")
+    monkeypatch.chdir(tmp_path)
+    assert float(cube.sum()) == 24
