@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from emcube import _hooks, errors
 
 if TYPE_CHECKING:
-    from emcube import scenes
+    from emcube import plot, scenes
     from emcube.catalog import open_catalog
     from emcube.cube import make_cube
     from emcube.models import IncrementalPCA, KMeans, MiniBatchNMF, estimate_n_components
@@ -38,6 +38,7 @@ __all__ = [
     "open",
     "open_catalog",
     "open_result",
+    "plot",
     "run",
     "scenes",
 ]
@@ -54,6 +55,7 @@ _HOMES = {
     "open": "emcube.sources",
     "open_catalog": "emcube.catalog",
     "open_result": "emcube.results",
+    "plot": "emcube.plot",
     "run": "emcube.recipe",
     "scenes": "emcube.scenes",
 }

@@ -299,7 +299,7 @@ def _draw(result: Result, store: Path, folder: Path) -> list[Path]:
     loadings = nmf["loadings"].assign_attrs(long_name="loading")
     labels = result[result.step_of("kmeans")]["labels"]
     figures = {
-        "raw-overview": plot.cube_overview(cube),
+        "raw-overview": cube.em.plot(),
         # Net counts of an empty pixel scatter about zero: the half below it is noise only.
         "raw-line-maps": plot.line_maps(lines.clip(min=0).compute()),
         "estimate-scree": result.plot_scree(result.step_of("estimate_n_components")),

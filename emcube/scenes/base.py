@@ -259,6 +259,7 @@ def assemble(
         coords={a.name: a.values for a in (*nav, *sig)},
         units={a.name: a.unit for a in (*nav, *sig)},
         metadata=dict(metadata),
+        data_units="counts",
     )
     noise_free = expected_from(loadings, shares) if expected is None else expected
     return Scene(
