@@ -14,6 +14,7 @@ import xarray as xr
 
 from emcube.engine import resident, run_sweep
 from emcube.errors import InputError
+from emcube.kernels.freedom import spectral_freedom
 from emcube.models.base import Estimator, resolve_seed
 from emcube.models.labels import Labels, as_source
 from emcube.models.nmf_losses import Loss, resolve_loss
@@ -96,6 +97,9 @@ class MiniBatchNMF(Estimator):
         Weight of the log determinant, in units of the loss.
     component_totals_ : ndarray, shape (K,)
         Sum of the loadings of each component over the pixels of the last fit.
+    freedom_ : DataArray (component, other), or ndarray (K, K)
+        Largest share of a component's signal that could be another's: so much of it can be taken out before
+        any channel is negative by more than two standard errors, and the data would be described as well.
     seed_ : int
     axes_ : Labels
 
@@ -105,7 +109,8 @@ class MiniBatchNMF(Estimator):
     touch a pixel's counts K + 10 times, then full passes. Same bits for any number of workers.
 
     Components are determined only up to what the data leave free: where no pixel (or tile) of a
-    component is pure, neighbouring components share what is common to all of them.
+    component is pure, it holds a part of what always accompanies it, and ``freedom_`` says how much that
+    may be (a particle's core under its shell, say).
 
     References
     ----------
@@ -388,6 +393,9 @@ class MiniBatchNMF(Estimator):
         self.volume_strength_ = float(state.strength or 0.0)
         self.component_totals_ = statistic.loadings[order]
         self.seed_ = seed
+        errors = loss.errors(self._values, self._statistic, self.objective_)
+        freedom = spectral_freedom(self._values, errors)
+        self.freedom_ = freedom if self.axes_.plain else _pairs(freedom)
         self.components_ = self.axes_.spectra(self._values, attrs={"units": "1 per channel"})
 
     def _from_bins(self, earlier: Any) -> bool:
@@ -493,6 +501,17 @@ class MiniBatchNMF(Estimator):
     def _require_values(self) -> NDArray[np.float64]:
         self._require_fitted()
         return self._values
+
+
+def _pairs(values: NDArray[np.float64]) -> xr.DataArray:
+    number = np.arange(len(values))
+    return xr.DataArray(
+        values,
+        dims=("component", "other"),
+        coords={"component": number, "other": number},
+        name="freedom",
+        attrs={"units": "1"},
+    )
 
 
 def _delta(components: NDArray[np.float64], weights: NDArray[np.float64]) -> float:

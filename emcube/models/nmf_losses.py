@@ -91,6 +91,12 @@ class Loss(Protocol):
         """Components that lie `length` times as far from `old` as `new` does; they stay valid."""
         ...
 
+    def errors(
+        self, components: NDArray[np.float64], statistic: Any, divergence: float
+    ) -> NDArray[np.float64]:
+        """Standard errors (K, E) of the components, as if the loadings were known."""
+        ...
+
     def channel_weights(self, totals: NDArray[np.float64]) -> NDArray[np.float64]:
         """Weights (E,) that even out the noise of the channels; zero for channels never seen."""
         ...
@@ -161,6 +167,13 @@ class PoissonLoss:
             return new
         old, new = floored(old), floored(new)
         return floored(old * np.clip(new / old, 1e-3, 1e3) ** length)
+
+    def errors(
+        self, components: NDArray[np.float64], statistic: PoissonPass, divergence: float
+    ) -> NDArray[np.float64]:
+        """Counting errors of the expected counts, of one count at least."""
+        loadings = np.maximum(statistic.loadings, 1.0)[:, None]
+        return np.sqrt(np.maximum(components * loadings, 1.0)) / loadings
 
     def channel_weights(self, totals: NDArray[np.float64]) -> NDArray[np.float64]:
         """One over the mean spectrum that sums to one (Keenan and Kotula)."""
@@ -235,6 +248,15 @@ class FrobeniusLoss:
         ahead = np.maximum(old + length * (new - old), 0.0)
         sums = ahead.sum(axis=1, keepdims=True)
         return np.where(sums > 0.0, ahead / np.where(sums > 0.0, sums, 1.0), new)
+
+    def errors(
+        self, components: NDArray[np.float64], statistic: FrobeniusPass, divergence: float
+    ) -> NDArray[np.float64]:
+        """Noise of a value over the length of the loadings."""
+        free = max(1, statistic.n_pixels * (components.shape[1] - len(components)))
+        noise = self.noise(divergence, free)
+        length = np.maximum(np.diagonal(statistic.gram), np.finfo(float).tiny)
+        return np.broadcast_to(np.sqrt(noise / length)[:, None], components.shape)
 
     def channel_weights(self, totals: NDArray[np.float64]) -> NDArray[np.float64]:
         """Ones."""

@@ -8,6 +8,7 @@ from scipy.optimize import minimize, nnls
 from sklearn.decomposition import non_negative_factorization
 
 import emcube as em
+from emcube.kernels.freedom import spectral_freedom
 from emcube.kernels.frobenius_nmf import frobenius_loadings, frobenius_pass
 from emcube.kernels.held_out import held_out_counts, thin
 from emcube.kernels.poisson_nmf import as_rows, floored, poisson_loadings, poisson_pass
@@ -330,3 +331,17 @@ def test_corners_are_not_drawn_outwards_by_noise():
         rng=rng,
     )
     assert np.abs(np.sort(found, axis=0) - np.sort(corners, axis=0)).max() < 0.08  # the tails: 0.27
+
+
+def test_freedom_is_the_share_that_can_be_taken_out():
+    rng = np.random.default_rng(0)
+    pure = np.zeros((2, 40))
+    pure[0, :30] = rng.uniform(1, 2, 30)
+    pure[1, 10:] = rng.uniform(1, 2, 30)
+    pure /= pure.sum(axis=1, keepdims=True)
+    mixed = np.stack([0.7 * pure[0] + 0.3 * pure[1], pure[1]])
+    shares = spectral_freedom(mixed, np.full(mixed.shape, 1e-5))
+    assert shares[0, 1] == pytest.approx(0.3, abs=0.01)
+    assert shares[1, 0] == pytest.approx(0.0, abs=0.01)
+    np.testing.assert_array_equal(np.diagonal(shares), 0.0)
+    assert spectral_freedom(mixed, np.full(mixed.shape, 1e-2))[0, 1] > 0.4
