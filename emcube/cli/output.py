@@ -76,14 +76,17 @@ def progress() -> Iterator[None]:
 
     def show(event: Event) -> None:
         if event.kind == "start" or event.name not in tasks:
-            tasks[event.name] = bars.add_task(event.name, total=event.n_pixels or None, detail="")
+            total = event.n_pixels or event.n_blocks or None
+            tasks[event.name] = bars.add_task(event.name, total=total, detail="")
         task = tasks[event.name]
         rounds = f"pass {event.round + 1}, " if event.n_rounds > 1 else ""
-        speed = (event.round * event.n_pixels + event.pixels_done) / max(event.seconds, 1e-6)
-        detail = f"{rounds}{event.blocks_done}/{event.n_blocks} blocks, {speed:,.0f} pixels/s"
+        detail = f"{rounds}{event.blocks_done}/{event.n_blocks} blocks"
+        pixels = event.round * event.n_pixels + event.pixels_done
+        if pixels:
+            detail += f", {pixels / max(event.seconds, 1e-6):,.0f} pixels/s"
         if event.objective is not None:
             detail += f", objective {event.objective:.6g}"
-        done = event.n_pixels if event.kind == "end" else event.pixels_done
+        done = event.pixels_done if event.n_pixels else event.blocks_done
         bars.update(task, completed=done, detail=detail)
 
     with bars, listen(listener):

@@ -128,8 +128,6 @@ def announce(state: IngestProgress) -> None:
             "read input",
             blocks_done=state.regions_done,
             n_blocks=state.n_regions,
-            pixels_done=state.bytes_done,
-            n_pixels=state.n_bytes,
             seconds=state.seconds,
         )
     )

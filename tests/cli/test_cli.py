@@ -362,3 +362,27 @@ def test_a_recipe_may_name_a_catalog_entry(emcube: Run, finished: Path, tmp_path
     by_path = emcube("info", finished / "results" / "map", "--json").json
     assert found["run_id"] == by_path["run_id"]
     assert found["input"]["dataset"] == "first"
+
+
+# ------------------------------------------------------------------------------------------- progress
+
+
+def test_progress_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from emcube.cli.output import progress
+    from emcube.engine.progress import Event, emit
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress():
+        emit(Event("start", "gram matrix", n_blocks=4, n_pixels=400, n_rounds=2))
+        emit(Event("block", "gram matrix", 0, 2, 2, 4, 200, 400, seconds=1.0))
+        emit(Event("round", "gram matrix", 0, 2, 4, 4, 400, 400, seconds=2.0, objective=1.5))
+        emit(Event("end", "gram matrix", 1, 2, 4, 4, 400, 400, seconds=4.0))
+        emit(Event("end", "read input", blocks_done=3, n_blocks=3))
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "gram matrix" in shown.err
+    assert "pass 2, 4/4 blocks" in shown.err
+    assert "pixels/s" in shown.err
+    assert "3/3 blocks" in shown.err
