@@ -21,7 +21,6 @@ from emcube.io.lazy import FileArray, as_dask
 from emcube.io.signals import Signal, jsonable
 
 __all__ = [
-    "as_dict",
     "axes_of",
     "dig",
     "merge_mapping",

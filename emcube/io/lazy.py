@@ -277,27 +277,12 @@ class SparseArray(FileArray):
         counts : ndarray, shape (n,)
             The dtype becomes the smallest unsigned one that holds the largest sum.
         """
+        n_channels = int(shape[-1])
         flat = np.ravel_multi_index(
             tuple(np.asarray(c, dtype=np.int64) for c in coords), tuple(shape)
         )
         where, inverse = np.unique(flat, return_inverse=True)
-        sums = np.zeros(where.size, dtype=np.int64)
-        np.add.at(sums, inverse, counts)
-        return cls.from_sums(path, shape, where, sums)
-
-    @classmethod
-    def from_sums(
-        cls, path: Path, shape: Sequence[int], where: NDArray[np.int64], sums: NDArray[np.int64]
-    ) -> SparseArray:
-        """Take counts that are summed already.
-
-        Parameters
-        ----------
-        where : ndarray of int64, shape (nnz,)
-            Flat positions in the dense array, ascending.
-        sums : ndarray of int64, shape (nnz,)
-        """
-        n_channels = int(shape[-1])
+        sums = np.bincount(inverse, weights=counts, minlength=where.size).astype(np.int64)
         dtype = np.min_scalar_type(int(sums.max(initial=0)))
         pixels = where // n_channels
         n_pixels = int(np.prod(shape[:-1], dtype=np.int64))

@@ -24,6 +24,7 @@ import bz2
 import contextlib
 import importlib
 import importlib.util
+import inspect
 import logging
 import struct
 import warnings
@@ -37,16 +38,7 @@ from numpy.typing import NDArray
 
 from emcube.errors import MissingDependencyError, ReadError
 from emcube.io.axes import Axis, label_array
-from emcube.io.hyperspy import (
-    as_dict,
-    axes_of,
-    dig,
-    merge_mapping,
-    plan_of,
-    sig_axes_of,
-    signal_attrs,
-)
-from emcube.io.jeol import decode_events, read_stream
+from emcube.io.hyperspy import axes_of, dig, merge_mapping, plan_of, sig_axes_of, signal_attrs
 from emcube.io.lazy import (
     DaskArray,
     FileArray,
@@ -174,8 +166,6 @@ def read_rosetta(path: Path, *, name: str | None = None, reader: str | None = No
     _precheck(path, plugin["name"])
     with _quiet():
         dicts = _call(path, plugin)
-        if dicts and _is_jeol_map(path, plugin["name"]):
-            _decode_jeol(path, plugin, dicts)
         if not dicts:
             raise _unreadable(path, plugin, "it holds no signal that this format's reader knows")
         signals = []
@@ -189,36 +179,6 @@ def read_rosetta(path: Path, *, name: str | None = None, reader: str | None = No
     return signals
 
 
-def _is_jeol_map(path: Path, plugin: str) -> bool:
-    return plugin == "JEOL" and path.suffix.lower() == ".pts"
-
-
-def _decode_jeol(path: Path, plugin: Mapping[str, Any], dicts: list[dict[str, Any]]) -> None:
-    """Put the sum of all frames in place of the empty map that the plug-in gives."""
-    shape = dicts[0]["data"].shape
-    original = as_dict(dicts[0]["original_metadata"])
-    sweeps = dig(original, "PTTD Data.AnalyzableMap MeasData.Doc.Sweep")
-    try:
-        frames = decode_events(
-            read_stream(path), shape, path, most_frames=None if sweeps is None else int(sweeps) + 1
-        )
-    except (ValueError, struct.error) as error:
-        raise _unreadable(path, plugin, f"{type(error).__name__}: {error}") from error
-    if frames.n_frames == 0:
-        raise _short(path, "complete frames", 0, "1 or more")
-    dicts[0]["data"] = frames.counts
-    dicts[0]["original_metadata"] = {
-        **{k: v for k, v in original.items() if not k.startswith("jeol_pts_frame")},
-        "emcube_frames": {"summed": frames.n_frames, "words_left_out": frames.n_words},
-    }
-    if frames.image is not None:
-        axes = [{**axis, "navigate": False} for axis in dicts[0]["axes"][:2]]
-        meta = {"General": {"title": "electron image"}, "Signal": {}}
-        dicts.append(
-            {"data": frames.image, "axes": axes, "metadata": meta, "original_metadata": {}}
-        )
-
-
 def _unreadable(path: Path, plugin: Mapping[str, Any], why: str) -> ReadError:
     return ReadError(
         f"{path}: cannot be read as a {plugin['name']} file ({path.stat().st_size} bytes): {why}",
@@ -230,14 +190,13 @@ def _call(path: Path, plugin: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Call the plug-in, lazily where it can; every failure becomes one error that names the file."""
     try:
         api = importlib.import_module(plugin["api"])
-        if _is_jeol_map(path, plugin["name"]):
-            # Header, axes and metadata only: a start beyond the last word leaves no events to decode.
-            beyond = [int(read_stream(path).size)]
-            return list(api.file_reader(str(path), frame_list=[0], frame_start_index=beyond))
+        options: dict[str, Any] = {}
+        if "read_em_image" in inspect.signature(api.file_reader).parameters:
+            options["read_em_image"] = True
         try:
-            return list(api.file_reader(str(path.absolute()), lazy=True))
+            return list(api.file_reader(str(path.absolute()), lazy=True, **options))
         except NotImplementedError:
-            return list(api.file_reader(str(path), lazy=False))
+            return list(api.file_reader(str(path), lazy=False, **options))
     except ImportError as error:
         raise MissingDependencyError(
             f"{path}: reading {plugin['name']} files needs the package {error.name or error}",
@@ -353,8 +312,6 @@ def _mend_bruker_axes(axes: list[Axis], dicts: list[dict[str, Any]]) -> list[Axi
 
 def _lazy_array(path: Path, plugin: str, data: Any, sig_axes: list[int]) -> Any:
     """Return blocks of whole signals, bounded in memory as the module's table says."""
-    if isinstance(data, FileArray):
-        return as_dask(data, sig_axes)
     if not hasattr(data, "dask"):
         # Small, or of a format that is only read whole.
         array = np.ascontiguousarray(data)
