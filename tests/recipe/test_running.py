@@ -268,7 +268,7 @@ def test_two_processes_give_the_bits_of_threads(store: Path, tmp_path: Path) -> 
     }
     here = em.run(recipe, out=tmp_path / "here")
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster),
     ):
         there = em.run(recipe, out=tmp_path / "there")
