@@ -1,0 +1,1 @@
+"""Timings of emcube, and the comparison with HyperSpy: ``python -m benchmarks --help``."""
