@@ -254,9 +254,9 @@ def test_recipe_and_call_must_agree(store: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_bits_of_threads(store: Path, tmp_path: Path) -> None:
-    from distributed import Client, LocalCluster
-
+def test_two_processes_give_the_bits_of_threads(
+    store: Path, tmp_path: Path, cluster_client: Any
+) -> None:
     recipe = {
         "input": {"path": str(store)},
         "steps": [
@@ -267,10 +267,7 @@ def test_two_processes_give_the_bits_of_threads(store: Path, tmp_path: Path) -> 
         ],
     }
     here = em.run(recipe, out=tmp_path / "here")
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
-        Client(cluster),
-    ):
+    with cluster_client.as_current():
         there = em.run(recipe, out=tmp_path / "there")
     assert there.run_id == here.run_id
     for step in here.steps:
