@@ -156,7 +156,7 @@ def run_demo(
         "store": str(store),
         "truth": str(truth),
         "recipe": str(recipe),
-        "result": str(result.path),
+        "result": str(folder / "result"),
         "run_id": result.run_id,
         "pictures": [str(p) for p in pictures],
         "catalog": str(catalog),

@@ -136,7 +136,7 @@ def _extra(extra: str, names: list[str]) -> dict[str, Any]:
         "installed": not missing,
         "missing": missing,
         "versions": {name: _version(name) for name in names},
-        "install": f"pip install 'emcube[{extra}]'",
+        "install": f'pip install "emcube[{extra}]"',
     }
 
 

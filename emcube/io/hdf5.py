@@ -29,7 +29,7 @@ def _open(path: Path) -> h5py.File:
     except ImportError as error:
         raise MissingDependencyError(
             f"{path}: HDF5 files are read by h5py, which is not installed",
-            hint="pip install emcube[vendor]",
+            hint='pip install "emcube[vendor]"',
         ) from error
     with contextlib.suppress(ImportError):
         # Filters beyond gzip register themselves on import.

@@ -224,7 +224,7 @@ def _unlisted(path: Path, hdf5: bool, name: str | None) -> list[Signal]:
     elif not suffixes():
         raise MissingDependencyError(
             f"{path}: files that end in {path.suffix!r} are of no kind that emcube reads by itself{looks}",
-            hint="RosettaSciIO reads many more: pip install emcube[vendor]",
+            hint='RosettaSciIO reads many more: pip install "emcube[vendor]"',
         )
     else:
         hint = "name its format with reader=, or load it and label it with emcube.make_cube(...)"

@@ -72,7 +72,7 @@ def _require() -> None:
     if importlib.util.find_spec("rsciio") is None:
         raise MissingDependencyError(
             "instrument files are read by RosettaSciIO, which is not installed",
-            hint="pip install emcube[vendor]",
+            hint='pip install "emcube[vendor]"',
         )
 
 
@@ -200,7 +200,7 @@ def _call(path: Path, plugin: Mapping[str, Any]) -> list[dict[str, Any]]:
     except ImportError as error:
         raise MissingDependencyError(
             f"{path}: reading {plugin['name']} files needs the package {error.name or error}",
-            hint="pip install emcube[vendor]",
+            hint='pip install "emcube[vendor]"',
         ) from error
     # Plug-ins meet a broken file in every way there is, MemoryError of absurd lengths included.
     except (Exception, MemoryError) as error:

@@ -276,7 +276,8 @@ def _from_cube(
     if not labels.sig_dims:
         raise InputError(
             f"the cube has no signal dim among its dims {tuple(cube.dims)}",
-            hint="name it: cube.attrs['sig_dims'] = ['energy']",
+            hint="spectra are needed, not an image: keep the signal dim, or name it "
+            "in cube.attrs['sig_dims']",
         )
     pixels, found = _selection(cube, where)
     channels = found if channels is None else channels

@@ -49,7 +49,7 @@ def components(
     ----------
     data : DataArray of shape (K, E) or (K, ky, kx)
         Its first dim is ``component``. Channels that were not used are NaN and stay empty.
-    elements : iterable of str, optional
+    elements : str or iterable of str, optional
         Symbols of the elements whose lines may be named. Without it nothing is named: a name that is
         only a guess is worse than none.
     labels : {"xray", "eels"} or None, default "xray"
@@ -293,6 +293,7 @@ def _peak_texts(
         )
     dim = data.dims[0]
     unit = data.coords[dim].attrs.get("units", "") if dim in data.coords else ""
+    elements = [elements] if isinstance(elements, str) else elements
     if labels is None or elements is None or not compatible(unit, "eV"):
         return []
     x = style.positions(data, dim)

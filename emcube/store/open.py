@@ -173,7 +173,7 @@ def _remote_document(place: str) -> dict[str, Any] | None:
         return None
     except ImportError as error:
         raise MissingDependencyError(
-            f"cannot open {place}: {error}", hint="install it with: pip install 'emcube[remote]'"
+            f"cannot open {place}: {error}", hint='install it with: pip install "emcube[remote]"'
         ) from error
     except _unreadable() as error:
         raise StoreError(

@@ -318,7 +318,7 @@ def test_doctor_names_what_is_missing(emcube: Run, monkeypatch: pytest.MonkeyPat
     report = emcube("doctor", "--json").json
     assert report["healthy"]
     assert not report["extras"]["vendor"]["installed"]
-    assert any("pip install 'emcube[vendor]'" in line for line in report["advice"])
+    assert any('pip install "emcube[vendor]"' in line for line in report["advice"])
     monkeypatch.setattr(doctor, "_version", lambda n: None if n == "numba" else real(n))
     broken = emcube("doctor")
     assert broken.status == 1
