@@ -105,13 +105,16 @@ def _root(
     low = np.full(mu.shape, -np.inf)
     high = np.full(mu.shape, np.inf)
     for _ in range(200):
-        s, slope = solve(mu)
-        excess = s.sum(axis=1) - 1.0
+        # Far from the root a sum may pass the largest float: infinity is too much all the same.
+        with np.errstate(over="ignore"):
+            s, slope = solve(mu)
+            excess = s.sum(axis=1) - 1.0
         if np.abs(excess).max() < 1e-12:
             break
         low = np.where(excess > 0.0, np.maximum(low, mu), low)
         high = np.where(excess < 0.0, np.minimum(high, mu), high)
-        step = mu + excess / np.maximum(slope.sum(axis=1), 1e-300)
+        with np.errstate(over="ignore", invalid="ignore"):
+            step = mu + excess / np.maximum(slope.sum(axis=1), 1e-300)
         outside = ~((step > low) & (step < high))
         both = np.isfinite(low) & np.isfinite(high)
         wide = np.where(excess > 0.0, mu + np.abs(mu) + 1.0, mu - np.abs(mu) - 1.0)

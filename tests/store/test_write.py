@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import dask
 import dask.array as da
@@ -229,26 +230,28 @@ def test_one_task_behind_many_chunks_is_computed_once(tmp_path, small_chunks, ma
 
 def test_memory_does_not_grow_with_the_cube(tmp_path) -> None:
     code = """
-import resource, sys
+import sys
 import dask.array as da, numpy as np
 import emcube as em
+from benchmarks.clock import peak_bytes
 from emcube.store import write_cube
 n = int(sys.argv[1])
 lazy = da.zeros((n, 1024, 1024), chunks=(8, 1024, 1024), dtype="u1")
 cube = em.make_cube(lazy, dims=("y", "x", "energy"), sig_dims=("energy",))
 write_cube(cube, sys.argv[2], threads=2)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peak_bytes())
 """
     peaks = []
     for n in (16, 640):
         done = subprocess.run(
             [sys.executable, "-c", code, str(n), str(tmp_path / f"{n}.zarr")],
+            cwd=Path(__file__).parents[2],
             check=True,
             capture_output=True,
             text=True,
             timeout=250,
         )
-        peaks.append(int(done.stdout) * 1024)
+        peaks.append(int(done.stdout))
     # 624 MiB more of cube, and no more than a group of regions in flight.
     assert peaks[1] - peaks[0] < 300 * 2**20
 
