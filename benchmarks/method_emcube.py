@@ -56,6 +56,7 @@ def main() -> None:
             {
                 **used,
                 "peak_bytes": peak,
+                "n_iter": getattr(model, "n_iter_", None),
                 "settings": repr(model),
                 "versions": {name: version(name) for name in names},
             }

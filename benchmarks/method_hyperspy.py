@@ -33,12 +33,12 @@ def _options(method: str, k: int) -> dict[str, Any]:
     }
 
 
-def _decompose(signal: Any, method: str, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _decompose(signal: Any, method: str, k: int) -> tuple[np.ndarray, np.ndarray, int | None]:
     # Counts are integers, and decomposition wants floats; single precision is its thriftier choice.
     signal.change_dtype("float32")
-    signal.decomposition(print_info=False, **_options(method, k))
+    info = signal.decomposition(print_info=False, return_info=True, **_options(method, k))
     found = signal.learning_results
-    return np.asarray(found.factors), np.asarray(found.loadings)
+    return np.asarray(found.factors), np.asarray(found.loadings), getattr(info, "n_iter_", None)
 
 
 def _warm(method: str) -> None:
@@ -64,7 +64,7 @@ def main() -> None:
     _warm(wanted.method)
     clock = Clock()
     signal = hs.load(wanted.file, lazy=METHODS[wanted.method]["lazy"])
-    factors, loadings = _decompose(signal, wanted.method, wanted.k)
+    factors, loadings, n_iter = _decompose(signal, wanted.method, wanted.k)
     used = clock.read()
     peak = peak_bytes()
     if not np.isfinite(loadings).all():
@@ -78,6 +78,7 @@ def main() -> None:
             {
                 **used,
                 "peak_bytes": peak,
+                "n_iter": None if n_iter is None else int(n_iter),
                 "settings": f"decomposition({text}){lazy}",
                 "versions": {name: version(name) for name in names},
             }
