@@ -54,8 +54,9 @@ class MiniBatchNMF(Estimator):
         approximation); above it components draw together, and collapse where counts are few.
         0 with ``tol=0`` gives the bare likelihood.
     tol : float
-        Passes stop when one lowers the objective by less than this share of the loss. Without pure pixels
-        more passes lower the objective and turn components away from the truth.
+        Passes stop when one lowers the objective by less than this share of the loss, or by less than fitting
+        noise would (one nat for each value of the components): further passes go on lowering the objective
+        and turn components away from the truth. 0: until nothing is gained.
     max_iter : int
         Full passes, at most.
     pool : int or "auto"

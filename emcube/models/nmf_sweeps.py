@@ -140,7 +140,8 @@ class PassSweep:
     n_pixels : int
         Pooled pixels.
     tol : float
-        Done when a pass lowers the objective by less than this share of the loss.
+        Done when a pass lowers the objective by less than this share of the loss, or by no more than noise
+        explains; 0: when it does not lower it.
     earlier
         Statistic of pixels of earlier calls of ``partial_fit``, or None.
 
@@ -175,9 +176,9 @@ class PassSweep:
         """Accept or refuse what was evaluated, and look ahead."""
         components = state.components
         strength = state.strength
+        free = max(1, self.n_pixels * (components.shape[1] - len(components)))
+        noise = self.loss.noise(statistic.divergence, free)
         if strength is None:
-            free = max(1, self.n_pixels * (components.shape[1] - len(components)))
-            noise = self.loss.noise(statistic.divergence, free)
             strength = 0.5 * self.volume * self.loss.n_effective(statistic, self.n_pixels) * noise
         value = statistic.divergence
         if self.earlier is not None:
@@ -193,11 +194,22 @@ class PassSweep:
         gained = state.value - value
         seen = statistic if self.earlier is None else statistic + self.earlier
         stepped = self.loss.step(components, seen, self.weights, strength, self.delta)
-        done = bool(gained <= self.tol * abs(statistic.divergence))
+        done = bool(gained <= self._least(statistic.divergence, noise))
         length = 1.0 if state.best is None else min(LONGEST, GROWTH * state.length)
         ahead = components if done else self.loss.extrapolate(components, stepped, length)
         new = PassState(ahead, length, strength, components, stepped, value, statistic)
         return new, done
+
+    def _least(self, divergence: float, noise: float) -> float:
+        """Gain below which a pass was the last.
+
+        Fitting noise alone gains about one nat for each value of the components (Akaike 1974), so that less
+        than this is no evidence that they got better.
+        """
+        if self.tol == 0.0:
+            return 0.0
+        n_values = len(self.first) * int(np.count_nonzero(self.weights))
+        return max(self.tol * abs(divergence), noise * n_values)
 
     def objective(self, state: PassState) -> float:
         """Loss plus volume of the best components so far."""

@@ -88,6 +88,36 @@ def test_rock_with_pure_pixels_is_found_within_5_degrees(rock, seed):
     assert found.max() < 5.0
 
 
+def test_ratios_of_major_lines_are_those_of_the_truth(needle, rock):
+    """Within 5 %, or three standard errors of the counts."""
+    ratios = {
+        "needle": [(0, 0.851, 7.478), (1, 0.573, 5.415)],  # L/K of Ni and Cr
+        "rock": [
+            (0, 1.041, 1.74),  # Na/Si and Al/Si of jadeite
+            (0, 1.487, 1.74),
+            (1, 3.692, 1.74),  # Ca/Si and Fe/Si of augite
+            (1, 6.404, 1.74),
+            (2, 1.041, 6.404),  # Na/Fe of aegirine
+            (3, 0.525, 1.74),  # O/Si of silica
+        ],
+    }
+    for name, (scene, cube) in {"needle": needle, "rock": rock}.items():
+        model = em.MiniBatchNMF(scene.n_components, random_state=0).fit(cube)
+        mean = cube.values.reshape(-1, cube.shape[-1]).mean(axis=0)
+        _, order = angles(model.components_, scene.components, mean)
+        found, true = model.components_.values[order], np.asarray(scene.components)
+        energy = cube.energy.values
+        for k, line, reference in ratios[name]:
+            wide = [np.abs(energy - e) <= max(0.05, 0.045 * e**0.5) for e in (line, reference)]
+            ratio = found[k, wide[0]].sum() / found[k, wide[1]].sum()
+            truth = true[k, wide[0]].sum() / true[k, wide[1]].sum()
+            counts = model.component_totals_[order[k]] * np.array(
+                [found[k, wide[0]].sum(), found[k, wide[1]].sum()]
+            )
+            error = np.sqrt((1 / counts).sum())
+            assert abs(ratio / truth - 1) < max(0.05, 3 * error), (name, k, line)
+
+
 def test_loadings_are_nearly_as_good_as_with_the_true_components(needle, rock):
     for scene, cube in (needle, rock):
         model = em.MiniBatchNMF(scene.n_components, random_state=0).fit(cube)
