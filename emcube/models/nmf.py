@@ -19,7 +19,14 @@ from emcube.models.base import Estimator, resolve_seed
 from emcube.models.labels import Labels, as_source
 from emcube.models.nmf_losses import Loss, resolve_loss
 from emcube.models.nmf_start import Sketch, choose_side, corners, sketch, tile_of
-from emcube.models.nmf_sweeps import BatchSweep, PassState, PassSweep, PooledSource, ScoreSweep
+from emcube.models.nmf_sweeps import (
+    DEFAULT_TOL,
+    BatchSweep,
+    PassState,
+    PassSweep,
+    PooledSource,
+    ScoreSweep,
+)
 from emcube.models.rebuild import pixels_only, rebuild
 
 if TYPE_CHECKING:
@@ -54,9 +61,10 @@ class MiniBatchNMF(Estimator):
         approximation); above it components draw together, and collapse where counts are few.
         0 with ``tol=0`` gives the bare likelihood.
     tol : float
-        Passes stop when one lowers the objective by less than this share of the loss, or by less than fitting
-        noise would (one nat for each value of the components): further passes go on lowering the objective
-        and turn components away from the truth. 0: until nothing is gained.
+        Passes stop when one lowers the objective by less than this share of the loss, or (at the default
+        1e-4, and in proportion) by less than fitting noise would, one nat for each value of the components.
+        Further passes would go on lowering the objective and turn components away from the truth. 0: until
+        nothing is gained.
     max_iter : int
         Full passes, at most.
     pool : int or "auto"
@@ -146,7 +154,7 @@ class MiniBatchNMF(Estimator):
         *,
         beta_loss: str = "kullback-leibler",
         volume: float = 1.0,
-        tol: float = 1e-4,
+        tol: float = DEFAULT_TOL,
         max_iter: int = 200,
         pool: int | str = "auto",
         init: Any = "bins",

@@ -53,6 +53,9 @@ NOISE_SHARE = 0.25
 ALIKE = 0.75
 """Share of the spread (as a variance) that pooling must leave: neighbours that differ must not be mixed."""
 
+ABOVE_NOISE = 1.5
+"""A dim shows signal where its eigenvalue is this many times that of the noise."""
+
 FEWEST_TILES = 400
 """Pooled pixels that must remain."""
 
@@ -316,7 +319,9 @@ class Projector:
         """Scores (n, D), normalisers (n,) and noise variances (n,) of one block's tiles."""
         groups = tile_index(block.nav_shape, tile)[block.box_index()]
         n = math.prod(n_tiles(block.nav_shape, tile))
-        sums = np.stack([np.bincount(groups, s, minlength=n) for s in scores.T], axis=1)
+        sums = np.zeros((n, scores.shape[1]))
+        for column, values in enumerate(scores.T):
+            sums[:, column] = np.bincount(groups, values, minlength=n)
         size = np.bincount(groups, minlength=n)
         z, g = sums[:, :-1], sums[:, -1]
         if self.counts:
@@ -416,8 +421,8 @@ def choose_side(source: BlockSource, loss: Loss, found: Sketch, nav_dims: tuple[
     """Choose the side of the tiles in which pixels are pooled, in one pass.
 
     The smallest side for which the noise of a pooled pixel is at most `NOISE_SHARE` of the spread of the
-    weakest component; but none for which more than 1 - `ALIKE` of any dim's spread is lost (neighbours
-    differ), or fewer than `FEWEST_TILES` tiles remain.
+    weakest component; but none for which more than 1 - `ALIKE` of the spread of a dim that shows signal
+    is lost (neighbours differ), or fewer than `FEWEST_TILES` tiles remain.
     """
     k = found.vectors.shape[1]
     tiles = tuple(tile_of(nav_dims, side) for side in SIDES)
@@ -428,11 +433,15 @@ def choose_side(source: BlockSource, loss: Loss, found: Sketch, nav_dims: tuple[
     values, axes = np.linalg.eigh(plain)
     axes = axes[:, ::-1][:, : k - 1]
     alone = np.maximum(values[::-1][: k - 1], 0.0)
+    # A dim in which single pixels show nothing but noise cannot tell whether neighbours are alike.
+    beyond = found.eigenvalues[k:]
+    edge = float(np.median(beyond)) if beyond.size else 0.0
+    shown = found.eigenvalues[1:k] > ABOVE_NOISE * edge
     best = 1
     for i, side in enumerate(SIDES):
         covariance, noise = cloud.spread(i)
         left = np.einsum("dk,de,ek->k", axes, covariance, axes)
-        if side > 1 and (cloud.n_tiles[i] < FEWEST_TILES or (left < ALIKE * alone).any()):
+        if side > 1 and (cloud.n_tiles[i] < FEWEST_TILES or (left < ALIKE * alone)[shown].any()):
             break
         best = side
         if noise <= NOISE_SHARE**2 * max(float(left.min()), 0.0):

@@ -25,10 +25,21 @@ if TYPE_CHECKING:
 
     from emcube.engine import RngKey
 
-__all__ = ["BatchState", "BatchSweep", "PassState", "PassSweep", "PooledSource", "ScoreSweep"]
+__all__ = [
+    "DEFAULT_TOL",
+    "BatchState",
+    "BatchSweep",
+    "PassState",
+    "PassSweep",
+    "PooledSource",
+    "ScoreSweep",
+]
 
 GROWTH = 1.25
 """Factor of the step length after each step that was accepted."""
+
+DEFAULT_TOL = 1e-4
+"""Share of the loss below which a pass was the last."""
 
 LONGEST = 8.0
 """Longest step, in EM steps."""
@@ -140,8 +151,8 @@ class PassSweep:
     n_pixels : int
         Pooled pixels.
     tol : float
-        Done when a pass lowers the objective by less than this share of the loss, or by no more than noise
-        explains; 0: when it does not lower it.
+        Done when a pass lowers the objective by less than this share of the loss, or (at `DEFAULT_TOL`) by no
+        more than noise explains; 0: when it does not lower it.
     earlier
         Statistic of pixels of earlier calls of ``partial_fit``, or None.
 
@@ -203,13 +214,11 @@ class PassSweep:
     def _least(self, divergence: float, noise: float) -> float:
         """Gain below which a pass was the last.
 
-        Fitting noise alone gains about one nat for each value of the components (Akaike 1974), so that less
-        than this is no evidence that they got better.
+        Fitting noise alone gains about one nat for each value of the components (Akaike 1974): at the
+        default `tol` less than that is no evidence that they got better, and a smaller one asks for more.
         """
-        if self.tol == 0.0:
-            return 0.0
         n_values = len(self.first) * int(np.count_nonzero(self.weights))
-        return max(self.tol * abs(divergence), noise * n_values)
+        return self.tol * max(abs(divergence), noise * n_values / DEFAULT_TOL)
 
     def objective(self, state: PassState) -> float:
         """Loss plus volume of the best components so far."""
