@@ -56,7 +56,8 @@ def _largest(
     mine: NDArray[np.float64], other: NDArray[np.float64], error: NDArray[np.float64]
 ) -> float:
     group = np.floor(np.cumsum(0.5 * (mine + other)) * GROUPS).astype(np.int64)
-    mine, other = np.bincount(group, mine), np.bincount(group, other)
+    mine = np.bincount(group, mine).astype(np.float64)
+    other = np.bincount(group, other).astype(np.float64)
     error = np.sqrt(np.bincount(group, error * error))
     scale = np.where(error > 0.0, error, 1.0)
 

@@ -28,6 +28,7 @@ from emcube.models.nmf_sweeps import (
     ScoreSweep,
 )
 from emcube.models.rebuild import pixels_only, rebuild
+from emcube.models.sweeps import TotalsSweep
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -224,12 +225,12 @@ class MiniBatchNMF(Estimator):
         source, labels = as_source(X, pixels_only(X, where), channels=self.axes_.channels)
         self.axes_.require_same_signal(labels, type(self).__name__)
         with resident():
-            found = sketch(source, loss, 1, self.seed_)
+            totals = run_sweep(TotalsSweep(counts=loss.counts), source).state.channels
             self._run(
                 source,
                 labels,
                 loss,
-                found.totals,
+                totals,
                 self.pool_,
                 self._values,
                 self.seed_,

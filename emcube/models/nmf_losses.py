@@ -173,12 +173,13 @@ class PoissonLoss:
     ) -> NDArray[np.float64]:
         """Counting errors of the expected counts, of one count at least."""
         loadings = np.maximum(statistic.loadings, 1.0)[:, None]
-        return np.sqrt(np.maximum(components * loadings, 1.0)) / loadings
+        return np.asarray(np.sqrt(np.maximum(components * loadings, 1.0)) / loadings)
 
     def channel_weights(self, totals: NDArray[np.float64]) -> NDArray[np.float64]:
         """One over the mean spectrum that sums to one (Keenan and Kotula)."""
-        total = totals.sum()
-        return np.divide(total, totals, out=np.zeros_like(totals), where=totals > 0.0)
+        weights = np.zeros(totals.shape)
+        np.divide(totals.sum(), totals, out=weights, where=totals > 0.0)
+        return weights
 
 
 @dataclass(frozen=True)

@@ -328,7 +328,7 @@ class Projector:
             kept = g > 0.0
             return z[kept], g[kept], g[kept]
         kept = g > self.smallest * self.mean_total * np.maximum(size, 1)
-        return z[kept], g[kept], self.variance * size[kept]
+        return z[kept], g[kept], (self.variance * size[kept]).astype(np.float64)
 
     def scores(self, block: Block) -> NDArray[np.float64]:
         """Scores (p, D) with the normaliser as the last column."""
