@@ -10,10 +10,12 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from emcube.engine.combine import TreeCombiner
 from emcube.engine.memory import release
+from emcube.engine.source import feed, needed
 from emcube.engine.threads import default_threads
 
 __all__ = ["DistributedExecutor", "Executor", "ThreadExecutor", "current_executor"]
@@ -105,6 +107,21 @@ class ThreadExecutor:
             done(group)
 
 
+def _fed(task: Any, values: dict[Any, Any]) -> Any:
+    return replace(task, source=feed(task.source, values))
+
+
+@dataclass(frozen=True, eq=False)
+class _Fed:
+    """A task whose source needs persisted blocks; called with them on a worker."""
+
+    task: Any
+    keys: tuple[Any, ...]
+
+    def __call__(self, values: list[Any] | None = None) -> Any:
+        return _fed(self.task, dict(zip(self.keys, values or (), strict=True)))()
+
+
 def _limit_threads() -> None:
     """Pin BLAS and OpenMP of a worker process to one thread, for good."""
     from threadpoolctl import threadpool_limits
@@ -141,8 +158,20 @@ class DistributedExecutor:
         return [self.workers[group % len(self.workers)]]
 
     def _submit(self, task: Callable[[], Any], group: int) -> Any:
+        arguments: list[Any] = []
+        source = getattr(task, "source", None)
+        futures = {} if source is None else needed(source)
+        if futures:
+            # As arguments, so that the scheduler waits for them and brings them to the worker.
+            task = _Fed(_fed(task, {}), tuple(futures))
+            arguments = [list(futures.values())]
         return self.client.submit(
-            task, workers=self._place(group), allow_other_workers=True, pure=False, retries=0
+            task,
+            *arguments,
+            workers=self._place(group),
+            allow_other_workers=True,
+            pure=False,
+            retries=0,
         )
 
     def reduce(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import sys
 import uuid
 import weakref
 from collections.abc import Callable, Iterable
@@ -26,6 +27,8 @@ __all__ = [
     "MappedSource",
     "SparseSource",
     "compress",
+    "feed",
+    "needed",
 ]
 
 
@@ -247,11 +250,14 @@ class DaskSource(_SelectingSource):
     """Blocks of a Dask array whose leading `n_nav` dims are the navigation dims.
 
     Each block is computed by one task on one thread; only the part of the graph that it needs is
-    sent.
+    sent. Blocks that a client persisted stay on its workers: they are `futures`, which the scheduler
+    brings to the task, and which it sees as `given`.
     """
 
     array: Any = None
     parts: dict[int, Any] = field(default_factory=dict)
+    futures: dict[Any, Any] = field(default_factory=dict)
+    given: dict[Any, Any] = field(default_factory=dict)
 
     @classmethod
     def from_array(
@@ -279,7 +285,8 @@ class DaskSource(_SelectingSource):
         plan = plan_blocks(
             tuple(array.shape[:n_nav]), n_channels, array.dtype.itemsize, chunk_shape
         )
-        return cls(plan, _Selection(pixels, channels), str(array.name), array)
+        name, futures = str(array.name), _futures(array)
+        return cls(plan, _Selection(pixels, channels), name, array, futures=futures)
 
     def _values(self, block_id: int) -> Any:
         if self.array is None:
@@ -288,20 +295,99 @@ class DaskSource(_SelectingSource):
 
     def load(self, block_id: int) -> Block:
         """Compute one block on this thread."""
-        values = np.asarray(self._values(block_id).compute(scheduler="synchronous"))
+        cut, given = self._values(block_id), self.given
+        if self.futures:
+            (cut,) = _optimized([cut])
+            given = _fetched(self._missing([cut]))
+        if given:
+            cut = _with_data(cut, given)
+        values = np.asarray(cut.compute(scheduler="synchronous"))
         n_box = math.prod(self.plan.shape(block_id))
         return self.selection.block(self.plan, block_id, values.reshape(n_box, -1))
 
     def part(self, block_ids: Iterable[int]) -> DaskSource:
         """Source with the culled graphs of some blocks."""
-        from dask.base import optimize
-
         parts = {i: self._values(i) for i in block_ids}
         if self.array is not None and parts:
-            parts = dict(zip(parts, optimize(*parts.values()), strict=True))
+            parts = dict(zip(parts, _optimized(list(parts.values())), strict=True))
             # Optimising several arrays together gives each the graph of all: cull them apart.
-            parts = {i: optimize(a)[0] for i, a in parts.items()}
-        return replace(self, array=None, parts=parts)
+            parts = {i: _optimized([a])[0] for i, a in parts.items()}
+        futures = self._missing(list(parts.values())) if self.futures else {}
+        return replace(self, array=None, parts=parts, futures=futures)
+
+    def _missing(self, arrays: list[Any]) -> dict[Any, Any]:
+        """Futures that the optimised graphs of some arrays ask for: Dask leaves them out there."""
+        from dask._task_spec import convert_legacy_graph
+        from dask.core import flatten
+
+        asked: set[Any] = set()
+        for array in arrays:
+            graph = convert_legacy_graph(dict(array.__dask_graph__()))
+            wanted = set(flatten(array.__dask_keys__()))
+            wanted.update(*(node.dependencies for node in graph.values()))
+            asked |= wanted - graph.keys()
+        return {key: future for key, future in self.futures.items() if key in asked}
+
+
+def _futures(array: Any) -> dict[Any, Any]:
+    """Blocks of a Dask array that a dask.distributed client persisted, by key."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return {}
+    from dask.highlevelgraph import MaterializedLayer
+
+    # Other layers make their tasks when asked, and never of futures.
+    written = [c for c in array.dask.layers.values() if isinstance(c, MaterializedLayer)]
+    return {
+        key: value
+        for layer in written
+        for key, value in layer.mapping.items()
+        if isinstance(value, distributed.Future)
+    }
+
+
+def _optimized(arrays: list[Any]) -> list[Any]:
+    from dask.base import optimize
+
+    return list(optimize(*arrays))
+
+
+def _fetched(futures: dict[Any, Any]) -> dict[Any, Any]:
+    """Values of futures, brought to this process."""
+    try:
+        return {key: future.result() for key, future in futures.items()}
+    except Exception as error:
+        if any(future.status in ("cancelled", "lost") for future in futures.values()):
+            raise InputError(
+                "the cube was persisted by a dask.distributed client that is gone, and its blocks with it",
+                hint="open the cube again, or keep the client open",
+            ) from error
+        raise
+
+
+def _with_data(array: Any, values: dict[Any, Any]) -> Any:
+    """The array with blocks that its graph asks for put in."""
+    import dask.array as da
+    from dask._task_spec import DataNode
+
+    graph = {**dict(array.__dask_graph__()), **{k: DataNode(k, v) for k, v in values.items()}}
+    return da.Array(graph, array.name, array.chunks, meta=array._meta)
+
+
+def needed(source: BlockSource) -> dict[Any, Any]:
+    """Futures of blocks that a source needs from the workers of a client, by key."""
+    if isinstance(source, MappedSource):
+        return needed(source.source)
+    return source.futures if isinstance(source, DaskSource) else {}
+
+
+def feed(source: BlockSource, values: dict[Any, Any]) -> BlockSource:
+    """Source with values in place of the futures it needs."""
+    if isinstance(source, MappedSource):
+        return replace(source, source=feed(source.source, values))
+    if isinstance(source, DaskSource):
+        return replace(source, futures={}, given=values)
+    return source
 
 
 @dataclass(frozen=True, eq=False)

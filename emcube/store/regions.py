@@ -10,6 +10,7 @@ other source block is computed at most once for each group that it reaches into.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -61,6 +62,7 @@ class Walk(Generic[T]):
         cut = source.rechunk(self.layout.unit, method="tasks") if source.ndim else source
         keys = list(_flat(cut.__dask_keys__()))
         graph = dict(cut.__dask_optimize__(cut.__dask_graph__(), keys))
+        graph.update(_fetches(cut))
         object.__setattr__(self, "_graph", graph)
         object.__setattr__(self, "_keys", keys)
         object.__setattr__(self, "regions", list(self.layout.regions(source.shape)))
@@ -118,6 +120,30 @@ class Walk(Generic[T]):
                 last = step
         result: T = dask.threaded.get(graph, last, pool=pool)
         return result
+
+
+def _fetches(array: Any) -> dict[Key, Any]:
+    """Tasks that fetch the blocks which a dask.distributed client persisted: Dask leaves them out."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return {}
+    from dask._task_spec import Task
+
+    return {
+        key: Task(key, _Fetch(value))
+        for key, value in dict(array.__dask_graph__()).items()
+        if isinstance(value, distributed.Future)
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class _Fetch:
+    """Brings a block here. Not a plain argument: Dask would take the future for a task of the graph."""
+
+    future: Any
+
+    def __call__(self) -> Any:
+        return self.future.result()
 
 
 def _flat(keys: Any) -> Iterator[Key]:
