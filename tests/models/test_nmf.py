@@ -304,6 +304,35 @@ def test_partial_fit_goes_on_with_more_pixels(small):
         model.partial_fit(cube.isel(energy=slice(0, 30)))
 
 
+def test_independent_spectra_share_nothing():
+    """A core that is never seen without its shell, of other elements."""
+    rng = np.random.default_rng(0)
+    spectra = np.full((3, 120), 1e-3)
+    for k, lines in enumerate([(10, 40), (60, 75), (95, 110)]):
+        for line in lines:
+            spectra[k] += np.exp(-0.5 * ((np.arange(120) - line) / 2.0) ** 2)
+    spectra /= spectra.sum(axis=1, keepdims=True)
+    shares = rng.dirichlet(np.ones(3), (30, 30))
+    shares[..., 1] += 0.6 * shares[..., 0]
+    cube = em.make_cube(
+        rng.poisson(400 * shares @ spectra).astype(np.uint16),
+        dims=("y", "x", "energy"),
+        sig_dims=("energy",),
+    )
+    mean = cube.values.reshape(-1, 120).mean(axis=0)
+    fit = em.MiniBatchNMF(3, random_state=0).fit(cube)
+    new = fit.with_independent_spectra()
+    before, after = (angles(m.components_, spectra, mean)[0].max() for m in (fit, new))
+    assert after < 5.0 < before
+    np.testing.assert_allclose(new.components_.sum("energy"), 1.0)
+    assert new.component_totals_.sum() == pytest.approx(float(cube.sum()), rel=1e-2)
+    assert new.transform(cube).shape == (30, 30, 3)
+    with pytest.raises(InputError, match="already"):
+        new.with_independent_spectra()
+    with pytest.raises(InputError, match="go on"):
+        new.partial_fit(cube)
+
+
 def test_bits_do_not_depend_on_threads(small):
     cube = small[0].chunk({"y": 5, "x": 6})
     found = []

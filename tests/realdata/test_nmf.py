@@ -76,3 +76,27 @@ def test_ratio_of_the_core_agrees_within_what_the_shell_leaves_open(data_dir):
     )
     assert least - 2 * error <= bare <= most + 2 * error
     assert models["bare_core"].freedom_.values[bare_core].max() < 0.2
+
+
+def test_core_with_an_independent_spectrum_has_the_ratio_of_the_bare_core(data_dir):
+    """As published: the core's Pt/Fe agrees with that of bare cores, within two standard errors."""
+    ratio, error = {}, {}
+    for name in ("core_shell", "bare_core"):
+        cube = em.open(str(data_dir / "eds_tem_fept" / f"{name}.hspy")).load()
+        fit = em.MiniBatchNMF(3, random_state=0).fit(cube)
+        model = fit.with_independent_spectra() if name == "core_shell" else fit
+        _, net = _spectra(model)
+        core = int(net["Pt_La"].argmax())
+        energy = np.asarray(model.components_[model.components_.dims[1]])
+        parts = []
+        for line, where in (("Pt_La", (9.44, 0.22)), ("Fe_Ka", (6.40, 0.16))):
+            # Counting error of the line and of what was taken away under it, background and shell.
+            inside = np.abs(energy - where[0]) <= where[1]
+            before = fit.components_.values[core] * fit.component_totals_[core]
+            counts = model.component_totals_[core] * net[line][core]
+            parts.append(np.sqrt(before[inside].sum()) / counts)
+        ratio[name] = net["Pt_La"][core] / net["Fe_Ka"][core]
+        error[name] = ratio[name] * np.hypot(*parts)
+    both = np.hypot(error["core_shell"], error["bare_core"])
+    assert both < 0.2 * ratio["bare_core"]
+    assert abs(ratio["core_shell"] - ratio["bare_core"]) < 2 * both
