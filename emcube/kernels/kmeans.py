@@ -15,8 +15,10 @@ from emcube.kernels.rows import CountRows
 
 __all__ = [
     "Assignment",
+    "LloydSums",
     "assign",
     "label_sums",
+    "lloyd_sums",
     "nearest_distance",
     "sample_keys",
     "square_distances",
@@ -34,6 +36,48 @@ class Assignment(NamedTuple):
 
     labels: NDArray[np.int32]
     distances: NDArray[np.float64]
+
+
+class LloydSums(NamedTuple):
+    """What one pass of R starts with K centers each gives.
+
+    Attributes
+    ----------
+    sums : ndarray, shape (R, K, F)
+        Weighted sums of the pixels of each cluster.
+    won : ndarray, shape (R, K)
+        Their weights.
+    inertia : ndarray, shape (R,)
+        Sum of w d^2.
+    far_cost : ndarray, shape (R, K)
+        Largest w d^2 in each cluster, -1 where it is empty.
+    far_pixel : ndarray of int64, shape (R, K)
+        Pixel of that.
+    """
+
+    sums: NDArray[np.float64]
+    won: NDArray[np.float64]
+    inertia: NDArray[np.float64]
+    far_cost: NDArray[np.float64]
+    far_pixel: NDArray[np.int64]
+
+
+def lloyd_sums(
+    cells: Cells, weights: NDArray[np.float64], centers: NDArray[np.float64]
+) -> LloydSums:
+    """Assign P pixels to the nearest of K centers in each of R starts, (R, K, F), and sum them.
+
+    Few features are read once for all starts, without any matrix of distances in between.
+    """
+    n_starts, n_clusters, n_features = centers.shape
+    if isinstance(cells, np.ndarray) and n_features <= DIRECT_FEATURES:
+        values = np.ascontiguousarray(cells, dtype=np.float64)
+        return LloydSums(*_direct_lloyd(values, weights, np.ascontiguousarray(centers)))
+    flat = np.ascontiguousarray(centers.reshape(-1, n_features))
+    distances = square_distances(cells, flat).reshape(-1, n_starts, n_clusters)
+    labels, won, inertia, far_cost, far_pixel = _reduce_distances(distances, weights)
+    sums = np.stack([label_sums(cells, labels[r], weights, n_clusters)[0] for r in range(n_starts)])
+    return LloydSums(sums, won, inertia, far_cost, far_pixel)
 
 
 def square_distances(cells: Cells, centers: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -60,6 +104,9 @@ def assign(cells: Cells, centers: NDArray[np.float64]) -> Assignment:
 
 def nearest_distance(cells: Cells, centers: NDArray[np.float64]) -> NDArray[np.float64]:
     """Squared distance of each pixel to the nearest of K centers (K, F); shape (P,)."""
+    if isinstance(cells, np.ndarray) and centers.shape[1] <= DIRECT_FEATURES:
+        values = np.ascontiguousarray(cells, dtype=np.float64)
+        return _direct_nearest(values, np.ascontiguousarray(centers))
     return square_distances(cells, centers).min(axis=1)
 
 
@@ -101,7 +148,11 @@ def sample_keys(
     u = rng.random(weights.size)
     alive = np.flatnonzero(weights > 0)
     keys = np.log(np.maximum(u[alive], np.finfo(float).tiny)) / weights[alive]
-    order = np.argsort(-keys, kind="stable")[:n_samples]
+    if keys.size > n_samples:
+        # Keys are different numbers but for rounding: the best few need no sorting of all.
+        best = np.sort(np.argpartition(-keys, n_samples - 1)[:n_samples])
+        alive, keys = alive[best], keys[best]
+    order = np.argsort(-keys, kind="stable")
     return alive[order], keys[order]
 
 
@@ -137,6 +188,78 @@ def _direct_distances(values, centers):
                 total += difference * difference
             out[p, k] = total
     return out
+
+
+@jit
+def _direct_nearest(values, centers):
+    n_pixels, n_features = values.shape
+    out = np.empty(n_pixels, dtype=np.float64)
+    for p in range(n_pixels):
+        best = np.inf
+        for k in range(centers.shape[0]):
+            total = 0.0
+            for f in range(n_features):
+                difference = values[p, f] - centers[k, f]
+                total += difference * difference
+            best = min(best, total)
+        out[p] = best
+    return out
+
+
+@jit
+def _direct_lloyd(values, weights, centers):
+    n_starts, n_clusters, n_features = centers.shape
+    sums = np.zeros((n_starts, n_clusters, n_features), dtype=np.float64)
+    won = np.zeros((n_starts, n_clusters), dtype=np.float64)
+    inertia = np.zeros(n_starts, dtype=np.float64)
+    far_cost = np.full((n_starts, n_clusters), -1.0)
+    far_pixel = np.zeros((n_starts, n_clusters), dtype=np.int64)
+    for p in range(values.shape[0]):
+        w = weights[p]
+        for r in range(n_starts):
+            best = np.inf
+            nearest = 0
+            for k in range(n_clusters):
+                total = 0.0
+                for f in range(n_features):
+                    difference = values[p, f] - centers[r, k, f]
+                    total += difference * difference
+                if total < best:
+                    best = total
+                    nearest = k
+            cost = w * best
+            won[r, nearest] += w
+            inertia[r] += cost
+            for f in range(n_features):
+                sums[r, nearest, f] += w * values[p, f]
+            if cost > far_cost[r, nearest]:
+                far_cost[r, nearest] = cost
+                far_pixel[r, nearest] = p
+    return sums, won, inertia, far_cost, far_pixel
+
+
+@jit
+def _reduce_distances(distances, weights):
+    n_pixels, n_starts, n_clusters = distances.shape
+    labels = np.empty((n_starts, n_pixels), dtype=np.int32)
+    won = np.zeros((n_starts, n_clusters), dtype=np.float64)
+    inertia = np.zeros(n_starts, dtype=np.float64)
+    far_cost = np.full((n_starts, n_clusters), -1.0)
+    far_pixel = np.zeros((n_starts, n_clusters), dtype=np.int64)
+    for p in range(n_pixels):
+        for r in range(n_starts):
+            nearest = 0
+            for k in range(1, n_clusters):
+                if distances[p, r, k] < distances[p, r, nearest]:
+                    nearest = k
+            cost = weights[p] * distances[p, r, nearest]
+            labels[r, p] = nearest
+            won[r, nearest] += weights[p]
+            inertia[r] += cost
+            if cost > far_cost[r, nearest]:
+                far_cost[r, nearest] = cost
+                far_pixel[r, nearest] = p
+    return labels, won, inertia, far_cost, far_pixel
 
 
 @jit

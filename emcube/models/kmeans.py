@@ -237,7 +237,7 @@ class _LloydState:
 class _Lloyd:
     """Lloyd's iteration for R starts at once: one pass serves all.
 
-    A cluster that lost all pixels takes the pixel that is farthest from its center, as scikit-learn does.
+    A cluster that lost all pixels takes the farthest pixel of another one (each gives one at most).
     A state holds centers together with the inertia measured at just these centers.
     """
 
@@ -261,27 +261,26 @@ class _Lloyd:
         sums = np.zeros_like(state.centers)
         won = np.zeros((n_starts, n_clusters))
         inertia = np.zeros(n_starts)
-        far = [_Sample(np.empty(0), np.empty((0, n_features))) for _ in range(n_starts)]
-        for r in np.flatnonzero(~state.settled):
-            labels, distances = kernel.assign(values, state.centers[r])
-            sums[r], won[r] = kernel.label_sums(values, labels, weights, n_clusters)
-            cost = weights * distances
-            inertia[r] = cost.sum()
-            n_far = min(n_clusters, cost.size)
-            top = np.argpartition(-cost, n_far - 1)[:n_far] if n_far else np.empty(0, int)
-            top = top[np.argsort(-cost[top], kind="stable")].astype(np.int64)
-            far[r] = _Sample(cost[top], kernel.take_dense(values, top))
-        return sums, won, inertia, far
+        far_cost = np.full((n_starts, n_clusters), -1.0)
+        far = np.zeros((n_starts, n_clusters, n_features))
+        active = np.flatnonzero(~state.settled)
+        if active.size and block.n_pixels:
+            found = kernel.lloyd_sums(values, weights, state.centers[active])
+            sums[active], won[active], inertia[active] = found.sums, found.won, found.inertia
+            far_cost[active] = found.far_cost
+            pixels = found.far_pixel.ravel()
+            far[active] = kernel.take_dense(values, pixels).reshape(-1, n_clusters, n_features)
+        return sums, won, inertia, far_cost, far
 
     def combine(self, a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
-        n = self.initial.shape[1]
-        far = [x.merge(y, n) for x, y in zip(a[3], b[3], strict=True)]
-        return a[0] + b[0], a[1] + b[1], a[2] + b[2], far
+        farther = b[3] > a[3]
+        cost = np.where(farther, b[3], a[3])
+        return a[0] + b[0], a[1] + b[1], a[2] + b[2], cost, np.where(farther[..., None], b[4], a[4])
 
     def step(
         self, state: _LloydState, statistic: tuple[Any, ...], round_number: int
     ) -> tuple[_LloydState, bool]:
-        sums, won, inertia, far = statistic
+        sums, won, inertia, far_cost, far = statistic
         centers, settled = state.centers.copy(), state.settled.copy()
         new_inertia, weights = state.inertia.copy(), state.weights.copy()
         worst = 0.0
@@ -289,10 +288,10 @@ class _Lloyd:
             new_inertia[r], weights[r] = inertia[r], won[r]
             moved = np.where(won[r, :, None] > 0, sums[r], state.centers[r])
             moved = moved / np.where(won[r] > 0, won[r], 1.0)[:, None]
-            empty = np.flatnonzero(won[r] == 0)
-            for k, features, cost in zip(empty, far[r].features, far[r].keys, strict=False):
-                if cost > 0:
-                    moved[k] = features
+            farthest = np.argsort(-far_cost[r], kind="stable")
+            for k, giver in zip(np.flatnonzero(won[r] == 0), farthest, strict=False):
+                if far_cost[r, giver] > 0:
+                    moved[k] = far[r, giver]
             shift = float(np.square(moved - state.centers[r]).sum())
             if shift <= self.tolerance:
                 settled[r] = True

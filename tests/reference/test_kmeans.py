@@ -55,3 +55,30 @@ def test_samples_are_drawn_with_probability_proportional_to_weight():
     pixels, keys = kernel.sample_keys(weights, rng, 10)
     assert sorted(pixels) == [1, 2, 3]
     assert (np.diff(keys) <= 0).all()
+
+
+@pytest.mark.parametrize("n_features", [3, 40])
+@pytest.mark.parametrize("sparse", [True, False])
+def test_a_pass_of_several_starts(n_features, sparse):
+    rng = np.random.default_rng(0)
+    values = rng.poisson(0.5, (60, n_features)).astype(np.uint8)
+    centers = rng.random((2, 4, n_features)) * 2
+    centers[1, 3] = 1e3  # wins nothing
+    weights = rng.random(60)
+    cells = rows_from_dense(values) if sparse else values.astype(np.float32)
+    got = kernel.lloyd_sums(cells, weights, centers)
+    for r in range(2):
+        labels, distances = naive_assignment(values.astype(float), centers[r])
+        sums, won = naive_sums(values.astype(float), labels, weights, 4)
+        np.testing.assert_allclose(got.sums[r], sums)
+        np.testing.assert_allclose(got.won[r], won)
+        cost = weights * np.array(distances)
+        np.testing.assert_allclose(got.inertia[r], cost.sum())
+        for k in range(4):
+            of = np.flatnonzero(np.array(labels) == k)
+            if not of.size:
+                assert got.far_cost[r, k] == -1
+                continue
+            assert got.far_cost[r, k] == pytest.approx(cost[of].max())
+            assert cost[got.far_pixel[r, k]] == pytest.approx(cost[of].max())
+    assert got.won[1, 3] == 0
