@@ -70,9 +70,9 @@ def find_vertices(
     M. C. U. Araujo et al., "The successive projections algorithm", Chemom. Intell. Lab. Syst. 57 (2001) 65.
     https://doi.org/10.1016/S0169-7439(01)00119-8
     N. Nadisic, N. Gillis, C. Kervazo, "Smoothed separable nonnegative matrix factorization", Linear Algebra
-    Appl. 676 (2023) 174. https://doi.org/10.1016/j.laa.2023.07.013
+    Appl. 676 (2023) 174. https://arxiv.org/abs/2110.05528
     J. Leiner, B. Duan, L. Wasserman, A. Ramdas, "Data fission: splitting a single data point", J. Am. Stat.
-    Assoc. 120 (2025) 135. https://doi.org/10.1080/01621459.2023.2270748
+    Assoc. 120 (2025) 135. https://arxiv.org/abs/2112.11079
     """
     n_average = max(1, min(n_average, len(points) // n_vertices))
 

@@ -426,8 +426,8 @@ class MiniBatchNMF(Estimator):
         An additional assumption for specimens in which a component is never seen without another, as a
         particle's core under its shell: that the derivatives of the spectra are independent, which fits
         phases of different elements and is wrong for phases that share their elements (minerals: there it
-        turns right components far away). Only as much is taken out as ``freedom_`` allows, so that the data are
-        described about as well. The order of the components stays.
+        turns right components far away). Only as much is taken out as ``freedom_`` allows, so that the data
+        are described about as well. The order of the components stays.
 
         Returns
         -------
@@ -438,7 +438,7 @@ class MiniBatchNMF(Estimator):
         References
         ----------
         D. Rossouw et al., "Multicomponent signal unmixing from nanoheterostructures", Nano Lett. 15 (2015)
-        2716. https://doi.org/10.1021/acs.nanolett.5b00449
+        2716. https://pubmed.ncbi.nlm.nih.gov/25760234
         """
         values = self._require_values()
         if not hasattr(self, "freedom_"):
