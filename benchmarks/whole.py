@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -80,6 +81,8 @@ def measure(scale: float, folder: Path, repeat: int = 3) -> dict[str, Any]:
     recipe = {"emcube": 1, "input": {"path": str(store)}, "steps": STEPS}
     runs, reads = [], []
     for i in range(repeat + 1):
+        # A result of the same run would be recognised and kept: there must be none.
+        shutil.rmtree(folder / f"result-{i}", ignore_errors=True)
         reads += _child(BARE_READ, str(store), str(repeat))["seconds"]
         runs.append(_child(RUN, json.dumps(recipe), str(folder.absolute() / f"result-{i}")))
     bare = statistics.median(reads)
