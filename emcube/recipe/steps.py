@@ -73,7 +73,7 @@ class Run:
             raise InputError(
                 f"{key!r} of step {step.label!r} is 'auto', but the estimate names no number{why}",
                 hint=f"look at the curve of the estimate and give {key} as a number "
-                "(without a recipe: --n-components)",
+                "(without a recipe: --n-components N --overwrite)",
             )
         return int(number)
 

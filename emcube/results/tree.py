@@ -83,6 +83,9 @@ class ResultWriter:
 
     def __init__(self, path: str | Path, attributes: Mapping[str, Any]) -> None:
         self.path = Path(path)
+        if self.path.is_symlink():
+            # What it leads to is written and replaced, never the link.
+            self.path = self.path.resolve()
         self.attributes = dict(attributes)
 
     # ------------------------------------------------------------------------------------- opening
@@ -107,8 +110,9 @@ class ResultWriter:
             if root.get("run_id") == self.attributes["run_id"] and not root["emcube"]["complete"]:
                 return
             if not overwrite:
+                kind = "result" if root["emcube"]["complete"] else "unfinished result"
                 raise InputError(
-                    f"{str(self.path)!r} holds the result of another run "
+                    f"{str(self.path)!r} holds the {kind} of another run "
                     f"({_short(root.get('run_id'))}, this one is "
                     f"{_short(self.attributes['run_id'])})",
                     hint="choose another place with --out, or replace it with --overwrite",
