@@ -24,6 +24,9 @@ __all__ = ["MAX_ROW_DENSITY", "CountRows", "rows_from_dense", "rows_from_sparse"
 MAX_ROW_DENSITY = 0.3
 """Above this share of non-zero cells a block stays dense: rows would cost more than they save."""
 
+ROOM_DENSITY = 0.12
+"""Share of non-zero cells for which a scan makes room at once; a fuller block is scanned twice."""
+
 
 @dataclass(frozen=True, eq=False)
 class CountRows:
@@ -166,18 +169,25 @@ def rows_from_dense(block: NDArray[Any], *, max_density: float = 1.0) -> CountRo
     cells = block.reshape(-1).view(f"u{block.dtype.itemsize}")
     per_word = 8 // block.dtype.itemsize
     words = cells[: cells.size // per_word * per_word].view(np.uint64)
-    per_pixel, largest = _count_cells(cells, words, per_word, n_pixels, n_channels)
+    # One scan where the guess of room holds, which counts go into 16 bits: nearly always.
+    room = int(min(max_density, ROOM_DENSITY) * cells.size) + 1
+    width: type = np.uint16 if n_channels <= 1 << 16 else np.uint32
+    while True:
+        channels: NDArray[Any] = np.empty(room, dtype=width)
+        counts: NDArray[Any] = np.empty(room, dtype=width)
+        per_pixel, largest = _scan(cells, words, per_word, n_pixels, n_channels, channels, counts)
+        n_pairs = int(per_pixel.sum())
+        if n_pairs > max_density * cells.size:
+            return None
+        if largest > np.iinfo(np.uint32).max:
+            raise InputError(f"a count of {largest} does not fit 32 bits")
+        if n_pairs <= room and largest <= np.iinfo(width).max:
+            break
+        room = max(room, n_pairs)
+        width = np.uint32 if largest > np.iinfo(width).max else width
     indptr = np.zeros(n_pixels + 1, dtype=np.int64)
     np.cumsum(per_pixel, out=indptr[1:])
-    if cells.size and indptr[-1] > max_density * cells.size:
-        return None
-    if largest > np.iinfo(np.uint32).max:
-        raise InputError(f"a count of {largest} does not fit 32 bits")
-    narrow = n_channels <= 1 << 16 and largest <= np.iinfo(np.uint16).max
-    width = np.uint16 if narrow else np.uint32
-    channels = np.empty(indptr[-1], dtype=width)
-    counts = np.empty(indptr[-1], dtype=width)
-    _fill_rows(cells, words, per_word, n_channels, channels, counts)
+    channels, counts = channels[:n_pairs].copy(), counts[:n_pairs].copy()
     return CountRows(indptr, channels, counts, n_channels)
 
 
@@ -211,65 +221,40 @@ def rows_from_sparse(matrix: Any) -> CountRows:
 
 
 @jit
-def _count_cells(cells, words, per_word, n_pixels, n_channels):
-    """Non-zero cells of each pixel, and the largest count."""
+def _scan(cells, words, per_word, n_pixels, n_channels, channels, counts):
+    """Write the (channel, count) pairs in C order, which is the order of the rows, as far as there is room.
+
+    Returns the non-zero cells of each pixel, and the largest count.
+    """
     per_pixel = np.zeros(n_pixels, dtype=np.int64)
     largest = np.uint64(0)
+    k = 0
     pixel = 0
+    row_start = 0
     row_end = n_channels
-    for w in range(words.size):
-        if words[w] == 0:
-            continue
+    # One word more than there are stands for the cells that do not fill a word.
+    for w in range(words.size + 1):
         start = w * per_word
-        for i in range(start, start + per_word):
+        stop = start + per_word
+        if w == words.size:
+            stop = cells.size
+        elif words[w] == 0:
+            continue
+        for i in range(start, stop):
             value = cells[i]
             if value:
                 while i >= row_end:
                     pixel += 1
-                    row_end += n_channels
-                per_pixel[pixel] += 1
-                if value > largest:
-                    largest = np.uint64(value)
-    for i in range(words.size * per_word, cells.size):
-        value = cells[i]
-        if value:
-            while i >= row_end:
-                pixel += 1
-                row_end += n_channels
-            per_pixel[pixel] += 1
-            if value > largest:
-                largest = np.uint64(value)
-    return per_pixel, largest
-
-
-@jit
-def _fill_rows(cells, words, per_word, n_channels, channels, counts):
-    """Write the (channel, count) pairs in C order, which is the order of the rows."""
-    k = 0
-    row_start = 0
-    row_end = n_channels
-    for w in range(words.size):
-        if words[w] == 0:
-            continue
-        start = w * per_word
-        for i in range(start, start + per_word):
-            value = cells[i]
-            if value:
-                while i >= row_end:
                     row_start = row_end
                     row_end += n_channels
-                channels[k] = i - row_start
-                counts[k] = value
+                per_pixel[pixel] += 1
+                if k < channels.size:
+                    channels[k] = i - row_start
+                    counts[k] = value
                 k += 1
-    for i in range(words.size * per_word, cells.size):
-        value = cells[i]
-        if value:
-            while i >= row_end:
-                row_start = row_end
-                row_end += n_channels
-            channels[k] = i - row_start
-            counts[k] = value
-            k += 1
+                if value > largest:
+                    largest = np.uint64(value)
+    return per_pixel, largest
 
 
 @jit
