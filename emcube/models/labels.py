@@ -297,6 +297,16 @@ def _from_matrix(
 ) -> tuple[BlockSource, Labels]:
     import scipy.sparse
 
+    if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+        raise InputError(
+            f"the matrix is masked: {int(np.ma.getmaskarray(X).sum())} of its {X.size} values are hidden",
+            hint="fill them with .filled(0), or leave pixels out with where=",
+        )
+    if isinstance(X, xr.Dataset):
+        raise InputError(
+            f"a cube is one DataArray, got a Dataset with {', '.join(map(str, X.data_vars))}",
+            hint="pick one variable, for example dataset['data']",
+        )
     sparse = scipy.sparse.issparse(X)
     lazy = hasattr(X, "dask")
     matrix = X if sparse or lazy else np.asarray(X)
@@ -433,15 +443,18 @@ class _ChunkFunction:
             cells = cells[flat]
         if self.channels is not None:
             cells = cells[:, self.channels]
-        block = Block(0, compress(cells), box, (0,) * self.n_nav, flat)
+        # Where the chunk lies is not known here: no offset.
+        block = Block(0, compress(cells), box, (), flat)
         values = np.asarray(self.function(block), dtype=self.dtype)
         return block.expand(values, self.fill)
 
 
 def _place(block: Block, row: int) -> str:
-    """Position of a block's row in the navigation grid, for messages."""
+    """Position of a block's row in the navigation grid, or within its chunk, for messages."""
     flat = int(block.box_index()[row])
     inside = np.unravel_index(flat, block.nav_shape) if block.nav_shape else ()
+    if len(block.offset) != len(inside):
+        return f"{tuple(int(i) for i in inside)} of a chunk"
     return str(tuple(int(o + i) for o, i in zip(block.offset, inside, strict=True)))
 
 

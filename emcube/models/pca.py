@@ -239,11 +239,16 @@ class IncrementalPCA(Estimator):
             raise InputError(
                 f"svd_solver must be 'auto', 'gram' or 'randomized', got {self.svd_solver!r}"
             )
-        if self.n_oversamples < 0 or self.max_iter < 1 or not self.tol >= 0:
-            raise InputError(
-                "n_oversamples must not be negative, max_iter at least 1 and tol not negative, got "
-                f"{self.n_oversamples}, {self.max_iter}, {self.tol}"
-            )
+        for name, least in (("n_oversamples", 0), ("max_iter", 1)):
+            value = getattr(self, name)
+            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+            if not whole or value < least:
+                raise InputError(f"{name} must be a whole number from {least} on, got {value!r}")
+        tol: Any = self.tol
+        if isinstance(tol, bool) or not isinstance(tol, int | float | np.number) or not tol >= 0:
+            raise InputError(f"tol must be a number from 0 on, got {tol!r}")
+        if not isinstance(self.remove_trivial, bool | np.bool_):
+            raise InputError(f"remove_trivial must be True or False, got {self.remove_trivial!r}")
 
     def _refuse_too_many(self, source: BlockSource) -> None:
         most = min(source.n_pixels, source.n_channels)
@@ -305,13 +310,16 @@ class IncrementalPCA(Estimator):
         trivial = self._trivial(moments.sums, total, noise)
         energy = float(np.trace(gram))
         small = gram if used.size == n_channels else gram[np.ix_(used, used)]
-        if trivial is not None and self.remove_trivial:
-            direction = trivial[used]
-            small -= total * np.outer(direction, direction)
-            energy -= total
         most = min(n, n_channels)
         k = most if self.n_components is None else min(int(self.n_components), most)
         found = min(k, used.size)
+        if trivial is not None and self.remove_trivial:
+            # Twice, so that its eigenvalue is below all others and it is none of the empty directions:
+            # `inverse_transform` would add the mean spectrum once more.
+            direction = trivial[used]
+            small -= 2 * total * np.outer(direction, direction)
+            energy -= total
+            found = min(k, used.size - 1)
         values, small_vectors = _top_eigen(small, found)
         vectors = np.zeros((n_channels, k))
         vectors[used, :found] = small_vectors
@@ -347,6 +355,9 @@ class IncrementalPCA(Estimator):
         back = rows.T @ left
         lengths = np.sqrt(np.square(back).sum(axis=0))
         vectors = np.divide(back, lengths, out=np.zeros_like(back), where=lengths > 0)
+        if (values <= values[0] * n * np.finfo(float).eps).any():
+            fixed = [trivial] if trivial is not None and self.remove_trivial else []
+            vectors = _orthonormal(vectors, fixed, np.flatnonzero(np.square(rows).sum(axis=0) > 0))
         energy = float(np.square(rows).sum())
         self._finish(values, vectors, energy, scale, sums, n, noise, labels, trivial, "pixels")
         self.n_iter_, self.converged_ = 1, True
@@ -683,6 +694,21 @@ def _signs(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sign that makes the largest entry of each column positive, as scikit-learn's PCA does."""
     largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])]
     return np.where(largest < 0, -1.0, 1.0)
+
+
+def _orthonormal(
+    vectors: NDArray[np.float64], fixed: list[NDArray[np.float64]], used: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Vectors (E, K) in descending order, those that rounding made up turned at right angles.
+
+    They lie in the `used` channels and at right angles to the `fixed` ones too.
+    """
+    columns = np.column_stack((*fixed, vectors))[used]
+    basis, _ = qr(columns, mode="economic")
+    out = np.zeros_like(vectors)
+    found = basis[:, len(fixed) :]
+    out[used, : found.shape[1]] = found
+    return out
 
 
 def _top_eigen(

@@ -243,3 +243,41 @@ def test_the_same_bits_on_any_number_of_threads(cube):
     for other in answers[1:]:
         np.testing.assert_array_equal(other.components_, answers[0].components_)
         np.testing.assert_array_equal(other.explained_variance_, answers[0].explained_variance_)
+
+
+@pytest.mark.parametrize("shape", [(100, 30), (20, 30), (30, 5000)])
+def test_all_components_without_the_trivial_one_rebuild_the_cube(shape):
+    counts = np.random.default_rng(0).poisson(0.5, shape)
+    pca = em.IncrementalPCA(noise="poisson", remove_trivial=True).fit(counts)
+    totals = counts.sum(axis=1)
+    np.testing.assert_allclose(
+        pca.inverse_transform(pca.transform(counts), totals=totals), counts, atol=1e-10
+    )
+
+
+def test_components_of_the_pixel_side_are_orthonormal_to_the_last():
+    values = np.random.default_rng(1).normal(size=(20, 5000))
+    pca = em.IncrementalPCA(noise=None).fit(values)
+    assert pca.solver_ == "pixels"
+    np.testing.assert_allclose(pca.components_ @ pca.components_.T, np.eye(20), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.ma.masked_less(np.arange(12.0).reshape(3, 4), 2), "masked: 2 of its 12 values"),
+        (xr.Dataset({"data": (("x", "energy"), np.ones((3, 4)))}), "a Dataset with data"),
+    ],
+)
+def test_what_is_no_matrix_is_refused(values, words):
+    with pytest.raises(InputError, match=words):
+        em.IncrementalPCA(1).fit(values)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"tol": "a"}, {"n_oversamples": 2.5}, {"max_iter": None}, {"remove_trivial": "no"}],
+)
+def test_parameters_of_wrong_types_are_refused(values, parameters):
+    with pytest.raises(InputError, match=f"{next(iter(parameters))} must be"):
+        em.IncrementalPCA(2, **parameters).fit(values)
