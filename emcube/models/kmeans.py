@@ -503,7 +503,15 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
             return name, _AsIs(n_used)
         if labels.sig_dims == ("component",):
             return name, _Profiles(np.eye(n_used))
-        return name, _Profiles(_profile_basis(X, where, source, self.n_subspace or self.n_clusters))
+        most = min(source.n_pixels, source.n_channels) - 1
+        n_subspace = min(self.n_clusters, most) if self.n_subspace is None else self.n_subspace
+        if not 1 <= n_subspace <= most:
+            raise InputError(
+                f"KMeans: profiles of {source.n_pixels} pixels and {source.n_channels} channels lie in "
+                f"at most {max(most, 0)} dimensions, {max(n_subspace, 1)} are asked for",
+                hint="use features='counts', or a smaller n_subspace",
+            )
+        return name, _Profiles(_profile_basis(X, where, source, n_subspace))
 
     def _seed(self, features: Features, source: BlockSource) -> _SeedState:
         n_rounds = 5

@@ -177,3 +177,22 @@ def test_none_draws_a_seed_and_keeps_it(section):
     model = em.KMeans(3).fit(section)
     again = em.KMeans(3, random_state=model.seed_).fit(section)
     np.testing.assert_array_equal(model.feature_centers_, again.feature_centers_)
+
+
+@pytest.mark.parametrize(
+    ("shape", "parameters", "words"),
+    [
+        ((1, 30), {"n_clusters": 1}, "1 pixels and 30 channels lie in at most 0"),
+        ((30, 1), {"n_clusters": 2}, "30 pixels and 1 channels lie in at most 0"),
+        ((20, 30), {"n_clusters": 2, "n_subspace": 100}, "at most 19 dimensions, 100 are asked"),
+    ],
+)
+def test_profiles_without_room_for_a_subspace_are_refused(shape, parameters, words):
+    counts = np.random.default_rng(0).poisson(4, shape)
+    with pytest.raises(InputError, match=words):
+        em.KMeans(random_state=0, **parameters).fit(counts)
+
+
+def test_as_many_clusters_as_pixels():
+    counts = np.random.default_rng(0).poisson(4, (12, 30))
+    assert em.KMeans(12, random_state=0).fit(counts).inertia_ < 1e-9
