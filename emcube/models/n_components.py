@@ -450,11 +450,14 @@ def estimate_n_components(
         raise InputError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     if noise not in ("auto", "poisson", "quadratic"):
         raise InputError(f"noise must be 'auto', 'poisson' or 'quadratic', got {noise!r}")
+    value: Any
     for name, value in (("pixel_counts", pixel_counts), ("channel_counts", channel_counts)):
-        if not (np.isfinite(value) and value > 0):
+        number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        if not (number and np.isfinite(value) and value > 0):
             raise InputError(f"{name} must be a positive number, got {value!r}")
-    if n_shown < 1:
-        raise InputError(f"n_shown must be at least 1, got {n_shown}")
+    value = n_shown
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+        raise InputError(f"n_shown must be a whole number from 1 on, got {value!r}")
     seed = resolve_seed(random_state)
     source, _ = as_source(cube, where)
     integers = _dtype(cube).kind in "iub"

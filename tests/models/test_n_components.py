@@ -157,7 +157,9 @@ def test_curve_and_plot():
         ({"noise": "gaussian"}, "noise must be"),
         ({"pixel_counts": 0}, "pixel_counts must be"),
         ({"channel_counts": np.nan}, "channel_counts must be"),
+        ({"pixel_counts": "many"}, "pixel_counts must be"),
         ({"n_shown": 0}, "n_shown must be"),
+        ({"n_shown": 1.5}, "n_shown must be"),
         ({"random_state": -1}, "random_state"),
     ],
 )
