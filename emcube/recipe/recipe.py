@@ -135,10 +135,13 @@ def _contradictions(model: schema.RecipeModel) -> Iterator[Fault]:
     earlier: dict[str, schema.AnyStep] = {}
     for i, step in enumerate(model.steps):
         at: Location = ("steps", i, step.verb)
-        if step.label in earlier:
+        # Names are folders, and some file systems take no notice of case.
+        same = next((n for n in earlier if n.casefold() == step.label.casefold()), None)
+        if same is not None:
+            but = "" if same == step.label else f" but for the case of letters ({same!r})"
             yield Fault(
                 at,
-                f"two steps have the name {step.label!r}",
+                f"two steps have the name {step.label!r}{but}",
                 f"give one its own, as in '- {step.verb}: {{name: {step.label}_2, ...}}'",
             )
         estimated = any(isinstance(s, schema.EstimateStep) for s in earlier.values())

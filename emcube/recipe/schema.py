@@ -150,6 +150,7 @@ class _Prepare(_Model):
     """One step of the preparation: keyed by dims, so that any key may come."""
 
     verb: ClassVar[str]
+    _example: ClassVar[str] = "energy: [1.0, 9.5]"
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, hide_input_in_errors=True)
 
     @property
@@ -161,7 +162,7 @@ class _Prepare(_Model):
     def _some_dim(self) -> _Prepare:
         if not self.dims and getattr(self, "region", None) is None:
             raise PydanticCustomError(
-                "no_dims", "nothing is asked for, expected a dim, as in {energy: [1.0, 9.5]}"
+                "no_dims", f"nothing is asked for, expected a dim, as in {{{self._example}}}"
             )
         return self
 
@@ -201,6 +202,7 @@ class Select(_Prepare):
     """Keep positions (start, stop before the end), or the pixels inside a polygon of positions."""
 
     verb: Literal["select"] = "select"  # type: ignore[misc]
+    _example: ClassVar[str] = "y: [12, 62]"
     region: Annotated[tuple[Vertex, ...], Strict(False), Field(min_length=3)] | None = None
     __pydantic_extra__: dict[str, Positions]
 
@@ -215,6 +217,7 @@ class Bin(_Prepare):
     """Sum neighbours: whole numbers of positions by dim (`cube.em.bin`)."""
 
     verb: Literal["bin"] = "bin"  # type: ignore[misc]
+    _example: ClassVar[str] = "y: 2, x: 2"
     boundary: Literal["exact", "trim", "pad"] = "exact"
     __pydantic_extra__: dict[str, Count]
 

@@ -136,6 +136,13 @@ BAD = [
     ("emcube: 1\nsteps:\n  - pca: {name: ../up}", 3, "expected a word of letters", ""),
     ("emcube: 1\nsteps:\n  - pca\n  - pca", 4, "two steps have the name 'pca'", "give one its own"),
     (
+        "emcube: 1\nsteps:\n  - pca: {name: A}\n  - pca: {name: a}",
+        4,
+        "two steps have the name 'a' but for the case of letters ('A')",
+        "give one its own",
+    ),
+    ("emcube: 1\nprepare: [{bin: {}}]\nsteps: [pca]", 2, "expected a dim, as in {y: 2, x: 2}", ""),
+    (
         "emcube: 1\nsteps:\n  - nmf: {n_components: auto}\n  - estimate_n_components",
         3,
         "'n_components' of nmf is 'auto', but no earlier step estimates",
