@@ -214,7 +214,13 @@ class Result:
             for key, digest in expected.items():
                 if key not in arrays:
                     wrong[f"{name}/{key}"] = "missing"
-                elif array_digest(arrays[key]) != digest:
+                    continue
+                try:
+                    found = array_digest(arrays[key])
+                except (OSError, RuntimeError, ValueError) as error:
+                    wrong[f"{name}/{key}"] = f"cannot be read: {error}"
+                    continue
+                if found != digest:
                     wrong[f"{name}/{key}"] = "values differ from those that were written"
         return wrong
 

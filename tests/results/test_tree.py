@@ -97,6 +97,10 @@ def test_open_result_and_verify(tmp_path: Path) -> None:
     array = zarr.open_array(str(tmp_path / "result"), path="nmf/loadings", mode="r+")
     array[0, 0, 0] = 99
     assert list(result.verify()) == ["nmf/loadings"]
+    for chunk in (tmp_path / "result/nmf/loadings/c").rglob("*"):
+        if chunk.is_file():
+            chunk.write_bytes(b"cut short")
+    assert "cannot be read" in result.verify()["nmf/loadings"]
 
 
 def test_an_unfinished_result_is_never_taken_for_whole(tmp_path: Path) -> None:
