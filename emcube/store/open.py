@@ -193,7 +193,8 @@ def _unreadable() -> tuple[type[Exception], ...]:
 
 def _own(document: Mapping[str, Any]) -> dict[str, Any] | None:
     own = document.get("attributes", {}).get("emcube")
-    return own if isinstance(own, dict) else None
+    # A node of a result has attributes of that name too, but is no store by itself.
+    return own if isinstance(own, dict) and "kind" in own else None
 
 
 def _explain_missing(path: Path) -> None:

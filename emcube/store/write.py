@@ -142,7 +142,9 @@ def write_cube(
     """
     cube = validate_cube(cube)
     path = Path(path)
-    target = _destination(path, overwrite)
+    # What a link leads to is written and replaced, never the link.
+    place = path.resolve() if path.is_symlink() or not path.name else path
+    target = _destination(place, overwrite)
     ingest = _Ingest(cube, target, path, tuple(companions), progress, threads, overwrite)
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -153,8 +155,8 @@ def write_cube(
         if error.errno not in _NO_SPACE:
             raise
         raise ingest.disk_full() from error
-    if target != path:
-        _swap(path, target)
+    if target != place:
+        _swap(place, target)
     return path
 
 
@@ -280,8 +282,10 @@ def _swap(path: Path, new: Path) -> None:
 
 def _finish_swap(path: Path) -> None:
     """Bring a store back that was moved aside by a process which died before its successor was in place."""
+    if path.exists():
+        return
     old, new = _beside(path, "old"), _beside(path, "new")
-    if path.exists() or not old.exists():
+    if not old.exists():
         return
     (new if (new / "zarr.json").is_file() else old).rename(path)
 

@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 import zarr
 
+import emcube as em
 from emcube.errors import AmbiguousSignalError, CubeError, IncompleteError, StoreError
 from emcube.store import info, is_store, is_zarr, open_cube, read_digest, verify, write_cube
 
@@ -163,3 +164,15 @@ def test_info_reads_metadata_only(store, counts) -> None:
     assert found.axes["tilt"] == {"first": -30.0, "last": 30.0, "units": "deg"}
     assert found.nbytes == counts.nbytes
     json.dumps(found.to_json())
+
+
+def test_a_node_of_a_result_opens_as_any_zarr_group(tmp_path) -> None:
+    counts = np.random.default_rng(0).poisson(4, (6, 5, 30))
+    cube = em.make_cube(counts, dims=("y", "x", "energy"))
+    recipe = {"emcube": 1, "steps": [{"nmf": {"n_components": 2, "random_state": 0}}]}
+    result = em.run(recipe, cube, out=tmp_path / "result")
+    loadings = em.open(tmp_path / "result" / "nmf", name="loadings")
+    assert loadings.dims == ("y", "x", "component")
+    np.testing.assert_array_equal(loadings, result["nmf"]["loadings"])
+    with pytest.raises(StoreError, match="is a result of emcube"):
+        em.open(tmp_path / "result")

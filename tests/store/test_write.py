@@ -351,3 +351,23 @@ def test_ingest_groups_are_of_bounded_size(tmp_path, small_chunks, make, counts)
     groups = ingest.walk.groups(range(len(ingest.walk.regions)))
     assert [i for group in groups for i in group] == list(range(len(ingest.walk.regions)))
     assert len(groups) > 1
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    cube = em.make_cube(np.ones((4, 5, 6), np.uint8), dims=("y", "x", "energy"))
+    write_cube(cube, tmp_path / "disk" / "map.zarr")
+    link = tmp_path / "map.zarr"
+    link.symlink_to(tmp_path / "disk" / "map.zarr")
+    with pytest.raises(StoreError, match="a complete store is there already"):
+        write_cube(cube, link)
+    assert write_cube(cube + 1, link, overwrite=True) == link
+    assert link.is_symlink()
+    assert int(open_cube(tmp_path / "disk" / "map.zarr").min()) == 2
+    assert [p.name for p in (tmp_path / "disk").iterdir()] == ["map.zarr"]
+
+
+@pytest.mark.parametrize("place", ["", "/"])
+def test_a_destination_without_a_name_is_refused(place: str) -> None:
+    cube = em.make_cube(np.ones((4, 5, 6), np.uint8), dims=("y", "x", "energy"))
+    with pytest.raises(StoreError, match="never replaced"):
+        write_cube(cube, place)
