@@ -63,7 +63,7 @@ def read_document(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise CatalogError(
             f"there is no catalog {path}",
-            hint=f"check the path, or make one with `emcube catalog add {path} NAME STORE`",
+            hint=f"check the path, or make one with `emcube catalog add {path} STORE`",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise CatalogError(
