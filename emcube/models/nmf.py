@@ -264,10 +264,12 @@ class MiniBatchNMF(Estimator):
                 raise InputError(f"{name} must be a number, got {value!r}")
             if not (value >= least and np.isfinite(value)):
                 raise InputError(f"{name} must be at least {least}, got {value!r}")
+            if isinstance(least, int) and value != int(value):
+                raise InputError(f"{name} must be a whole number, got {value!r}")
         for name, least in (("pool", 1), ("n_epochs", 0)):
             value = getattr(self, name)
             if value != "auto" and (
-                isinstance(value, bool | str) or not isinstance(value, int) or value < least
+                isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least
             ):
                 raise InputError(
                     f"{name} must be 'auto' or a whole number from {least} on, got {value!r}"

@@ -411,3 +411,24 @@ def test_refuses_answers_before_the_fit_and_other_signals(small, fitted):
         fitted.inverse_transform(np.ones((2, 4)))
     with pytest.raises(InputError, match="negative"):
         fitted.transform(_negative(cube.copy()))
+
+
+def test_whole_numbers_may_be_numpys_and_must_be_whole():
+    counts = np.random.default_rng(0).poisson(4, (60, 30))
+    plain = em.MiniBatchNMF(2, pool=2, n_epochs=1, max_iter=2, random_state=0).fit(counts)
+    given = {"pool": np.int64(2), "n_epochs": np.int32(1), "max_iter": np.int64(2)}
+    ours = em.MiniBatchNMF(np.int64(2), random_state=np.uint32(0), **given).fit(counts)
+    np.testing.assert_array_equal(ours.components_, plain.components_)
+    with pytest.raises(InputError, match="max_iter must be a whole number"):
+        em.MiniBatchNMF(2, max_iter=2.5).fit(counts)
+
+
+def test_errors_of_lazy_maps_do_not_name_a_wrong_pixel():
+    model = em.MiniBatchNMF(2, random_state=0).fit(
+        np.random.default_rng(0).poisson(5, (100, 20)).astype(float)
+    )
+    values = np.ones((8, 8, 20))
+    values[5, 6, 7] = np.nan
+    cube = em.make_cube(da.from_array(values, chunks=(4, 4, 20)), dims=("y", "x", "energy"))
+    with pytest.raises(InputError, match=r"position \(1, 2\) of a chunk, used channel 7"):
+        model.transform(cube).compute()
