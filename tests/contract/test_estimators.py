@@ -209,7 +209,58 @@ def test_another_signal_axis_is_refused(make, cube):
         answer(model, shifted)
 
 
+def test_another_unit_of_the_signal_is_refused(make, cube):
+    model = make().fit(cube)
+    in_ev = cube.assign_coords(energy=("energy", cube.energy.values * 1e3, {"units": "eV"}))
+    with pytest.raises(InputError, match="energy is in eV, the model was fitted in keV"):
+        answer(model, in_ev)
+
+
 def test_a_cube_without_signal_is_refused(make, cube):
     image = cube.sum("energy")
     with pytest.raises((InputError, CubeError), match="signal"):
         make().fit(image)
+
+
+def test_fit_transform_is_fit_then_transform(make, cube):
+    pixels = (cube.y < 15).broadcast_like(cube.isel(energy=0, drop=True))
+    together = make().fit_transform(cube, where=pixels)
+    apart = make().fit(cube, where=pixels).transform(cube, where=pixels)
+    xr.testing.assert_identical(together, apart)
+    assert together.dims[:2] == ("y", "x")
+    np.testing.assert_array_equal(np.isfinite(together.values).all(axis=-1), pixels.values)
+
+
+def test_score_tells_right_components_from_wrong_ones(make, cube):
+    """More is better, and a number for labelled and bare data alike."""
+    model = make().fit(cube)
+    score = model.score(cube)
+    assert isinstance(score, float)
+    bare = cube.values.reshape(-1, 40)
+    assert make().fit(bare).score(bare) == pytest.approx(score, rel=0.02)
+    shuffled = cube.copy(data=cube.values[..., np.random.default_rng(0).permutation(40)])
+    assert model.score(shuffled) < score
+
+
+def test_partial_fit_goes_on_and_keeps_the_first_selection_of_channels(make, cube):
+    upper = xr.DataArray(np.arange(40) > 3, dims="energy", coords={"energy": cube.energy})
+    model = make()
+    assert model.partial_fit(cube.isel(y=slice(0, None, 2)), where=upper) is model
+    # Another selection of channels later changes nothing: that of the first call holds.
+    model.partial_fit(cube.isel(y=slice(1, None, 2)), where=~upper)
+    spectra = spectra_of(model).values
+    assert np.isnan(spectra[:, :4]).all()
+    assert np.isfinite(spectra[:, 4:]).all()
+    assert answer(model, cube).sizes["y"] == 18
+    with pytest.raises(InputError, match="fitted on"):
+        model.partial_fit(cube.isel(energy=slice(0, 30)))
+
+
+def test_bare_arrays_come_back_as_they_went_in(make, cube):
+    """NumPy and SciPy matrices give arrays at once, Dask arrays lazy ones, as in dask-ml."""
+    matrix = cube.values.reshape(-1, 40)
+    assert isinstance(make().fit_transform(matrix), np.ndarray)
+    assert isinstance(make().fit_transform(scipy.sparse.csr_matrix(matrix)), np.ndarray)
+    lazy = make().fit_transform(da.from_array(matrix, chunks=(100, 40)))
+    assert isinstance(lazy, da.Array)
+    assert lazy.chunks[0] == (100, 100, 100, 60)
