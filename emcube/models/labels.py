@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -226,9 +227,10 @@ def _selection(
     return pixels, channels
 
 
-def as_source(
-    X: Any, where: Any = None, *, channels: NDArray[np.int64] | None = None
-) -> tuple[BlockSource, Labels]:
+Channels = NDArray[np.int64] | EllipsisType | None
+
+
+def as_source(X: Any, where: Any = None, *, channels: Channels = ...) -> tuple[BlockSource, Labels]:
     """Turn what a user fits on into blocks and labels.
 
     Parameters
@@ -238,8 +240,9 @@ def as_source(
     where : DataArray of bool, optional
         What is used (True), over navigation dims, signal dims or both. For bare matrices: a boolean
         array of shape (P,).
-    channels : ndarray of int, optional
-        Use exactly these channels (as a fitted model must); `where` then selects pixels only.
+    channels : ndarray of int, or None, optional
+        Use exactly these channels, or all of them (None), as a fitted model must; `where` then selects
+        pixels only.
 
     Returns
     -------
@@ -265,9 +268,7 @@ def _check_dtype(dtype: np.dtype[Any]) -> None:
         )
 
 
-def _from_cube(
-    cube: xr.DataArray, where: Any, channels: NDArray[np.int64] | None
-) -> tuple[BlockSource, Labels]:
+def _from_cube(cube: xr.DataArray, where: Any, channels: Channels) -> tuple[BlockSource, Labels]:
     from dataclasses import replace
 
     cube = validate_cube(cube)
@@ -280,7 +281,7 @@ def _from_cube(
             "in cube.attrs['sig_dims']",
         )
     pixels, found = _selection(cube, where)
-    channels = found if channels is None else channels
+    channels = found if isinstance(channels, EllipsisType) else channels
     labels = replace(labels, channels=channels)
     n_nav = len(labels.nav_dims)
     data = cube.data
@@ -292,11 +293,10 @@ def _from_cube(
     return source, labels
 
 
-def _from_matrix(
-    X: Any, where: Any, channels: NDArray[np.int64] | None
-) -> tuple[BlockSource, Labels]:
+def _from_matrix(X: Any, where: Any, channels: Channels) -> tuple[BlockSource, Labels]:
     import scipy.sparse
 
+    channels = None if isinstance(channels, EllipsisType) else channels
     if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
         raise InputError(
             f"the matrix is masked: {int(np.ma.getmaskarray(X).sum())} of its {X.size} values are hidden",

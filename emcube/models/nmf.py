@@ -29,7 +29,7 @@ from emcube.models.nmf_sweeps import (
     PooledSource,
     ScoreSweep,
 )
-from emcube.models.rebuild import pixels_only, rebuild
+from emcube.models.rebuild import in_order, pixels_only, rebuild
 from emcube.models.sweeps import TotalsSweep
 
 if TYPE_CHECKING:
@@ -522,6 +522,8 @@ class MiniBatchNMF(Estimator):
             The loadings have another number of components, or their scale is missing.
         """
         values = self._require_values()
+        if isinstance(loadings, xr.DataArray):
+            loadings = in_order(loadings, len(values))
         if loadings.shape[-1] != len(values):
             raise InputError(
                 f"loadings of {loadings.shape[-1]} components were given, the model has {len(values)}"

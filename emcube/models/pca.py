@@ -30,6 +30,7 @@ from emcube.models.pca_sweeps import (
     SubspaceSweep,
     pixel_totals,
 )
+from emcube.models.rebuild import in_order
 from emcube.models.sweeps import TotalsSweep
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ class IncrementalPCA(Estimator):
         """
         self._check_parameters()
         first = not hasattr(self, "axes_")
-        source, labels = as_source(X, where, channels=None if first else self.axes_.channels)
+        source, labels = as_source(X, where, channels=... if first else self.axes_.channels)
         if source.n_channels > MAX_GRAM or self.svd_solver == "randomized":
             raise InputError(
                 f"partial_fit needs the exact summed Gram matrix: {source.n_channels} channels, "
@@ -537,12 +538,7 @@ class IncrementalPCA(Estimator):
         self._require_fitted()
         labelled = isinstance(scores, xr.DataArray)
         if labelled:
-            if "component" not in scores.dims:
-                raise InputError(
-                    f"scores need a dim 'component', got dims {tuple(scores.dims)}",
-                    hint="pass what transform gives",
-                )
-            scores = scores.transpose(..., "component")
+            scores = in_order(scores, self.n_components_, "scores")
         values = scores.data if labelled else scores
         values = values if hasattr(values, "dask") else np.asarray(values)
         if values.ndim < 1 or values.shape[-1] != self.n_components_:

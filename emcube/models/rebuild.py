@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from emcube.errors import InputError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from emcube.models.labels import Labels
 
-__all__ = ["pixels_only", "rebuild", "times"]
+__all__ = ["in_order", "pixels_only", "rebuild", "times"]
 
 
 def pixels_only(X: Any, where: Any) -> Any:
@@ -22,6 +24,27 @@ def pixels_only(X: Any, where: Any) -> Any:
     from emcube.cube import resolve_where
 
     return resolve_where(X, where)[0]
+
+
+def in_order(loadings: xr.DataArray, n_components: int, what: str = "loadings") -> xr.DataArray:
+    """Loadings with the dim ``component`` last, in the order of the model where its numbers are there.
+
+    Raises
+    ------
+    InputError
+        There is no such dim.
+    """
+    if "component" not in loadings.dims:
+        raise InputError(
+            f"{what} need a dim 'component', got dims {tuple(loadings.dims)}",
+            hint="pass what transform gives",
+        )
+    loadings = loadings.transpose(..., "component")
+    if "component" in loadings.coords:
+        numbers, order = loadings.coords["component"].values, np.arange(n_components)
+        if not np.array_equal(numbers, order) and np.array_equal(np.sort(numbers), order):
+            return loadings.isel(component=np.argsort(numbers))
+    return loadings
 
 
 def rebuild(axes: Labels, loadings: Any, components: NDArray[np.float64]) -> Any:
