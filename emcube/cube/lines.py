@@ -134,6 +134,12 @@ def _check_arguments(names: Sequence[str], width: float, gap: float, side: float
     twice = next((name for name in names if list(names).count(name) > 1), None)
     if twice is not None:
         raise SelectionError(f"lines: {twice!r} is named twice", hint="name every line once")
+    given: Any
+    for what, given in (("width", width), ("gap", gap), ("background_width", side)):
+        if isinstance(given, bool) or not isinstance(given, int | float | np.number):
+            raise SelectionError(
+                f"lines: got {what}={given!r}, expected a number of FWHM", hint="see the default"
+            )
     for what, value in (("width", width), ("background_width", side)):
         if not value > 0:
             raise SelectionError(

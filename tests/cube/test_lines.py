@@ -137,3 +137,15 @@ def test_lines_need_an_energy_axis() -> None:
         make_cube(np.ones((2, 2)), dims=("y", "x")).em.lines("Si_Ka")
     with pytest.raises(UnitsError):
         make_cube(np.ones((2, 400)), dims=("x", "energy")).em.lines("Si_Ka")
+
+
+@pytest.mark.parametrize("options", [{"width": "150 eV"}, {"gap": None}])
+def test_options_of_lines_are_numbers(options: dict[str, Any]) -> None:
+    cube = make_cube(
+        np.ones((2, 2, 500)),
+        dims=("y", "x", "energy"),
+        coords={"energy": 0.01 + 0.02 * np.arange(500)},
+        units={"energy": "keV"},
+    )
+    with pytest.raises(SelectionError, match="expected a number of FWHM"):
+        cube.em.lines(["Ni_Ka"], **options)
