@@ -361,7 +361,8 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
         "counts": the cube as it is, every pixel of weight one. "auto": profiles for integer counts,
         the cube as it is for anything else.
     n_subspace : int, optional
-        Dimension of the subspace for profiles; default `n_clusters`.
+        Dimension of the subspace for profiles of spectra; default `n_clusters`. Of no account for
+        "counts" and for loadings, which are clustered as they are or as fractions.
     n_init : int
         Starts; all run in the same passes, the one of least inertia is kept.
     max_iter : int
@@ -416,6 +417,7 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
     converged_: bool
     seed_: int
     features_: str
+    _spectrum_sums: NDArray[np.float64] | None
 
     def __init__(
         self,
@@ -487,6 +489,7 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
             self._iterate(cheap, source_of_features, seeding)
             self._remember(labels)
             self._features = features
+            self._spectrum_sums = None
             self._describe_clusters(source)
             self.labels_ = self.predict(X, where=where)
         return self
@@ -546,13 +549,16 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
         self.converged_ = outcome.converged
 
     def _describe_clusters(self, source: BlockSource) -> None:
-        """Mean spectra of the clusters."""
+        """Mean spectra of the clusters, over this source and those of earlier partial fits."""
         axes = self.axes_
         if self.features_ == "counts":
             spectra, units = self.feature_centers_, axes.units
         else:
             sweep = _ClusterSpectra(self._features, self.feature_centers_)
             sums, _ = run_sweep(sweep, source).state
+            if self._spectrum_sums is not None:
+                sums = self._spectrum_sums + sums
+            self._spectrum_sums = sums
             totals = sums.sum(axis=1, keepdims=True)
             spectra, units = sums / np.where(totals > 0, totals, 1.0), "1 per channel"
         self.cluster_centers_ = axes.spectra(
@@ -614,7 +620,9 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
     def partial_fit(self, X: Any, y: None = None, *, where: Any = None) -> Self:
         """Go on with more data: one step of sequential k-means, centers being running means.
 
-        The first call is a `fit`; it fixes features and channels.
+        The first call is a `fit`; it fixes features and channels. Centers and weights are those of all
+        data so far, each pixel as it was labelled when it came; ``labels_`` and ``inertia_`` are of the
+        data of the last call.
         """
         if not hasattr(self, "axes_"):
             return self.fit(X, where=where)

@@ -149,6 +149,21 @@ def test_score_transform_and_partial_fit(needle):
     assert agreement > 0.9
 
 
+def test_partial_fit_keeps_the_spectra_of_clusters_that_are_not_seen_again(needle):
+    first = em.KMeans(3, random_state=0).partial_fit(needle)
+    before = first.cluster_centers_
+    one = first.labels_ == 0
+    weights = first.cluster_weights_.copy()
+    first.partial_fit(needle.where(one, 0).astype(needle.dtype))
+    np.testing.assert_allclose(first.cluster_centers_.sum("energy"), 1.0)
+    np.testing.assert_allclose(first.cluster_centers_[1:], before[1:], rtol=1e-12)
+    assert first.cluster_weights_[0] > 1.9 * weights[0]
+    np.testing.assert_array_equal(first.cluster_weights_[1:], weights[1:])
+    # And fit starts anew.
+    again = first.fit(needle)
+    np.testing.assert_array_equal(again.cluster_centers_.values, before.values)
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
