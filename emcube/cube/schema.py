@@ -269,6 +269,11 @@ def validate_cube(cube: xr.DataArray) -> xr.DataArray:
             f"dtype of the cube: got {cube.dtype}, expected integers or real floating point",
             hint="convert with cube.astype(...), or take the part you mean (cube.real, a colour)",
         )
+    if cube.dtype.itemsize > 8:
+        raise CubeError(
+            f"dtype of the cube: got {cube.dtype}, expected at most 64 bits",
+            hint="convert with cube.astype('float64')",
+        )
     signal = sig_dims(cube)
     check_dims(cube.dims, signal)
     empty = [dim for dim, size in cube.sizes.items() if size == 0]

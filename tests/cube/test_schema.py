@@ -124,3 +124,9 @@ def test_identity_survives_what_xarray_does() -> None:
     # Attributes may be dropped on the way: names still tell.
     assert cube.drop_attrs().em.sig_dims == ("energy",)
     assert cube.drop_attrs().em.modality is None
+
+
+@pytest.mark.skipif(np.dtype(np.longdouble).itemsize <= 8, reason="no wider floats here")
+def test_more_than_64_bits_are_refused() -> None:
+    with pytest.raises(CubeError, match="at most 64 bits"):
+        validate_cube(xr.DataArray(np.ones(2, np.longdouble), dims=("energy",)))
