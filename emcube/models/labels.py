@@ -82,15 +82,26 @@ class Labels:
         """Values over all channels (..., all), cut down to the used ones (..., E)."""
         return values if self.channels is None else values[..., self.channels]
 
+    def signal_beside(self, dim: str | None) -> tuple[str, ...]:
+        """Signal dims as they are called beside an answer's own dim.
+
+        The loadings of one model are the cube of another: there the signal dim ``component`` numbers what
+        went in, and is called ``input_component`` beside the components that come out.
+        """
+        return tuple(f"input_{d}" if d == dim else d for d in self.sig_dims)
+
     def spectra(
         self,
         values: NDArray[Any],
         *,
         dim: str | None = "component",
+        beside: str | None = None,
         name: str = "components",
         attrs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Label spectra of shape (K, E), or of shape (E,) with ``dim=None``; NaN at unused channels.
+
+        A signal dim called `dim`, or `beside`, is renamed (see `signal_beside`).
 
         Returns
         -------
@@ -101,16 +112,21 @@ class Labels:
             return full
         lead = () if dim is None else (dim,)
         shape = full.shape[:-1] + self.sig_shape
-        coords: dict[Hashable, Any] = dict(self.sig_coords)
+        sig = self.signal_beside(dim or beside)
+        new = {old: d for old, d in zip(self.sig_dims, sig, strict=True) if old != d}
+        coords: dict[Hashable, Any] = {
+            new.get(str(k), k): c.rename({d: new[d] for d in map(str, c.dims) if d in new})
+            for k, c in self.sig_coords.items()
+        }
         if dim is not None:
             coords[dim] = np.arange(full.shape[0])
         kept = {k: self.attrs[k] for k in ("metadata",) if k in self.attrs}
         return xr.DataArray(
             full.reshape(shape),
-            dims=lead + self.sig_dims,
+            dims=lead + sig,
             coords=coords,
             name=name,
-            attrs={"sig_dims": list(self.sig_dims), **kept, **(attrs or {})},
+            attrs={"sig_dims": list(sig), **kept, **(attrs or {})},
         )
 
     def maps(

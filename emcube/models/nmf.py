@@ -332,11 +332,12 @@ class MiniBatchNMF(Estimator):
         """Components that the user starts from, over the used channels."""
         given = self.init
         if isinstance(given, xr.DataArray) and not labels.plain:
-            missing = [d for d in labels.sig_dims if d not in given.dims]
+            sig = labels.signal_beside("component")
+            missing = [d for d in sig if d not in given.dims]
             if missing:
                 raise InputError(f"init has no dim {missing[0]!r}: its dims are {given.dims}")
-            other = [d for d in given.dims if d not in labels.sig_dims]
-            given = given.transpose(*other, *labels.sig_dims)
+            other = [d for d in given.dims if d not in sig]
+            given = given.transpose(*other, *sig)
         values = np.asarray(given, dtype=np.float64)
         values = values.reshape(len(values), -1) if values.ndim else values
         shape = (int(self.n_components), labels.n_all_channels)

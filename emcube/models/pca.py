@@ -436,7 +436,9 @@ class IncrementalPCA(Estimator):
                 "trivial_first": int(self.trivial_first_),
             },
         )
-        self.mean_ = labels.spectra(sums / n, dim=None, name="mean", attrs={"units": labels.units})
+        self.mean_ = labels.spectra(
+            sums / n, dim=None, beside="component", name="mean", attrs={"units": labels.units}
+        )
         note = {"trivial_first": int(self.trivial_first_)}
         squared = "1" if weighted or labels.units == "1" else f"{labels.units}^2"
         unsquared = "1" if weighted else labels.units

@@ -215,7 +215,10 @@ def _write(
         **({"seed": int(run.seeds[step.label])} if step.label in run.seeds else {}),
     }
     of = run.cube if cube is None else cube
+    sig = sig_dims(of)
     targets: dict[str, Target] = {}
+    if model is not None and n_components is not None:
+        sig = model.axes_.signal_beside("component")
     if model is not None and cube is not None:
         source, _ = as_source(cube, where, channels=model.axes_.channels)
         name, fill = ("labels", -1) if n_components is None else ("loadings", np.nan)
@@ -226,7 +229,7 @@ def _write(
         dataset,
         verb=step.verb,
         nav=nav_dims(of),
-        sig=sig_dims(of),
+        sig=sig,
         attributes=attributes,
     )
     if model is not None and targets:

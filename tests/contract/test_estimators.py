@@ -264,3 +264,28 @@ def test_bare_arrays_come_back_as_they_went_in(make, cube):
     lazy = make().fit_transform(da.from_array(matrix, chunks=(100, 40)))
     assert isinstance(lazy, da.Array)
     assert lazy.chunks[0] == (100, 100, 100, 60)
+
+
+@pytest.mark.parametrize("first", ["pca-poisson", "nmf-kl"])
+def test_loadings_of_one_model_are_the_cube_of_another(make, cube, first):
+    """Whatever their number: components out, beside which those that went in get another name."""
+    loadings = ESTIMATORS[first]().fit(cube).transform(cube)
+    assert loadings.em.sig_dims == ("component",)
+    model = make()
+    if "n_components" in model.get_params():
+        model.set_params(n_components=2)
+    if first == "pca-poisson":  # scores are negative too
+        loadings = loadings.clip(min=0)
+    maps = answer(model.fit(loadings), loadings)
+    assert maps.dims[:2] == ("y", "x")
+    assert np.isfinite(maps.values).all()
+    spectra = spectra_of(model)
+    if hasattr(model, "predict"):
+        assert spectra.sizes == {"cluster": 3, "component": 3}
+    else:
+        assert spectra.sizes == {"component": 2, "input_component": 3}
+        assert spectra.em.sig_dims == ("input_component",)
+        np.testing.assert_array_equal(spectra.input_component, loadings.component)
+        again = model.inverse_transform(maps)
+        assert again.dims == loadings.dims
+        assert again.shape == loadings.shape

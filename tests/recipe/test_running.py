@@ -273,3 +273,18 @@ def test_two_processes_give_the_bits_of_threads(
     for step in here.steps:
         one, other = (r.tree[step].attrs["emcube"]["digests"] for r in (here, there))
         assert one == other, step
+
+
+def test_loadings_are_a_cube_of_a_recipe_too(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    loadings = em.make_cube(
+        rng.gamma(1.0, 50.0, (12, 10, 4)), dims=("y", "x", "component"), sig_dims=("component",)
+    )
+    steps = [{"pca": {"n_components": 2}}, {"nmf": {"n_components": 3, "random_state": 0}}]
+    result = em.run({"steps": steps}, loadings, out=tmp_path / "r")
+    assert result["pca"]["components"].sizes == {"component": 2, "input_component": 4}
+    assert result["pca"]["mean"].dims == ("input_component",)
+    assert result["nmf"]["components"].sizes == {"component": 3, "input_component": 4}
+    assert result["nmf"]["loadings"].dims == ("y", "x", "component")
+    assert result["input"]["sum_spectrum"].dims == ("component",)
+    assert result.verify() == {}
