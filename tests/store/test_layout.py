@@ -89,9 +89,10 @@ def test_what_holds_for_every_layout(
         assert nbytes <= MAX_CHUNK
         if signal <= MAX_CHUNK:
             assert layout.chunks[len(shape) - n_sig :] == tuple(shape[len(shape) - n_sig :])
-        # Large enough that reading a chunk (about 0.6 ms through zarr) is little beside decoding it.
+        # Large enough that a chunk's overhead in a pass (0.04 ms and 0.3 ms of Dask's task) is under
+        # 10 % of decoding it, at 16 MiB in 15 ms.
         whole = itemsize * math.prod(shape)
-        assert nbytes >= min(whole, signal, 8 * MIB) or nbytes >= 6 * MIB
+        assert nbytes >= min(whole, 5 * MIB)
         if layout.shards:
             assert itemsize * math.prod(layout.shards) <= MAX_SHARD
             assert all(s % c == 0 for s, c in zip(layout.shards, layout.chunks, strict=True))
