@@ -186,9 +186,11 @@ def _remote_document(place: str) -> dict[str, Any] | None:
 def _unreadable() -> tuple[type[Exception], ...]:
     """What zarr and fsspec raise where something cannot be read."""
     found: tuple[type[Exception], ...] = (OSError, KeyError, ValueError, TypeError)
-    # The HTTP client has errors of its own; it is loaded only when it is used.
-    client = sys.modules.get("aiohttp")
-    return found if client is None else (*found, client.ClientError)
+    # The clients of HTTP and S3 have errors of their own; they are loaded only when they are used.
+    for client, name in (("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError")):
+        if client in sys.modules:
+            found = (*found, getattr(sys.modules[client], name))
+    return found
 
 
 def _own(document: Mapping[str, Any]) -> dict[str, Any] | None:

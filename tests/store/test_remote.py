@@ -70,3 +70,14 @@ def test_addresses_that_lead_nowhere(tmp_path, server) -> None:
         open_cube(f"{server}/secret.zarr")
     with pytest.raises(StoreError, match="cannot be read"):
         open_cube("http://127.0.0.1:9/a.zarr")
+
+
+def test_missing_credentials_are_told(monkeypatch) -> None:
+    errors = pytest.importorskip("botocore.exceptions")
+
+    def refuse(url: str) -> None:
+        raise errors.NoCredentialsError
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", refuse)
+    with pytest.raises(StoreError, match=r"s3://bucket/map.zarr cannot be read: .*credentials"):
+        open_cube("s3://bucket/map.zarr")
