@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from emcube.cube.schema import axis_units, get_metadata, sig_dims
+from emcube.cube.schema import axis_units, get_metadata, nav_dims, sig_dims
 from emcube.errors import CubeError, SelectionError
 from emcube.kernels.windows import NetWindow, net_counts
 
@@ -85,6 +85,11 @@ def line_maps(
 
     wanted = [names] if isinstance(names, str) else [str(name) for name in names]
     _check_arguments(wanted, width, gap, background_width)
+    if "line" in nav_dims(cube):
+        raise SelectionError(
+            "lines: the cube has a navigation dim 'line', which is the name of the dim of the answer",
+            hint="rename it: cube.rename(line='another')",
+        )
     dim = _energy_dim(cube)
     unit = axis_units(cube, dim)
     resolution, source = _resolution(cube, resolution_eV)

@@ -149,3 +149,9 @@ def test_options_of_lines_are_numbers(options: dict[str, Any]) -> None:
     )
     with pytest.raises(SelectionError, match="expected a number of FWHM"):
         cube.em.lines(["Ni_Ka"], **options)
+
+
+def test_a_navigation_dim_called_line_is_refused() -> None:
+    cube = make_cube(np.ones((2, 3, 500)), dims=("line", "x", "energy"))
+    with pytest.raises(SelectionError, match="navigation dim 'line'"):
+        cube.em.lines(["Ni_Ka"])
