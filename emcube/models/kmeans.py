@@ -29,6 +29,9 @@ from emcube.models.sweeps import TotalsSweep
 
 __all__ = ["KMeans"]
 
+PATIENCE = 10
+"""Rounds at the gain of the last one after which a start must have reached the best."""
+
 SAMPLE_BYTES = 8 << 20
 """Pixels drawn to compare starts before any of them sweeps the cube take at most this much."""
 
@@ -298,6 +301,11 @@ class _Lloyd:
             else:
                 centers[r] = moved
                 worst = max(worst, shift)
+        # Gains shrink from round to round: a start that ten more like the last would not bring to the
+        # best one is given up.
+        hopeless = new_inertia - PATIENCE * (state.inertia - new_inertia) > new_inertia.min()
+        given_up = hopeless & ~settled
+        centers[given_up], settled[given_up] = state.centers[given_up], True
         done = bool(settled.all())
         return _LloydState(centers, new_inertia, weights, settled, worst), done
 
