@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -99,6 +100,10 @@ def check_counts(result: Any) -> None:
     total = float(result["input"]["total_counts"].sum())
     assert abs(float(nmf["loadings"].sum()) / total - 1) < 0.02
     assert result.verify() == {}
+    pictures = result.save_figures(result.path.with_name("figures"))
+    assert {"nmf-components", "nmf-loadings"} <= {p.stem for p in pictures}
+    assert all(p.stat().st_size > 1000 for p in pictures)
+    shutil.rmtree(result.path.with_name("figures"))
 
 
 @pytest.mark.slow
@@ -116,12 +121,21 @@ def test_edax(data_dir: Path, tmp_path: Path) -> None:
 def test_five_tilts_as_one_cube(data_dir: Path, tmp_path: Path) -> None:
     folder = data_dir / "eds_tilt_IDP_L2083"
     angles = [-30, -15, 0, 15, 30]
+    store = em.ingest([folder / f"{a}.bcf" for a in angles], tmp_path / "series.zarr", dim="tilt")
     recipe = {
-        "input": {"path": [str(folder / f"{a}.bcf") for a in angles], "dim": "tilt"},
+        "input": {"path": str(store)},
         "prepare": [{"bin": {"y": 4, "x": 4}}],
-        "steps": [{"nmf": {"n_components": 4, "random_state": 0}}, KMEANS],
+        "steps": [
+            "estimate_n_components",
+            {"nmf": {"n_components": 4, "random_state": 0}},
+            KMEANS,
+        ],
     }
     result = em.run(recipe, out=tmp_path / "r")
+    # A dust particle of many minerals in 20,000 pixels of some thousand counts: more than one tilt shows.
+    estimate = result["estimate_n_components"].attrs
+    assert 4 <= estimate["n_components"] <= 16
+    assert estimate["margin"]["below"] > 0
     loadings = result["nmf"]["loadings"]
     assert loadings.dims == ("tilt", "y", "x", "component")
     assert loadings.shape == (5, 64, 64, 4)
@@ -137,6 +151,8 @@ def test_eels_is_refused_a_number_and_runs_with_one(data_dir: Path, tmp_path: Pa
     result = em.run(file, out=tmp_path / "three", n_components=3)
     assert result["nmf"]["components"].sizes == {"component": 3, "energy": 791}
     assert result["nmf"]["components"].energy.attrs["units"] == "eV"
+    pictures = result.save_figures(tmp_path / "figures")
+    assert {"nmf-components", "nmf-loadings", "kmeans-labels"} <= {p.stem for p in pictures}
 
 
 @pytest.mark.slow

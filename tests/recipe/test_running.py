@@ -260,8 +260,9 @@ def test_two_processes_give_the_bits_of_threads(
     recipe = {
         "input": {"path": str(store)},
         "steps": [
+            "estimate_n_components",
             {"pca": {"n_components": 4}},
-            {"nmf": {"n_components": 3, "random_state": 0, "max_iter": 5}},
+            {"nmf": {"n_components": "auto", "random_state": 0, "max_iter": 5}},
             {"kmeans": {"n_clusters": 3, "random_state": 0}},
             {"kmeans": {"name": "on_loadings", "n_clusters": 3, "on": "nmf", "random_state": 0}},
         ],
@@ -288,3 +289,20 @@ def test_loadings_are_a_cube_of_a_recipe_too(tmp_path: Path) -> None:
     assert result["nmf"]["loadings"].dims == ("y", "x", "component")
     assert result["input"]["sum_spectrum"].dims == ("component",)
     assert result.verify() == {}
+
+
+@pytest.mark.parametrize("dims", [("energy",), ("x", "energy"), ("y", "x", "energy")])
+def test_too_little_data_still_make_a_result_with_figures(
+    dims: tuple[str, ...], tmp_path: Path
+) -> None:
+    counts = np.random.default_rng(0).poisson(4, (2, 3, 60)[-len(dims) :])
+    cube = make_cube(counts, dims=dims, sig_dims=("energy",))
+    steps = ["estimate_n_components", {"pca": {"n_components": 1}}, {"nmf": {"n_components": 1}}]
+    result = em.run({"emcube": 1, "steps": steps}, cube, out=tmp_path / "result")
+    assert result["estimate_n_components"].attrs["n_components"] is None
+    assert result["nmf"]["loadings"].shape == (*counts.shape[:-1], 1)
+    names = {path.name for path in result.save_figures(tmp_path / "figures")}
+    assert {"pca-scree.png", "nmf-components.png"} <= names
+    assert "estimate_n_components-scree.png" not in names
+    with pytest.raises(InputError, match="no curve to draw: there are only"):
+        em.estimate_n_components(cube).plot()

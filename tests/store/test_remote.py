@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import http.server
 import pickle
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -61,6 +63,27 @@ def test_a_chunk_that_is_missing_there(tmp_path, server, small_chunks, make, cou
     (path / "data" / "c" / "1" / "0" / "0" / "0").unlink()
     with pytest.raises(StoreError, match="is missing: http"):
         cube.compute()
+
+
+@pytest.mark.parametrize(
+    ("module", "address"),
+    [("aiohttp", "https://127.0.0.1:9/a.zarr"), ("s3fs", "s3://bucket/a.zarr")],
+)
+def test_without_the_extra(module, address) -> None:
+    # In a process of its own: fsspec keeps what it has imported.
+    code = f"""
+import sys
+sys.modules[{module!r}] = None
+import emcube as em
+try:
+    em.open({address!r})
+except em.errors.MissingDependencyError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=200
+    )
+    assert 'pip install "emcube[remote]"' in done.stdout
 
 
 def test_addresses_that_lead_nowhere(tmp_path, server) -> None:
