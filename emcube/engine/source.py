@@ -98,10 +98,10 @@ class Block:
         """Per-pixel values (p, ...) laid out over the whole box, `fill` where no pixel is used."""
         trailing = values.shape[1:]
         if self.selected is None:
-            return values.reshape(*self.nav_shape, *trailing)
+            return values.reshape((*self.nav_shape, *trailing))
         out = np.full((self.selected.size, *trailing), fill, dtype=values.dtype)
         out[self.selected] = values
-        return out.reshape(*self.nav_shape, *trailing)
+        return out.reshape((*self.nav_shape, *trailing))
 
 
 class BlockSource(Protocol):

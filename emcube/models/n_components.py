@@ -147,6 +147,8 @@ class NComponentsEstimate:
         """Draw the scree with the threshold (see `emcube.plot.scree`)."""
         from emcube.plot import scree
 
+        if not self.curve.sizes["component"]:
+            raise InputError(f"there is no curve to draw: {self.reason}")
         shown = {"n_components": self.n_components, "trivial_first": True, **kwargs}
         return scree(self.curve, **shown)
 

@@ -179,6 +179,8 @@ class Result:
                     and self[step][what].ndim < (what == "loadings") + 1
                 ):
                     continue  # a single spectrum has no map
+                if what == "scree" and not self[step].sizes.get("component", 1):
+                    continue  # too little data to estimate from has no curve
                 path = folder / f"{step}-{what}{suffix}"
                 getattr(self, f"plot_{what}")(step).savefig(path)
                 saved.append(path)
