@@ -152,6 +152,6 @@ def test_options_of_lines_are_numbers(options: dict[str, Any]) -> None:
 
 
 def test_a_navigation_dim_called_line_is_refused() -> None:
-    cube = make_cube(np.ones((2, 3, 500)), dims=("line", "x", "energy"))
+    cube = make_cube(np.ones((2, 3, 500)), dims=("line", "x", "energy"), sig_dims=("energy",))
     with pytest.raises(SelectionError, match="navigation dim 'line'"):
         cube.em.lines(["Ni_Ka"])
