@@ -28,6 +28,7 @@ from emcube.recipe.sums import pixel_sums
 from emcube.results.provenance import now, run_id, stack
 from emcube.results.result import Result, open_result
 from emcube.results.tree import ResultWriter, frame, read_root
+from emcube.store.write import local_path
 
 __all__ = ["default_recipe", "run"]
 
@@ -173,12 +174,13 @@ def _as_input(address: str, name: str | None) -> dict[str, Any]:
 
 def _destination(recipe: Recipe, out: str | os.PathLike[str] | None) -> Path:
     if out is not None:
-        return Path(out).expanduser().absolute()
+        return local_path(out).absolute()
     if recipe.model.output is None:
         raise InputError(
             "nothing says where the result goes",
             hint="give --out (out= in Python), or write 'output: results/map' into the recipe",
         )
+    local_path(recipe.model.output)
     return Path(recipe.locate(recipe.model.output))
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import threading
 import time
@@ -140,8 +141,8 @@ def write_cube(
     dtype('uint8')
     >>> folder.cleanup()
     """
+    path = local_path(path)
     cube = validate_cube(cube)
-    path = Path(path)
     # What a link leads to is written and replaced, never the link.
     place = path.resolve() if path.is_symlink() or not path.name else path
     target = _destination(place, overwrite)
@@ -219,6 +220,24 @@ def _pool(threads: int | None) -> Iterator[ThreadPoolExecutor]:
 
 
 # --- the destination ------------------------------------------------------------------------------
+
+
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """A destination as a path of this machine, ``~`` expanded.
+
+    Raises
+    ------
+    StoreError
+        It is an address (``s3://...``): written as a path, that would be a folder called ``s3:``.
+    """
+    text = os.fspath(path)
+    # A Path has made one slash of two. A single letter before the colon is a drive of Windows.
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
+        raise StoreError(
+            f"cannot write to {text}: got an address, expected a folder of this machine",
+            hint="write to a local folder, then copy it there whole",
+        )
+    return Path(path).expanduser()
 
 
 def _destination(path: Path, overwrite: bool) -> Path:

@@ -371,3 +371,25 @@ def test_a_destination_without_a_name_is_refused(place: str) -> None:
     cube = em.make_cube(np.ones((4, 5, 6), np.uint8), dims=("y", "x", "energy"))
     with pytest.raises(StoreError, match="never replaced"):
         write_cube(cube, place)
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/map.zarr", Path("s3://bucket/map.zarr")])
+def test_an_address_is_no_destination(place: str | Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cube = em.make_cube(np.ones((4, 5, 6), np.uint8), dims=("y", "x", "energy"))
+    with pytest.raises(StoreError, match="got an address, expected a folder of this machine"):
+        em.ingest(cube, place)
+    steps = {"emcube": 1, "steps": [{"pca": {"n_components": 1}}]}
+    with pytest.raises(StoreError, match="got an address"):
+        em.run(steps, cube, out=place)
+    with pytest.raises(StoreError, match="got an address"):
+        em.run({**steps, "output": "s3://bucket/result"}, cube)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_home_folder_of_a_destination_is_found(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    cube = em.make_cube(np.ones((4, 5, 6), np.uint8), dims=("y", "x", "energy"))
+    assert em.ingest(cube, "~/map.zarr") == tmp_path / "map.zarr"
+    assert is_store(tmp_path / "map.zarr")
