@@ -7,6 +7,7 @@ flight and joins the parts along the fixed tree.
 from __future__ import annotations
 
 import itertools
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -17,8 +18,14 @@ from emcube.engine.combine import TreeCombiner
 from emcube.engine.memory import release
 from emcube.engine.source import feed, needed
 from emcube.engine.threads import default_threads
+from emcube.errors import EngineError
 
 __all__ = ["DistributedExecutor", "Executor", "ThreadExecutor", "current_executor"]
+
+PATIENCE = 120
+"""Seconds to wait for the first worker of a client."""
+
+_log = logging.getLogger(__name__)
 
 Done = Callable[[int], None]
 """Called in the client with the number of a finished group."""
@@ -138,7 +145,15 @@ class DistributedExecutor:
         self.client = client
         info = client.scheduler_info(n_workers=-1)["workers"]
         if not info:
-            client.wait_for_workers(1)
+            _log.warning("the Dask client has no workers yet: waiting %d s for one", PATIENCE)
+            try:
+                client.wait_for_workers(1, timeout=PATIENCE)
+            except TimeoutError as error:
+                raise EngineError(
+                    f"the active Dask client ({client.scheduler.address}) has had no workers for "
+                    f"{PATIENCE} s",
+                    hint="start workers, or close the client to run on threads of this process",
+                ) from error
             info = client.scheduler_info(n_workers=-1)["workers"]
         self.workers = sorted(info)
         self.slots = sum(int(w["nthreads"]) for w in info.values())

@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from emcube.cube import nav_dims, sig_dims, validate_cube
+from emcube.cube import make_cube, nav_dims, sig_dims, validate_cube
 from emcube.engine import ArraySource, Block, BlockSource, DaskSource, SparseSource
 from emcube.engine.executor import ThreadExecutor
 from emcube.engine.loop import ArrayTarget, map_blocks
@@ -342,8 +342,12 @@ def _from_matrix(X: Any, where: Any, channels: Channels) -> tuple[BlockSource, L
                 hint="label the data with emcube.make_cube to select channels too",
             )
     source: BlockSource
-    if sparse:
+    if sparse and _holds_counts(matrix):
         source = SparseSource.from_matrix(matrix, pixels=pixels, channels=channels)
+    elif sparse:
+        # Fractions and negative values: dense a block at a time, as any other floats.
+        cube = make_cube(matrix, dims=("pixel", "channel"), sig_dims=("channel",))
+        source = DaskSource.from_array(cube.data, 1, pixels=pixels, channels=channels)
     elif lazy:
         source = DaskSource.from_array(matrix, 1, pixels=pixels, channels=channels)
     else:
@@ -351,6 +355,16 @@ def _from_matrix(X: Any, where: Any, channels: Channels) -> tuple[BlockSource, L
     n_pixels, n_channels = (int(n) for n in (*source.plan.nav_shape, matrix.shape[1]))
     labels = Labels(True, ("pixel",), (n_pixels,), ("channel",), (n_channels,), channels=channels)
     return source, labels
+
+
+def _holds_counts(matrix: Any) -> bool:
+    """Tell whether a sparse matrix holds whole numbers that are not negative."""
+    values = matrix.tocsr(copy=False).data
+    if not values.size:
+        return True
+    if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+        return False
+    return bool(values.min() >= 0)
 
 
 def map_pixels(
@@ -381,8 +395,10 @@ def map_pixels(
     -------
     array of shape (nav..., *trailing), Dask or NumPy
     """
+    import scipy.sparse
+
     source, _ = as_source(X, where, channels=labels.channels)
-    if not isinstance(source, DaskSource):
+    if not isinstance(source, DaskSource) or scipy.sparse.issparse(X):
         out = np.full((*source.plan.nav_shape, *trailing), fill, dtype=dtype)
         map_blocks(
             _Keyed(function), source, {"out": ArrayTarget(out, fill)}, executor=ThreadExecutor()

@@ -351,7 +351,7 @@ def _what_is_left(writer: ResultWriter, recipe: Recipe) -> Iterator[None]:
     except KeyboardInterrupt as error:
         done = [s.label for s in recipe.steps if writer.has_node(s.label)]
         error.add_note(
-            f"the result at {str(writer.path)!r} is incomplete, finished: {', '.join(done) or 'nothing'}; "
-            "the same command goes on from there"
+            f"the result at {str(writer.destination)!r} is incomplete, "
+            f"finished: {', '.join(done) or 'nothing'}; the same command goes on from there"
         )
         raise

@@ -79,6 +79,8 @@ class ResultWriter:
     Notes
     -----
     A node is written whole or not at all: a node without its own marker is removed and written again.
+    A complete result that is to be replaced stays until the new one is whole: that one grows in a hidden
+    folder beside it (`path` while it is written) and takes its place in `finish`.
     """
 
     def __init__(self, path: str | Path, attributes: Mapping[str, Any]) -> None:
@@ -86,6 +88,7 @@ class ResultWriter:
         if self.path.is_symlink():
             # What it leads to is written and replaced, never the link.
             self.path = self.path.resolve()
+        self.destination = self.path
         self.attributes = dict(attributes)
 
     # ------------------------------------------------------------------------------------- opening
@@ -117,11 +120,20 @@ class ResultWriter:
                     f"{_short(self.attributes['run_id'])})",
                     hint="choose another place with --out, or replace it with --overwrite",
                 )
-            with _disk(self.path):
-                shutil.rmtree(self.path)
+            if root["emcube"]["complete"]:
+                self.path = self._beside("new")
+                begun = read_root(self.path)
+                if begun is not None and begun.get("run_id") == self.attributes["run_id"]:
+                    return
+            if self.path.exists():
+                with _disk(self.path):
+                    shutil.rmtree(self.path)
         with _disk(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._write_root(complete=False)
+
+    def _beside(self, word: str) -> Path:
+        return self.destination.with_name(f".{self.destination.name}.emcube-{word}")
 
     def _write_root(self, *, complete: bool) -> None:
         import zarr
@@ -244,6 +256,14 @@ class ResultWriter:
         self.attributes.update(attributes)
         with _disk(self.path):
             self._write_root(complete=True)
+            if self.path == self.destination:
+                return
+            old = self._beside("old")
+            shutil.rmtree(old, ignore_errors=True)
+            self.destination.rename(old)
+            self.path.rename(self.destination)
+            self.path = self.destination
+            shutil.rmtree(old)
 
 
 class Node:

@@ -289,3 +289,13 @@ def test_loadings_of_one_model_are_the_cube_of_another(make, cube, first):
         again = model.inverse_transform(maps)
         assert again.dims == loadings.dims
         assert again.shape == loadings.shape
+
+
+@pytest.mark.parametrize("name", ["pca-centred", "nmf-frobenius", "kmeans-counts"])
+def test_sparse_fractions_are_as_good_as_dense_ones(name, cube):
+    matrix = cube.values.reshape(-1, 40) * 0.5
+    dense = ESTIMATORS[name]().fit(matrix)
+    sparse = ESTIMATORS[name]().fit(scipy.sparse.csr_matrix(matrix))
+    np.testing.assert_allclose(spectra_of(sparse), spectra_of(dense), rtol=0.02, atol=2e-3)
+    maps = answer(sparse, scipy.sparse.csr_matrix(matrix))
+    assert isinstance(maps, np.ndarray)

@@ -306,3 +306,17 @@ def test_too_little_data_still_make_a_result_with_figures(
     assert "estimate_n_components-scree.png" not in names
     with pytest.raises(InputError, match="no curve to draw: there are only"):
         em.estimate_n_components(cube).plot()
+
+
+def test_a_result_stays_until_its_replacement_is_whole(store: Path, tmp_path: Path) -> None:
+    recipe = {"input": {"path": str(store)}, "steps": QUICK}
+    kept = em.run(recipe, out=tmp_path / "keep")
+    too_many = {**recipe, "steps": [{"nmf": {"n_components": 5000, "random_state": 0}}]}
+    with pytest.raises(InputError):
+        em.run(too_many, out=tmp_path / "keep", overwrite=True)
+    assert em.open_result(tmp_path / "keep").run_id == kept.run_id
+    other = {**recipe, "steps": [{"pca": {"n_components": 2}}]}
+    replaced = em.run(other, out=tmp_path / "keep", overwrite=True)
+    assert replaced.run_id != kept.run_id
+    assert replaced["pca"].sizes["component"] == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["keep"]
