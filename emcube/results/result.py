@@ -11,6 +11,7 @@ import xarray as xr
 
 from emcube.errors import IncompleteError, StoreError
 from emcube.results.tree import FORMAT, array_digest, missing_chunks, read_root
+from emcube.results.watched import WatchedStore
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -287,7 +288,12 @@ def open_result(path: str | Path, *, allow_incomplete: bool = False) -> Result:
             "open_result(path, allow_incomplete=True)",
         )
     tree = xr.open_datatree(
-        str(path), engine="zarr", chunks={}, consolidated=complete, decode_timedelta=False
+        # An unfinished result may still grow, a finished one must stay what it is.
+        WatchedStore(path) if complete else str(path),  # type: ignore[arg-type]
+        engine="zarr",
+        chunks={},
+        consolidated=complete,
+        decode_timedelta=False,
     )
     if complete:
         _check_chunks(path, tree)

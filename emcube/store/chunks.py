@@ -30,6 +30,20 @@ _CRC_BYTES = 4
 _VERIFY_HINT = "check the store with emcube.store.verify(path), and ingest again or restore a copy"
 
 
+def edition_of(place: str) -> tuple[int, int] | None:
+    """Tell one store at a place from the next: time and size of the document written last.
+
+    None for addresses and where there is no such document.
+    """
+    if "://" in place:
+        return None
+    try:
+        found = Path(place, "zarr.json").stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
 @dataclass(frozen=True)
 class ChunkReader:
     """A stored array that can be sliced.
@@ -50,6 +64,8 @@ class ChunkReader:
     checked : bool
         Whether a missing file is an error: emcube writes every chunk, others leave out those of fill
         values.
+    edition : tuple of int or None
+        What `edition_of` said when the store was opened; None where nobody looked.
     """
 
     store: str
@@ -60,13 +76,14 @@ class ChunkReader:
     codecs: tuple[str, ...] | None = None
     unit: tuple[int, ...] = ()
     checked: bool = False
+    edition: tuple[int, int] | None = None
     _opened: threading.local = field(
         default_factory=threading.local, compare=False, repr=False, hash=False
     )
 
     def __reduce__(self) -> tuple[Any, ...]:
         values = (self.store, self.name, self.shape, self.dtype, self.chunks)
-        return ChunkReader, (*values, self.codecs, self.unit, self.checked)
+        return ChunkReader, (*values, self.codecs, self.unit, self.checked, self.edition)
 
     @property
     def ndim(self) -> int:
@@ -120,7 +137,15 @@ class ChunkReader:
             return "/".join([self.store, *(part for part in parts if part)])
         return str(Path(self.store, *parts))
 
+    def _require_edition(self) -> None:
+        if self.edition is not None and edition_of(self.store) != self.edition:
+            raise StoreError(
+                f"{self.store} was replaced or removed since it was opened",
+                hint="open it again",
+            )
+
     def _require_files(self, region: tuple[slice, ...]) -> None:
+        self._require_edition()
         for index in self._grid(region, self.unit):
             place = self.file_of(index)
             there = self._remote().exists(place) if "://" in place else Path(place).exists()
@@ -128,6 +153,7 @@ class ChunkReader:
                 raise self._missing(place)
 
     def _fetch(self, place: str) -> bytes:
+        self._require_edition()
         try:
             if "://" in place:
                 return bytes(self._remote().cat_file(place))
@@ -268,4 +294,5 @@ def reader_from_metadata(
         codecs=kinds[1:] if straight else None,
         unit=unit,
         checked=checked and default_keys,
+        edition=edition_of(store) if checked else None,
     )

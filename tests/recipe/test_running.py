@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import xarray as xr
 
 import emcube as em
 from emcube.cube import make_cube
-from emcube.errors import InputError, InterruptedRunError, SelectionError
+from emcube.errors import InputError, InterruptedRunError, SelectionError, StoreError
 from emcube.recipe import running
 from emcube.store import write_cube
 
@@ -320,3 +322,15 @@ def test_a_result_stays_until_its_replacement_is_whole(store: Path, tmp_path: Pa
     assert replaced.run_id != kept.run_id
     assert replaced["pca"].sizes["component"] == 2
     assert [p.name for p in tmp_path.iterdir()] == ["keep"]
+
+
+def test_a_result_that_is_gone_or_replaced_gives_no_values(store: Path, tmp_path: Path) -> None:
+    recipe = {"input": {"path": str(store)}, "steps": QUICK}
+    opened = em.run(recipe, out=tmp_path / "r")["pca"]["loadings"]
+    assert np.isfinite(pickle.loads(pickle.dumps(opened)).values).all()
+    em.run({**recipe, "steps": [{"pca": {"n_components": 2}}]}, out=tmp_path / "r", overwrite=True)
+    with pytest.raises(StoreError, match="replaced or removed since it was opened"):
+        _ = opened.values
+    shutil.rmtree(tmp_path / "r")
+    with pytest.raises(StoreError, match="replaced or removed since it was opened"):
+        _ = opened.values

@@ -176,3 +176,12 @@ def test_a_node_of_a_result_opens_as_any_zarr_group(tmp_path) -> None:
     np.testing.assert_array_equal(loadings, result["nmf"]["loadings"])
     with pytest.raises(StoreError, match="is a result of emcube"):
         em.open(tmp_path / "result")
+
+
+def test_a_store_that_was_replaced_gives_no_values(tmp_path, make, counts) -> None:
+    path = write_cube(make(counts), tmp_path / "a.zarr")
+    opened = open_cube(path)
+    write_cube(make(counts + 1), path, overwrite=True)
+    with pytest.raises(StoreError, match="replaced or removed since it was opened"):
+        _ = opened.values
+    assert (open_cube(path).values == counts + 1).all()
