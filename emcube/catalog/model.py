@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,8 +193,18 @@ class Catalog(Mapping[str, Entry]):
         Raises
         ------
         CatalogError
-            A condition makes no sense.
+            A condition makes no sense, or no entry has such a field.
         """
+        known = {key for entry in self.entries.values() for key in entry.metadata}
+        unknown = sorted(set(fields) - known)
+        if unknown and known:
+            close = get_close_matches(unknown[0], sorted(known), 1)
+            raise CatalogError(
+                f"search by {unknown[0]!r}: no entry of {self.path} has it",
+                hint=f"did you mean {close[0]!r}?"
+                if close
+                else f"entries have {', '.join(sorted(known))}",
+            )
         wanted = element_set(elements)
         energies = None if beam_energy is None else beam_energy_range(beam_energy)
         found = {

@@ -127,6 +127,7 @@ def test_search(catalog: Path, condition: dict, names: list[str]) -> None:
         ({"beam_energy": (300, 80)}, "lowest, highest"),
         ({"beam_energy": "much"}, "lowest, highest"),
         ({"beam_energy": (1, 2, 3)}, "lowest, highest"),
+        ({"labb": "Bochum"}, "no entry of .* has it; did you mean 'lab'"),
     ],
 )
 def test_searches_that_make_no_sense(catalog: Path, condition: dict, message: str) -> None:
