@@ -202,9 +202,14 @@ def merge_mapping(
         if convert is not None:
             try:
                 value = convert(_Browser.of(value))
-            # The table's little functions trip over unexpected values; the entry is then left as it was read.
+            # The plug-in's little functions may raise anything over unexpected values.
             except Exception as error:  # noqa: BLE001
-                _log.debug("metadata %s: %s could not be converted (%s)", source, value, error)
+                _log.warning(
+                    "metadata %s: %s could not be converted (%s); it stays in original_metadata",
+                    source,
+                    value,
+                    error,
+                )
                 continue
         node = meta
         *parents, leaf = target.split(".")

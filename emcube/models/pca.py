@@ -30,7 +30,7 @@ from emcube.models.pca_sweeps import (
     SubspaceSweep,
     pixel_totals,
 )
-from emcube.models.rebuild import in_order
+from emcube.models.rebuild import in_order, times
 from emcube.models.sweeps import TotalsSweep
 
 if TYPE_CHECKING:
@@ -549,7 +549,7 @@ class IncrementalPCA(Estimator):
             )
         axes = self.axes_
         components = axes.full_channels((self._vectors / self._scale[:, None]).T)
-        rebuilt = _times(values, components)
+        rebuilt = times(values, components)
         if self.noise_.centred:
             rebuilt = rebuilt + axes.full_channels(self._sums / self.n_samples_seen_)
         elif self._trivial_removed():
@@ -658,34 +658,6 @@ def _curve(labels: Labels, values: NDArray[np.float64], name: str, attrs: dict[s
 
 def _row_totals(block: Block) -> NDArray[np.float64]:
     return pixel_totals(block.data).astype(np.float64)
-
-
-def _times(values: Any, components: NDArray[np.float64]) -> Any:
-    """Scores (..., K) times components (K, E); lazy where the scores are."""
-    if not hasattr(values, "dask"):
-        return values @ components
-    import dask.array as da
-
-    if len(values.chunks[-1]) > 1:
-        values = values.rechunk({values.ndim - 1: -1})
-    nav = tuple(range(values.ndim - 1))
-    return da.blockwise(
-        _matrix_product,
-        (*nav, values.ndim),
-        values,
-        (*nav, values.ndim - 1),
-        components=components,
-        new_axes={values.ndim: components.shape[1]},
-        concatenate=True,
-        dtype=np.float64,
-        meta=np.empty((0,) * values.ndim, dtype=np.float64),
-    )
-
-
-def _matrix_product(
-    values: NDArray[np.float64], components: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    return values @ components
 
 
 def _signs(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
