@@ -214,8 +214,8 @@ def markdown(found: dict[str, Any]) -> str:
         "",
         (
             f"Simulated jadeite map {shape} ({scene['counts_per_pixel']:.0f} counts a pixel, "
-            f"{scene['dense_bytes'] / 1e6:.0f} MB as {scene['dtype']}; {PURE_PIXELS:.0%} of the pixels pure, for "
-            f"each phase); {where['cores']} cores of "
+            f"{scene['dense_bytes'] / 1e6:.0f} MB as {scene['dtype']}; {PURE_PIXELS:.0%} of the "
+            f"pixels pure, for each phase); {where['cores']} cores of "
             f"{where['processor']}{memory}, {where['system']}{busy}; {runs}, from file to components and "
             f"loadings. {'; '.join(versions.values())}."
         ),

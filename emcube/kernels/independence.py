@@ -16,7 +16,10 @@ __all__ = ["independent_shares"]
 
 
 def independent_shares(
-    components: NDArray[np.float64], freedom: NDArray[np.float64], seed: int
+    components: NDArray[np.float64],
+    freedom: NDArray[np.float64],
+    seed: int,
+    contrast: str = "logcosh",
 ) -> NDArray[np.float64]:
     """Shares of the other components without which the derivatives of all spectra are independent.
 
@@ -31,6 +34,8 @@ def independent_shares(
         Largest share of component k (row) that may be component j (column).
     seed : int
         Of the first guess of the unmixing.
+    contrast : {"logcosh", "exp", "cube"}
+        FastICA's measure of independence.
 
     Returns
     -------
@@ -48,7 +53,9 @@ def independent_shares(
     if k == 1:
         return np.zeros((1, 1))
     slopes = np.diff(components, axis=1)
-    analysis = FastICA(k, random_state=seed, max_iter=5000, tol=1e-8, whiten="unit-variance")
+    analysis = FastICA(
+        k, random_state=seed, fun=contrast, max_iter=5000, tol=1e-8, whiten="unit-variance"
+    )
     analysis.fit(slopes.T)
     unmixing = np.asarray(analysis.components_)
     # Each source belongs to the component that contributes most to it.

@@ -423,7 +423,7 @@ class MiniBatchNMF(Estimator):
     def _from_bins(self, earlier: Any) -> bool:
         return earlier is not None or (isinstance(self.init, str) and self.init == "bins")
 
-    def with_independent_spectra(self) -> Self:
+    def with_independent_spectra(self, contrast: str = "logcosh") -> Self:
         """Copy of the fitted model whose components give away what makes their spectra dependent.
 
         An additional assumption for specimens in which a component is never seen without another, as a
@@ -431,6 +431,15 @@ class MiniBatchNMF(Estimator):
         phases of different elements and is wrong for phases that share their elements (minerals: there it
         turns right components far away). Only as much is taken out as ``freedom_`` allows, so that the data
         are described about as well. The order of the components stays.
+
+        The answer hangs on how independence is measured: compare the contrasts before trusting it. For the
+        Pt/Fe ratio of the FePt core they give 4.8, 5.2 and 4.1 in the order below, where the bare cores give
+        5.1; "cube" lies outside two standard errors of counting, which do not contain this spread.
+
+        Parameters
+        ----------
+        contrast : {"logcosh", "exp", "cube"}
+            FastICA's measure of independence.
 
         Returns
         -------
@@ -444,9 +453,11 @@ class MiniBatchNMF(Estimator):
         2716. https://pubmed.ncbi.nlm.nih.gov/25760234
         """
         values = self._require_values()
+        if contrast not in ("logcosh", "exp", "cube"):
+            raise InputError(f"contrast must be 'logcosh', 'exp' or 'cube', got {contrast!r}")
         if not hasattr(self, "freedom_"):
             raise InputError("these spectra have been made independent already")
-        shares = independent_shares(values, np.asarray(self.freedom_), self.seed_)
+        shares = independent_shares(values, np.asarray(self.freedom_), self.seed_, contrast)
         taken = np.eye(len(values)) - shares
         purer = np.maximum(taken @ values, 0.0)
         sums = purer.sum(axis=1)

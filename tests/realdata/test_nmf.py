@@ -100,3 +100,17 @@ def test_core_with_an_independent_spectrum_has_the_ratio_of_the_bare_core(data_d
     both = np.hypot(error["core_shell"], error["bare_core"])
     assert both < 0.2 * ratio["bare_core"]
     assert abs(ratio["core_shell"] - ratio["bare_core"]) < 2 * both
+
+
+def test_the_ratio_hangs_on_the_contrast(data_dir):
+    """What docstring and decision record say of the spread: it is wider than counting errors."""
+    ratio = {}
+    cube = em.open(str(data_dir / "eds_tem_fept" / "core_shell.hspy")).load()
+    fit = em.MiniBatchNMF(3, random_state=0).fit(cube)
+    for contrast in ("logcosh", "exp", "cube"):
+        _, net = _spectra(fit.with_independent_spectra(contrast))
+        core = int(net["Pt_La"].argmax())
+        ratio[contrast] = net["Pt_La"][core] / net["Fe_Ka"][core]
+    assert ratio["logcosh"] == pytest.approx(4.8, abs=0.1)
+    assert ratio["exp"] == pytest.approx(5.2, abs=0.1)
+    assert ratio["cube"] == pytest.approx(4.1, abs=0.1)
