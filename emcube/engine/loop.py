@@ -88,7 +88,11 @@ class ZarrTarget:
     def _open(self, mode: Any) -> Any:
         import zarr
 
-        return zarr.open_array(self.store, path=self.path, mode=mode)
+        # Every chunk is written: to look whether one holds nothing but fill values costs more than
+        # it saves, and a missing chunk is always a fault.
+        return zarr.open_array(
+            self.store, path=self.path, mode=mode, config={"write_empty_chunks": True}
+        )
 
     def check(self, plan: BlockPlan) -> None:
         """Refuse chunks that two blocks would share.
