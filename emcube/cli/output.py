@@ -86,6 +86,8 @@ def progress() -> Iterator[None]:
             detail += f", {pixels / max(event.seconds, 1e-6):,.0f} pixels/s"
         if event.objective is not None:
             detail += f", objective {event.objective:.6g}"
+        if event.resident_blocks is not None and event.resident_blocks < event.n_blocks:
+            detail += f", {event.n_blocks - event.resident_blocks} blocks read in each pass"
         done = event.pixels_done if event.n_pixels else event.blocks_done
         bars.update(task, completed=done, detail=detail)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from emcube.errors import ConservationError, EmcubeError, EngineError, Interrupt
 
 __all__ = ["ArrayTarget", "Target", "ZarrTarget", "load_block", "map_blocks", "project_memory"]
 __all__ += ["run_sweep"]
+
+_log = logging.getLogger(__name__)
 
 
 class Target(Protocol):
@@ -117,16 +120,23 @@ class ZarrTarget:
         self._open("r+")[region] = values
 
 
-def load_block(source: BlockSource, block_id: int) -> Block:
-    """Take a block from the resident ones, or read it and keep it as far as the budget goes."""
+def load_block(source: BlockSource, block_id: int) -> tuple[Block, bool]:
+    """Take a block from the resident ones, or read it and keep it as far as the budget goes.
+
+    Returns
+    -------
+    block : Block
+    kept : bool
+        Whether it is in memory from now on.
+    """
     residency = current_residency()
     if residency is None:
-        return source.load(block_id)
+        return source.load(block_id), False
     block = residency.get(source.token, block_id)
-    if block is None:
-        block = source.load(block_id)
-        residency.keep(source.token, block_id, block)
-    return block
+    if block is not None:
+        return block, True
+    block = source.load(block_id)
+    return block, residency.keep(source.token, block_id, block)
 
 
 def _where(source: BlockSource, block_id: int) -> str:
@@ -154,7 +164,7 @@ class _MapGroup:
         joined: Counted | None = None
         for block_id in self.group:
             try:
-                block = load_block(self.source, block_id)
+                block, kept = load_block(self.source, block_id)
                 value = self.sweep.map(block, self.state, (self.seed, self.round, block_id))
             except EmcubeError as error:
                 error.add_note(f"in {self.sweep.name}, {_where(self.source, block_id)}")
@@ -164,7 +174,7 @@ class _MapGroup:
                     f"{self.sweep.name} failed at {_where(self.source, block_id)}: "
                     f"{type(error).__name__}: {error}"
                 ) from error
-            part = Counted(block.n_pixels, 1, value)
+            part = Counted(block.n_pixels, 1, value, int(kept))
             joined = part if joined is None else _join(self.sweep, joined, part)
         if joined is None:
             raise EngineError(f"{self.sweep.name}: a group without blocks")
@@ -181,7 +191,10 @@ class _Join:
 
 def _join(sweep: Sweep, a: Counted, b: Counted) -> Counted:
     return Counted(
-        a.n_pixels + b.n_pixels, a.n_blocks + b.n_blocks, sweep.combine(a.value, b.value)
+        a.n_pixels + b.n_pixels,
+        a.n_blocks + b.n_blocks,
+        sweep.combine(a.value, b.value),
+        a.n_resident + b.n_resident,
     )
 
 
@@ -192,6 +205,7 @@ class _Meter:
         self.name, self.source, self.n_rounds = name, source, n_rounds
         self.began = time.monotonic()
         self.blocks = self.pixels = self.round = 0
+        self.resident_blocks: int | None = None
         self._pixels_per_block = source.n_pixels / max(1, source.plan.n_blocks)
         self.send("start")
 
@@ -210,6 +224,7 @@ class _Meter:
                 time.monotonic() - self.began,
                 objective,
                 residency.used if residency else 0,
+                self.resident_blocks,
             )
         )
 
@@ -225,9 +240,13 @@ def project_memory(sweep: Sweep | None, source: BlockSource, slots: int) -> Proj
     """Memory that a run needs besides resident blocks: pure arithmetic.
 
     A block in flight counts three times: compressed bytes with what decodes them, decoded values,
-    and the rows or floats made of them.
+    and the rows or floats made of them. Of blocks that stay resident the projection holds what may
+    stay at most: how small counts become is known when they have been read.
     """
     plan = source.plan
+    residency = current_residency()
+    limit = memory_budget() // 2 if residency is None else residency.limit
+    kept = getattr(source, "kept_bytes", None)
     statistic = 0
     if sweep is not None and hasattr(sweep, "statistic_bytes"):
         statistic = int(sweep.statistic_bytes(source.n_channels))
@@ -237,6 +256,34 @@ def project_memory(sweep: Sweep | None, source: BlockSource, slots: int) -> Proj
         statistics=statistic * (2 * slots + levels),
         slots=slots,
         block_bytes=source.block_bytes,
+        resident=limit if kept is None else min(limit, int(kept)),
+        process=_process_bytes(),
+    )
+
+
+def _process_bytes() -> int:
+    """Memory of this process now, without resident blocks."""
+    import psutil
+
+    residency = current_residency()
+    held = 0 if residency is None else residency.used
+    return max(0, int(psutil.Process().memory_info().rss) - held)
+
+
+def _report_rereading(name: str, source: BlockSource, n_resident: int) -> None:
+    """Say once a cube that its blocks do not fit, and what that costs."""
+    residency = current_residency()
+    n_blocks = source.plan.n_blocks
+    if residency is None or n_resident >= n_blocks or source.token in residency.reported:
+        return
+    residency.reported.add(source.token)
+    _log.info(
+        "%s: %d of %d blocks fit the memory budget and stay; each further pass reads the other "
+        "%d again (a larger EMCUBE_MEMORY keeps more)",
+        name,
+        n_resident,
+        n_blocks,
+        n_blocks - n_resident,
     )
 
 
@@ -295,6 +342,8 @@ def run_sweep(
             for number in range(max_rounds):
                 meter.begin_round(number)
                 total = _one_round(sweep, source, state, seed, number, executor, meter)
+                meter.resident_blocks = total.n_resident
+                _report_rereading(sweep.name, source, total.n_resident)
                 state, converged = sweep.step(state, total.value, number)
                 objective = None
                 if hasattr(sweep, "objective"):
@@ -368,7 +417,7 @@ class _WriteGroup:
     def _run(self) -> int:
         for block_id in self.group:
             try:
-                block = load_block(self.source, block_id)
+                block, _ = load_block(self.source, block_id)
                 values = self.function(block)
                 region = self.source.plan.slices(block_id)
                 for key, target in self.targets.items():

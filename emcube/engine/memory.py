@@ -70,7 +70,7 @@ def memory_budget() -> int:
 
 @dataclass(frozen=True)
 class Projection:
-    """Memory that a sweep needs besides resident blocks, by item, in bytes.
+    """Memory that a sweep needs, by item, in bytes.
 
     Attributes
     ----------
@@ -78,17 +78,32 @@ class Projection:
         Decoded blocks in flight, with the copy that turns them into rows or floats.
     statistics : int
         Statistics in flight and waiting in the tree.
+    slots : int
+        Blocks in flight.
+    block_bytes : int
+        One of them.
+    resident : int
+        Blocks that stay in memory between rounds, at most.
+    process : int
+        What the process holds before it begins: Python, libraries, compiled kernels.
     """
 
     blocks: int
     statistics: int
     slots: int
     block_bytes: int
+    resident: int = 0
+    process: int = 0
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """What the sweep itself needs, besides resident blocks."""
         return self.blocks + self.statistics
+
+    @property
+    def peak(self) -> int:
+        """Memory of the whole process at its largest."""
+        return self.process + self.resident + self.total
 
     def require(self, budget: int, name: str) -> None:
         """Refuse a run that cannot fit.
@@ -134,6 +149,7 @@ class Residency:
         self.on_close: dict[str, Callable[[], None]] = {}
         self.used = 0
         self.refused = 0
+        self.reported: set[str] = set()
         self._blocks: dict[tuple[str, int], Any] = {}
         self._lock = threading.Lock()
 

@@ -33,7 +33,10 @@ class Event:
     objective : float or None
         After a round, where the sweep has one.
     resident_bytes : int
-        Memory held by blocks that stay between rounds.
+        Memory held by blocks that stay between rounds, in this process.
+    resident_blocks : int or None
+        Blocks that stay between rounds, wherever; known after a round. The rest of `n_blocks` is read
+        again in each further round.
     """
 
     kind: str
@@ -47,6 +50,7 @@ class Event:
     seconds: float = 0.0
     objective: float | None = None
     resident_bytes: int = 0
+    resident_blocks: int | None = None
 
 
 Listener = Callable[[Event], None]

@@ -50,11 +50,15 @@ class Sweep(Protocol):
 
 @dataclass(frozen=True)
 class Counted:
-    """A statistic with the number of pixels and blocks that went into it."""
+    """A statistic with the number of pixels and blocks that went into it.
+
+    `n_resident` of the blocks stay in memory for the next round; the others will be read again.
+    """
 
     n_pixels: int
     n_blocks: int
     value: Any
+    n_resident: int = 0
 
 
 @dataclass(frozen=True)

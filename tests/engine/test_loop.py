@@ -14,6 +14,7 @@ from emcube.engine import (
     listen,
     map_blocks,
     plan_blocks,
+    project_memory,
     resident,
     run_sweep,
     use_threads,
@@ -217,6 +218,33 @@ def test_progress_events_tell_blocks_and_rounds(source):
     assert kinds.count("round") == 2
     assert events[13].blocks_done == 13
     assert events[13].pixels_done == events[13].n_pixels == 4160
+
+
+def test_what_does_not_stay_is_told_with_every_round_and_logged_once(source, client, caplog):
+    caplog.set_level("INFO", logger="emcube.engine.loop")
+    for executor, limit in ((ThreadExecutor(2), residency_of(source) // 2), (None, None)):
+        events = []
+        with resident(limit=limit), listen(events.append):
+            for _ in range(2):
+                run_sweep(Sums(3), source, seed=5, max_rounds=9, executor=executor)
+        stay = {e.resident_blocks for e in events if e.kind == "round"}
+        (number,) = stay
+        assert (number == 13) if limit is None else (0 < number < 13)
+    (record,) = [r for r in caplog.records if "read" in r.message]
+    assert "of 13 blocks fit the memory budget and stay" in record.message
+    events = []
+    with resident(), listen(events.append):
+        run_sweep(Sums(3), source, max_rounds=9, executor=DistributedExecutor(client))
+    assert {e.resident_blocks for e in events if e.kind == "round"} == {13}
+
+
+def test_the_projection_holds_process_resident_blocks_and_what_flies(source):
+    with resident(limit=1000):
+        found = project_memory(HugeStatistic(), source, 2)
+    assert found.resident == 1000
+    assert found.process > 20_000_000
+    assert found.peak == found.process + found.resident + found.blocks + found.statistics
+    assert found.total == found.blocks + found.statistics
 
 
 def test_sizes():
