@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,12 +22,12 @@ from emcube.engine.memory import (
 from emcube.engine.plan import BlockPlan
 from emcube.engine.progress import Event, emit
 from emcube.engine.source import Block, BlockSource
-from emcube.engine.sweep import Counted, Outcome, Sweep
+from emcube.engine.sweep import Counted, Outcome, RngKey, Sweep, Together, shared_key
 from emcube.engine.threads import single_threaded_blas
 from emcube.errors import ConservationError, EmcubeError, EngineError, InterruptedRunError
 
-__all__ = ["ArrayTarget", "Target", "ZarrTarget", "load_block", "map_blocks", "project_memory"]
-__all__ += ["run_sweep"]
+__all__ = ["ArrayTarget", "Target", "Writing", "ZarrTarget", "load_block", "map_blocks"]
+__all__ += ["project_memory", "run_sweep", "run_sweeps"]
 
 _log = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class _MapGroup:
                     f"{type(error).__name__}: {error}"
                 ) from error
             part = Counted(block.n_pixels, 1, value, int(kept))
-            joined = part if joined is None else _join(self.sweep, joined, part)
+            joined = part if joined is None else _join(self.sweep, joined, part, True)
         if joined is None:
             raise EngineError(f"{self.sweep.name}: a group without blocks")
         return joined
@@ -184,16 +184,19 @@ class _MapGroup:
 @dataclass(frozen=True, eq=False)
 class _Join:
     sweep: Sweep
+    into: bool
 
     def __call__(self, a: Counted, b: Counted) -> Counted:
-        return _join(self.sweep, a, b)
+        return _join(self.sweep, a, b, self.into)
 
 
-def _join(sweep: Sweep, a: Counted, b: Counted) -> Counted:
+def _join(sweep: Sweep, a: Counted, b: Counted, into: bool) -> Counted:
+    """Join two parts, in the memory of the first where that is allowed."""
+    combine = getattr(sweep, "combine_into", sweep.combine) if into else sweep.combine
     return Counted(
         a.n_pixels + b.n_pixels,
         a.n_blocks + b.n_blocks,
-        sweep.combine(a.value, b.value),
+        combine(a.value, b.value),
         a.n_resident + b.n_resident,
     )
 
@@ -201,13 +204,17 @@ def _join(sweep: Sweep, a: Counted, b: Counted) -> Counted:
 class _Meter:
     """Progress of one run, in the client."""
 
-    def __init__(self, name: str, source: BlockSource, n_rounds: int) -> None:
+    def __init__(
+        self, name: str, source: BlockSource, n_rounds: int, projection: Projection
+    ) -> None:
         self.name, self.source, self.n_rounds = name, source, n_rounds
+        self.projected: int | None = projection.peak
         self.began = time.monotonic()
         self.blocks = self.pixels = self.round = 0
         self.resident_blocks: int | None = None
         self._pixels_per_block = source.n_pixels / max(1, source.plan.n_blocks)
         self.send("start")
+        self.projected = None
 
     def send(self, kind: str, objective: float | None = None) -> None:
         residency = current_residency()
@@ -225,6 +232,7 @@ class _Meter:
                 objective,
                 residency.used if residency else 0,
                 self.resident_blocks,
+                self.projected,
             )
         )
 
@@ -314,6 +322,8 @@ def run_sweep(
     Returns
     -------
     Outcome
+        Inside a `resident` context a sweep that shares its answer (see `Sweep`) is run once; later
+        the same outcome is given without a pass. Its arrays are read-only.
 
     Raises
     ------
@@ -330,12 +340,17 @@ def run_sweep(
         raise EngineError(
             f"{sweep.name}: the cube has no pixels to work on", hint="check the selection (where=)"
         )
+    key = None if state is not None else _answer_key(sweep, source)
+    found = _known_answer(sweep, key)
+    if found is not None:
+        return found
     history: list[float] = []
     with resident(), single_threaded_blas():
         executor = executor or current_executor()
-        project_memory(sweep, source, executor.slots).require(memory_budget(), sweep.name)
+        projection = project_memory(sweep, source, executor.slots)
+        projection.require(memory_budget(), sweep.name)
         state = sweep.start() if state is None else state
-        meter = _Meter(sweep.name, source, max_rounds)
+        meter = _Meter(sweep.name, source, max_rounds, projection)
         converged = False
         number = -1
         try:
@@ -360,7 +375,88 @@ def run_sweep(
             ) from error
         finally:
             meter.send("end")
-    return Outcome(state, number + 1, converged, history)
+        outcome = Outcome(state, number + 1, converged, history)
+        if key is not None and number == 0:
+            _keep_answer(sweep, source, key, outcome)
+    return outcome
+
+
+def run_sweeps(
+    sweeps: Sequence[Sweep], source: BlockSource, *, executor: Executor | None = None
+) -> list[Outcome]:
+    """Run several algorithms of one round in one pass over the blocks.
+
+    Each ends with the bits that it has alone. Sweeps whose answer is known (see `run_sweep`) are not
+    run, and where all are known there is no pass.
+
+    Parameters
+    ----------
+    sweeps : sequence of Sweep
+        Independent of each other, each done after one round; `Writing` is one that writes.
+    source : BlockSource
+    executor : Executor, optional
+        Default: `current_executor`.
+
+    Returns
+    -------
+    list of Outcome
+        In the order of `sweeps`.
+
+    Raises
+    ------
+    EngineError
+        A sweep wants more than one round, or a block failed.
+    BudgetError, ConservationError, InterruptedRunError
+        As in `run_sweep`.
+    """
+    keys = [_answer_key(s, source) for s in sweeps]
+    outcomes = [_known_answer(s, key) for s, key in zip(sweeps, keys, strict=True)]
+    missing = [i for i, outcome in enumerate(outcomes) if outcome is None]
+    # The same question twice is asked once.
+    first: dict[Hashable, int] = {}
+    for i in missing:
+        first.setdefault(i if keys[i] is None else keys[i], i)
+    asked = list(first.values())
+    if asked:
+        with resident():
+            states = run_sweep(
+                Together(tuple(sweeps[i] for i in asked)), source, executor=executor
+            ).state
+            for i, (state, done) in zip(asked, states, strict=True):
+                if not done:
+                    raise EngineError(f"{sweeps[i].name} is not done after one round")
+                outcomes[i] = Outcome(state, 1, True)
+                if keys[i] is not None:
+                    _keep_answer(sweeps[i], source, keys[i], outcomes[i])
+    for i in missing:
+        outcomes[i] = outcomes[first[i if keys[i] is None else keys[i]]]
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _answer_key(sweep: Sweep, source: BlockSource) -> Hashable | None:
+    """Identity of an answer: what is asked, of which values, cut into which blocks."""
+    share = shared_key(sweep)
+    return None if share is None else (source.token, source.plan, share)
+
+
+def _known_answer(sweep: Sweep, key: Hashable | None) -> Outcome | None:
+    residency = current_residency()
+    if key is None or residency is None:
+        return None
+    found: Outcome | None = residency.answer(key)
+    if found is not None and hasattr(sweep, "accepts") and not sweep.accepts(found.state):
+        return None
+    return found
+
+
+def _keep_answer(sweep: Sweep, source: BlockSource, key: Hashable, outcome: Outcome) -> None:
+    residency = current_residency()
+    if residency is None:
+        return
+    residency.keep_answer(key, outcome)
+    if hasattr(sweep, "also"):
+        for share, state in sweep.also(outcome.state):
+            residency.keep_answer((source.token, source.plan, share), Outcome(state, 1, True))
 
 
 def _session(executor: Executor) -> str:
@@ -389,7 +485,9 @@ def _one_round(
         needed = source.part(groups[group]) if executor.remote else source
         return _MapGroup(sweep, needed, state, groups[group], seed, number, session)
 
-    total: Counted = executor.reduce(task, len(groups), _Join(sweep), meter.group_done)
+    # A worker may be asked for a part again: there parts are never changed.
+    join = _Join(sweep, into=not executor.remote)
+    total: Counted = executor.reduce(task, len(groups), join, meter.group_done)
     if total.n_pixels != source.n_pixels or total.n_blocks != source.plan.n_blocks:
         raise ConservationError(
             f"{sweep.name}, round {number + 1}: {total.n_pixels} pixels of {total.n_blocks} blocks "
@@ -397,6 +495,54 @@ def _one_round(
             hint="please report this: the result would have been wrong",
         )
     return total
+
+
+@dataclass(frozen=True, eq=False)
+class Writing:
+    """A sweep that writes per-pixel output, to go with others in one pass (see `run_sweeps`).
+
+    Parameters
+    ----------
+    function : callable
+        ``function(block) -> {key: ndarray (p, ...)}`` for the block's p pixels; pure, pickles.
+    plan : BlockPlan
+        Of the source, for the place of a block.
+    targets : mapping of str to Target
+        Where each key goes. Unused pixels get the target's fill value.
+    """
+
+    function: Callable[[Block], Mapping[str, NDArray[Any]]]
+    plan: BlockPlan
+    targets: Mapping[str, Target]
+    name: str = "write maps"
+
+    def start(self) -> None:
+        """Refuse targets in which two blocks would write the same chunk."""
+        for target in self.targets.values():
+            target.check(self.plan)
+
+    def map(self, block: Block, state: None, rng_key: RngKey) -> None:
+        """Write what belongs to one block."""
+        _write(self.function, block, self.plan, self.targets)
+
+    def combine(self, a: None, b: None) -> None:
+        """Nothing travels."""
+
+    def step(self, state: None, statistic: None, round_number: int) -> tuple[None, bool]:
+        """One round is all."""
+        return None, True
+
+
+def _write(
+    function: Callable[[Block], Mapping[str, NDArray[Any]]],
+    block: Block,
+    plan: BlockPlan,
+    targets: Mapping[str, Target],
+) -> None:
+    values = function(block)
+    region = plan.slices(block.id)
+    for key, target in targets.items():
+        target.write(region, block.expand(np.asarray(values[key]), target.fill))
 
 
 @dataclass(frozen=True, eq=False)
@@ -418,10 +564,7 @@ class _WriteGroup:
         for block_id in self.group:
             try:
                 block, _ = load_block(self.source, block_id)
-                values = self.function(block)
-                region = self.source.plan.slices(block_id)
-                for key, target in self.targets.items():
-                    target.write(region, block.expand(np.asarray(values[key]), target.fill))
+                _write(self.function, block, self.source.plan, self.targets)
             except EmcubeError as error:
                 error.add_note(f"in {self.name}, {_where(self.source, block_id)}")
                 raise
@@ -462,10 +605,11 @@ def map_blocks(
         executor = executor or current_executor()
         for target in targets.values():
             target.check(source.plan)
-        project_memory(None, source, executor.slots).require(memory_budget(), name)
+        projection = project_memory(None, source, executor.slots)
+        projection.require(memory_budget(), name)
         groups = source.plan.groups
         session = _session(executor)
-        meter = _Meter(name, source, 1)
+        meter = _Meter(name, source, 1, projection)
 
         def task(group: int) -> Callable[[], Any]:
             needed = source.part(groups[group]) if executor.remote else source

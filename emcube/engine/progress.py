@@ -37,6 +37,8 @@ class Event:
     resident_blocks : int or None
         Blocks that stay between rounds, wherever; known after a round. The rest of `n_blocks` is read
         again in each further round.
+    projected_bytes : int or None
+        Of "start": what this process will hold at its largest, by `project_memory`.
     """
 
     kind: str
@@ -51,6 +53,7 @@ class Event:
     objective: float | None = None
     resident_bytes: int = 0
     resident_blocks: int | None = None
+    projected_bytes: int | None = None
 
 
 Listener = Callable[[Event], None]

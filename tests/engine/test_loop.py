@@ -245,6 +245,12 @@ def test_the_projection_holds_process_resident_blocks_and_what_flies(source):
     assert found.process > 20_000_000
     assert found.peak == found.process + found.resident + found.blocks + found.statistics
     assert found.total == found.blocks + found.statistics
+    events = []
+    with listen(events.append):
+        run_sweep(Sums(2), source, max_rounds=2)
+    start, *others = events
+    assert start.projected_bytes > found.process
+    assert all(e.projected_bytes is None for e in others)
 
 
 def test_sizes():
