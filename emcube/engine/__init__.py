@@ -10,11 +10,13 @@ from __future__ import annotations
 from emcube.engine.loop import (
     ArrayTarget,
     Target,
+    Writing,
     ZarrTarget,
     load_block,
     map_blocks,
     project_memory,
     run_sweep,
+    run_sweeps,
 )
 from emcube.engine.memory import format_bytes, memory_budget, resident
 from emcube.engine.plan import BlockPlan, plan_blocks
@@ -44,6 +46,7 @@ __all__ = [
     "SparseSource",
     "Sweep",
     "Target",
+    "Writing",
     "ZarrTarget",
     "format_bytes",
     "listen",
@@ -54,5 +57,6 @@ __all__ = [
     "project_memory",
     "resident",
     "run_sweep",
+    "run_sweeps",
     "use_threads",
 ]

@@ -376,7 +376,7 @@ def run_sweep(
         finally:
             meter.send("end")
         outcome = Outcome(state, number + 1, converged, history)
-        if key is not None and number == 0:
+        if number == 0:
             _keep_answer(sweep, source, key, outcome)
     return outcome
 
@@ -425,9 +425,9 @@ def run_sweeps(
             for i, (state, done) in zip(asked, states, strict=True):
                 if not done:
                     raise EngineError(f"{sweeps[i].name} is not done after one round")
-                outcomes[i] = Outcome(state, 1, True)
-                if keys[i] is not None:
-                    _keep_answer(sweeps[i], source, keys[i], outcomes[i])
+                outcome = Outcome(state, 1, True)
+                outcomes[i] = outcome
+                _keep_answer(sweeps[i], source, keys[i], outcome)
     for i in missing:
         outcomes[i] = outcomes[first[i if keys[i] is None else keys[i]]]
     return [outcome for outcome in outcomes if outcome is not None]
@@ -449,9 +449,9 @@ def _known_answer(sweep: Sweep, key: Hashable | None) -> Outcome | None:
     return found
 
 
-def _keep_answer(sweep: Sweep, source: BlockSource, key: Hashable, outcome: Outcome) -> None:
+def _keep_answer(sweep: Sweep, source: BlockSource, key: Hashable | None, outcome: Outcome) -> None:
     residency = current_residency()
-    if residency is None:
+    if key is None or residency is None:
         return
     residency.keep_answer(key, outcome)
     if hasattr(sweep, "also"):

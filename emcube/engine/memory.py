@@ -6,10 +6,12 @@ import os
 import re
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
+
+import numpy as np
 
 from emcube.errors import BudgetError, InputError
 
@@ -17,6 +19,7 @@ __all__ = [
     "Projection",
     "Residency",
     "adopted",
+    "arrays_of",
     "current_residency",
     "format_bytes",
     "memory_budget",
@@ -136,7 +139,7 @@ class Projection:
 
 
 class Residency:
-    """Blocks that stay in memory between rounds, as far as the budget goes.
+    """Blocks that stay in memory between rounds, as far as the budget goes, and answers to share.
 
     What is kept never changes an answer, only how often blocks are read. Once full, further blocks
     are read again each round; nothing that is kept is thrown out for them, since a cyclic sweep
@@ -147,10 +150,11 @@ class Residency:
         self.limit = limit
         self.session = session or uuid.uuid4().hex
         self.on_close: dict[str, Callable[[], None]] = {}
-        self.used = 0
+        self.used = self._used_by_answers = 0
         self.refused = 0
         self.reported: set[str] = set()
         self._blocks: dict[tuple[str, int], Any] = {}
+        self._answers: dict[Hashable, Any] = {}
         self._lock = threading.Lock()
 
     def get(self, token: str, block_id: int) -> Any | None:
@@ -170,11 +174,56 @@ class Residency:
             self.used += size
             return True
 
+    def answer(self, key: Hashable) -> Any | None:
+        """What was found before of a sweep, or None."""
+        return self._answers.get(key)
+
+    def keep_answer(self, key: Hashable, answer: Any) -> bool:
+        """Keep what a sweep found for whoever asks again; tell whether it is kept.
+
+        It saves a whole pass, a block only its own part of one: blocks kept last give way to answers of
+        up to a quarter of the limit. Arrays of an answer become read-only: others hold them too.
+        """
+        arrays = list(arrays_of(answer))
+        with self._lock:
+            if key in self._answers:
+                return True
+            # Answers of one pass may share arrays: each is counted once.
+            held = {id(a) for kept in self._answers.values() for a in arrays_of(kept)}
+            size = sum(a.nbytes for a in arrays if id(a) not in held)
+            if self._used_by_answers + size > self.limit // 4:
+                return False
+            while self.used + size > self.limit:
+                self.used -= self._blocks.popitem()[1].nbytes
+            for array in arrays:
+                array.flags.writeable = False
+            self._answers[key] = answer
+            self._used_by_answers += size
+            self.used += size
+            return True
+
     def clear(self) -> None:
-        """Let all blocks go."""
+        """Let all blocks and answers go."""
         with self._lock:
             self._blocks.clear()
-            self.used = 0
+            self._answers.clear()
+            self.used = self._used_by_answers = 0
+
+
+def arrays_of(value: Any) -> Iterator[np.ndarray[Any, Any]]:
+    """Arrays in nested dataclasses, mappings, tuples and lists."""
+    if isinstance(value, np.ndarray):
+        yield value
+        return
+    parts: Any = ()
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = (getattr(value, f.name) for f in fields(value))
+    elif isinstance(value, Mapping):
+        parts = value.values()
+    elif isinstance(value, tuple | list):
+        parts = value
+    for part in parts:
+        yield from arrays_of(part)
 
 
 _current: Residency | None = None

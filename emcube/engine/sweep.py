@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from emcube.engine.source import Block
 
-__all__ = ["Counted", "Outcome", "RngKey", "Sweep"]
+__all__ = ["Counted", "Outcome", "RngKey", "Sweep", "Together", "shared_key"]
 
 RngKey = tuple[int, int, int]
 """(seed, round, block id): the only source of random numbers in `map`."""
@@ -21,9 +22,20 @@ class Sweep(Protocol):
 
     A sweep is a frozen dataclass of parameters and pickles. `map` runs on workers, possibly more
     than once for a block; `combine` joins two statistics along a fixed tree; `start` and `step` run
-    in the client. Where a sweep has a method ``objective(state) -> float`` its value goes with the
-    progress events; where it has ``statistic_bytes(n_channels) -> int`` the memory projection
-    counts it.
+    in the client.
+
+    What a sweep may have besides:
+
+    - ``objective(state) -> float``: its value goes with the progress events.
+    - ``statistic_bytes(n_channels) -> int``: the memory projection counts it.
+    - ``combine_into(a, b)``: `combine` that may use the memory of `a`, which nobody needs any more.
+    - ``share``, a hashable identity or None: the answer of one round depends on this and the source
+      alone (no random numbers, no state but that of `start`). Whoever asks again for an equal
+      ``share`` of the same source inside one `resident` context gets the answer of the first,
+      without a pass. Nobody may change such an answer.
+    - ``accepts(state) -> bool``: refuses the answer of another sweep of equal ``share``, which then
+      is asked anew.
+    - ``also(state) -> iterable of (share, state)``: answers of other sweeps that this one implies.
     """
 
     @property
@@ -81,3 +93,63 @@ class Outcome:
     n_rounds: int
     converged: bool
     history: list[float] = field(default_factory=list)
+
+
+def shared_key(sweep: Sweep) -> Hashable | None:
+    """Identity under which the answer of a sweep is kept for whoever asks again; None: it is not."""
+    key: Hashable | None = getattr(sweep, "share", None)
+    return key
+
+
+@dataclass(frozen=True, eq=False)
+class Together:
+    """Several sweeps of one round, fed with the same blocks; each has the bits that it has alone.
+
+    Parameters
+    ----------
+    sweeps : tuple of Sweep
+    """
+
+    sweeps: tuple[Sweep, ...]
+
+    @property
+    def name(self) -> str:
+        """Names of all."""
+        return ", ".join(dict.fromkeys(s.name for s in self.sweeps))
+
+    def start(self) -> tuple[Any, ...]:
+        """State of each."""
+        return tuple(s.start() for s in self.sweeps)
+
+    def map(self, block: Block, state: tuple[Any, ...], rng_key: RngKey) -> tuple[Any, ...]:
+        """Statistic of each."""
+        return tuple(s.map(block, x, rng_key) for s, x in zip(self.sweeps, state, strict=True))
+
+    def combine(self, a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Join each with its own."""
+        return tuple(s.combine(x, y) for s, x, y in zip(self.sweeps, a, b, strict=True))
+
+    def combine_into(self, a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Join each with its own, in the memory of the first where a sweep can do that."""
+        return tuple(
+            getattr(s, "combine_into", s.combine)(x, y)
+            for s, x, y in zip(self.sweeps, a, b, strict=True)
+        )
+
+    def step(
+        self, state: tuple[Any, ...], statistic: tuple[Any, ...], round_number: int
+    ) -> tuple[tuple[tuple[Any, bool], ...], bool]:
+        """State of each with whether it is done."""
+        steps = (
+            s.step(x, y, round_number)
+            for s, x, y in zip(self.sweeps, state, statistic, strict=True)
+        )
+        return tuple(steps), True
+
+    def statistic_bytes(self, n_channels: int) -> int:
+        """Bytes of all."""
+        return sum(_bytes_of(s, n_channels) for s in self.sweeps)
+
+
+def _bytes_of(sweep: Any, n_channels: int) -> int:
+    return int(sweep.statistic_bytes(n_channels)) if hasattr(sweep, "statistic_bytes") else 0

@@ -17,7 +17,7 @@ from emcube.kernels.rows import CountRows
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["SCATTER_DENSITY", "add_symmetric", "weighted_gram"]
+__all__ = ["SCATTER_DENSITY", "add_symmetric", "add_upper", "weighted_gram"]
 
 SCATTER_DENSITY = 0.12
 """Up to this share of non-zero cells, pair products over the counts are faster than dense BLAS.
@@ -106,6 +106,12 @@ def add_symmetric(upper: NDArray[np.float64]) -> NDArray[np.float64]:
     return upper
 
 
+def add_upper(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Add the upper triangle of `b` to that of `a`, in place; return `a`."""
+    _add_upper(a, b)
+    return a
+
+
 def _dense_part(block: CountRows | NDArray[Any], start: int, stop: int) -> NDArray[np.float64]:
     """Fresh float64 copy of some pixels."""
     if not isinstance(block, CountRows):
@@ -152,6 +158,13 @@ def _scatter_tile(indptr, channels, counts, weights, out):
             factor = factors[slot]
             for j in range(begins[slot], ends[slot]):
                 row[near_channels[j]] += factor * near_counts[j]
+
+
+@jit
+def _add_upper(a, b):
+    for i in range(a.shape[0]):
+        for j in range(i, a.shape[0]):
+            a[i, j] += b[i, j]
 
 
 @jit

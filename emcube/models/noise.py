@@ -6,6 +6,7 @@ are centred. Letters: P pixels, E channels.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -16,12 +17,16 @@ from emcube.errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["NoiseModel", "PoissonNoise", "UniformNoise", "resolve_noise"]
+__all__ = ["NoiseModel", "PoissonNoise", "UniformNoise", "pixel_weights_key", "resolve_noise"]
 
 
 @runtime_checkable
 class NoiseModel(Protocol):
-    """What PCA asks of the noise."""
+    """What PCA asks of the noise.
+
+    A model whose pixel weights depend on some of its parameters only may name those in an attribute
+    ``weights_key`` (hashable): models of the same class and key then share sums over pixels.
+    """
 
     @property
     def name(self) -> str:
@@ -88,6 +93,24 @@ class UniformNoise:
     def channel_scale(self, totals: NDArray[Any], total: float) -> NDArray[np.float64]:
         """One for every channel."""
         return np.ones(np.shape(totals))
+
+
+def pixel_weights_key(noise: NoiseModel) -> Hashable | None:
+    """Identity of how a model weighs pixels; None where it cannot be told.
+
+    Frozen dataclasses are known by class and parameters.
+    """
+    key: Any = getattr(noise, "weights_key", None)
+    if key is None:
+        settings = getattr(type(noise), "__dataclass_params__", None)
+        if settings is None or not (settings.frozen and settings.eq):
+            return None
+        key = noise
+    try:
+        hash(key)
+    except TypeError:  # a parameter that is an array
+        return None
+    return type(noise), key
 
 
 def filled(totals: NDArray[Any] | float) -> NDArray[np.float64]:

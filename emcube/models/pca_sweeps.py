@@ -5,17 +5,19 @@ Letters: P pixels, E used channels, K components. X is the weighted matrix, C = 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.linalg import qr
 
-from emcube.kernels.gram import weighted_gram
+from emcube.kernels.gram import add_upper, weighted_gram
+from emcube.kernels.products import pixel_products
 from emcube.kernels.rows import CountRows
 from emcube.models.labels import require_finite_counts, require_finite_values
-from emcube.models.noise import NoiseModel
+from emcube.models.noise import NoiseModel, pixel_weights_key
+from emcube.models.sweeps import TOTALS, Totals, totals_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,8 +30,6 @@ __all__ = [
     "LikelihoodSweep",
     "Moments",
     "Project",
-    "Subspace",
-    "SubspaceSweep",
     "pixel_totals",
 ]
 
@@ -45,19 +45,25 @@ class Moments:
     ----------
     gram : ndarray of float64, shape (E, E)
         sum_i w_i (x_i - m)(x_i - m)', m a fixed shift; the upper triangle.
-    sums : ndarray of float64, shape (E,)
-        sum_i x_i, without weight or shift.
-    n_pixels : int
+    totals : Totals
+        Of the channels, without weight or shift.
     """
 
     gram: NDArray[np.float64]
-    sums: NDArray[np.float64]
-    n_pixels: int
+    totals: Totals
+
+    @property
+    def sums(self) -> NDArray[np.float64]:
+        """sum_i x_i, shape (E,)."""
+        return self.totals.channels
+
+    @property
+    def n_pixels(self) -> int:
+        """Number of pixels."""
+        return self.totals.n_pixels
 
     def __add__(self, other: Moments) -> Moments:
-        return Moments(
-            self.gram + other.gram, self.sums + other.sums, self.n_pixels + other.n_pixels
-        )
+        return Moments(self.gram + other.gram, self.totals + other.totals)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +82,19 @@ class GramSweep:
     shift: NDArray[np.float64] | None = None
     name: str = "PCA"
 
+    @property
+    def share(self) -> Hashable | None:
+        """Pixel weights and shift: how a model scales the channels has no part in it."""
+        weights = pixel_weights_key(self.noise)
+        if weights is None:
+            return None
+        shift = None if self.shift is None else sha256(self.shift.tobytes()).hexdigest()
+        return "moments", weights, self.noise.needs_counts, shift
+
+    def also(self, state: Moments) -> list[tuple[Hashable, Totals]]:
+        """The totals of the channels are known too."""
+        return [(TOTALS, state.totals)]
+
     def start(self) -> None:
         """Nothing is known before the first block."""
         return
@@ -85,11 +104,15 @@ class GramSweep:
         _require_sound(block, self.noise)
         totals = pixel_totals(block.data)
         gram = weighted_gram(block.data, self.noise.pixel_weights(totals), self.shift)
-        return Moments(gram, _channel_totals(block.data), block.n_pixels)
+        return Moments(gram, totals_of(block))
 
     def combine(self, a: Moments, b: Moments) -> Moments:
         """Add."""
         return a + b
+
+    def combine_into(self, a: Moments, b: Moments) -> Moments:
+        """Add to the first."""
+        return Moments(add_upper(a.gram, b.gram), a.totals + b.totals)
 
     def step(self, state: Any, statistic: Moments, round_number: int) -> tuple[Moments, bool]:
         """One round is all."""
@@ -142,97 +165,6 @@ class GatherSweep:
 
 
 @dataclass(frozen=True, eq=False)
-class Subspace:
-    """State of the subspace iteration: a basis, and the values and vectors within it."""
-
-    basis: NDArray[np.float64]
-    eigenvalues: NDArray[np.float64]
-    vectors: NDArray[np.float64]
-    energy: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class SubspaceSweep:
-    """Randomised solver: each round multiplies a basis by C = X'X over the blocks.
-
-    Values and vectors are those of C within the basis (Rayleigh-Ritz), so that they are never worse
-    than those of the round before.
-    """
-
-    noise: NoiseModel
-    scale: NDArray[np.float64]
-    mean: NDArray[np.float64] | None
-    trivial: NDArray[np.float64] | None
-    trivial_value: float
-    first: NDArray[np.float64]
-    n_components: int
-    tol: float
-    name: str = "PCA (randomized)"
-
-    def start(self) -> Subspace:
-        """Random basis."""
-        return Subspace(self.first, np.zeros(self.n_components), self.first)
-
-    def map(
-        self, block: Block, state: Subspace, rng_key: RngKey
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-        """C Q, Q'C Q and trace C of one block."""
-        _require_sound(block, self.noise)
-        weights = self.noise.pixel_weights(pixel_totals(block.data))
-        scaled = self.scale[:, None] * state.basis
-        product = _matmul(block.data, scaled)
-        if self.mean is not None:
-            product -= self.mean @ scaled
-        weighted = product if weights is None else product * weights[:, None]
-        back = _rmatmul(block.data, weighted).T
-        if self.mean is not None:
-            back -= np.outer(self.mean, weighted.sum(axis=0))
-        energy = 0.0
-        for start, part in _slabs(block.data):
-            if self.mean is not None:
-                part = part - self.mean
-            squares = np.square(part * self.scale).sum(axis=1)
-            energy += float(
-                squares.sum() if weights is None else squares @ weights[start : start + len(part)]
-            )
-        return self.scale[:, None] * back, product.T @ weighted, energy
-
-    def combine(
-        self,
-        a: tuple[NDArray[np.float64], NDArray[np.float64], float],
-        b: tuple[NDArray[np.float64], NDArray[np.float64], float],
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-        """Add."""
-        return a[0] + b[0], a[1] + b[1], a[2] + b[2]
-
-    def step(
-        self,
-        state: Subspace,
-        statistic: tuple[NDArray[np.float64], NDArray[np.float64], float],
-        round_number: int,
-    ) -> tuple[Subspace, bool]:
-        """Take values and vectors, and the basis of the next round."""
-        image, inner, energy = statistic
-        if self.trivial is not None:
-            shadow = self.trivial @ state.basis
-            image = image - self.trivial_value * np.outer(self.trivial, shadow)
-            inner = inner - self.trivial_value * np.outer(shadow, shadow)
-            energy -= self.trivial_value
-        values, turn = np.linalg.eigh(0.5 * (inner + inner.T))
-        values, turn = values[::-1], turn[:, ::-1]
-        kept = values[: self.n_components]
-        moved = np.abs(kept - state.eigenvalues).max()
-        basis, _ = qr(image, mode="economic")
-        vectors = state.basis @ turn[:, : self.n_components]
-        done = bool(moved <= self.tol * max(kept[0], np.finfo(float).tiny))
-        return Subspace(basis, kept, vectors, energy), done
-
-    def statistic_bytes(self, n_channels: int) -> int:
-        """Bytes of a statistic."""
-        return 8 * self.first.size
-
-
-@dataclass(frozen=True, eq=False)
 class Project:
     """Scores of a block's pixels: (x - m) W, W of shape (E, K)."""
 
@@ -241,7 +173,7 @@ class Project:
 
     def __call__(self, block: Block) -> dict[str, NDArray[Any]]:
         """Scores of the block's pixels, shape (p, K)."""
-        scores = _matmul(block.data, self.matrix)
+        scores = pixel_products(block.data, self.matrix)
         if self.offset is not None:
             scores -= self.offset
         return {"loadings": scores}
@@ -327,17 +259,3 @@ def _slabs(data: CountRows | NDArray[Any]) -> Iterator[tuple[int, NDArray[np.flo
         else:
             part = np.asarray(data[start : start + step], dtype=np.float64)
         yield start, part
-
-
-def _matmul(data: CountRows | NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Product of a block and a matrix (E, K), without a dense copy of rows; shape (p, K)."""
-    if isinstance(data, CountRows):
-        return data.matmul(matrix)
-    return np.asarray(data, dtype=np.float64) @ matrix
-
-
-def _rmatmul(data: CountRows | NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A' X for A of shape (p, K); shape (K, E)."""
-    if isinstance(data, CountRows):
-        return data.rmatmul(matrix)
-    return matrix.T @ np.asarray(data, dtype=np.float64)

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
     from emcube.engine import Block, RngKey
 
-__all__ = ["Totals", "TotalsSweep"]
+__all__ = ["TOTALS", "Totals", "TotalsSweep", "totals_of"]
+
+TOTALS = ("totals",)
+"""Identity of totals among shared answers (see `emcube.engine.Sweep`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +47,25 @@ class Totals:
         """Grand total N."""
         return float(self.channels.sum())
 
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(
+            self.channels + other.channels,
+            self.n_pixels + other.n_pixels,
+            self.n_stored + other.n_stored,
+            min(self.minimum, other.minimum),
+        )
+
+
+def totals_of(block: Block) -> Totals:
+    """Totals of one block."""
+    data = block.data
+    if isinstance(data, CountRows):
+        return Totals(data.channel_totals().astype(np.float64), data.n_pixels, data.nnz, 0.0)
+    minimum = float(data.min()) if data.size else 0.0
+    return Totals(
+        data.sum(axis=0, dtype=np.float64), data.shape[0], int(np.count_nonzero(data)), minimum
+    )
+
 
 @dataclass(frozen=True)
 class TotalsSweep:
@@ -58,6 +80,15 @@ class TotalsSweep:
     counts: bool
     name: str = "channel totals"
 
+    @property
+    def share(self) -> tuple[str, ...]:
+        """The totals are the same whoever asks."""
+        return TOTALS
+
+    def accepts(self, state: Totals) -> bool:
+        """Whether totals that somebody else asked for will do: values were finite for all."""
+        return not self.counts or state.minimum >= 0
+
     def start(self) -> None:
         """Nothing is known before the first block."""
         return
@@ -68,23 +99,11 @@ class TotalsSweep:
             require_finite_counts(block)
         else:
             require_finite_values(block)
-        data = block.data
-        if isinstance(data, CountRows):
-            totals = data.channel_totals().astype(np.float64)
-            return Totals(totals, data.n_pixels, data.nnz, 0.0)
-        minimum = float(data.min()) if data.size else 0.0
-        return Totals(
-            data.sum(axis=0, dtype=np.float64), data.shape[0], int(np.count_nonzero(data)), minimum
-        )
+        return totals_of(block)
 
     def combine(self, a: Totals, b: Totals) -> Totals:
         """Add."""
-        return Totals(
-            a.channels + b.channels,
-            a.n_pixels + b.n_pixels,
-            a.n_stored + b.n_stored,
-            min(a.minimum, b.minimum),
-        )
+        return a + b
 
     def step(self, state: Any, statistic: Totals, round_number: int) -> tuple[Totals, bool]:
         """One round is all."""

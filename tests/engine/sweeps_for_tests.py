@@ -76,3 +76,41 @@ class CountsLoads(Sums):
 def totals(block: Block) -> dict[str, Any]:
     """Total of each pixel."""
     return {"total": block.dense().sum(axis=1)}
+
+
+@dataclass(frozen=True)
+class SharedSums:
+    """Channel sums that are the same whoever asks, and a mark of every block that was mapped."""
+
+    factor: float = np.pi
+    least: float = -np.inf
+    marks: list[int] | None = None
+    name: str = "shared sums"
+
+    @property
+    def share(self) -> tuple[str, float]:
+        return "sums", self.factor
+
+    def accepts(self, state: Any) -> bool:
+        return bool((state[0] >= self.least).all())
+
+    def also(self, state: Any) -> list[Any]:
+        return [(("halves", self.factor), [state[0] / 2])]
+
+    def start(self) -> Any:
+        return None
+
+    def map(self, block: Block, state: Any, rng_key: tuple[int, int, int]) -> Any:
+        if self.marks is not None:
+            self.marks.append(block.id)
+        return [block.dense().sum(axis=0) * self.factor]
+
+    def combine(self, a: Any, b: Any) -> Any:
+        return [a[0] + b[0]]
+
+    def combine_into(self, a: Any, b: Any) -> Any:
+        a[0] += b[0]
+        return a
+
+    def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
+        return statistic, True
