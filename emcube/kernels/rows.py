@@ -24,8 +24,8 @@ __all__ = ["MAX_ROW_DENSITY", "CountRows", "rows_from_dense", "rows_from_sparse"
 MAX_ROW_DENSITY = 0.3
 """Above this share of non-zero cells a block stays dense: rows would cost more than they save."""
 
-ROOM_DENSITY = 0.12
-"""Share of non-zero cells for which a scan makes room at once; a fuller block is scanned twice."""
+PIECE_WORDS = 8192
+"""Words of eight bytes that are searched, then written as pairs, while they are in the cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,28 +167,24 @@ def rows_from_dense(block: NDArray[Any], *, max_density: float = 1.0) -> CountRo
             hint="for data after background removal use float methods (noise=None, frobenius)",
         )
     cells = block.reshape(-1).view(f"u{block.dtype.itemsize}")
-    per_word = 8 // block.dtype.itemsize
-    words = cells[: cells.size // per_word * per_word].view(np.uint64)
-    # One scan where the guess of room holds, which counts go into 16 bits: nearly always.
-    room = int(min(max_density, ROOM_DENSITY) * cells.size) + 1
-    width: type = np.uint16 if n_channels <= 1 << 16 else np.uint32
-    while True:
-        channels: NDArray[Any] = np.empty(room, dtype=width)
-        counts: NDArray[Any] = np.empty(room, dtype=width)
-        per_pixel, largest = _scan(cells, words, per_word, n_pixels, n_channels, channels, counts)
-        n_pairs = int(per_pixel.sum())
-        if n_pairs > max_density * cells.size:
-            return None
-        if largest > np.iinfo(np.uint32).max:
-            raise InputError(f"a count of {largest} does not fit 32 bits")
-        if n_pairs <= room and largest <= np.iinfo(width).max:
-            break
-        room = max(room, n_pairs)
-        width = np.uint32 if largest > np.iinfo(width).max else width
+    # NumPy counts with vector instructions, at the speed of memory: room is then exact.
+    n_pairs = int(np.count_nonzero(cells))
+    if n_pairs > max_density * cells.size:
+        return None
+    largest = int(cells.max()) if cells.size and cells.itemsize > 1 else 0
+    if largest > np.iinfo(np.uint32).max:
+        raise InputError(f"a count of {largest} does not fit 32 bits")
+    narrow = n_channels <= 1 << 16 and largest <= np.iinfo(np.uint16).max
+    width: type = np.uint16 if narrow else np.uint32
+    # One pair more: every cell of a word is written, and the next one goes over it if it was zero.
+    channels: NDArray[Any] = np.empty(n_pairs + 1, dtype=width)
+    counts: NDArray[Any] = np.empty(n_pairs + 1, dtype=width)
     indptr = np.zeros(n_pixels + 1, dtype=np.int64)
-    np.cumsum(per_pixel, out=indptr[1:])
-    channels, counts = channels[:n_pairs].copy(), counts[:n_pairs].copy()
-    return CountRows(indptr, channels, counts, n_channels)
+    if n_pairs:
+        per_word = 8 // cells.itemsize
+        words = cells[: cells.size // per_word * per_word].view(np.uint64)
+        _scan(cells, words, (0,) * per_word, n_channels, indptr, channels, counts)
+    return CountRows(indptr, channels[:n_pairs], counts[:n_pairs], n_channels)
 
 
 def rows_from_sparse(matrix: Any) -> CountRows:
@@ -221,40 +217,58 @@ def rows_from_sparse(matrix: Any) -> CountRows:
 
 
 @jit
-def _scan(cells, words, per_word, n_pixels, n_channels, channels, counts):
-    """Write the (channel, count) pairs in C order, which is the order of the rows, as far as there is room.
+def _scan(cells, words, lanes, n_channels, indptr, channels, counts):
+    """Write the (channel, count) pairs in C order, which is the order of the rows.
 
-    Returns the non-zero cells of each pixel, and the largest count.
+    Words without counts are dropped by a loop without branches; in the others every cell is written and
+    the place moves on only past those that are not zero.
     """
-    per_pixel = np.zeros(n_pixels, dtype=np.int64)
-    largest = np.uint64(0)
+    # The length of a tuple is known when this is compiled: the inner loop is unrolled.
+    per_word = len(lanes)
+    where = np.empty(PIECE_WORDS, dtype=np.int64)
     k = 0
     pixel = 0
     row_start = 0
     row_end = n_channels
-    # One word more than there are stands for the cells that do not fill a word.
-    for w in range(words.size + 1):
-        start = w * per_word
-        stop = start + per_word
-        if w == words.size:
-            stop = cells.size
-        elif words[w] == 0:
-            continue
-        for i in range(start, stop):
-            value = cells[i]
-            if value:
+    for start in range(0, words.size, PIECE_WORDS):
+        n = 0
+        for w in range(start, min(start + PIECE_WORDS, words.size)):
+            where[n] = w
+            n += words[w] != 0
+        for j in range(n):
+            base = where[j] * per_word
+            while base >= row_end:
+                pixel += 1
+                indptr[pixel] = k
+                row_start = row_end
+                row_end += n_channels
+            if base + per_word <= row_end:
+                for i in range(per_word):
+                    value = cells[base + i]
+                    channels[k] = base - row_start + i
+                    counts[k] = value
+                    k += value != 0
+                continue
+            for i in range(base, base + per_word):
                 while i >= row_end:
                     pixel += 1
+                    indptr[pixel] = k
                     row_start = row_end
                     row_end += n_channels
-                per_pixel[pixel] += 1
-                if k < channels.size:
-                    channels[k] = i - row_start
-                    counts[k] = value
-                k += 1
-                if value > largest:
-                    largest = np.uint64(value)
-    return per_pixel, largest
+                channels[k] = i - row_start
+                counts[k] = cells[i]
+                k += cells[i] != 0
+    # The last cells, where they do not fill a word.
+    for i in range(words.size * per_word, cells.size):
+        while i >= row_end:
+            pixel += 1
+            indptr[pixel] = k
+            row_start = row_end
+            row_end += n_channels
+        channels[k] = i - row_start
+        counts[k] = cells[i]
+        k += cells[i] != 0
+    indptr[pixel + 1 :] = k
 
 
 @jit

@@ -41,6 +41,22 @@ def test_rows_hold_what_the_block_holds(n_pixels, n_channels, dtype, mean, seed)
     np.testing.assert_array_equal(sparse.to_dense(), expected)
 
 
+@pytest.mark.parametrize("dtype", ["u1", "u2", "u4", "u8"])
+@pytest.mark.parametrize("n_channels", [1, 7, 901, 4096])
+def test_rows_of_blocks_that_are_searched_in_pieces(dtype, n_channels):
+    rng = np.random.default_rng(n_channels)
+    n_pixels = 300_000 // n_channels
+    block = (rng.random((n_pixels, n_channels)) < 0.05).astype(dtype) * rng.integers(1, 200)
+    # Empty pixels at both ends and a run of them within.
+    for gone in (slice(0, 2), slice(n_pixels // 3, n_pixels // 2), slice(n_pixels - 1, None)):
+        block[gone] = 0
+    rows = rows_from_dense(block)
+    pixels, channels = np.nonzero(block)
+    np.testing.assert_array_equal(np.repeat(np.arange(n_pixels), np.diff(rows.indptr)), pixels)
+    np.testing.assert_array_equal(rows.channels, channels)
+    np.testing.assert_array_equal(rows.counts, block[pixels, channels])
+
+
 def test_large_counts_and_many_channels_take_the_wide_form():
     assert rows_from_dense(np.full((2, 3), 70_000, np.uint32)).counts.dtype == np.uint32
     assert rows_from_dense(np.ones((1, 70_000), np.uint8)).channels.dtype == np.uint32
