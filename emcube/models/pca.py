@@ -27,10 +27,10 @@ from emcube.models.pca_sweeps import (
     LikelihoodSweep,
     Moments,
     Project,
-    SubspaceSweep,
     pixel_totals,
 )
 from emcube.models.rebuild import in_order, times
+from emcube.models.subspace import SketchSweep, SubspaceSweep, new_directions
 from emcube.models.sweeps import TotalsSweep
 
 if TYPE_CHECKING:
@@ -67,14 +67,16 @@ class IncrementalPCA(Estimator):
         Leave the mean spectrum out of the components of a weighted decomposition.
     svd_solver : {"auto", "gram", "randomized"}
         "gram" sums the Gram matrix exactly: in one pass (two where centred) and E^2 numbers of 8 bytes.
-        "randomized" makes several passes with K + `n_oversamples` vectors. "auto" is "gram" up to
-        4096 channels, and beyond where the pixels are few enough to be compared with each other.
+        "randomized" makes several passes with K + `n_oversamples` vectors, whose products with the
+        data span a block Krylov space. "auto" is "gram" up to 4096 channels; beyond, the pixels are
+        compared with each other where they are few enough, else it is "randomized".
     n_oversamples : int
         Vectors beside the K of the randomized solver.
     max_iter : int
         Passes of the randomized solver, at most.
     tol : float
-        It stops when no eigenvalue moves by more than this share of the first.
+        Degrees. It stops when, for each k at which the eigenvalues k and k + 1 differ by a tenth, the
+        span of the first k components is within this angle of the exact one (see ``angle_``).
     random_state : int, Generator or None
         Of the randomized solver's first basis.
 
@@ -95,6 +97,10 @@ class IncrementalPCA(Estimator):
         Mean spectrum.
     noise_variance_ : float
         Mean variance of what the components leave: about one where only Poisson noise is left.
+    angle_ : DataArray or ndarray, shape (K,)
+        Bound, from the residuals, of the largest angle in degrees between the span of the first k
+        components and the exact one. 90 where component k and the next are not told apart: only the
+        span of more or fewer of them means something then. Zero for the exact solvers.
     trivial_first_ : bool
         Whether the first component is the mean spectrum and its variance no measure of contrast.
     n_components_, n_samples_seen_ : int
@@ -104,7 +110,7 @@ class IncrementalPCA(Estimator):
     n_iter_ : int
         Passes of the solver.
     converged_ : bool
-        False where the randomized solver ran out of passes.
+        False where the randomized solver ran out of passes: ``angle_`` says how far it came.
     seed_ : int
         Seed of the randomized solver.
 
@@ -117,6 +123,7 @@ class IncrementalPCA(Estimator):
     ----------
     M. R. Keenan, P. G. Kotula, Surf. Interface Anal. 36 (2004) 203. https://doi.org/10.1002/sia.1657
     N. Halko, P. G. Martinsson, J. A. Tropp, SIAM Rev. 53 (2011) 217. https://doi.org/10.1137/090771806
+    C. Musco, C. Musco, NeurIPS 28 (2015), block Krylov methods. https://arxiv.org/abs/1504.05477
 
     Examples
     --------
@@ -137,7 +144,7 @@ class IncrementalPCA(Estimator):
         svd_solver: str = "auto",
         n_oversamples: int = 10,
         max_iter: int = 12,
-        tol: float = 1e-9,
+        tol: float = 0.1,
         random_state: Any = None,
     ) -> None:
         self.n_components = n_components
@@ -367,39 +374,45 @@ class IncrementalPCA(Estimator):
         self, source: BlockSource, noise: NoiseModel, labels: Labels, seed: int
     ) -> None:
         n, n_channels = source.n_pixels, source.n_channels
-        totals = run_sweep(TotalsSweep(counts=noise.needs_counts), source).state
-        total = totals.total
-        scale = noise.channel_scale(totals.channels, total)
-        trivial = self._trivial(totals.channels, total, noise)
         k = int(self.n_components)  # type: ignore[arg-type]  # _choose_solver refuses None
-        width = min(k + self.n_oversamples, n, n_channels)
         rng = np.random.default_rng((seed, 0, 0))
-        first, _ = qr(rng.standard_normal((n_channels, width)), mode="economic")
+        width = min(k + self.n_oversamples, n, n_channels)
+        drawn = rng.standard_normal((n_channels, width))
+        sketch = run_sweep(SketchSweep(noise, drawn), source).state
+        sums, total = sketch.sums, float(sketch.sums.sum())
+        scale = noise.channel_scale(sums, total)
+        trivial = self._trivial(sums, total, noise)
+        # The mean spectrum is an eigenvector, of value N: it needs no passes.
+        n_found = k if trivial is None or self.remove_trivial else k - 1
+        n_dims = min(n, int(np.count_nonzero(sums)) if noise.needs_counts else n_channels)
+        n_dims -= 0 if trivial is None else 1
+        against = np.zeros((n_channels, 0)) if trivial is None else trivial[:, None]
+        first = new_directions(scale[:, None] * sketch.image, against, n_dims)
+        if first.shape[1] == 0:  # an empty cube
+            first = np.zeros((n_channels, 1))
         sweep = SubspaceSweep(
             noise,
             scale,
-            totals.channels / n if noise.centred else None,
-            trivial if self.remove_trivial else None,
-            total,
-            first,
-            k,
-            self.tol,
-        )
-        outcome = run_sweep(sweep, source, seed=seed, max_rounds=self.max_iter)
-        state = outcome.state
-        self._finish(
-            np.maximum(state.eigenvalues, 0.0),
-            state.vectors,
-            state.energy,
-            scale,
-            totals.channels,
-            n,
-            noise,
-            labels,
+            sums / n if noise.centred else None,
             trivial,
-            "randomized",
+            first,
+            n_found,
+            self.tol,
+            n_dims,
         )
-        self.n_iter_, self.converged_ = outcome.n_rounds, outcome.converged
+        outcome = run_sweep(sweep, source, seed=seed, max_rounds=max(1, self.max_iter - 1))
+        found = outcome.state
+        values, vectors = np.maximum(found.eigenvalues, 0.0), found.vectors
+        angles, energy = found.angles, found.energy
+        if trivial is not None and self.remove_trivial:
+            energy -= total
+        elif trivial is not None:
+            values, angles = np.append(total, values), np.append(0.0, angles)
+            vectors = np.column_stack((trivial, vectors))
+        self._finish(
+            values, vectors, energy, scale, sums, n, noise, labels, trivial, "randomized", angles
+        )
+        self.n_iter_, self.converged_ = 1 + outcome.n_rounds, outcome.converged
 
     def _finish(
         self,
@@ -413,6 +426,7 @@ class IncrementalPCA(Estimator):
         labels: Labels,
         trivial: NDArray[np.float64] | None,
         solver: str,
+        angles: NDArray[np.float64] | None = None,
     ) -> None:
         """Set the public attributes from eigenvalues and vectors (E, K) of X'X."""
         vectors = vectors * _signs(vectors)
@@ -451,6 +465,9 @@ class IncrementalPCA(Estimator):
         )
         self.singular_values_ = _curve(
             labels, np.sqrt(values), "singular_values", {"units": unsquared, **note}
+        )
+        self.angle_ = _curve(
+            labels, np.zeros(k) if angles is None else angles, "angle", {"units": "deg"}
         )
         rest = most - k
         left = max(energy - float(values.sum()), 0.0)

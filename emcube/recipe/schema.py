@@ -283,7 +283,7 @@ class PCAStep(_Step):
     svd_solver: Literal["auto", "gram", "randomized"] = "auto"
     n_oversamples: Annotated[int, Strict(), Field(ge=0)] = 10
     max_iter: Count = 12
-    tol: NotNegative = 1e-9
+    tol: NotNegative = 0.1
     # Only the randomized solver draws numbers. A seed left open would give every run an identity of
     # its own though the exact solver's answer is the same.
     random_state: Seed | None = 0

@@ -1,0 +1,231 @@
+"""Products of one block with a few vectors, X'W(X B): what solvers that iterate ask of each block.
+
+Letters: P pixels, E channels, L vectors.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.linalg.blas import dgemm, sgemm
+
+from emcube.errors import InputError
+from emcube.kernels._numba import jit
+from emcube.kernels.rows import CountRows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+__all__ = ["Products", "pixel_products", "there_and_back"]
+
+SLAB_BYTES = 4 << 20
+"""Converted pixels at a time: they are used twice, and should still be near when used again."""
+
+STRIP_PIXELS = 1024
+"""Pixels whose products are summed in the block's own precision before they go to float64."""
+
+
+class Products:
+    """What `there_and_back` gives.
+
+    Attributes
+    ----------
+    image : ndarray of float64, shape (E, L)
+        sum_i w_i (x_i - m) (x_i - m)'B.
+    energy : float
+        sum_i w_i |s * (x_i - m)|^2 with s the channels' factors, where they were given; else 0.
+    """
+
+    __slots__ = ("energy", "image")
+
+    def __init__(self, image: NDArray[np.float64], energy: float) -> None:
+        self.image, self.energy = image, energy
+
+
+def there_and_back(
+    block: CountRows | NDArray[Any],
+    vectors: NDArray[np.float64],
+    weigh: Callable[[NDArray[np.float64]], NDArray[np.float64] | None] | None = None,
+    shift: NDArray[np.float64] | None = None,
+    squares: NDArray[np.float64] | None = None,
+) -> Products:
+    """Multiply a block by vectors, weigh the pixels, and multiply back.
+
+    Parameters
+    ----------
+    block : CountRows or ndarray, shape (P, E)
+        Pixels of one block, in counts or whatever unit the cube has.
+    vectors : ndarray of float64, shape (E, L)
+        B.
+    weigh : callable, optional
+        ``weigh(totals) -> w``, both of shape (p,), for the totals of some pixels; one everywhere where
+        left out.
+    shift : ndarray of float64, shape (E,), optional
+        m, subtracted from each pixel.
+    squares : ndarray of float64, shape (E,), optional
+        s^2, with which the energy is summed too.
+
+    Returns
+    -------
+    Products
+
+    Raises
+    ------
+    InputError
+        The vectors or the shift do not have one value per channel.
+
+    Notes
+    -----
+    Dense blocks of anything but float64 and 64-bit integers are multiplied in float32, a thousand pixels
+    at a time, and summed in float64: each product is rounded by 6e-8 of the pixel's length, far below the
+    noise of any detector, and twice as fast. What is subtracted is subtracted before that, in float64.
+    Rows, and blocks of 64 bits a value, are multiplied in float64.
+    """
+    n_channels = block.shape[1]
+    if vectors.ndim != 2 or vectors.shape[0] != n_channels:
+        raise InputError(f"vectors of {n_channels} channels are expected, got {vectors.shape}")
+    if shift is not None and shift.shape != (n_channels,):
+        raise InputError(f"a shift of {n_channels} channels is expected, got {shift.shape}")
+    if isinstance(block, CountRows):
+        return _rows_there_and_back(block, vectors, weigh, shift, squares)
+    kind = _product_dtype(block.dtype)
+    gemm: Any = sgemm if kind == np.float32 else dgemm
+    small = vectors.astype(kind)
+    image = np.zeros(vectors.shape)
+    strip = np.zeros(vectors.shape, dtype=kind)
+    energy, since = 0.0, 0
+    for start, part in _converted(block, shift, kind):
+        product = part @ small
+        weights = None
+        if weigh is not None:
+            weights = weigh(_totals(block[start : start + len(part)]))
+        if weights is not None:
+            product *= weights[:, None].astype(kind)
+        # BLAS is column-major: these are views, and the strip is added to where it lies.
+        gemm(1.0, product.T, part.T, beta=1.0, c=strip.T, trans_b=1, overwrite_c=1)
+        since += len(part)
+        if since >= STRIP_PIXELS:
+            image += strip
+            strip[:] = 0
+            since = 0
+        if squares is not None:
+            per_pixel = _energies(part, squares)
+            energy += float(per_pixel.sum() if weights is None else per_pixel @ weights)
+    image += strip
+    return Products(image, energy)
+
+
+def pixel_products(
+    block: CountRows | NDArray[Any], vectors: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Multiply each pixel by vectors (E, L), in float64 and without a dense copy of the block; (P, L)."""
+    if isinstance(block, CountRows):
+        return block.matmul(vectors)
+    out = np.empty((block.shape[0], vectors.shape[1]))
+    for start, part in _converted(block, None, np.dtype(np.float64)):
+        np.matmul(part, vectors, out=out[start : start + len(part)])
+    return out
+
+
+def _rows_there_and_back(
+    block: CountRows,
+    vectors: NDArray[np.float64],
+    weigh: Callable[[NDArray[np.float64]], NDArray[np.float64] | None] | None,
+    shift: NDArray[np.float64] | None,
+    squares: NDArray[np.float64] | None,
+) -> Products:
+    totals = block.pixel_totals().astype(np.float64)
+    weights = None if weigh is None else weigh(totals)
+    product = block.matmul(vectors)
+    if shift is not None:
+        product -= shift @ vectors
+    if weights is not None:
+        product *= weights[:, None]
+    image = np.ascontiguousarray(block.rmatmul(product).T)
+    if shift is not None:
+        image -= np.outer(shift, product.sum(axis=0))
+    if squares is None:
+        return Products(image, 0.0)
+    weight = np.ones(block.n_pixels) if weights is None else weights
+    own = _row_energies(block.indptr, block.channels, block.counts, squares)
+    energy = float(own @ weight)
+    if shift is not None:
+        cross = block.matmul((squares * shift)[:, None])[:, 0]
+        energy += float(weight.sum() * (squares @ shift**2) - 2 * (cross @ weight))
+    return Products(image, energy)
+
+
+def _product_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Precision in which a dense block is multiplied."""
+    return np.dtype(np.float64 if dtype.itemsize > 4 else np.float32)
+
+
+def _converted(
+    block: NDArray[Any], shift: NDArray[np.float64] | None, kind: np.dtype[Any]
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    """(start, pixels less the shift) of a dense block, a few at a time; the same scratch each time."""
+    n_pixels, n_channels = block.shape
+    step = max(1, min(n_pixels, SLAB_BYTES // (kind.itemsize * max(1, n_channels))))
+    as_it_is = shift is None and block.dtype == kind and block.flags.c_contiguous
+    scratch = np.empty((0 if as_it_is else step, n_channels), dtype=kind)
+    for start in range(0, n_pixels, step):
+        cells = block[start : start + step]
+        if as_it_is:
+            yield start, cells
+            continue
+        part = scratch[: len(cells)]
+        if shift is None:
+            np.copyto(part, cells, casting="same_kind" if cells.dtype.kind == "f" else "unsafe")
+        else:
+            _subtract(np.ascontiguousarray(cells), shift, part)
+        yield start, part
+
+
+def _totals(cells: NDArray[Any]) -> NDArray[np.float64]:
+    """Sum of each pixel, shape (p,)."""
+    if cells.dtype.kind in "iub":
+        return _integer_totals(np.ascontiguousarray(cells))
+    return np.asarray(cells.sum(axis=1, dtype=np.float64))
+
+
+@jit
+def _subtract(cells, shift, out):
+    for p in range(cells.shape[0]):
+        for e in range(cells.shape[1]):
+            out[p, e] = np.float64(cells[p, e]) - shift[e]
+
+
+@jit
+def _integer_totals(cells):
+    out = np.empty(cells.shape[0], dtype=np.float64)
+    for p in range(cells.shape[0]):
+        total = np.int64(0)
+        for e in range(cells.shape[1]):
+            total += cells[p, e]
+        out[p] = total
+    return out
+
+
+@jit(fastmath={"reassoc", "nsz"})
+def _energies(cells, squares):
+    out = np.empty(cells.shape[0], dtype=np.float64)
+    for p in range(cells.shape[0]):
+        total = 0.0
+        for e in range(cells.shape[1]):
+            value = np.float64(cells[p, e])
+            total += value * value * squares[e]
+        out[p] = total
+    return out
+
+
+@jit
+def _row_energies(indptr, channels, counts, squares):
+    out = np.zeros(indptr.size - 1, dtype=np.float64)
+    for p in range(out.size):
+        for i in range(indptr[p], indptr[p + 1]):
+            count = np.float64(counts[i])
+            out[p] += count * count * squares[channels[i]]
+    return out
