@@ -46,7 +46,8 @@ def test_rows_hold_what_the_block_holds(n_pixels, n_channels, dtype, mean, seed)
 def test_rows_of_blocks_that_are_searched_in_pieces(dtype, n_channels):
     rng = np.random.default_rng(n_channels)
     n_pixels = 300_000 // n_channels
-    block = (rng.random((n_pixels, n_channels)) < 0.05).astype(dtype) * rng.integers(1, 200)
+    block = (rng.random((n_pixels, n_channels)) < 0.05) * rng.integers(1, 200)
+    block = block.astype(dtype)
     # Empty pixels at both ends and a run of them within.
     for gone in (slice(0, 2), slice(n_pixels // 3, n_pixels // 2), slice(n_pixels - 1, None)):
         block[gone] = 0
