@@ -28,6 +28,7 @@ from emcube.engine.source import (
     DaskSource,
     MappedSource,
     SparseSource,
+    StoreSource,
 )
 from emcube.engine.sweep import Outcome, RngKey, Sweep
 from emcube.engine.threads import use_threads
@@ -44,6 +45,7 @@ __all__ = [
     "Outcome",
     "RngKey",
     "SparseSource",
+    "StoreSource",
     "Sweep",
     "Target",
     "Writing",

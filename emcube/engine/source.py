@@ -1,4 +1,4 @@
-"""Where blocks come from: Dask arrays, arrays in memory, sparse matrices, or another source."""
+"""Where blocks come from: stores, Dask arrays, arrays in memory, sparse matrices, or another source."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ __all__ = [
     "BlockSource",
     "DaskSource",
     "MappedSource",
+    "Reader",
     "SparseSource",
+    "StoreSource",
     "compress",
     "feed",
     "needed",
@@ -388,6 +390,79 @@ def feed(source: BlockSource, values: dict[Any, Any]) -> BlockSource:
     if isinstance(source, DaskSource):
         return replace(source, futures={}, given=values)
     return source
+
+
+class Reader(Protocol):
+    """A stored array, shape (nav..., sig...), that blocks are read from; pickles by path."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the dims."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+        ...
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Cells of a chunk along each dim."""
+        ...
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Values of a region."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class StoreSource(_SelectingSource):
+    """Blocks of a stored array, read without Dask: a block of whole chunks is decoded on the thread that
+    uses it.
+    """
+
+    reader: Any = None
+
+    @classmethod
+    def from_reader(
+        cls,
+        reader: Reader,
+        n_nav: int,
+        name: str,
+        *,
+        pixels: NDArray[np.bool_] | None = None,
+        channels: NDArray[np.int64] | None = None,
+    ) -> StoreSource:
+        """Plan blocks over a stored array.
+
+        Parameters
+        ----------
+        reader : Reader
+        n_nav : int
+            Leading dims that are navigation dims.
+        name : str
+            Identity of the values.
+        pixels, channels
+            What is used; None means all.
+        """
+        plan = plan_blocks(
+            tuple(reader.shape[:n_nav]),
+            math.prod(reader.shape[n_nav:]),
+            reader.dtype.itemsize,
+            tuple(reader.chunks[:n_nav]),
+        )
+        return cls(plan, _Selection(pixels, channels), name, reader)
+
+    def load(self, block_id: int) -> Block:
+        """Read one block on this thread."""
+        whole = (slice(None),) * (len(self.reader.shape) - len(self.plan.nav_shape))
+        values = self.reader[self.plan.slices(block_id) + whole]
+        n_box = math.prod(self.plan.shape(block_id))
+        return self.selection.block(self.plan, block_id, values.reshape(n_box, -1))
+
+    def part(self, block_ids: Iterable[int]) -> StoreSource:
+        """The source itself: it holds paths and numbers."""
+        return self
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from emcube.cube import make_cube, nav_dims, sig_dims, validate_cube
-from emcube.engine import ArraySource, Block, BlockSource, DaskSource, SparseSource
+from emcube.engine import ArraySource, Block, BlockSource, DaskSource, SparseSource, StoreSource
 from emcube.engine.executor import ThreadExecutor
 from emcube.engine.loop import ArrayTarget, map_blocks
 from emcube.engine.source import compress
@@ -287,6 +287,8 @@ def _check_dtype(dtype: np.dtype[Any]) -> None:
 def _from_cube(cube: xr.DataArray, where: Any, channels: Channels) -> tuple[BlockSource, Labels]:
     from dataclasses import replace
 
+    from emcube.store.open import stored_reader
+
     cube = validate_cube(cube)
     _check_dtype(cube.dtype)
     labels = _labels_of(cube)
@@ -302,10 +304,14 @@ def _from_cube(cube: xr.DataArray, where: Any, channels: Channels) -> tuple[Bloc
     n_nav = len(labels.nav_dims)
     data = cube.data
     source: BlockSource
-    if hasattr(data, "dask"):
-        source = DaskSource.from_array(data, n_nav, pixels=pixels, channels=channels)
-    else:
+    if not hasattr(data, "dask"):
         source = ArraySource.from_array(np.asarray(data), n_nav, pixels=pixels, channels=channels)
+    elif (reader := stored_reader(data)) is not None:
+        source = StoreSource.from_reader(
+            reader, n_nav, str(data.name), pixels=pixels, channels=channels
+        )
+    else:
+        source = DaskSource.from_array(data, n_nav, pixels=pixels, channels=channels)
     return source, labels
 
 
@@ -398,13 +404,13 @@ def map_pixels(
     import scipy.sparse
 
     source, _ = as_source(X, where, channels=labels.channels)
-    if not isinstance(source, DaskSource) or scipy.sparse.issparse(X):
+    if not isinstance(source, (DaskSource, StoreSource)) or scipy.sparse.issparse(X):
         out = np.full((*source.plan.nav_shape, *trailing), fill, dtype=dtype)
         map_blocks(
             _Keyed(function), source, {"out": ArrayTarget(out, fill)}, executor=ThreadExecutor()
         )
         return out
-    array = source.array
+    array = source.array if isinstance(source, DaskSource) else X.data
     n_nav = len(source.plan.nav_shape)
     if any(len(c) > 1 for c in array.chunks[n_nav:]):
         array = array.rechunk(dict.fromkeys(range(n_nav, array.ndim), -1))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from emcube.store.attributes import to_json
 from emcube.store.layout import Layout, plan_layout
-from emcube.store.open import is_store, is_url, is_zarr, open_cube, read_digest
+from emcube.store.open import is_store, is_url, is_zarr, open_cube, read_digest, stored_reader
 from emcube.store.verify import StoreInfo, Verification, digest, info, verify
 from emcube.store.write import IngestProgress, compute_digest, write_cube
 
@@ -27,6 +27,7 @@ __all__ = [
     "open_cube",
     "plan_layout",
     "read_digest",
+    "stored_reader",
     "to_json",
     "verify",
     "write_cube",

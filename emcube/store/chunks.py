@@ -188,7 +188,11 @@ class ChunkReader:
                 slice(max(part.start, low) - part.start, min(part.stop, low + c) - part.start)
                 for part, low, c in zip(region, corner, self.chunks, strict=True)
             )
-            out[target] = self._decode(index)[self._inside(region, index)]
+            part = out[target]
+            if part.shape == self.chunks and part.flags.c_contiguous:
+                self._decode(index, part)
+            else:
+                part[...] = self._decode(index)[self._inside(region, index)]
         return out
 
     def _inside(self, region: tuple[slice, ...], index: tuple[int, ...]) -> tuple[slice, ...]:
@@ -198,8 +202,11 @@ class ChunkReader:
             for part, i, c in zip(region, index, self.chunks, strict=True)
         )
 
-    def _decode(self, index: tuple[int, ...]) -> NDArray[Any]:
-        """Decode one whole chunk; chunks at the end of a dim are stored full and cut by the caller."""
+    def _decode(self, index: tuple[int, ...], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Decode one whole chunk, into `out` where it is given.
+
+        Chunks at the end of a dim are stored full and cut by the caller.
+        """
         from numcodecs import blosc
 
         path = self.file_of(index)
@@ -208,11 +215,16 @@ class ChunkReader:
         body = np.frombuffer(raw, np.uint8)
         if codecs[-1:] == ("crc32c",):
             body = self._without_checksum(path, body)
-        out = np.empty(self.chunks, dtype=self.dtype)
+        nbytes = math.prod(self.chunks) * self.dtype.itemsize
         if "blosc" not in codecs:
-            if body.nbytes != out.nbytes:
-                raise self._damaged(path, f"{body.nbytes} bytes, expected {out.nbytes}")
-            return np.frombuffer(body, dtype=self.dtype).reshape(self.chunks)
+            if body.nbytes != nbytes:
+                raise self._damaged(path, f"{body.nbytes} bytes, expected {nbytes}")
+            plain = np.frombuffer(body, dtype=self.dtype).reshape(self.chunks)
+            if out is None:
+                return plain
+            out[...] = plain
+            return out
+        out = np.empty(self.chunks, dtype=self.dtype) if out is None else out
         try:
             blosc.decompress(body, out.reshape(-1).view(np.uint8))
         except (RuntimeError, ValueError) as error:

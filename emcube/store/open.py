@@ -25,7 +25,15 @@ from emcube.store.write import DATA, FORMAT
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["is_store", "is_url", "is_zarr", "open_cube", "read_digest", "root_attributes"]
+__all__ = [
+    "is_store",
+    "is_url",
+    "is_zarr",
+    "open_cube",
+    "read_digest",
+    "root_attributes",
+    "stored_reader",
+]
 
 #: Coordinates up to this size are read when a store is opened; larger ones stay lazy.
 _EAGER_BYTES = 2**20
@@ -325,6 +333,23 @@ def _lazy(reader: ChunkReader, name: str) -> Any:
         # The reader is a few hundred bytes: inlined, blocks are independent tasks.
         inline_array=True,
     )
+
+
+def stored_reader(array: Any) -> ChunkReader | None:
+    """Reader of a Dask array that is exactly what `open_cube` made; None for any other.
+
+    Whatever was done to the array since (slicing, binning, a conversion) has added to its graph.
+    """
+    layers = array.dask.layers
+    if list(layers) != [array.name]:
+        return None
+    # Blocks are made by one layer with the reader among its arguments.
+    given = [thing for thing, _ in getattr(layers[array.name], "indices", ())]
+    reader = next((thing for thing in given if isinstance(thing, ChunkReader)), None)
+    if reader is None or reader.shape != array.shape or reader.dtype != array.dtype:
+        return None
+    cut = tuple(max(lengths, default=1) for lengths in array.chunks)
+    return reader if cut == tuple(map(min, reader.chunks, reader.shape)) else None
 
 
 # --- anybody's Zarr -------------------------------------------------------------------------------
