@@ -7,6 +7,7 @@ import pytest
 
 from emcube.errors import InputError
 from emcube.kernels import gram
+from emcube.kernels._blas import add_outer_products
 from emcube.kernels.rows import rows_from_dense
 
 
@@ -71,3 +72,58 @@ def test_no_counts_are_lost_in_float64():
     values = np.ones((3, 2), np.uint32)
     got = gram.weighted_gram(rows_from_dense(values), np.full(3, 2.0**24 + 1))
     assert got[0, 1] == 3 * (2**24 + 1)
+
+
+def mixed_counts(n_full, n_rare, n_pixels=700):
+    """Full and rare channels, interleaved; some pixels are empty, one channel too."""
+    rng = np.random.default_rng(4)
+    density = np.concatenate((np.full(n_full, 0.8), np.full(n_rare, 0.02)))
+    values = rng.poisson(rng.permutation(density), (n_pixels, density.size)).astype(np.uint16)
+    values[rng.random(n_pixels) < 0.1] = 0
+    values[:, 3] = 0
+    return values
+
+
+@pytest.mark.parametrize("full_and_rare", [(20, 60), (40, 5), (60, 0), (5, 70), (0, 300)])
+@pytest.mark.parametrize("short_rows", [0, 10**6])
+def test_full_and_rare_channels_are_parted(full_and_rare, short_rows, monkeypatch):
+    monkeypatch.setattr(gram, "SHORT_ROWS", short_rows)
+    monkeypatch.setattr(gram, "TILE_PAIRS", 100)
+    values = mixed_counts(*full_and_rare)
+    weights = np.random.default_rng(5).random(len(values))
+    weights[::7] = 0
+    out = np.zeros((values.shape[1],) * 2)
+    for part in (slice(0, 300), slice(300, 700)):
+        gram.weighted_gram(rows_from_dense(values[part]), weights[part], out=out)
+    expected = naive_gram(values, weights, 0.0)
+    np.testing.assert_allclose(gram.add_symmetric(out), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_wide_counts_and_channels():
+    values = mixed_counts(20, 30).astype(np.uint32) * 70_000
+    rows = rows_from_dense(values)
+    assert rows.counts.dtype == np.uint32
+    got = gram.add_symmetric(gram.weighted_gram(rows))
+    np.testing.assert_allclose(got, naive_gram(values, np.ones(700), 0.0), rtol=1e-12)
+
+
+def test_adding_outer_products_leaves_the_lower_triangle():
+    rows = np.random.default_rng(6).normal(size=(9, 5))
+    out = np.full((5, 5), 2.0)
+    add_outer_products(rows, out)
+    np.testing.assert_allclose(np.triu(out), np.triu(2.0 + rows.T @ rows), rtol=1e-13)
+    assert (np.tril(out, -1) == np.tril(np.full((5, 5), 2.0), -1)).all()
+    add_outer_products(rows[:0], out)
+    with pytest.raises(ValueError, match="C order"):
+        add_outer_products(rows.T, np.zeros((9, 9)))
+    with pytest.raises(ValueError, match="C order"):
+        add_outer_products(rows, np.zeros((4, 4)))
+    with pytest.raises(ValueError, match="float64"):
+        add_outer_products(rows.astype(np.float32), out)
+
+
+def test_upper_triangles_are_added():
+    a, b = np.random.default_rng(7).normal(size=(2, 6, 6))
+    expected = np.triu(a + b) + np.tril(a, -1)
+    assert gram.add_upper(a, b) is a
+    np.testing.assert_array_equal(a, expected)
