@@ -17,6 +17,7 @@ from emcube.errors import InputError
 from emcube.kernels._blas import add_outer_products
 from emcube.kernels._numba import jit
 from emcube.kernels.rows import CountRows
+from emcube.kernels.slabs import slabs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,8 +40,11 @@ TILE_PAIRS = 1 << 17
 """Pairs of a tile of pixels, which stays in the cache while each row of the Gram matrix is summed; and cells
 of its full channels."""
 
-DENSE_TILE_BYTES = 16 << 20
+DENSE_TILE_BYTES = 4 << 20
 """Scratch for the float64 copy of a tile on the dense road."""
+
+LEAST_DENSE_PIXELS = 256
+"""Pixels of such a tile, at least: with fewer the Gram matrix itself would be read and written too often."""
 
 
 def weighted_gram(
@@ -96,13 +100,12 @@ def weighted_gram(
             else:
                 _parted_gram(block, per_pixel, full, out)
             return out
-    tile = max(1, DENSE_TILE_BYTES // (8 * max(n_channels, 1)))
-    for start in range(0, n_pixels, tile):
-        part = _dense_part(block, start, start + tile)
-        if shift is not None:
-            part -= shift
+    parts = slabs(
+        block, np.float64, shift=shift, n_bytes=DENSE_TILE_BYTES, least=LEAST_DENSE_PIXELS
+    )
+    for start, part in parts:
         if weights is not None:
-            part *= np.sqrt(weights[start : start + tile])[:, None]
+            part = part * np.sqrt(weights[start : start + len(part)])[:, None]
         add_outer_products(part, out)
     return out
 
@@ -154,18 +157,6 @@ def add_upper(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.floa
     """Add the upper triangle of `b` to that of `a`, in place; return `a`."""
     _add_upper(a, b)
     return a
-
-
-def _dense_part(block: CountRows | NDArray[Any], start: int, stop: int) -> NDArray[np.float64]:
-    """Fresh float64 copy of some pixels."""
-    if not isinstance(block, CountRows):
-        return np.array(block[start:stop], dtype=np.float64, order="C")
-    indptr = block.indptr[start : stop + 1]
-    first, last = indptr[0], indptr[-1]
-    part = CountRows(
-        indptr - first, block.channels[first:last], block.counts[first:last], block.n_channels
-    )
-    return part.to_dense(np.float64)
 
 
 # Unsigned indices below: for signed ones that may be negative the compiler adds a test to each access,

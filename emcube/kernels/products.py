@@ -8,21 +8,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.linalg.blas import dgemm, sgemm
 
 from emcube.errors import InputError
+from emcube.kernels._blas import add_product
 from emcube.kernels._numba import jit
 from emcube.kernels.rows import CountRows
+from emcube.kernels.slabs import slabs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
 __all__ = ["Products", "pixel_products", "there_and_back"]
-
-SLAB_BYTES = 4 << 20
-"""Converted pixels at a time: they are used twice, and should still be near when used again."""
 
 STRIP_PIXELS = 1024
 """Pixels whose products are summed in the block's own precision before they go to float64."""
@@ -92,20 +90,18 @@ def there_and_back(
     if isinstance(block, CountRows):
         return _rows_there_and_back(block, vectors, weigh, shift, squares)
     kind = _product_dtype(block.dtype)
-    gemm: Any = sgemm if kind == np.float32 else dgemm
     small = vectors.astype(kind)
     image = np.zeros(vectors.shape)
     strip = np.zeros(vectors.shape, dtype=kind)
     energy, since = 0.0, 0
-    for start, part in _converted(block, shift, kind):
+    for start, part in slabs(block, kind, shift=shift):
         product = part @ small
         weights = None
         if weigh is not None:
             weights = weigh(_totals(block[start : start + len(part)]))
         if weights is not None:
             product *= weights[:, None].astype(kind)
-        # BLAS is column-major: these are views, and the strip is added to where it lies.
-        gemm(1.0, product.T, part.T, beta=1.0, c=strip.T, trans_b=1, overwrite_c=1)
+        add_product(part, product, strip)
         since += len(part)
         if since >= STRIP_PIXELS:
             image += strip
@@ -125,7 +121,7 @@ def pixel_products(
     if isinstance(block, CountRows):
         return block.matmul(vectors)
     out = np.empty((block.shape[0], vectors.shape[1]))
-    for start, part in _converted(block, None, np.dtype(np.float64)):
+    for start, part in slabs(block, np.float64):
         np.matmul(part, vectors, out=out[start : start + len(part)])
     return out
 
@@ -163,39 +159,11 @@ def _product_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float64 if dtype.itemsize > 4 else np.float32)
 
 
-def _converted(
-    block: NDArray[Any], shift: NDArray[np.float64] | None, kind: np.dtype[Any]
-) -> Iterator[tuple[int, NDArray[Any]]]:
-    """(start, pixels less the shift) of a dense block, a few at a time; the same scratch each time."""
-    n_pixels, n_channels = block.shape
-    step = max(1, min(n_pixels, SLAB_BYTES // (kind.itemsize * max(1, n_channels))))
-    as_it_is = shift is None and block.dtype == kind and block.flags.c_contiguous
-    scratch = np.empty((0 if as_it_is else step, n_channels), dtype=kind)
-    for start in range(0, n_pixels, step):
-        cells = block[start : start + step]
-        if as_it_is:
-            yield start, cells
-            continue
-        part = scratch[: len(cells)]
-        if shift is None:
-            np.copyto(part, cells, casting="same_kind" if cells.dtype.kind == "f" else "unsafe")
-        else:
-            _subtract(np.ascontiguousarray(cells), shift, part)
-        yield start, part
-
-
 def _totals(cells: NDArray[Any]) -> NDArray[np.float64]:
     """Sum of each pixel, shape (p,)."""
-    if cells.dtype.kind in "iub":
+    if cells.dtype.kind in "iu" and cells.dtype.isnative:
         return _integer_totals(np.ascontiguousarray(cells))
     return np.asarray(cells.sum(axis=1, dtype=np.float64))
-
-
-@jit
-def _subtract(cells, shift, out):
-    for p in range(cells.shape[0]):
-        for e in range(cells.shape[1]):
-            out[p, e] = np.float64(cells[p, e]) - shift[e]
 
 
 @jit
