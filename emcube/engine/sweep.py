@@ -29,13 +29,13 @@ class Sweep(Protocol):
     - ``objective(state) -> float``: its value goes with the progress events.
     - ``statistic_bytes(n_channels) -> int``: the memory projection counts it.
     - ``combine_into(a, b)``: `combine` that may use the memory of `a`, which nobody needs any more.
-    - ``share``, a hashable identity or None: the answer of one round depends on this and the source
+    - ``answers_to``, a hashable identity or None: the answer of one round depends on this and the source
       alone (no random numbers, no state but that of `start`). Whoever asks again for an equal
-      ``share`` of the same source inside one `resident` context gets the answer of the first,
+      ``answers_to`` of the same source inside one `resident` context gets the answer of the first,
       without a pass. Nobody may change such an answer.
-    - ``accepts(state) -> bool``: refuses the answer of another sweep of equal ``share``, which then
+    - ``accepts(state) -> bool``: refuses the answer of another sweep of equal ``answers_to``, which then
       is asked anew.
-    - ``also(state) -> iterable of (share, state)``: answers of other sweeps that this one implies.
+    - ``also(state) -> iterable of (answers_to, state)``: answers of other sweeps that this one implies.
     """
 
     @property
@@ -97,7 +97,7 @@ class Outcome:
 
 def shared_key(sweep: Sweep) -> Hashable | None:
     """Identity under which the answer of a sweep is kept for whoever asks again; None: it is not."""
-    key: Hashable | None = getattr(sweep, "share", None)
+    key: Hashable | None = getattr(sweep, "answers_to", None)
     return key
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from emcube.engine import Block, BlockSource
+    from emcube.engine import Block, BlockSource, Sweep
 
 __all__ = ["IncrementalPCA"]
 
@@ -238,6 +238,18 @@ class IncrementalPCA(Estimator):
         self.n_iter_ = 1 if shift is None else 2
         self.seed_ = resolve_seed(self.random_state)
         return self
+
+    def first_sums(self, source: BlockSource, dtype: np.dtype[Any]) -> list[Sweep]:
+        """Sums over pixels that `fit` begins with and that need no other before them.
+
+        A run of several steps makes them in the pass that it makes anyway (see `emcube.engine.run_sweeps`);
+        the number of components plays no part.
+        """
+        noise = resolve_noise(self.noise, dtype)
+        summed = self.svd_solver == "gram" or (
+            self.svd_solver == "auto" and source.n_channels <= MAX_GRAM
+        )
+        return [GramSweep(noise)] if summed and not noise.centred else []
 
     def _check_parameters(self) -> None:
         k: Any = self.n_components

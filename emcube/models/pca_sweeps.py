@@ -83,7 +83,7 @@ class GramSweep:
     name: str = "PCA"
 
     @property
-    def share(self) -> Hashable | None:
+    def answers_to(self) -> Hashable | None:
         """Pixel weights and shift: how a model scales the channels has no part in it."""
         weights = pixel_weights_key(self.noise)
         if weights is None:

@@ -81,7 +81,7 @@ class TotalsSweep:
     name: str = "channel totals"
 
     @property
-    def share(self) -> tuple[str, ...]:
+    def answers_to(self) -> tuple[str, ...]:
         """The totals are the same whoever asks."""
         return TOTALS
 

@@ -14,7 +14,7 @@ import xarray as xr
 
 from emcube.cube import nav_dims, sig_dims
 from emcube.cube.reduce import smoothed_counts
-from emcube.engine import Target, ZarrTarget, map_blocks, resident, run_sweep
+from emcube.engine import Target, Writing, ZarrTarget, map_blocks, resident, run_sweeps
 from emcube.errors import EmcubeError, InputError, SelectionError
 from emcube.models.base import resolve_seed
 from emcube.models.labels import as_source
@@ -23,7 +23,7 @@ from emcube.recipe.inputs import Input, find_input
 from emcube.recipe.prepare import Prepared, prepare
 from emcube.recipe.recipe import Recipe
 from emcube.recipe.schema import Where
-from emcube.recipe.steps import Run, run_step
+from emcube.recipe.steps import Run, first_sums, run_step
 from emcube.recipe.sums import pixel_sums
 from emcube.results.provenance import now, run_id, stack
 from emcube.results.result import Result, open_result
@@ -238,12 +238,12 @@ def _carry_out(recipe: Recipe, source: Input, prepared: Prepared, writer: Result
     state = Run(writer, prepared.cube, where, writer.attributes["provenance"]["seeds"])
     if recipe.model.where is None:
         with resident():
-            _write_input(prepared.cube, where, writer)
+            _write_input(recipe, prepared.cube, where, writer)
             _run_steps(recipe, state)
     else:
         # The sums come from all pixels and the steps from some: blocks that only the sums need
         # would take the place of those that every step needs.
-        state.where = _write_input(prepared.cube, where, writer, rule=recipe.model.where)
+        state.where = _write_input(recipe, prepared.cube, where, writer, rule=recipe.model.where)
         with resident():
             _run_steps(recipe, state)
     provenance = {**writer.attributes["provenance"], "started": started, "finished": now()}
@@ -264,6 +264,7 @@ def _run_steps(recipe: Recipe, state: Run) -> None:
 
 
 def _write_input(
+    recipe: Recipe,
     cube: xr.DataArray,
     region: xr.DataArray | None,
     writer: ResultWriter,
@@ -272,7 +273,8 @@ def _write_input(
 ) -> xr.DataArray | None:
     """Write the node of sums; return which pixels are used (None: all).
 
-    Two passes over the blocks, which stay in memory for the steps where all pixels are used.
+    Where all pixels are used one pass does it, and sums what the steps will ask for first as well; the blocks
+    stay in memory for the steps. A selection takes a second pass: totals are of all pixels.
     """
     nav, sig = nav_dims(cube), sig_dims(cube)
     blocks, labels = as_source(cube)
@@ -286,21 +288,23 @@ def _write_input(
         for k, c in cube.coords.items()
         if c.ndim and set(c.dims) <= set(nav)
     }
-    totals = frame(nav, labels.nav_shape, blocks.plan.block_shape, np.float64, units, coords)
     where = region
     if rule is not None:
         where = _used(cube, region, rule)
     used_blocks, used_labels = as_source(cube, where)
-    spectrum = run_sweep(TotalsSweep(counts=False), used_blocks).state.channels
-    small: dict[str, xr.DataArray] = {
-        "total_counts": totals,
-        "sum_spectrum": used_labels.spectra(spectrum, dim=None, name="sum_spectrum", attrs=units),
+    nothing = np.zeros(used_blocks.n_channels)
+    spectrum = used_labels.spectra(nothing, dim=None, name="sum_spectrum", attrs=units)
+    values: dict[str, xr.DataArray] = {
+        "total_counts": frame(
+            nav, labels.nav_shape, blocks.plan.block_shape, np.float64, units, coords
+        ),
+        "sum_spectrum": spectrum.chunk(),
     }
     if where is not None:
-        small["used"] = where.transpose(*nav).astype(bool).assign_attrs(units="1")
+        values["used"] = where.transpose(*nav).astype(bool).assign_attrs(units="1")
     node = writer.write_node(
         INPUT,
-        xr.Dataset(small),
+        xr.Dataset(values),
         verb=INPUT,
         nav=nav,
         sig=sig,
@@ -309,7 +313,16 @@ def _write_input(
     target: dict[str, Target] = {
         "total_counts": ZarrTarget(str(writer.path), f"{INPUT}/total_counts")
     }
-    map_blocks(pixel_sums, blocks, target, name="total counts")
+    totals = TotalsSweep(counts=False)
+    asked = [totals, *first_sums(recipe, cube, used_blocks)]
+    if where is None:
+        writing = Writing(pixel_sums, blocks.plan, target, "total counts")
+        sums = run_sweeps([*asked, writing], blocks)[0].state
+    else:
+        sums = run_sweeps(asked, used_blocks)[0].state
+        map_blocks(pixel_sums, blocks, target, name="total counts")
+    filled = used_labels.spectra(sums.channels, dim=None)
+    node.put("sum_spectrum", filled.values)
     node.finish()
     return where
 

@@ -15,15 +15,16 @@ import numpy as np
 import xarray as xr
 
 from emcube.cube import nav_dims, sig_dims
-from emcube.engine import Target, ZarrTarget, map_blocks
+from emcube.engine import BlockSource, Sweep, Target, ZarrTarget, map_blocks
 from emcube.errors import InputError
 from emcube.models.base import Estimator
 from emcube.models.labels import Labels, as_source
 from emcube.recipe import schema
+from emcube.recipe.recipe import Recipe
 from emcube.results.provenance import now
 from emcube.results.tree import ResultWriter, frame
 
-__all__ = ["Run", "run_step"]
+__all__ = ["Run", "first_sums", "run_step"]
 
 
 @dataclass
@@ -95,6 +96,23 @@ def run_step(step: schema.AnyStep, run: Run) -> xr.Dataset:
     if isinstance(step, schema.NMFStep):
         return _nmf(step, run, stamp)
     return _kmeans(step, run, stamp)
+
+
+def first_sums(recipe: Recipe, cube: xr.DataArray, source: BlockSource) -> list[Sweep]:
+    """Sums that steps of a recipe will ask for and that one pass can make before any of them runs.
+
+    Of counts that cannot be negative only: a mistake in the data is a matter of the step that finds it.
+    """
+    from emcube.models import IncrementalPCA
+
+    if cube.dtype.kind != "u":
+        return []
+    found: list[Sweep] = []
+    for step in recipe.steps:
+        if isinstance(step, schema.PCAStep):
+            parameters = {k: v for k, v in step.parameters().items() if k != "n_components"}
+            found += IncrementalPCA(**parameters).first_sums(source, cube.dtype)
+    return found
 
 
 Stamp = Callable[[], dict[str, Any]]

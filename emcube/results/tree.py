@@ -28,7 +28,7 @@ from emcube.store import to_json
 from emcube.store.journal import exclusive
 
 if TYPE_CHECKING:
-    from numpy.typing import DTypeLike
+    from numpy.typing import DTypeLike, NDArray
 
 __all__ = ["FORMAT", "ResultWriter", "array_digest", "is_result", "missing_chunks", "read_root"]
 
@@ -281,6 +281,13 @@ class Node:
         self.path = path
         self.name = name
         self.frames = frames
+
+    def put(self, name: str, values: NDArray[Any]) -> None:
+        """Fill a frame whose values are all in hand."""
+        import zarr
+
+        with _disk(self.path / self.name):
+            zarr.open_array(str(self.path), path=f"{self.name}/{name}", mode="r+")[...] = values
 
     def finish(self, attributes: Mapping[str, Any] | None = None) -> xr.Dataset:
         """Note digests and chunks of every array, mark the node as whole, and open it.

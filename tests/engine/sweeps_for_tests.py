@@ -88,7 +88,7 @@ class SharedSums:
     name: str = "shared sums"
 
     @property
-    def share(self) -> tuple[str, float]:
+    def answers_to(self) -> tuple[str, float]:
         return "sums", self.factor
 
     def accepts(self, state: Any) -> bool:

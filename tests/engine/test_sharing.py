@@ -85,7 +85,7 @@ def test_an_answer_that_is_not_accepted_is_asked_anew(source):
 
 def test_answers_that_follow_from_another_are_kept(source):
     class Halves(SharedSums):
-        share = ("halves", np.pi)
+        answers_to = ("halves", np.pi)
 
         def map(self, block, state, rng_key):
             raise AssertionError("known already")
