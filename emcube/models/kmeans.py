@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, Self, cast
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 from sklearn.base import ClusterMixin, TransformerMixin
 
-from emcube.engine import Block, BlockSource, MappedSource, RngKey, run_sweep
+from emcube.engine import Block, BlockSource, MappedSource, RngKey, run_sweep, run_sweeps
 from emcube.engine.memory import resident
 from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels import kmeans as kernel
-from emcube.kernels.rows import CountRows
+from emcube.kernels.gram import add_symmetric, add_upper, weighted_gram
 from emcube.models.base import Estimator, Pick, as_source, resolve_seed
+from emcube.models.kmeans_start import (
+    Features,
+    Sounding,
+    Survey,
+    find_starts,
+    join_lloyd_parts,
+    lloyd_parts,
+    moved_centers,
+    rough_start,
+)
 from emcube.models.labels import (
     Labels,
     map_pixels,
@@ -25,6 +36,8 @@ from emcube.models.labels import (
     require_finite_values,
 )
 from emcube.models.noise import PoissonNoise
+from emcube.models.pca import MAX_GRAM, IncrementalPCA
+from emcube.models.pca_sweeps import GramSweep, pixel_totals
 from emcube.models.sweeps import TotalsSweep
 
 __all__ = ["KMeans"]
@@ -32,23 +45,10 @@ __all__ = ["KMeans"]
 PATIENCE = 10
 """Rounds at the gain of the last one after which a start must have reached the best."""
 
-SAMPLE_BYTES = 8 << 20
-"""Pixels drawn to compare starts before any of them sweeps the cube take at most this much."""
+PIXEL_FLOOR = 10.0
+"""Counts as which those of fainter pixels, and of rarer channels, are weighed in the subspace."""
 
 FeatureName = Literal["auto", "profiles", "counts"]
-
-
-class Features(Protocol):
-    """What k-means measures distances in: values and weights of a block's pixels."""
-
-    @property
-    def n_features(self) -> int:
-        """F."""
-        ...
-
-    def of(self, block: Block) -> tuple[kernel.Cells, NDArray[np.float64]]:
-        """Features (p, F) and weights (p,) of a block of the cube."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +60,10 @@ class _AsIs:
     def of(self, block: Block) -> tuple[kernel.Cells, NDArray[np.float64]]:
         require_finite_values(block)
         return block.data, np.ones(block.n_pixels)
+
+    def labels(self, block: Block, centers: NDArray[np.float64]) -> NDArray[np.int32]:
+        require_finite_values(block)
+        return kernel.assign(block.data, centers).labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,21 +81,17 @@ class _Profiles:
         return int(self.basis.shape[1])
 
     def of(self, block: Block) -> tuple[kernel.Cells, NDArray[np.float64]]:
-        require_finite_counts(block)
-        data = block.data
-        if isinstance(data, CountRows):
-            totals = data.pixel_totals().astype(np.float64)
-            projected = data.matmul(self.basis)
-        else:
-            values = np.asarray(data, dtype=np.float64)
-            totals = values.sum(axis=1)
-            projected = values @ self.basis
-        return projected / np.where(totals > 0, totals, 1.0)[:, None], totals
+        columns = self.columns(block)
+        return columns[:, :-1], columns[:, -1]
 
     def columns(self, block: Block) -> NDArray[np.float64]:
         """Features with the weight as the last column, for a `MappedSource`."""
-        values, weights = self.of(block)
-        return np.column_stack([cast("NDArray[np.float64]", values), weights])
+        require_finite_counts(block)
+        return kernel.profile_columns(block.data, self.basis)
+
+    def labels(self, block: Block, centers: NDArray[np.float64]) -> NDArray[np.int32]:
+        require_finite_counts(block)
+        return kernel.assign_profiles(block.data, self.basis, centers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,129 +102,7 @@ class _Columns:
 
     def of(self, block: Block) -> tuple[kernel.Cells, NDArray[np.float64]]:
         values = cast("NDArray[np.float64]", block.data)
-        return np.ascontiguousarray(values[:, :-1]), np.ascontiguousarray(values[:, -1])
-
-
-@dataclass(frozen=True, eq=False)
-class _Sample:
-    """Drawn pixels: their keys, descending, and their features."""
-
-    keys: NDArray[np.float64]
-    features: NDArray[np.float64]
-
-    def merge(self, other: _Sample, n: int) -> _Sample:
-        keys = np.concatenate([self.keys, other.keys])
-        order = np.argsort(-keys, kind="stable")[:n]
-        return _Sample(keys[order], np.concatenate([self.features, other.features])[order])
-
-
-@dataclass(frozen=True, eq=False)
-class _SeedState:
-    candidates: NDArray[np.float64]
-    sample: NDArray[np.float64] | None = None
-    variance: float = 0.0
-    won: NDArray[np.float64] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class _Seeding:
-    """k-means||: rounds that draw pixels by their squared distance to the candidates so far.
-
-    Round 0 draws `n_sample` pixels by weight, the first of which is the first candidate; rounds 1 to
-    `n_rounds` draw `n_draw` each; the last counts what each candidate wins.
-
-    References
-    ----------
-    Bahmani, Moseley, Vattani, Kumar, Vassilvitskii, Proc. VLDB 5 (2012) 622, arXiv:1203.6402.
-    """
-
-    features: Features
-    n_draw: int
-    n_rounds: int
-    n_sample: int
-    name: str = "k-means seeding"
-
-    def start(self) -> _SeedState:
-        return _SeedState(np.empty((0, self.features.n_features)))
-
-    def map(self, block: Block, state: _SeedState, rng_key: RngKey) -> tuple[Any, ...]:
-        values, weights = self.features.of(block)
-        number = rng_key[1]
-        if number > self.n_rounds:
-            labels = kernel.assign(values, state.candidates).labels
-            won = np.bincount(labels, weights=weights, minlength=len(state.candidates))
-            return (won,)
-        moments = _moments(values, weights) if number == 0 else np.zeros(0)
-        draw = weights
-        n_draw = self.n_sample
-        if number:
-            draw = weights * kernel.nearest_distance(values, state.candidates)
-            # Rounding leaves a pixel that is a candidate itself a hair's distance away.
-            draw = np.where(draw > 1e-12 * state.variance * weights, draw, 0.0)
-            n_draw = self.n_draw
-        rng = np.random.default_rng(rng_key)
-        pixels, keys = kernel.sample_keys(draw, rng, n_draw)
-        return moments, _Sample(keys, kernel.take_dense(values, pixels))
-
-    def combine(self, a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
-        if len(a) == 1:
-            return (a[0] + b[0],)
-        n = self.n_sample if a[0].size else self.n_draw
-        return a[0] + b[0], a[1].merge(b[1], n)
-
-    def step(
-        self, state: _SeedState, statistic: tuple[Any, ...], round_number: int
-    ) -> tuple[_SeedState, bool]:
-        if len(statistic) == 1:
-            return replace(state, won=statistic[0]), True
-        moments, sample = statistic
-        if round_number == 0:
-            weight, squares, sums = moments[0], moments[1], moments[2:]
-            if weight <= 0:
-                raise InputError(
-                    "k-means: all pixels that are used are empty (no counts)",
-                    hint="check the selection (where=) and the energy window",
-                )
-            variance = max(0.0, squares / weight - float(sums @ sums) / weight**2)
-            return _SeedState(sample.features[:1], sample.features, variance), False
-        candidates = np.concatenate([state.candidates, sample.features])
-        return replace(state, candidates=candidates), False
-
-
-def _moments(values: kernel.Cells, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum of weights, weighted squares, weighted sums: shape (2 + F,)."""
-    zeros = np.zeros((1, values.shape[1]))
-    squares = kernel.square_distances(values, zeros)[:, 0]
-    sums, _ = kernel.label_sums(values, np.zeros(weights.size, np.int32), weights, 1)
-    return np.concatenate([[weights.sum(), weights @ squares], sums[0]])
-
-
-def _starts(seeding: _SeedState, n_clusters: int, n_starts: int, seed: int) -> NDArray[np.float64]:
-    """Centers to start from, shape (at most n_starts, K, F).
-
-    Candidates, weighted by what they win, are clustered from four seeds a start; each answer is refined
-    on a sample of the pixels, and the best different ones sweep the cube: optima that lie close in inertia
-    may lie far apart in labels, so that the sample alone must not decide.
-    """
-    from sklearn.cluster import KMeans as SmallKMeans
-
-    sample = cast("NDArray[np.float64]", seeding.sample)
-    found: list[tuple[float, NDArray[np.float64]]] = []
-    with single_threaded_blas():
-        for number in range(4 * n_starts):
-            rough = SmallKMeans(n_clusters, n_init=1, random_state=(seed + number) % 2**32)
-            rough.fit(seeding.candidates, sample_weight=seeding.won)
-            if len(sample) <= n_clusters:
-                found.append((float(rough.inertia_), rough.cluster_centers_))
-                continue
-            fine = SmallKMeans(n_clusters, n_init=1, init=rough.cluster_centers_).fit(sample)
-            found.append((float(fine.inertia_), fine.cluster_centers_))
-    found.sort(key=lambda pair: pair[0])
-    kept: list[tuple[float, NDArray[np.float64]]] = []
-    for inertia, centers in found:
-        if len(kept) < n_starts and (not kept or inertia > kept[-1][0] * (1 + 1e-4)):
-            kept.append((inertia, centers))
-    return np.stack([centers for _, centers in kept])
+        return values[:, :-1], values[:, -1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,25 +138,18 @@ class _Lloyd:
 
     def map(self, block: Block, state: _LloydState, rng_key: RngKey) -> tuple[Any, ...]:
         values, weights = self.features.of(block)
-        n_starts, n_clusters, n_features = state.centers.shape
-        sums = np.zeros_like(state.centers)
-        won = np.zeros((n_starts, n_clusters))
-        inertia = np.zeros(n_starts)
-        far_cost = np.full((n_starts, n_clusters), -1.0)
-        far = np.zeros((n_starts, n_clusters, n_features))
+        n_starts = len(state.centers)
         active = np.flatnonzero(~state.settled)
-        if active.size and block.n_pixels:
-            found = kernel.lloyd_sums(values, weights, state.centers[active])
-            sums[active], won[active], inertia[active] = found.sums, found.won, found.inertia
-            far_cost[active] = found.far_cost
-            pixels = found.far_pixel.ravel()
-            far[active] = kernel.take_dense(values, pixels).reshape(-1, n_clusters, n_features)
-        return sums, won, inertia, far_cost, far
+        parts = lloyd_parts(values, kernel.lloyd_sums(values, weights, state.centers[active]))
+        if active.size == n_starts:
+            return parts
+        whole = tuple(np.zeros((n_starts, *part.shape[1:])) for part in parts)
+        for all_of_them, part in zip(whole, parts, strict=True):
+            all_of_them[active] = part
+        return whole
 
     def combine(self, a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
-        farther = b[3] > a[3]
-        cost = np.where(farther, b[3], a[3])
-        return a[0] + b[0], a[1] + b[1], a[2] + b[2], cost, np.where(farther[..., None], b[4], a[4])
+        return join_lloyd_parts(a, b)
 
     def step(
         self, state: _LloydState, statistic: tuple[Any, ...], round_number: int
@@ -289,12 +160,7 @@ class _Lloyd:
         worst = 0.0
         for r in np.flatnonzero(~state.settled):
             new_inertia[r], weights[r] = inertia[r], won[r]
-            moved = np.where(won[r, :, None] > 0, sums[r], state.centers[r])
-            moved = moved / np.where(won[r] > 0, won[r], 1.0)[:, None]
-            farthest = np.argsort(-far_cost[r], kind="stable")
-            for k, giver in zip(np.flatnonzero(won[r] == 0), farthest, strict=False):
-                if far_cost[r, giver] > 0:
-                    moved[k] = far[r, giver]
+            moved = moved_centers(state.centers[r], sums[r], won[r], far_cost[r], far[r])
             shift = float(np.square(moved - state.centers[r]).sum())
             if shift <= self.tolerance:
                 settled[r] = True
@@ -312,12 +178,15 @@ class _Lloyd:
     def objective(self, state: _LloydState) -> float:
         return float(state.inertia.min())
 
+    def statistic_bytes(self, n_channels: int) -> int:
+        return 16 * self.initial.size
+
 
 @dataclass(frozen=True, eq=False)
 class _ClusterSpectra:
-    """Sums of the cube's spectra by cluster, and the counts and pixels of each."""
+    """Sums of the cube's spectra by cluster, and the pixels of each."""
 
-    features: Features
+    features: _AsIs | _Profiles
     centers: NDArray[np.float64]
     name: str = "cluster spectra"
 
@@ -327,10 +196,8 @@ class _ClusterSpectra:
     def map(
         self, block: Block, state: None, rng_key: RngKey
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        values, weights = self.features.of(block)
-        labels = kernel.assign(values, self.centers).labels
-        used = (weights > 0).astype(np.float64)
-        return kernel.label_sums(block.data, labels, used, len(self.centers))
+        labels = self.features.labels(block, self.centers)
+        return kernel.label_sums(block.data, labels, np.ones(labels.size), len(self.centers))
 
     def combine(self, a: Any, b: Any) -> Any:
         return a[0] + b[0], a[1] + b[1]
@@ -338,21 +205,23 @@ class _ClusterSpectra:
     def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
         return statistic, True
 
+    def statistic_bytes(self, n_channels: int) -> int:
+        return 8 * len(self.centers) * (n_channels + 1)
+
 
 @dataclass(frozen=True, eq=False)
 class _LabelPixels:
     """Cluster of each pixel, -1 where a pixel has no counts; distances to all centers."""
 
-    features: Features
+    features: _AsIs | _Profiles
     centers: NDArray[np.float64]
     distances: bool = False
 
     def __call__(self, block: Block) -> dict[str, NDArray[Any]]:
-        values, weights = self.features.of(block)
         if self.distances:
+            values, _ = self.features.of(block)
             return {"distances": np.sqrt(kernel.square_distances(values, self.centers))}
-        labels = kernel.assign(values, self.centers).labels
-        return {"labels": np.where(weights > 0, labels, np.int32(-1))}
+        return {"labels": self.features.labels(block, self.centers)}
 
 
 class KMeans(ClusterMixin, TransformerMixin, Estimator):
@@ -372,7 +241,9 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
         Dimension of the subspace for profiles of spectra; default `n_clusters`. Of no account for
         "counts" and for loadings, which are clustered as they are or as fractions.
     n_init : int
-        Starts; all run in the same passes, the one of least inertia is kept.
+        Starts that sweep the cube, at most: optima found on samples of its pixels which these samples
+        cannot tell from the best one. All run in the same passes; the one of least inertia is kept.
+        Eight times as many are tried on the samples.
     max_iter : int
         Lloyd iterations (passes) at most.
     tol : float
@@ -393,20 +264,22 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
     feature_centers_ : ndarray (K, F)
     cluster_weights_ : ndarray (K,)
         Counts (profiles) or pixels in each cluster.
+    inertia_path_ : ndarray
+        Least inertia of the starts at each pass of Lloyd's iteration, the last one being `inertia_`.
     n_iter_ : int
     converged_ : bool
 
     Notes
     -----
-    Passes: one for the subspace (profiles), seven for seeding, one a Lloyd iteration for all starts
-    together, one for the mean spectra; features are small and stay in memory. The same seed gives the
-    same bits on any number of workers.
+    Passes: one for the subspace (profiles), two for the samples on which starts are found (see
+    `emcube.models.kmeans_start`), one a Lloyd iteration for all starts together, one for the mean spectra
+    (profiles); features are small and stay in memory. The same seed gives the same bits on any number of
+    workers.
 
     References
     ----------
-    Bahmani et al., Proc. VLDB 5 (2012) 622, arXiv:1203.6402 (seeding; candidates are weighted by the
-    pixels that they win). Keenan and Kotula, Surf. Interface Anal. 36 (2004) 203,
-    doi:10.1002/sia.1657 (weights).
+    Bachem, Lucic, Krause, KDD 2018, 1119, doi:10.1145/3219819.3219973 (samples for k-means). Keenan and
+    Kotula, Surf. Interface Anal. 36 (2004) 203, doi:10.1002/sia.1657 (weights).
 
     Examples
     --------
@@ -421,6 +294,7 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
     inertia_: float
     feature_centers_: NDArray[np.float64]
     cluster_weights_: NDArray[np.float64]
+    inertia_path_: NDArray[np.float64]
     n_iter_: int
     converged_: bool
     seed_: int
@@ -493,8 +367,7 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
             self.seed_ = resolve_seed(self.random_state)
             self.features_, features = self._make_features(X, where, source, labels)
             cheap, source_of_features = _features_source(source, features)
-            seeding = self._seed(cheap, source_of_features)
-            self._iterate(cheap, source_of_features, seeding)
+            self._iterate(cheap, source_of_features)
             self._remember(labels)
             self._features = features
             self._spectrum_sums = None
@@ -504,7 +377,7 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
 
     def _make_features(
         self, X: Any, where: Any, source: BlockSource, labels: Labels
-    ) -> tuple[str, Features]:
+    ) -> tuple[str, _AsIs | _Profiles]:
         dtype = X.dtype if hasattr(X, "dtype") else np.asarray(X).dtype
         name = self.features
         if name == "auto":
@@ -524,33 +397,44 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
             )
         return name, _Profiles(_profile_basis(X, where, source, n_subspace))
 
-    def _seed(self, features: Features, source: BlockSource) -> _SeedState:
-        n_rounds = 5
-        n_sample = max(2 * self.n_clusters, min(2048, SAMPLE_BYTES // (8 * features.n_features)))
-        sweep = _Seeding(features, 2 * self.n_clusters, n_rounds, n_sample)
-        outcome = run_sweep(sweep, source, seed=self.seed_, max_rounds=n_rounds + 2)
-        state: _SeedState = outcome.state
-        if len(state.candidates) < self.n_clusters:
+    def _find_starts(
+        self, features: Features, source: BlockSource
+    ) -> tuple[NDArray[np.float64], float]:
+        """Centers to start from (R, K, F), and the variance of the features, in two passes."""
+        k, total = self.n_clusters, None
+        if self.features_ == "counts":
+            total = float(source.n_pixels)
+        survey = Survey(features, k, total)
+        moments, sample = run_sweep(survey, source, seed=self.seed_).state
+        weight, squares, sums = float(moments[0]), float(moments[1]), moments[2:]
+        if weight <= 0:
             raise InputError(
-                f"KMeans: {self.n_clusters} clusters need as many distinct pixels, found only "
-                f"{len(state.candidates)}",
-                hint="use fewer clusters",
+                "k-means: all pixels that are used are empty (no counts)",
+                hint="check the selection (where=) and the energy window",
             )
-        return state
+        variance = max(0.0, squares / weight - float(sums @ sums) / weight**2)
+        first, estimate = rough_start(sample, k, (self.seed_, 1))
+        sounding = Sounding(features, first, k, weight, estimate)
+        moved, _, sample = run_sweep(sounding, source, seed=self.seed_ + 1).state
+        starts = find_starts(sample, k, self.n_init, (self.seed_, 2), given=moved)
+        return starts, variance
 
-    def _iterate(self, features: Features, source: BlockSource, seeding: _SeedState) -> None:
-        initial = _starts(seeding, self.n_clusters, self.n_init, self.seed_)
-        tolerance = self.tol * seeding.variance / features.n_features
+    def _iterate(self, features: Features, source: BlockSource) -> None:
+        initial, variance = self._find_starts(features, source)
+        tolerance = self.tol * variance / features.n_features
         sweep = _Lloyd(features, initial, tolerance)
         outcome = run_sweep(sweep, source, seed=self.seed_, max_rounds=self.max_iter)
         state: _LloydState = outcome.state
+        path = list(outcome.history)
         if not outcome.converged:
             # The last step moved centers whose inertia nobody measured: measure it.
             final = _Lloyd(features, state.centers, np.inf)
             state = run_sweep(final, source, seed=self.seed_).state
+            path.append(float(state.inertia.min()))
         best = int(state.inertia.argmin())
         order = np.argsort(-state.weights[best], kind="stable")
         self.inertia_ = float(state.inertia[best])
+        self.inertia_path_ = np.array(path)
         self.feature_centers_ = state.centers[best][order]
         self.cluster_weights_ = state.weights[best][order]
         self.n_iter_ = outcome.n_rounds
@@ -687,42 +571,103 @@ class _SteadyPoisson(PoissonNoise):
 
     A single count in channel j of pixel i adds N / (g_i h_j) to an eigenvalue of the weighted Gram
     matrix, while the noise reaches about P: below g_i h_j = N / P one event outweighs all noise. Totals
-    therefore count as at least `pixel_floor` and `channel_floor`, whose product is ten times that.
+    of pixels therefore count as at least `PIXEL_FLOOR`, those of channels as at least that and N / P.
     """
 
+    n_pixels: int = 1
     name: str = "poisson, steady"
-    pixel_floor: float = 10.0
-    channel_floor: float = 10.0
 
     def pixel_weights(self, totals: NDArray[Any]) -> NDArray[np.float64]:
         """1 / max(g, floor)."""
-        return 1.0 / np.maximum(np.asarray(totals, dtype=np.float64), self.pixel_floor)
+        return 1.0 / np.maximum(np.asarray(totals, dtype=np.float64), PIXEL_FLOOR)
 
     def channel_scale(self, totals: NDArray[Any], total: float) -> NDArray[np.float64]:
         """sqrt(N / max(h, floor))."""
-        floored = np.maximum(np.asarray(totals, dtype=np.float64), self.channel_floor)
-        return np.asarray(np.sqrt(total / floored))
+        floor = max(PIXEL_FLOOR, total / self.n_pixels)
+        return np.asarray(np.sqrt(total / np.maximum(totals, floor)))
+
+
+@dataclass(frozen=True, eq=False)
+class _FaintGram:
+    """What pixels below `PIXEL_FLOOR` weigh too much in the Gram matrix of plain Poisson weights.
+
+    PCA sums that matrix too, and shares it.
+    """
+
+    name: str = "faint pixels"
+
+    @property
+    def answers_to(self) -> Hashable:
+        return "faint pixels", PIXEL_FLOOR
+
+    def start(self) -> None:
+        return None
+
+    def map(self, block: Block, state: None, rng_key: RngKey) -> NDArray[np.float64]:
+        totals = pixel_totals(block.data)
+        faint = np.flatnonzero((totals > 0) & (totals < PIXEL_FLOOR))
+        plain, steady = PoissonNoise(), _SteadyPoisson()
+        excess = plain.pixel_weights(totals[faint]) - steady.pixel_weights(totals[faint])
+        return weighted_gram(kernel.take(block.data, faint), excess)
+
+    def combine(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+        return a + b
+
+    def combine_into(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+        return add_upper(a, b)
+
+    def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
+        return statistic, True
+
+    def statistic_bytes(self, n_channels: int) -> int:
+        return 8 * n_channels**2
 
 
 def _profile_basis(X: Any, where: Any, source: BlockSource, n_subspace: int) -> NDArray[np.float64]:
     """Basis (E, F) of the weighted principal subspace for profiles x / g, without the trivial part.
 
     With weighted data X = D sqrt(N / (g h)) and its right singular vectors v, a profile's coordinates
-    are (x / g) sqrt(N / h) v; pure counting noise has variance 1 / g in each. `IncrementalPCA` gives
-    c = v sqrt(h / N), so that the basis is c N / h.
+    are (x / g) sqrt(N / h) v; pure counting noise has variance 1 / g in each.
     """
-    from emcube.models.pca import IncrementalPCA
-
-    totals = run_sweep(TotalsSweep(counts=True), source).state
+    noise = _SteadyPoisson(n_pixels=source.n_pixels)
+    gram = None
+    if source.n_channels <= MAX_GRAM:
+        sweeps: list[Any] = [GramSweep(PoissonNoise()), _FaintGram()]
+        moments, faint = (outcome.state for outcome in run_sweeps(sweeps, source))
+        gram, totals = moments.gram - faint, moments.totals
+    else:
+        totals = run_sweep(TotalsSweep(counts=True), source).state
     if totals.total <= 0:
         raise InputError(
             "k-means: all pixels that are used are empty (no counts)",
             hint="check the selection (where=) and the energy window",
         )
-    mean = totals.total / source.n_pixels
-    noise = _SteadyPoisson(channel_floor=max(10.0, mean))
-    pca = IncrementalPCA(n_components=n_subspace + 1, noise=noise).fit(X, where=where)
-    spectra = np.asarray(pca.components_, dtype=np.float64)
-    used = pca.axes_.used_channels(spectra.reshape(len(spectra), -1))
     scale = noise.channel_scale(totals.channels, totals.total)
-    return np.ascontiguousarray((used[1:] * scale**2).T)
+    if gram is None:
+        # `IncrementalPCA` gives c = v / scale.
+        pca = IncrementalPCA(n_components=n_subspace + 1, noise=noise).fit(X, where=where)
+        spectra = np.asarray(pca.components_, dtype=np.float64)
+        vectors = pca.axes_.used_channels(spectra.reshape(len(spectra), -1)).T * scale[:, None]
+    else:
+        vectors = _principal_vectors(add_symmetric(gram), scale, n_subspace + 1)
+    return np.ascontiguousarray(vectors[:, 1:] * scale[:, None])
+
+
+def _principal_vectors(
+    gram: NDArray[np.float64], scale: NDArray[np.float64], k: int
+) -> NDArray[np.float64]:
+    """First k eigenvectors (E, k) of a Gram matrix with scaled channels, signs fixed.
+
+    Zeros where fewer than k channels hold anything.
+    """
+    gram *= scale
+    gram *= scale[:, None]
+    used = np.flatnonzero(np.diagonal(gram) > 0)
+    found = min(k, used.size)
+    vectors = np.zeros((scale.size, k))
+    with single_threaded_blas():
+        small = gram if used.size == scale.size else gram[np.ix_(used, used)]
+        _, turned = eigh(small, subset_by_index=(used.size - found, used.size - 1))
+    vectors[used, :found] = turned[:, ::-1]
+    largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(k)]
+    return vectors * np.where(largest < 0, -1.0, 1.0)
