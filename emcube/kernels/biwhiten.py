@@ -29,6 +29,7 @@ __all__ = [
     "marchenko_pastur_median",
     "noise_edge",
     "pool",
+    "row_scales",
     "scaled_sums",
     "scaled_sums_of_groups",
     "spectrum_distance",
@@ -127,8 +128,11 @@ def pool(
     Returns
     -------
     CountRows or ndarray of float64, shape (n_pixel_groups, n_channel_groups)
+        The block itself where each group has one member and it holds rows.
     """
     if isinstance(block, CountRows):
+        if block.shape == (n_pixel_groups, n_channel_groups):
+            return block
         indptr, channels, counts = _pool_rows(
             block.indptr,
             block.channels,
@@ -173,11 +177,22 @@ def scaled_sums(
         return _scaled_sums_rows(
             block.indptr, block.channels, block.counts, column_scale, float(curvature)
         )
-    variance = variance_estimate(block, curvature)
-    per_row = variance @ column_scale
+    row_scale = row_scales(block, column_scale, curvature)
+    return row_scale, row_scale @ variance_estimate(block, curvature)
+
+
+def row_scales(
+    block: CountRows | NDArray[np.float64], column_scale: NDArray[np.float64], curvature: float
+) -> NDArray[np.float64]:
+    """Row scales u alone of `scaled_sums`, shape (P,)."""
+    if isinstance(block, CountRows):
+        return _row_scales(
+            block.indptr, block.channels, block.counts, column_scale, float(curvature)
+        )
+    per_row = variance_estimate(block, curvature) @ column_scale
     row_scale = np.zeros(per_row.shape)
     np.divide(block.shape[1], per_row, out=row_scale, where=per_row > 0)
-    return row_scale, row_scale @ variance
+    return row_scale
 
 
 def scaled_sums_of_groups(
@@ -325,50 +340,96 @@ def _greedy_groups(totals, minimum):
     return groups
 
 
+# Unsigned indices below: see `emcube.kernels.gram`.
+
+
+def _bit_positions() -> NDArray[np.uint32]:
+    """Position of a single set bit, by the upper six bits of its product with `_DE_BRUIJN`."""
+    table = np.zeros(64, dtype=np.uint32)
+    for position in range(64):
+        table[((int(_DE_BRUIJN) << position) & (2**64 - 1)) >> 58] = position
+    return table
+
+
+_DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
+_BIT_POSITION = _bit_positions()
+
+
 @jit
 def _pool_rows(
     indptr, channels, counts, pixel_groups, n_pixel_groups, channel_groups, n_channel_groups
 ):
     size = np.zeros(n_pixel_groups + 1, dtype=np.int64)
     held = np.zeros(n_channel_groups, dtype=np.uint32)
+    # One bit for each channel that the group holds, so that they come out in order without a search.
+    marks = np.zeros(n_channel_groups // 64 + 1, dtype=np.uint64)
     new_channels = np.empty(channels.size, dtype=np.uint32)
     new_counts = np.empty(channels.size, dtype=np.uint32)
-    k = 0
+    one, six, mask = np.uint64(1), np.uint64(6), np.uint64(63)
+    k = np.uint64(0)
     p = 0
     n_pixels = indptr.size - 1
     for group in range(n_pixel_groups):
-        low = n_channel_groups
-        high = -1
+        first = np.uint64(indptr[p])
         while p < n_pixels and pixel_groups[p] == group:
-            for i in range(indptr[p], indptr[p + 1]):
-                e = channel_groups[channels[i]]
-                held[e] += counts[i]
-                low = min(low, e)
-                high = max(high, e)
             p += 1
-        for e in range(low, high + 1):
-            if held[e]:
+        for i in range(first, np.uint64(indptr[p])):
+            e = np.uint64(channel_groups[channels[i]])
+            held[e] += counts[i]
+            marks[e >> six] |= one << (e & mask)
+        for word in range(marks.size):
+            bits = marks[word]
+            marks[word] = 0
+            while bits:
+                lowest = bits & (~bits + one)
+                bits ^= lowest
+                position = _BIT_POSITION[(lowest * _DE_BRUIJN) >> np.uint64(58)]
+                e = np.uint64(word) * np.uint64(64) + np.uint64(position)
                 new_channels[k] = e
                 new_counts[k] = held[e]
                 held[e] = 0
-                k += 1
+                k += one
         size[group + 1] = k
     return size, new_channels[:k], new_counts[:k]
 
 
 @jit
-def _scaled_sums_rows(indptr, channels, counts, column_scale, curvature):
-    n_channels = column_scale.size
+def _variance_sum(channels, counts, first, stop, column_scale, curvature):
+    """Sum of v_j (y_j + c y_j^2) over stored pairs."""
+    total = 0.0
+    other = 0.0
+    one, two = np.uint64(1), np.uint64(2)
+    i = first
+    if curvature == 0:
+        # Two sums, so that an addition does not wait for the one before.
+        while i + two <= stop:
+            total += counts[i] * column_scale[channels[i]]
+            other += counts[i + one] * column_scale[channels[i + one]]
+            i += two
+    while i < stop:
+        y = np.float64(counts[i])
+        total += (y + curvature * y * y) * column_scale[channels[i]]
+        i += one
+    return total + other
+
+
+@jit
+def _row_scales(indptr, channels, counts, column_scale, curvature):
     row_scale = np.empty(indptr.size - 1)
-    sums = np.zeros(n_channels)
     for p in range(indptr.size - 1):
-        total = 0.0
-        for i in range(indptr[p], indptr[p + 1]):
-            y = np.float64(counts[i])
-            total += (y + curvature * y * y) * column_scale[channels[i]]
-        u = n_channels / total if total > 0 else 0.0
-        row_scale[p] = u
-        for i in range(indptr[p], indptr[p + 1]):
+        first, stop = np.uint64(indptr[p]), np.uint64(indptr[p + 1])
+        total = _variance_sum(channels, counts, first, stop, column_scale, curvature)
+        row_scale[p] = column_scale.size / total if total > 0 else 0.0
+    return row_scale
+
+
+@jit
+def _scaled_sums_rows(indptr, channels, counts, column_scale, curvature):
+    row_scale = _row_scales(indptr, channels, counts, column_scale, curvature)
+    sums = np.zeros(column_scale.size)
+    for p in range(indptr.size - 1):
+        u = row_scale[p]
+        for i in range(np.uint64(indptr[p]), np.uint64(indptr[p + 1])):
             y = np.float64(counts[i])
             sums[channels[i]] += u * (y + curvature * y * y)
     return row_scale, sums
@@ -383,12 +444,11 @@ def _linear_sums(indptr, channels, counts, pixel_groups, scale, n_columns):
         stop = p
         while stop < n_pixels and pixel_groups[stop] == pixel_groups[p]:
             stop += 1
-        total = 0.0
-        for i in range(indptr[p], indptr[stop]):
-            total += counts[i] * scale[channels[i]]
+        first, last = np.uint64(indptr[p]), np.uint64(indptr[stop])
+        total = _variance_sum(channels, counts, first, last, scale, 0.0)
         if total > 0:
             u = n_columns / total
-            for i in range(indptr[p], indptr[stop]):
+            for i in range(first, last):
                 sums[channels[i]] += u * counts[i]
         p = stop
     return sums

@@ -150,3 +150,36 @@ def test_spectrum_distance_of_something_else():
 def test_elbow():
     assert biwhiten.elbow(np.array([1e4, 5e3, 2e3, 9, 8.5, 8, 7.6, 7.2, 7, 6.9])) == 3
     assert biwhiten.elbow(np.array([5.0])) == 1
+
+
+@pytest.mark.parametrize("n_channels", [3, 64, 65, 200])
+def test_pooled_rows_of_any_width(n_channels):
+    rng = np.random.default_rng(6)
+    values = rng.poisson(0.3, (80, n_channels)).astype(np.uint16)
+    values[10:20] = 0
+    rows = rows_from_dense(values)
+    pixels, channels = np.arange(80) // 7, np.minimum(np.arange(n_channels) // 2, n_channels - 2)
+    pooled = biwhiten.pool(rows, pixels, 12, channels, int(channels[-1]) + 1)
+    expected = np.zeros(pooled.shape, int)
+    np.add.at(expected, (pixels[:, None], channels), values)
+    np.testing.assert_array_equal(pooled.to_dense(int), expected)
+
+
+def test_groups_of_one_are_the_block_itself():
+    rows = rows_from_dense(np.eye(5, dtype=np.uint8))
+    assert biwhiten.pool(rows, np.arange(5), 5, np.arange(5), 5) is rows
+
+
+@pytest.mark.parametrize("curvature", [0.0, 0.3])
+def test_row_scales_are_those_of_the_scaled_sums(curvature):
+    rng = np.random.default_rng(7)
+    values = rng.poisson(0.5, (40, 9)).astype(np.uint16)
+    values[4] = 0
+    v = rng.random(9)
+    expected = np.array(
+        [9 / t if t else 0 for t in ((y + curvature * y**2) @ v for y in values.astype(float))]
+    )
+    for block in (values.astype(float), rows_from_dense(values)):
+        got = biwhiten.row_scales(block, v, curvature)
+        np.testing.assert_allclose(got, expected, rtol=1e-12)
+        np.testing.assert_array_equal(biwhiten.scaled_sums(block, v, curvature)[0], got)
