@@ -282,7 +282,9 @@ def _report_rereading(name: str, source: BlockSource, n_resident: int) -> None:
     """Say once a cube that its blocks do not fit, and what that costs."""
     residency = current_residency()
     n_blocks = source.plan.n_blocks
-    if residency is None or n_resident >= n_blocks or source.token in residency.reported:
+    if residency is None or not residency.limit:  # nothing was meant to stay
+        return
+    if n_resident >= n_blocks or source.token in residency.reported:
         return
     residency.reported.add(source.token)
     _log.info(

@@ -22,7 +22,14 @@ from emcube.kernels.slabs import slabs
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["SCATTER_DENSITY", "add_symmetric", "add_upper", "weighted_gram"]
+__all__ = [
+    "SCATTER_DENSITY",
+    "add_outer",
+    "add_symmetric",
+    "add_upper",
+    "centred_gram",
+    "weighted_gram",
+]
 
 SCATTER_DENSITY = 0.12
 """A channel that a larger share of the pixels holds is full: its products are faster by dense BLAS.
@@ -107,6 +114,34 @@ def weighted_gram(
         if weights is not None:
             part = part * np.sqrt(weights[start : start + len(part)])[:, None]
         add_outer_products(part, out)
+    return out
+
+
+def centred_gram(block: CountRows | NDArray[Any], mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Gram matrix of a block's pixels less their own mean, G = sum_i (x_i - m)(x_i - m)'.
+
+    Parameters
+    ----------
+    block : CountRows or ndarray, shape (P, E)
+    mean : ndarray of float64, shape (E,)
+        m, of the same pixels.
+
+    Returns
+    -------
+    ndarray of float64, shape (E, E)
+        The upper triangle.
+
+    Notes
+    -----
+    Of rows the mean is taken off at the end, as P m m', unless that would cost a channel four digits.
+    """
+    if not isinstance(block, CountRows):
+        return weighted_gram(block, None, mean)
+    out = weighted_gram(block)
+    before = np.diagonal(out).copy()
+    add_outer(out, mean, -float(block.n_pixels))
+    if (np.diagonal(out)[before > 0] < 1e-4 * before[before > 0]).any():
+        return weighted_gram(block, None, mean)
     return out
 
 
@@ -291,11 +326,27 @@ def _put_together(full, rare, among_full, across, out):
                 out[b, a] += across[i, j]
 
 
+def add_outer(
+    upper: NDArray[np.float64], vector: NDArray[np.float64], factor: float
+) -> NDArray[np.float64]:
+    """Add factor v v' to the upper triangle of a matrix, in place; return it."""
+    _add_outer(upper, vector, factor)
+    return upper
+
+
 @jit
 def _add_upper(a, b):
     for i in range(a.shape[0]):
         for j in range(i, a.shape[0]):
             a[i, j] += b[i, j]
+
+
+@jit
+def _add_outer(upper, vector, factor):
+    for i in range(vector.size):
+        scaled = factor * vector[i]
+        for j in range(i, vector.size):
+            upper[i, j] += scaled * vector[j]
 
 
 @jit

@@ -17,7 +17,14 @@ from emcube.errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["NoiseModel", "PoissonNoise", "UniformNoise", "pixel_weights_key", "resolve_noise"]
+__all__ = [
+    "NoiseModel",
+    "PoissonNoise",
+    "UniformNoise",
+    "pixel_weights_key",
+    "resolve_noise",
+    "weighs",
+]
 
 
 @runtime_checkable
@@ -111,6 +118,11 @@ def pixel_weights_key(noise: NoiseModel) -> Hashable | None:
     except TypeError:  # a parameter that is an array
         return None
     return type(noise), key
+
+
+def weighs(noise: NoiseModel) -> bool:
+    """Whether pixels differ in weight, so that their totals are needed first."""
+    return noise.pixel_weights(np.ones(1)) is not None
 
 
 def filled(totals: NDArray[Any] | float) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ from emcube.errors import InputError
 from emcube.kernels.gram import add_symmetric
 from emcube.models.base import Estimator, resolve_seed
 from emcube.models.labels import Labels, as_source, map_pixels
-from emcube.models.noise import NoiseModel, resolve_noise
+from emcube.models.noise import NoiseModel, resolve_noise, weighs
 from emcube.models.pca_sweeps import (
     GatherSweep,
     GramSweep,
@@ -66,7 +66,7 @@ class IncrementalPCA(Estimator):
     remove_trivial : bool
         Leave the mean spectrum out of the components of a weighted decomposition.
     svd_solver : {"auto", "gram", "randomized"}
-        "gram" sums the Gram matrix exactly: in one pass (two where centred) and E^2 numbers of 8 bytes.
+        "gram" sums the Gram matrix exactly: in one pass and E^2 numbers of 8 bytes.
         "randomized" makes several passes with K + `n_oversamples` vectors, whose products with the
         data span a block Krylov space. "auto" is "gram" up to 4096 channels; beyond, the pixels are
         compared with each other where they are few enough, else it is "randomized".
@@ -182,7 +182,9 @@ class IncrementalPCA(Estimator):
         solver = self._choose_solver(source)
         seed = resolve_seed(self.random_state)
         # One thread for the decomposition too: its bits must not depend on the machine's load.
-        with resident(), single_threaded_blas():
+        # What is read once need not stay.
+        once = solver != "randomized" and not _mean_first(noise)
+        with resident(0 if once else None), single_threaded_blas():
             if solver == "gram":
                 shift = self._shift(source, noise)
                 moments = run_sweep(GramSweep(noise, shift), source).state
@@ -249,7 +251,7 @@ class IncrementalPCA(Estimator):
         summed = self.svd_solver == "gram" or (
             self.svd_solver == "auto" and source.n_channels <= MAX_GRAM
         )
-        return [GramSweep(noise)] if summed and not noise.centred else []
+        return [GramSweep(noise)] if summed and not _mean_first(noise) else []
 
     def _check_parameters(self) -> None:
         k: Any = self.n_components
@@ -296,8 +298,8 @@ class IncrementalPCA(Estimator):
 
     @staticmethod
     def _shift(source: BlockSource, noise: NoiseModel) -> NDArray[np.float64] | None:
-        """Mean spectrum of these pixels, where the fit is centred."""
-        if not noise.centred:
+        """Mean spectrum of these pixels, where it is needed beforehand."""
+        if not _mean_first(noise):
             return None
         totals = run_sweep(TotalsSweep(counts=noise.needs_counts), source).state
         return np.asarray(totals.channels / totals.n_pixels)
@@ -656,6 +658,11 @@ class IncrementalPCA(Estimator):
             name="data",
             attrs={"units": axes.units, **kept, "sig_dims": list(axes.sig_dims)},
         )
+
+
+def _mean_first(noise: NoiseModel) -> bool:
+    """Whether the mean must be known before pixels are summed: where it is not that of the weighted ones."""
+    return noise.centred and weighs(noise)
 
 
 def _dtype(X: Any) -> np.dtype[Any]:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emcube.kernels.gram import add_upper, weighted_gram
+from emcube.kernels.gram import add_outer, add_upper, centred_gram, weighted_gram
 from emcube.kernels.products import pixel_products
 from emcube.kernels.rows import CountRows
 from emcube.models.labels import require_finite_counts, require_finite_values
-from emcube.models.noise import NoiseModel, pixel_weights_key
+from emcube.models.noise import NoiseModel, pixel_weights_key, weighs
 from emcube.models.sweeps import TOTALS, Totals, totals_of
 
 if TYPE_CHECKING:
@@ -44,13 +44,21 @@ class Moments:
     Attributes
     ----------
     gram : ndarray of float64, shape (E, E)
-        sum_i w_i (x_i - m)(x_i - m)', m a fixed shift; the upper triangle.
+        sum_i w_i (x_i - m)(x_i - m)', m a fixed shift or the mean; the upper triangle.
     totals : Totals
         Of the channels, without weight or shift.
+    about_mean : bool
+        m is the mean of these very pixels.
+
+    References
+    ----------
+    T. F. Chan, G. H. Golub, R. J. LeVeque, Am. Stat. 37 (1983) 242, for sums about the mean of parts.
+    https://doi.org/10.1080/00031305.1983.10483115
     """
 
     gram: NDArray[np.float64]
     totals: Totals
+    about_mean: bool = False
 
     @property
     def sums(self) -> NDArray[np.float64]:
@@ -63,19 +71,29 @@ class Moments:
         return self.totals.n_pixels
 
     def __add__(self, other: Moments) -> Moments:
-        return Moments(self.gram + other.gram, self.totals + other.totals)
+        return Moments(self.gram.copy(), self.totals, self.about_mean).added(other)
+
+    def added(self, other: Moments) -> Moments:
+        """Sum of both; the memory of this one goes into it."""
+        gram = add_upper(self.gram, other.gram)
+        n, m = self.n_pixels, other.n_pixels
+        if self.about_mean and n and m:
+            # Pixels of two parts lie off the common mean together.
+            add_outer(gram, self.sums / n - other.sums / m, n * m / (n + m))
+        return Moments(gram, self.totals + other.totals, self.about_mean)
 
 
 @dataclass(frozen=True, eq=False)
 class GramSweep:
-    """Summed Gram matrix, in one round.
+    """Summed Gram matrix, in one round; about the mean where the noise model centres and weighs all alike.
 
     Parameters
     ----------
     noise : NoiseModel
         Weighs the pixels.
     shift : ndarray of float64, shape (E,), optional
-        Subtracted first, against cancellation in what is centred afterwards.
+        Subtracted first, against cancellation in what is centred afterwards: for models that centre pixels
+        of different weight.
     """
 
     noise: NoiseModel
@@ -89,7 +107,7 @@ class GramSweep:
         if weights is None:
             return None
         shift = None if self.shift is None else sha256(self.shift.tobytes()).hexdigest()
-        return "moments", weights, self.noise.needs_counts, shift
+        return "moments", weights, self.noise.needs_counts, self.noise.centred, shift
 
     def also(self, state: Moments) -> list[tuple[Hashable, Totals]]:
         """The totals of the channels are known too."""
@@ -102,9 +120,14 @@ class GramSweep:
     def map(self, block: Block, state: Any, rng_key: RngKey) -> Moments:
         """Moments of one block."""
         _require_sound(block, self.noise)
-        totals = pixel_totals(block.data)
-        gram = weighted_gram(block.data, self.noise.pixel_weights(totals), self.shift)
-        return Moments(gram, totals_of(block))
+        totals = totals_of(block)
+        if not weighs(self.noise):
+            if self.noise.centred and self.shift is None:
+                mean = totals.channels / max(1, block.n_pixels)
+                return Moments(centred_gram(block.data, mean), totals, about_mean=True)
+            return Moments(weighted_gram(block.data, None, self.shift), totals)
+        weights = self.noise.pixel_weights(pixel_totals(block.data))
+        return Moments(weighted_gram(block.data, weights, self.shift), totals)
 
     def combine(self, a: Moments, b: Moments) -> Moments:
         """Add."""
@@ -112,7 +135,7 @@ class GramSweep:
 
     def combine_into(self, a: Moments, b: Moments) -> Moments:
         """Add to the first."""
-        return Moments(add_upper(a.gram, b.gram), a.totals + b.totals)
+        return a.added(b)
 
     def step(self, state: Any, statistic: Moments, round_number: int) -> tuple[Moments, bool]:
         """One round is all."""

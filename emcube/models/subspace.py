@@ -15,7 +15,7 @@ from scipy.linalg import qr
 from emcube.kernels.products import there_and_back
 from emcube.kernels.rows import CountRows
 from emcube.models.labels import require_finite_counts, require_finite_values
-from emcube.models.noise import NoiseModel
+from emcube.models.noise import NoiseModel, weighs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -343,7 +343,7 @@ def separated(
 
 def _weigh(noise: NoiseModel) -> Callable[[NDArray[Any]], NDArray[np.float64] | None] | None:
     """The model's weights, or None where every pixel weighs one and no totals are needed."""
-    return None if noise.pixel_weights(np.ones(1)) is None else noise.pixel_weights
+    return noise.pixel_weights if weighs(noise) else None
 
 
 def _padded(values: NDArray[np.float64], k: int) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emcube.kernels.rows import CountRows
+from emcube.kernels.slabs import cell_totals
 from emcube.models.labels import require_finite_counts, require_finite_values
 
 if TYPE_CHECKING:
@@ -61,10 +62,8 @@ def totals_of(block: Block) -> Totals:
     data = block.data
     if isinstance(data, CountRows):
         return Totals(data.channel_totals().astype(np.float64), data.n_pixels, data.nnz, 0.0)
-    minimum = float(data.min()) if data.size else 0.0
-    return Totals(
-        data.sum(axis=0, dtype=np.float64), data.shape[0], int(np.count_nonzero(data)), minimum
-    )
+    sums, n_stored, minimum = cell_totals(data)
+    return Totals(sums, data.shape[0], n_stored, minimum)
 
 
 @dataclass(frozen=True)

@@ -127,3 +127,23 @@ def test_upper_triangles_are_added():
     expected = np.triu(a + b) + np.tril(a, -1)
     assert gram.add_upper(a, b) is a
     np.testing.assert_array_equal(a, expected)
+
+
+@pytest.mark.parametrize("kind", ["rows", "u2", "f4"])
+def test_gram_about_the_mean(kind):
+    values = mixed_counts(20, 60).astype("f4" if kind == "f4" else "u2")
+    block = rows_from_dense(values) if kind == "rows" else values
+    mean = values.mean(axis=0, dtype=float)
+    got = gram.add_symmetric(gram.centred_gram(block, mean))
+    np.testing.assert_allclose(got, naive_gram(values, np.ones(700), mean), rtol=1e-11, atol=1e-11)
+
+
+def test_a_channel_that_hardly_varies_keeps_its_digits():
+    values = mixed_counts(0, 60).astype(np.uint32)
+    values[:, 7] = 10**8 + np.arange(700) % 2
+    rows = rows_from_dense(values)
+    assert rows.density < gram.SCATTER_DENSITY
+    mean = values.mean(axis=0, dtype=float)
+    got = gram.centred_gram(rows, mean)
+    assert got[7, 7] == pytest.approx(175.0, rel=1e-12)
+    assert gram.add_outer(np.eye(2), np.array([1.0, 2.0]), 3.0).tolist() == [[4, 6], [0, 13]]

@@ -8,6 +8,7 @@ import pytest
 from scipy.linalg import subspace_angles
 
 import emcube as em
+from emcube.engine import listen
 
 
 def eager(counts, *, trivial=True):
@@ -109,3 +110,24 @@ def test_randomized_solver_converges_to_the_exact_one(noise):
     assert fast.noise_variance_ == pytest.approx(exact.noise_variance_, rel=1e-6)
     angle = subspace_angles(fast.components_.T, exact.components_.T).max()
     assert np.degrees(angle) < 0.05
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint16"])
+def test_centred_in_one_pass_whatever_the_blocks_hold(dtype):
+    rng = np.random.default_rng(5)
+    values = 8 * rng.normal(size=(500, 3)) @ rng.normal(size=(3, 24)) + rng.normal(size=(500, 24))
+    # The first blocks say nothing of the mean of the others: vacuum, then a pedestal.
+    values = np.where(np.arange(500)[:, None] < 120, 0, 5e4 / 3 + 20 * values)
+    pedestal = {"float32": 0, "float64": 1e8, "uint16": 0}[dtype]
+    values = np.maximum(np.rint(values) + pedestal, 0).astype(dtype)
+    centred = values.astype(float) - values.mean(axis=0, dtype=float)
+    exact = np.linalg.svd(centred, compute_uv=False) ** 2
+    passes = []
+    with listen(lambda event: passes.append(event.kind)):
+        pca = em.IncrementalPCA(noise=None).fit(
+            da.from_array(values, chunks=((60, 60, 1, 199, 180), 24))
+        )
+    assert passes.count("start") == pca.n_iter_ == 1
+    found = np.asarray(pca.singular_values_) ** 2
+    # To rounding of the sums about the mean, not of the pedestal's square.
+    assert np.abs(found - exact).max() < 1e-12 * exact[0]
