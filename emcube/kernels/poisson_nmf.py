@@ -55,6 +55,9 @@ EXACT_TOLERANCE = 1e-12
 
 MAX_STEPS = 200
 
+LANES = 8
+"""The entries of a pixel are filled up to a multiple of this, so that whole vectors are computed."""
+
 
 @dataclass(frozen=True)
 class PoissonPass:
@@ -146,15 +149,13 @@ def poisson_loadings(rows: CountRows, components: NDArray[Any]) -> NDArray[np.fl
     """
     components = floored(components)
     loadings = np.zeros((rows.n_pixels, len(components)))
-    scrap = np.zeros((1, 1))
     _solve(
         rows.indptr,
         rows.channels,
         rows.counts,
-        np.ascontiguousarray(components.T),
-        _start(components),
+        _table(components),
         loadings,
-        scrap,
+        np.zeros((1, 1, TILE)),
         np.zeros(4),
         MAX_STEPS,
         EXACT_TOLERANCE,
@@ -176,27 +177,27 @@ def poisson_pass(
         Squared Newton decrement at which a pixel takes its last step.
     """
     components = floored(components)
-    loadings = np.zeros((rows.n_pixels, len(components)))
-    ratio = np.zeros((rows.n_channels, len(components)))
+    k = len(components)
+    totals = np.zeros((1, k))
+    tiles = np.zeros((-(-k // TILE), rows.n_channels, TILE))
     sums = np.zeros(4)
     _solve(
         rows.indptr,
         rows.channels,
         rows.counts,
-        np.ascontiguousarray(components.T),
-        _start(components),
-        loadings,
-        ratio,
+        _table(components),
+        totals,
+        tiles,
         sums,
         MAX_STEPS,
         tolerance,
         True,
     )
-    totals = loadings.sum(axis=0)
+    ratio = tiles.transpose(0, 2, 1).reshape(-1, rows.n_channels)[:k]
     counted = float(sums[2])
     return PoissonPass(
-        ratio.T * components,
-        totals,
+        ratio * components,
+        totals[0],
         # Never below zero: where every pixel is fitted exactly only rounding is left.
         max(float(sums[0] + totals.sum() - counted), 0.0),
         counted,
@@ -205,181 +206,396 @@ def poisson_pass(
     )
 
 
-@jit
-def _step(hessian, gradient, h, d, n, tolerance):
-    """Minimise g.d + d.H.d / 2 with h + d >= 0 by coordinate descent (n is small)."""
+TILE = 4
+"""Components whose statistics lie side by side, as one vector."""
+
+
+def _table(components: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Components and start (`_start`), three of each side by side: (K / 3, E, 6), filled up by zeros."""
+    k, n_channels = components.shape
+    table = np.zeros((-(-k // 3) * 3, 2, n_channels))
+    table[:k, 0] = components
+    table[:k, 1] = _start(components).T
+    tiles = table.reshape(-1, 3, 2, n_channels).transpose(0, 3, 2, 1)
+    return np.ascontiguousarray(tiles).reshape(-1, n_channels, 6)
+
+
+# What makes these loops fast: sums may be taken in another order and products fused (on one machine the
+# bits stay the same; NaN and infinities keep their meaning); a division by zero gives infinity, since a
+# test for it would forbid vectors; and references to arrays are not counted (these functions make none),
+# which would take an atomic for each argument of each call.
+_FAST: dict[str, Any] = {
+    "fastmath": {"reassoc", "contract", "nsz", "arcp"},
+    "error_model": "numpy",
+    "_nrt": False,
+}
+
+
+@jit(**_FAST)
+def _gather(channels, counts, first, n, padded, table, n_components, at, x, basis, h):
+    """Load a pixel: counts, the components where it holds any, and its start; returns its sum of counts.
+
+    Entries beyond n hold no counts and ones as components.
+    """
+    total = 0.0
+    start = np.uint64(first)
+    for i in range(n):
+        at[i] = channels[start + np.uint64(i)]
+        count = float(counts[start + np.uint64(i)])
+        x[i] = count
+        total += count
+    for i in range(n, padded):
+        x[i] = 0.0
+    for k in range(n_components):
+        for i in range(n, padded):
+            basis[k, i] = 1.0
+    for t in range(table.shape[0]):
+        k = 3 * t
+        sum0 = 0.0
+        sum1 = 0.0
+        sum2 = 0.0
+        if k + 2 < n_components:
+            for i in range(n):
+                e = at[i]
+                count = x[i]
+                basis[k, i] = table[t, e, 0]
+                basis[k + 1, i] = table[t, e, 1]
+                basis[k + 2, i] = table[t, e, 2]
+                sum0 += count * table[t, e, 3]
+                sum1 += count * table[t, e, 4]
+                sum2 += count * table[t, e, 5]
+            h[k + 1] = sum1
+            h[k + 2] = sum2
+        elif k + 1 < n_components:
+            for i in range(n):
+                e = at[i]
+                count = x[i]
+                basis[k, i] = table[t, e, 0]
+                basis[k + 1, i] = table[t, e, 1]
+                sum0 += count * table[t, e, 3]
+                sum1 += count * table[t, e, 4]
+            h[k + 1] = sum1
+        else:
+            for i in range(n):
+                e = at[i]
+                basis[k, i] = table[t, e, 0]
+                sum0 += x[i] * table[t, e, 3]
+        h[k] = sum0
+    level = 0.0
+    for k in range(n_components):
+        h[k] = max(h[k], 0.01 * total)
+        level += h[k]
+    level = total / level
+    for k in range(n_components):
+        h[k] *= level
+    return total
+
+
+@jit(**_FAST)
+def _direction(hessian, g, h, d, n, tolerance, y, inverse, lower, free, clamped):
+    """Minimise g.d + d.H.d / 2 with h + d >= 0 (n is small).
+
+    By closed forms for one and two unknowns. For more, unknowns that the solution takes below their bound are
+    clamped to it, and let go where the slope says so, until nothing changes; should that go in circles,
+    by coordinate descent.
+    """
+    if n == 1:
+        d[0] = max(-g[0] / hessian[0, 0], -h[0])
+        return
+    if n == 2:
+        p = hessian[0, 0]
+        q = hessian[0, 1]
+        s = hessian[1, 1]
+        det = p * s - q * q
+        if det > 1e-9 * p * s:
+            d0 = (q * g[1] - s * g[0]) / det
+            d1 = (q * g[0] - p * g[1]) / det
+            if d0 < -h[0] or d1 < -h[1]:
+                # One of them is at its bound; the slope there tells which.
+                d0 = -h[0]
+                d1 = max((-g[1] - q * d0) / s, -h[1])
+                if g[0] + p * d0 + q * d1 < 0.0:
+                    d1 = -h[1]
+                    d0 = max((-g[0] - q * d1) / p, -h[0])
+            d[0] = d0
+            d[1] = d1
+            return
     for k in range(n):
-        d[k] = 0.0
+        clamped[k] = 0
+    for _ in range(6):
+        m = 0
+        for k in range(n):
+            if clamped[k]:
+                d[k] = -h[k]
+            else:
+                free[m] = k
+                m += 1
+        for a in range(m):
+            i = free[a]
+            value = -g[i]
+            if m < n:
+                for k in range(n):
+                    if clamped[k]:
+                        value += hessian[i, k] * h[k]
+            for b in range(a):
+                t = hessian[i, free[b]]
+                for c in range(b):
+                    t -= lower[a, c] * lower[b, c]
+                t *= inverse[b]
+                lower[a, b] = t
+                value -= t * y[b]
+            t = hessian[i, i]
+            for c in range(a):
+                t -= lower[a, c] * lower[a, c]
+            t = 1.0 / sqrt(max(t, 1e-13 * hessian[i, i]))
+            inverse[a] = t
+            y[a] = value * t
+        changed = False
+        for back in range(m):
+            a = m - 1 - back
+            value = y[a]
+            for b in range(a + 1, m):
+                value -= lower[b, a] * y[b]
+            value *= inverse[a]
+            y[a] = value
+            i = free[a]
+            d[i] = value
+            if h[i] + value < 0.0:
+                clamped[i] = 1
+                changed = True
+        if not changed and m < n:
+            for k in range(n):
+                if clamped[k]:
+                    slope = g[k]
+                    for j in range(n):
+                        slope += hessian[k, j] * d[j]
+                    if slope < 0.0:
+                        clamped[k] = 0
+                        changed = True
+        if not changed:
+            return
+    for k in range(n):
+        d[k] = max(d[k], -h[k])
     for _ in range(500):
         largest = 0.0
         for k in range(n):
-            slope = gradient[k]
+            slope = g[k]
             for j in range(n):
                 slope += hessian[k, j] * d[j]
-            new = d[k] - slope / hessian[k, k]
-            new = max(new, -h[k])
+            new = max(d[k] - slope / hessian[k, k], -h[k])
             change = new - d[k]
             d[k] = new
-            change = change * change * hessian[k, k]
-            largest = max(largest, change)
+            largest = max(largest, change * change * hessian[k, k])
         if largest < tolerance:
             break
 
 
-# Sums may be taken in another order and products fused: on one machine the bits stay the same, and the
-# loops over a pixel's counts run several at a time. NaN and infinities keep their meaning.
-_FAST = {"reassoc", "contract", "nsz", "arcp"}
-
-
-@jit(fastmath=_FAST)
-def _terms(basis, x, h, n, n_components, ratio, weight, gradient, hessian):
-    """Gradient and Hessian of a pixel's f at h; basis (K, n) are the components where it holds counts."""
+@jit(**_FAST)
+def _expected(basis, h, n, n_components, mu):
+    """Write mu = sum_k h_k basis_k."""
     for i in range(n):
-        ratio[i] = h[0] * basis[0, i]
+        mu[i] = h[0] * basis[0, i]
     for k in range(1, n_components):
         hk = h[k]
         if hk != 0.0:
             for i in range(n):
-                ratio[i] += hk * basis[k, i]
-    for i in range(n):
-        inverse = 1.0 / ratio[i]
-        r = x[i] * inverse
-        ratio[i] = r
-        weight[i] = r * inverse
-    for k in range(n_components):
-        s = 0.0
-        for i in range(n):
-            s += ratio[i] * basis[k, i]
-        gradient[k] = 1.0 - s
-        for j in range(k + 1):
-            s = 0.0
-            for i in range(n):
-                s += weight[i] * basis[k, i] * basis[j, i]
-            hessian[k, j] = s
-            hessian[j, k] = s
-        # A component that is zero in all these channels: a tiny curvature sends its loading to zero.
-        hessian[k, k] = hessian[k, k] * (1.0 + 1e-10) + 1e-290
+                mu[i] += hk * basis[k, i]
 
 
-@jit(fastmath=_FAST)
-def _log_ratio(x, ratio, n):
-    """Sum x log(x / mu), with ratio = x / mu; logarithms of single counts are taken of their product."""
-    total = 0.0
-    product = 1.0
-    for i in range(n):
-        if x[i] == 1.0:
-            product *= ratio[i]
-            if product > 1e200 or product < 1e-200:
-                total += log(product)
-                product = 1.0
-        else:
-            total += x[i] * log(ratio[i])
-    return total + log(product)
+@jit(**_FAST)
+def _descend(
+    basis,
+    x,
+    n,
+    n_components,
+    h,
+    r,
+    w,
+    g,
+    held,
+    d,
+    y,
+    inverse,
+    kept,
+    free,
+    clamped,
+    hessian,
+    lower,
+    max_steps,
+    tolerance,
+    concordance,
+):
+    """Damped Newton steps to the minimum; returns their number. `h` must be positive at first.
 
-
-@jit(fastmath=_FAST)
-def _ratios(basis, x, h, n, n_components, ratio):
-    for i in range(n):
-        ratio[i] = h[0] * basis[0, i]
-    for k in range(1, n_components):
-        hk = h[k]
-        if hk != 0.0:
-            for i in range(n):
-                ratio[i] += hk * basis[k, i]
-    for i in range(n):
-        ratio[i] = x[i] / ratio[i]
-
-
-@jit
-def _descend(basis, x, n, n_components, h, d, g, hessian, r, w, max_steps, tolerance, concordance):
-    """Damped Newton steps to the minimum; returns their number. `h` must be positive at first."""
+    A loading that is zero and would fall is left out of the step.
+    """
     for step in range(max_steps):
-        _terms(basis, x, h, n, n_components, r, w, g, hessian)
-        _step(hessian, g, h, d, n_components, tolerance * 1e-2)
-        decrement = 0.0
+        _expected(basis, h, n, n_components, r)
+        for i in range(n):
+            over = 1.0 / r[i]
+            ratio = x[i] * over
+            r[i] = ratio
+            w[i] = ratio * over
+        m = 0
         for k in range(n_components):
+            slope = 0.0
+            for i in range(n):
+                slope += r[i] * basis[k, i]
+            slope = 1.0 - slope
+            if h[k] > 0.0 or slope < 0.0:
+                kept[m] = k
+                g[m] = slope
+                held[m] = h[k]
+                m += 1
+        for a in range(m):
+            k = kept[a]
+            for i in range(n):
+                r[i] = w[i] * basis[k, i]
+            for b in range(a + 1):
+                j = kept[b]
+                s = 0.0
+                for i in range(n):
+                    s += r[i] * basis[j, i]
+                hessian[a, b] = s
+                hessian[b, a] = s
+            # A component that is zero in all these channels: a tiny curvature sends its loading to zero.
+            hessian[a, a] = hessian[a, a] * (1.0 + 1e-10) + 1e-290
+        _direction(hessian, g, held, d, m, tolerance * 1e-2, y, inverse, lower, free, clamped)
+        decrement = 0.0
+        for a in range(m):
             v = 0.0
-            for j in range(n_components):
-                v += hessian[k, j] * d[j]
-            decrement += v * d[k]
+            for b in range(m):
+                v += hessian[a, b] * d[b]
+            decrement += v * d[a]
         decrement = max(decrement, 0.0)
         length = 1.0
         # A full step is safe where lambda times the constant of self-concordance is well below one.
         if decrement * concordance * concordance >= 0.25:
             length = 1.0 / (1.0 + concordance * sqrt(decrement))
-        for k in range(n_components):
-            h[k] = max(h[k] + length * d[k], 0.0)
+        for a in range(m):
+            h[kept[a]] = max(held[a] + length * d[a], 0.0)
         if decrement < tolerance and length == 1.0:
             return step + 1
     return max_steps
 
 
-@jit
-def _solve(
-    indptr,
-    channels,
-    counts,
-    basis,
-    start,
-    loadings,
-    gradient,
-    sums,
-    max_steps,
-    tolerance,
-    statistic,
-):
-    """Solve each pixel; with `statistic` add to gradient (E, K) and to sums.
+@jit(**_FAST)
+def _add_statistic(at, n, padded, x, basis, h, n_components, r, w, tiles, logs):
+    """Add a pixel's x h_k / mu to the tiles (K / 4, E, 4), and x log(x / mu) to the logarithms.
+
+    Those of small counts are taken of their product: `logs` holds a sum of logarithms, and a product of
+    which the logarithm is still to be taken.
+    """
+    _expected(basis, h, padded, n_components, r)
+    for i in range(padded):
+        r[i] = x[i] / r[i]
+    for t in range(tiles.shape[0]):
+        h0 = h[TILE * t]
+        h1 = h[TILE * t + 1]
+        h2 = h[TILE * t + 2]
+        h3 = h[TILE * t + 3]
+        for i in range(n):
+            e = at[i]
+            v = r[i]
+            s0 = tiles[t, e, 0] + h0 * v
+            s1 = tiles[t, e, 1] + h1 * v
+            s2 = tiles[t, e, 2] + h2 * v
+            s3 = tiles[t, e, 3] + h3 * v
+            tiles[t, e, 0] = s0
+            tiles[t, e, 1] = s1
+            tiles[t, e, 2] = s2
+            tiles[t, e, 3] = s3
+    rare = 0
+    for i in range(padded):
+        v = r[i]
+        count = x[i]
+        bits = np.int32(min(count, 8.0))
+        usual = (count == bits) & (bits < 8)
+        rare += not usual
+        v2 = v * v
+        power = v if bits & 1 else 1.0
+        power *= v2 if bits & 2 else 1.0
+        power *= v2 * v2 if bits & 4 else 1.0
+        r[i] = power if usual else 1.0
+        w[i] = 1.0 if usual else v
+    if rare > 0:
+        for i in range(n):
+            if w[i] != 1.0:
+                logs[0] += x[i] * log(w[i])
+    product = logs[1]
+    for i in range(0, padded, LANES):
+        low = (r[i] * r[i + 1]) * (r[i + 2] * r[i + 3])
+        high = (r[i + 4] * r[i + 5]) * (r[i + 6] * r[i + 7])
+        powers = low * high
+        if powers > 1e100 or powers < 1e-100:
+            for j in range(i, i + LANES):
+                logs[0] += log(r[j])
+        else:
+            product *= powers
+            if product > 1e200 or product < 1e-200:
+                logs[0] += log(product)
+                product = 1.0
+    logs[1] = product
+
+
+@jit(error_model="numpy")
+def _solve(indptr, channels, counts, table, loadings, tiles, sums, max_steps, tolerance, statistic):
+    """Solve each pixel; with `statistic` add to tiles, to sums and to the one row of loadings.
 
     The sums are: x log(x / mu), steps, counts, squared pixel counts.
     """
-    n_components = basis.shape[1]
+    n_components = loadings.shape[1]
     longest = 1
     for p in range(indptr.size - 1):
         longest = max(longest, indptr[p + 1] - indptr[p])
-    local = np.empty((n_components, longest))
+    longest = (longest + LANES - 1) // LANES * LANES
+    basis = np.empty((n_components, longest))
+    at = np.empty(longest, dtype=np.int64)
     x = np.empty(longest)
     r = np.empty(longest)
     w = np.empty(longest)
-    h = np.empty(n_components)
+    h = np.zeros((n_components + TILE - 1) // TILE * TILE)
     g = np.empty(n_components)
+    held = np.empty(n_components)
     d = np.empty(n_components)
+    y = np.empty(n_components)
+    inverse = np.empty(n_components)
+    kept = np.empty(n_components, dtype=np.int64)
+    free = np.empty(n_components, dtype=np.int64)
+    clamped = np.empty(n_components, dtype=np.int64)
     hessian = np.empty((n_components, n_components))
+    lower = np.empty((n_components, n_components))
+    logs = np.array([0.0, 1.0])
     for p in range(indptr.size - 1):
         first = indptr[p]
         n = indptr[p + 1] - first
         if n == 0:
             continue
-        total = 0.0
+        padded = (n + LANES - 1) // LANES * LANES
+        total = _gather(channels, counts, first, n, padded, table, n_components, at, x, basis, h)
         least = 1.0
-        for k in range(n_components):
-            h[k] = 0.0
         for i in range(n):
-            e = channels[first + i]
-            count = float(counts[first + i])
-            x[i] = count
-            total += count
-            least = min(least, count)
-            for k in range(n_components):
-                local[k, i] = basis[e, k]
-                h[k] += count * start[e, k]
-        level = 0.0
-        for k in range(n_components):
-            h[k] = max(h[k], 0.01 * total)
-            level += h[k]
-        for k in range(n_components):
-            h[k] *= total / level
+            if x[i] < least:
+                least = x[i]
         # Terms x log(.) are self-concordant with the constant 1 / sqrt(x): one for counts.
         steps = _descend(
-            local,
+            basis,
             x,
-            n,
+            padded,
             n_components,
             h,
-            d,
-            g,
-            hessian,
             r,
             w,
+            g,
+            held,
+            d,
+            y,
+            inverse,
+            kept,
+            free,
+            clamped,
+            hessian,
+            lower,
             max_steps,
             tolerance,
             1.0 / sqrt(least),
@@ -388,16 +604,17 @@ def _solve(
         level = 0.0
         for k in range(n_components):
             level += h[k]
+        level = total / level
         for k in range(n_components):
-            h[k] *= total / level
-            loadings[p, k] = h[k]
+            h[k] *= level
         if statistic:
-            _ratios(local, x, h, n, n_components, r)
-            for i in range(n):
-                e = channels[first + i]
-                for k in range(n_components):
-                    gradient[e, k] += h[k] * r[i]
-            sums[0] += _log_ratio(x, r, n)
+            for k in range(n_components):
+                loadings[0, k] += h[k]
+            _add_statistic(at, n, padded, x, basis, h, n_components, r, w, tiles, logs)
             sums[1] += steps
             sums[2] += total
             sums[3] += total * total
+        else:
+            for k in range(n_components):
+                loadings[p, k] = h[k]
+    sums[0] += logs[0] + log(logs[1])
