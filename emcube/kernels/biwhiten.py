@@ -30,6 +30,7 @@ __all__ = [
     "noise_edge",
     "pool",
     "row_scales",
+    "rows_of_events",
     "scaled_sums",
     "scaled_sums_of_groups",
     "spectrum_distance",
@@ -150,6 +151,28 @@ def pool(
     if n_pixel_groups == out.shape[0]:
         return out
     return np.add.reduceat(out, np.searchsorted(pixel_groups, np.arange(n_pixel_groups)), axis=0)
+
+
+def rows_of_events(
+    n_events: NDArray[np.int64], channels: NDArray[np.int64], n_channels: int
+) -> CountRows:
+    """Count the events of each pixel, of which the channels are given pixel by pixel, in any order.
+
+    Parameters
+    ----------
+    n_events : ndarray of int64, shape (P,)
+    channels : ndarray of int64, shape (sum of n_events,)
+    n_channels : int
+        E.
+    """
+    ends = np.zeros(n_events.size + 1, dtype=np.int64)
+    np.cumsum(n_events, out=ends[1:])
+    pixels, each = np.arange(n_events.size), np.arange(n_channels)
+    ones = np.ones(channels.size, dtype=np.uint32)
+    indptr, found, counts = _pool_rows(
+        ends, channels.astype(np.uint32), ones, pixels, n_events.size, each, n_channels
+    )
+    return CountRows(indptr, found, counts, n_channels)
 
 
 def scaled_sums(

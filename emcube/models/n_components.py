@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import xarray as xr
+from scipy.sparse.linalg import eigsh
 
-from emcube.engine import resident, run_sweep
+from emcube.engine import ArraySource, plan_blocks, resident, run_sweep
 from emcube.errors import InputError
 from emcube.kernels.biwhiten import (
     elbow,
@@ -27,12 +28,15 @@ from emcube.kernels.biwhiten import (
     marchenko_pastur_median,
     noise_edge,
     pool,
+    row_scales,
+    rows_of_events,
     scaled_sums,
     scaled_sums_of_groups,
     spectrum_distance,
 )
-from emcube.kernels.gram import add_symmetric, weighted_gram
+from emcube.kernels.gram import add_symmetric, add_upper, weighted_gram
 from emcube.kernels.rows import CountRows
+from emcube.kernels.sampling import AliasTables, alias_tables
 from emcube.models.base import resolve_seed
 from emcube.models.labels import as_source
 from emcube.models.sweeps import Totals, TotalsSweep
@@ -74,6 +78,10 @@ goes on smoothly across it, as correlated noise does."""
 
 SCALING_TOLERANCE = 1e-4
 SCALING_ROUNDS = 60
+
+MEMORY = 3
+"""Rounds of the scaling that are extrapolated from; see `_extrapolated`."""
+
 CURVATURES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Candidates of b / a in var = a m + b m^2, in units of one over the mean cell."""
 
@@ -82,6 +90,12 @@ CURVATURE_STEPS = 3
 
 NULL_CELLS = 1e7
 """Cells drawn for the parallel analysis, at most."""
+
+NULL_BLOCKS = 16
+"""They are drawn in so many blocks."""
+
+KRYLOV = 80
+"""Steps to the second eigenvalue of simulated counts: it is exact to ten digits after so many."""
 
 
 class Margin(NamedTuple):
@@ -183,12 +197,16 @@ class _Pooling:
 
 @dataclass(frozen=True, eq=False)
 class _Scaling:
-    """State of the Sinkhorn scaling: v, and how far the column sums are from P."""
+    """State of the Sinkhorn scaling: v, and how far the column sums are from P.
+
+    `tried`: logarithms of v and of what a round made of it, of the last rounds.
+    """
 
     columns: NDArray[np.float64]
     deviation: float = math.inf
     n_pixels: int = 0
     n_rounds: int = 0
+    tried: tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,17 +248,40 @@ class ScalingSweep:
     def step(
         self, state: _Scaling, statistic: tuple[NDArray[np.float64], int], round_number: int
     ) -> tuple[_Scaling, bool]:
-        """Make the columns sum to P."""
+        """Make the columns sum to P, and look ahead where rounds before show the way."""
         sums, n_pixels = statistic
         if not n_pixels or not (sums > 0).all():
-            return replace(state, n_pixels=n_pixels, n_rounds=round_number + 1), True
+            return replace(state, n_pixels=n_pixels, n_rounds=round_number + 1, tried=()), True
         deviation = float(np.abs(state.columns * sums / n_pixels - 1).max())
         scaling = _Scaling(n_pixels / sums, deviation, n_pixels, round_number + 1)
-        return scaling, deviation < SCALING_TOLERANCE
+        if deviation < SCALING_TOLERANCE:
+            return scaling, True
+        # What was extrapolated did not come nearer: forget, and go on in plain rounds.
+        known = state.tried if deviation < state.deviation else ()
+        tried = (*known, (np.log(state.columns), np.log(scaling.columns)))[-MEMORY - 1 :]
+        return replace(scaling, columns=_extrapolated(tried), tried=tried), False
 
     def statistic_bytes(self, n_channels: int) -> int:
         """Bytes of a statistic."""
         return 8 * self.pooling.n_channels
+
+
+def _extrapolated(
+    tried: tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...],
+) -> NDArray[np.float64]:
+    """Column factors for which the changes of the last rounds, combined, come nearest to none.
+
+    References
+    ----------
+    D. G. Anderson, "Iterative procedures for nonlinear integral equations", J. ACM 12 (1965) 547.
+    https://doi.org/10.1145/321296.321305
+    """
+    after = tried[-1][1]
+    if len(tried) > 1:
+        changes = np.array([made - given for given, made in tried])
+        steps, *_ = np.linalg.lstsq(np.diff(changes, axis=0).T, changes[-1], rcond=1e-10)
+        after = after - steps @ np.diff(np.array([made for _, made in tried]), axis=0)
+    return np.asarray(np.exp(after))
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,34 +289,60 @@ class ScaledGramSweep:
     """Gram matrix of the biwhitened pixels, sum_i u_i y_i y_i', over the shorter side.
 
     With fewer pixels than channels the scaled pixels themselves are gathered, at most
-    `MAX_CHANNELS` of them, since the Gram matrix between pixels needs all pairs.
+    `MAX_CHANNELS` of them, since the Gram matrix between pixels needs all pairs. The totals of some pixels,
+    each drawn with the same `chance`, come along for the parallel analysis.
     """
 
     pooling: _Pooling
     curvature: float
     columns: NDArray[np.float64]
     gather: bool
+    chance: float
     name: str = "noise spectrum"
 
     def start(self) -> None:
         """Nothing."""
         return
 
-    def map(self, block: Block, state: Any, rng_key: RngKey) -> NDArray[np.float64]:
-        """Gram matrix of one block before the columns are scaled, or its scaled pixels."""
+    def map(
+        self, block: Block, state: Any, rng_key: RngKey
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Gram matrix of one block before the columns are scaled, or its scaled pixels; drawn totals."""
         pooled = self.pooling(block.data)
-        rows, _ = scaled_sums(pooled, self.columns, self.curvature)
-        return _gram_or_rows(pooled, rows, self.gather)
+        weights = row_scales(pooled, self.columns, self.curvature)
+        drawn = np.random.default_rng(rng_key).random(weights.size) < self.chance
+        totals = pooled.pixel_totals() if isinstance(pooled, CountRows) else pooled.sum(axis=1)
+        return _gram_or_rows(pooled, weights, self.gather), totals[drawn].astype(np.float64)
 
-    def combine(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    def combine(
+        self,
+        a: tuple[NDArray[np.float64], NDArray[np.float64]],
+        b: tuple[NDArray[np.float64], NDArray[np.float64]],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Add, or append."""
-        return np.concatenate((a, b)) if self.gather else a + b
+        joined = np.concatenate((a[0], b[0])) if self.gather else a[0] + b[0]
+        return joined, np.concatenate((a[1], b[1]))
+
+    def combine_into(
+        self,
+        a: tuple[NDArray[np.float64], NDArray[np.float64]],
+        b: tuple[NDArray[np.float64], NDArray[np.float64]],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Add to the first, or append."""
+        if self.gather:
+            return self.combine(a, b)
+        return add_upper(a[0], b[0]), np.concatenate((a[1], b[1]))
 
     def step(
-        self, state: Any, statistic: NDArray[np.float64], round_number: int
-    ) -> tuple[NDArray[np.float64], bool]:
-        """Eigenvalues, descending."""
-        return _eigenvalues(statistic, np.sqrt(self.columns), self.gather), True
+        self,
+        state: Any,
+        statistic: tuple[NDArray[np.float64], NDArray[np.float64]],
+        round_number: int,
+    ) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], bool]:
+        """Eigenvalues, descending, and drawn totals."""
+        gram = _scaled(statistic[0], np.sqrt(self.columns), self.gather)
+        values = np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0)
+        return (values, statistic[1]), True
 
     def statistic_bytes(self, n_channels: int) -> int:
         """Bytes of a statistic."""
@@ -284,62 +351,63 @@ class ScaledGramSweep:
 
 @dataclass(frozen=True, eq=False)
 class ParallelSweep:
-    """Spectrum of simulated counts that have a single spectrum.
+    """Second largest eigenvalue of simulated counts that have a single spectrum.
 
-    Simulated pixels have the totals of the real ones and the mean spectrum. With one spectrum the
-    scaling of Keenan and Kotula, 1 / g and N / h, is the biwhitening of Poisson counts; noise of
-    another kind is drawn as what biwhitening leaves of it.
+    Simulated pixels have the totals of real ones, which are the blocks here (shape (p, 1)), and the mean
+    spectrum. With one spectrum the scaling of Keenan and Kotula, 1 / g and N / h, is the biwhitening of
+    Poisson counts; noise of another kind is drawn as what biwhitening leaves of it.
     """
 
-    pooling: _Pooling
     totals: NDArray[np.float64]
     gain: float | None
-    share: float
     gather: bool
+    tables: AliasTables
     name: str = "parallel analysis"
 
     def start(self) -> None:
         """Nothing."""
         return
 
-    def map(self, block: Block, state: Any, rng_key: RngKey) -> tuple[NDArray[np.float64], int]:
-        """Gram matrix (or pixels) of some simulated pixels, and their number."""
-        data = block.data
-        groups, n_groups = self.pooling.pixels(data)
-        per_pixel = np.zeros(n_groups)
-        if n_groups:
-            singles = data.pixel_totals() if isinstance(data, CountRows) else data.sum(axis=1)
-            per_pixel = np.bincount(groups, weights=singles).astype(np.float64)
-        rng = np.random.default_rng(rng_key)
-        drawn = per_pixel[(rng.random(n_groups) < self.share) & (per_pixel > 0)]
-        mean = drawn[:, None] * (self.totals / self.totals.sum())
-        if self.gain is None:
+    def map(self, block: Block, state: Any, rng_key: RngKey) -> NDArray[np.float64]:
+        """Gram matrix (or pixels) of some simulated pixels."""
+        per_pixel = block.dense(np.float64)[:, 0]
+        # Other numbers than those that drew the totals.
+        rng = np.random.default_rng((*rng_key, 1))
+        weights = 1 / per_pixel
+        simulated: CountRows | NDArray[np.float64]
+        if self.gain is None and per_pixel.sum() < per_pixel.size * self.totals.size:
+            # Event by event: the same distribution, at the cost of the counts instead of the cells.
+            n_events = rng.poisson(per_pixel)
+            place = rng.random(int(n_events.sum())) * self.totals.size
+            channel = place.astype(np.int64)
+            stays = place - channel < self.tables.keep[0][channel]
+            channel = np.where(stays, channel, self.tables.other[0][channel])
+            simulated = rows_of_events(n_events, channel, self.totals.size)
+        elif self.gain is None:
+            mean = per_pixel[:, None] * (self.totals / self.totals.sum())
             simulated = rng.poisson(mean).astype(np.float64)
-            weights = 1 / drawn
         else:
             # Drawn as it is after scaling, with variance one, and put back to where `step` scales it.
+            mean = per_pixel[:, None] * (self.totals / self.totals.sum())
             even = np.sqrt(mean / self.gain) + rng.standard_normal(mean.shape)
             simulated = even / np.sqrt(self.totals.sum() / self.totals)
-            weights = np.ones(drawn.size)
-        return _gram_or_rows(simulated, weights, self.gather), drawn.size
+            weights = np.ones(per_pixel.size)
+        return _gram_or_rows(simulated, weights, self.gather)
 
-    def combine(
-        self, a: tuple[NDArray[np.float64], int], b: tuple[NDArray[np.float64], int]
-    ) -> tuple[NDArray[np.float64], int]:
+    def combine(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
         """Add, or append."""
-        joined = np.concatenate((a[0], b[0])) if self.gather else a[0] + b[0]
-        return joined, a[1] + b[1]
+        return np.concatenate((a, b)) if self.gather else a + b
 
     def step(
-        self, state: Any, statistic: tuple[NDArray[np.float64], int], round_number: int
-    ) -> tuple[tuple[NDArray[np.float64], int], bool]:
-        """Eigenvalues, descending, with the number of pixels."""
+        self, state: Any, statistic: NDArray[np.float64], round_number: int
+    ) -> tuple[float, bool]:
+        """Second eigenvalue."""
         scale = np.sqrt(self.totals.sum() / self.totals)
-        return (_eigenvalues(statistic[0], scale, self.gather), statistic[1]), True
+        return _second_eigenvalue(_scaled(statistic, scale, self.gather)), True
 
     def statistic_bytes(self, n_channels: int) -> int:
         """Bytes of a statistic."""
-        return 8 * self.pooling.n_channels**2
+        return 8 * self.totals.size**2
 
 
 def _gram_or_rows(
@@ -352,16 +420,32 @@ def _gram_or_rows(
     return dense * np.sqrt(weights)[:, None]
 
 
-def _eigenvalues(
+def _scaled(
     statistic: NDArray[np.float64], scale: NDArray[np.float64], gather: bool
 ) -> NDArray[np.float64]:
-    """Eigenvalues of the Gram matrix after the columns are scaled, descending, none negative."""
+    """Gram matrix after the columns are scaled."""
     if gather:
         rows = statistic * scale
-        gram = rows @ rows.T
-    else:
-        gram = add_symmetric(statistic) * scale * scale[:, None]
-    return np.asarray(np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0))
+        return np.asarray(rows @ rows.T)
+    gram = add_symmetric(statistic)
+    gram *= scale
+    gram *= scale[:, None]
+    return gram
+
+
+def _second_eigenvalue(gram: NDArray[np.float64]) -> float:
+    """Second largest eigenvalue of a Gram matrix; 0 where there is none."""
+    n = gram.shape[0]
+    if n < 2 or not gram.any():
+        return 0.0
+    if n <= 2 * KRYLOV:
+        return max(0.0, float(np.linalg.eigvalsh(gram)[-2]))
+    start = np.sqrt(np.maximum(np.diagonal(gram), 0.0)) + np.arange(n) / n
+    return float(
+        eigsh(
+            gram, k=2, which="LA", ncv=KRYLOV, v0=start, tol=1e-10, return_eigenvectors=False
+        ).min()
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -380,6 +464,7 @@ class _Fit:
     n_above: int = 0
     distance: float = 1.0
     fault: str = ""
+    drawn: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -430,7 +515,7 @@ def estimate_n_components(
 
     Notes
     -----
-    Some ten to thirty passes over the blocks, which stay in memory as far as the budget goes; beside
+    Some six to thirty passes over the blocks, which stay in memory as far as the budget goes; beside
     them E^2 numbers of 8 bytes. The first component is the mean spectrum and is counted.
     The threshold is sqrt(P) + sqrt(E) plus what a matrix of finite size may exceed it by.
 
@@ -465,8 +550,8 @@ def estimate_n_components(
     integers = _dtype(cube).kind in "iub"
     with resident():
         totals = run_sweep(TotalsSweep(counts=noise == "poisson"), source).state
-        fit = _best_fit(source, totals, noise, integers, pixel_counts, channel_counts)
-        parallel = _parallel(source, fit, seed) if fit.singular_values.size else None
+        fit = _best_fit(source, totals, noise, integers, pixel_counts, channel_counts, seed)
+        parallel = _parallel(fit, seed) if fit.singular_values.size else None
     return _answer(fit, method, parallel, n_shown)
 
 
@@ -482,17 +567,18 @@ def _best_fit(
     integers: bool,
     pixel_counts: float,
     channel_counts: float,
+    seed: int,
 ) -> _Fit:
     """The first pooling whose noise follows the law, or else the one that comes nearest."""
     fits: list[_Fit] = []
     if noise == "poisson" or (noise == "auto" and integers and totals.minimum >= 0):
-        fits = _poisson_fits(source, totals, pixel_counts, channel_counts)
+        fits = _poisson_fits(source, totals, pixel_counts, channel_counts, seed)
         if not fits[-1].fault:
             return fits[-1]
         cells = max(1, totals.n_pixels * totals.channels.size)
         if noise == "poisson" or totals.total / cells < 5:
             return min(fits, key=_badness)
-    fits += _quadratic_fits(source, totals, integers, channel_counts)
+    fits += _quadratic_fits(source, totals, integers, channel_counts, seed)
     good = [f for f in fits if not f.fault]
     return min(good or fits, key=_badness)
 
@@ -503,7 +589,7 @@ def _badness(fit: _Fit) -> tuple[bool, float]:
 
 
 def _poisson_fits(
-    source: BlockSource, totals: Totals, pixel_counts: float, channel_counts: float
+    source: BlockSource, totals: Totals, pixel_counts: float, channel_counts: float, seed: int
 ) -> list[_Fit]:
     groups, least = group_channels(totals.channels, channel_counts, MAX_CHANNELS)
     sums = np.bincount(groups, weights=totals.channels).astype(np.float64)
@@ -511,11 +597,11 @@ def _poisson_fits(
     first = totals.total / np.maximum(sums, 1e-300) / sums.size
     fits: list[_Fit] = []
     for _ in range(MAX_POOLINGS + 1):
-        fit = _fit(source, _Fit("poisson", pooling, least, sums, _Scaling(first)))
+        fit = _fit(source, _Fit("poisson", pooling, least, sums, _Scaling(first)), seed)
         fits.append(fit)
         if not fit.fault or min(fit.sides) < MIN_SIDE or totals.total <= 0:
             break
-        if len(fits) > 1 and _scaled(fits[-2]) and fit.distance > 0.95 * fits[-2].distance:
+        if len(fits) > 1 and _is_scaled(fits[-2]) and fit.distance > 0.95 * fits[-2].distance:
             # Fuller pixels do not help, so rare counts are not what is wrong.
             break
         held = totals.total / max(1, fit.sides[0])
@@ -527,7 +613,7 @@ def _poisson_fits(
 
 
 def _quadratic_fits(
-    source: BlockSource, totals: Totals, integers: bool, channel_counts: float
+    source: BlockSource, totals: Totals, integers: bool, channel_counts: float, seed: int
 ) -> list[_Fit]:
     positive = np.maximum(totals.channels, 0.0)
     if positive.sum() <= 0:
@@ -546,7 +632,7 @@ def _quadratic_fits(
         near = min(fits, key=lambda f: abs(f.curvature * mean - factor), default=None)
         begin = first if near is None else near.scaling.columns
         start = _Fit("quadratic", pooling, least, sums, _Scaling(begin), float(factor / mean))
-        return _fit(source, start)
+        return _fit(source, start, seed)
 
     fits: list[_Fit] = []
     for factor in CURVATURES:
@@ -563,7 +649,7 @@ def _quadratic_fits(
     return fits
 
 
-def _fit(source: BlockSource, start: _Fit) -> _Fit:
+def _fit(source: BlockSource, start: _Fit, seed: int) -> _Fit:
     """Scale, take the spectrum, and measure how well it follows the law."""
     pooling = start.pooling
     scaling_sweep = ScalingSweep(pooling, start.curvature, start.scaling.columns)
@@ -583,8 +669,12 @@ def _fit(source: BlockSource, start: _Fit) -> _Fit:
         )
     if not np.isfinite(fit.scaling.deviation):
         return replace(fit, fault="a channel has no variance at all")
-    sweep = ScaledGramSweep(pooling, fit.curvature, fit.scaling.columns, gather=n_rows < n_columns)
-    eigenvalues = run_sweep(sweep, source).state[: min(n_rows, n_columns)]
+    chance = min(1.0, max(NULL_CELLS / n_columns, 2.0 * MIN_SIDE) / n_rows)
+    sweep = ScaledGramSweep(
+        pooling, fit.curvature, fit.scaling.columns, gather=n_rows < n_columns, chance=chance
+    )
+    eigenvalues, drawn = run_sweep(sweep, source, seed=seed).state
+    eigenvalues = eigenvalues[: min(n_rows, n_columns)]
     longer = max(n_rows, n_columns)
     ratio = min(n_rows, n_columns) / longer
     edge = noise_edge(n_rows, n_columns)
@@ -600,6 +690,7 @@ def _fit(source: BlockSource, start: _Fit) -> _Fit:
         threshold=edge,
         n_above=n_above,
         distance=spectrum_distance(values[n_above:] ** 2 / longer, ratio),
+        drawn=drawn[drawn > 0],
     )
     return replace(fit, fault=_fault(fit))
 
@@ -615,14 +706,14 @@ def _noise_gain(eigenvalues: NDArray[np.float64], ratio: float, edge: float) -> 
     return gain if gain > 0 else 1.0
 
 
-def _scaled(fit: _Fit) -> bool:
+def _is_scaled(fit: _Fit) -> bool:
     """Whether the Sinkhorn scaling came near enough to its end."""
     return fit.scaling.deviation < 10 * SCALING_TOLERANCE
 
 
 def _fault(fit: _Fit) -> str:
     """Why a fit is not to be trusted; empty where it is."""
-    if not _scaled(fit):
+    if not _is_scaled(fit):
         return (
             "pixels and channels cannot be scaled to even noise: many pixels hold counts in a few "
             "channels only"
@@ -644,18 +735,25 @@ def _fault(fit: _Fit) -> str:
     return ""
 
 
-def _parallel(source: BlockSource, fit: _Fit, seed: int) -> int:
+def _parallel(fit: _Fit, seed: int) -> int:
     """Number of values above the largest that simulated counts of one spectrum have beside it."""
     n_rows, n_columns = fit.sides
-    share = min(1.0, max(NULL_CELLS / n_columns, 2.0 * MIN_SIDE) / n_rows)
-    gain = None if fit.model == "poisson" else fit.gain
-    sweep = ParallelSweep(fit.pooling, fit.totals, gain, share, gather=n_rows < n_columns)
-    null, n_simulated = run_sweep(sweep, source, seed=seed).state
+    n_simulated = fit.drawn.size
     if n_simulated < 2:
         return 0
+    gain = None if fit.model == "poisson" else fit.gain
+    sweep = ParallelSweep(fit.totals, gain, n_rows < n_columns, alias_tables(fit.totals))
+    null = run_sweep(sweep, _as_blocks(fit.drawn), seed=seed).state
     # The second value of the simulated data is noise; the first is their mean spectrum.
     grown = noise_edge(n_rows, n_columns) / noise_edge(n_simulated, n_columns)
-    return int(np.count_nonzero(fit.singular_values > math.sqrt(null[1]) * grown))
+    return int(np.count_nonzero(fit.singular_values > math.sqrt(null) * grown))
+
+
+def _as_blocks(values: NDArray[np.float64]) -> BlockSource:
+    """Values one below the other, in `NULL_BLOCKS` blocks."""
+    source = ArraySource.from_array(values[:, None], 1)
+    plan = plan_blocks((values.size,), 1, 8, target_bytes=8 * -(-values.size // NULL_BLOCKS))
+    return replace(source, plan=plan)
 
 
 def _answer(fit: _Fit, method: str, parallel: int | None, n_shown: int) -> NComponentsEstimate:

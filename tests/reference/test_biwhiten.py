@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import integrate
+from scipy import integrate, sparse
 
 import emcube as em
+from emcube.engine import ArraySource, SparseSource, resident, run_sweep
 from emcube.kernels import biwhiten
 from emcube.kernels.rows import rows_from_dense
+from emcube.kernels.sampling import alias_tables
+from emcube.models import n_components
+from emcube.models.sweeps import TotalsSweep
 
 
 def naive_groups(totals, minimum):
@@ -183,3 +187,75 @@ def test_row_scales_are_those_of_the_scaled_sums(curvature):
         got = biwhiten.row_scales(block, v, curvature)
         np.testing.assert_allclose(got, expected, rtol=1e-12)
         np.testing.assert_array_equal(biwhiten.scaled_sums(block, v, curvature)[0], got)
+
+
+def test_events_are_counted():
+    rng = np.random.default_rng(8)
+    n_events = rng.poisson(5, 30)
+    channels = rng.integers(0, 70, n_events.sum())
+    rows = biwhiten.rows_of_events(n_events, channels, 70)
+    expected = np.zeros((30, 70), int)
+    np.add.at(expected, (np.repeat(np.arange(30), n_events), channels), 1)
+    np.testing.assert_array_equal(rows.to_dense(int), expected)
+    np.testing.assert_array_equal(rows.pixel_totals(), n_events)
+
+
+def test_the_extrapolated_scaling_ends_where_the_plain_one_does(monkeypatch):
+    rng = np.random.default_rng(11)
+    spectra = rng.dirichlet(np.full(40, 0.7), 3)
+    counts = 1 + rng.poisson(rng.dirichlet(np.full(3, 0.2), 300) @ spectra * 2000)
+    pooling = n_components._Pooling(1.0, np.arange(40), 40)
+    sweep = n_components.ScalingSweep(pooling, 0.0, np.ones(40))
+    source = SparseSource.from_matrix(sparse.csr_array(counts))
+    monkeypatch.setattr(n_components, "SCALING_TOLERANCE", 1e-9)
+    quick = run_sweep(sweep, source, max_rounds=60)
+    monkeypatch.setattr(n_components, "MEMORY", 0)
+    plain = run_sweep(sweep, source, max_rounds=3000)
+    assert quick.converged
+    assert plain.converged
+    np.testing.assert_allclose(quick.state.columns, plain.state.columns, rtol=1e-5)
+    assert quick.n_rounds < 0.6 * plain.n_rounds
+
+
+@pytest.mark.parametrize("n", [1, 2, 50, 300])
+def test_the_second_eigenvalue(n):
+    values = np.random.default_rng(9).normal(size=(900, n)) + 0.3
+    gram = values.T @ values
+    expected = np.linalg.eigvalsh(gram)[-2] if n > 1 else 0.0
+    assert n_components._second_eigenvalue(gram) == pytest.approx(expected, rel=1e-10)
+    assert n_components._second_eigenvalue(np.zeros((n, n))) == 0.0
+
+
+def test_events_and_cells_simulate_the_same_counts():
+    """The same moments of each cell, by both ways of drawing."""
+    rng = np.random.default_rng(10)
+    totals = rng.dirichlet(np.full(30, 0.5)) * 1e6 + 1
+    grams = []
+    for per_pixel in (20.0, 40.0):  # less and more than one count a cell
+        blocks = n_components._as_blocks(np.full(40_000, per_pixel))
+        assert blocks.plan.n_blocks == n_components.NULL_BLOCKS
+        sweep = n_components.ParallelSweep(totals, None, False, alias_tables(totals))
+        parts = [sweep.map(blocks.load(i), None, (3, 0, i)) for i in range(16)]
+        gram = np.triu(sum(parts)) / 40_000
+        mean = totals / totals.sum()
+        expected = np.triu(per_pixel * np.outer(mean, mean) + np.diag(mean))
+        np.testing.assert_allclose(gram, expected, rtol=0.05, atol=2e-3)
+        grams.append(gram)
+    assert not np.allclose(*grams, rtol=0.05)
+
+
+def test_the_estimate_reads_once_a_round_and_twice_besides(counts):
+    loads = []
+
+    class Watched(ArraySource):
+        def load(self, block_id):
+            loads.append(block_id)
+            return super().load(block_id)
+
+    with resident(limit=0):
+        source = ArraySource.from_array(counts, 1)
+        watched = Watched(source.plan, source.selection, "watched", source.array)
+        totals = run_sweep(TotalsSweep(counts=True), watched).state
+        fit = n_components._best_fit(watched, totals, "poisson", True, 100.0, 20.0, 0)
+        assert n_components._parallel(fit, 0) == 3
+    assert len(loads) == (2 + fit.scaling.n_rounds) * source.plan.n_blocks
