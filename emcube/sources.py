@@ -320,6 +320,7 @@ def ingest(
     values: ArrayLike | str | os.PathLike[str] | None = None,
     reader: str | None = None,
     dtype: DTypeLike | None = None,
+    layout: str = "auto",
     overwrite: bool = False,
     progress: Callable[[IngestProgress], None] | None = None,
 ) -> Path:
@@ -333,6 +334,11 @@ def ingest(
         Folder of the new store.
     name, dim, values, reader, dtype
         As for `open`.
+    layout : {"auto", "dense", "events"}
+        How the store keeps the values. "auto" is "dense": one array, ``data``, that every reader of Zarr
+        understands. "events" keeps those cells of a cube of counts that are not zero: where these are
+        few, smaller, and some ten times faster to read. The cube and its digest are the same, and a
+        store is turned into the other layout by ingesting it.
     overwrite : bool
         Replace a store that is there; without it an existing store of other data is refused, and
         an unfinished one of the same data is continued.
@@ -360,4 +366,6 @@ def ingest(
     from emcube.store import write_cube
 
     cube, companions = _open(src, name, dim, values, reader, dtype)
-    return write_cube(cube, dst, overwrite=overwrite, companions=companions, progress=progress)
+    return write_cube(
+        cube, dst, layout=layout, overwrite=overwrite, companions=companions, progress=progress
+    )

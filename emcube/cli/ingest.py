@@ -26,6 +26,12 @@ def ingest(
         str | None,
         typer.Option(help="Its values, separated by commas: '-30,-15,0'. Default: from the files."),
     ] = None,
+    layout: Annotated[
+        str,
+        typer.Option(
+            help="How values are kept: dense (auto) for every reader of Zarr, events for rare counts.",
+        ),
+    ] = "auto",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing store.")
     ] = False,
@@ -44,6 +50,7 @@ def ingest(
             name=name,
             dim=dim,
             values=numbers,
+            layout=layout,
             overwrite=overwrite,
             progress=announce,
         )

@@ -217,6 +217,18 @@ class _Selection:
             block_id, compress(cells), plan.shape(block_id), plan.offset(block_id), selected
         )
 
+    def of_rows(self, plan: BlockPlan, block_id: int, rows: CountRows, dtype: Any) -> Block:
+        """Block of rows (box pixels, all channels); dense where `compress` would have left it so."""
+        selected = self.of_block(plan, block_id)
+        if selected is not None:
+            rows = rows.take(selected)
+        if self.channels is not None:
+            rows = rows.take_channels(self.channels)
+        data: CountRows | NDArray[Any] = rows
+        if rows.nnz > MAX_ROW_DENSITY * rows.n_pixels * rows.n_channels:
+            data = rows.to_dense(np.dtype(dtype).newbyteorder("="))
+        return Block(block_id, data, plan.shape(block_id), plan.offset(block_id), selected)
+
 
 @dataclass(frozen=True, eq=False)
 class _SelectingSource:
@@ -453,8 +465,23 @@ class StoreSource(_SelectingSource):
         )
         return cls(plan, _Selection(pixels, channels), name, reader)
 
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a full block as it is read: of its rows, where the store keeps rows."""
+        if not hasattr(self.reader, "rows_bytes"):
+            return self.plan.block_bytes
+        n_pixels = math.prod(self.plan.block_shape)
+        rows: int = self.reader.rows_bytes(n_pixels)
+        pair = 2 * (2 if self.plan.n_channels <= 1 << 16 else 4)
+        # A block may hold so many that it becomes dense.
+        dense = rows > MAX_ROW_DENSITY * pair * n_pixels * self.plan.n_channels
+        return rows + self.plan.block_bytes if dense else rows
+
     def load(self, block_id: int) -> Block:
         """Read one block on this thread."""
+        if hasattr(self.reader, "rows"):
+            rows = self.reader.rows(self.plan.slices(block_id))
+            return self.selection.of_rows(self.plan, block_id, rows, self.reader.dtype)
         whole = (slice(None),) * (len(self.reader.shape) - len(self.plan.nav_shape))
         values = self.reader[self.plan.slices(block_id) + whole]
         n_box = math.prod(self.plan.shape(block_id))

@@ -22,6 +22,8 @@ from emcube.errors import ReadError
 if TYPE_CHECKING:
     import dask.array as da
 
+    from emcube.kernels.rows import CountRows
+
 __all__ = [
     "BLOCK_BYTES",
     "DaskArray",
@@ -290,6 +292,22 @@ class SparseArray(FileArray):
         np.cumsum(np.bincount(pixels, minlength=n_pixels), out=indptr[1:])
         channels = (where % n_channels).astype(np.min_scalar_type(max(n_channels - 1, 0)))
         return cls(path, shape, indptr, channels, sums.astype(dtype))
+
+    def rows(self, region: Index) -> CountRows:
+        """Rows of a region of pixels, in C order."""
+        from emcube.kernels.rows import CountRows
+
+        most = int(self.counts.max(initial=0))
+        narrow = self.shape[-1] <= 1 << 16 and most <= np.iinfo(np.uint16).max
+        width = np.uint16 if narrow else np.uint32
+        pixels = np.arange(self.indptr.size - 1).reshape(self.shape[:-1])[region].ravel()
+        rows = CountRows(self.indptr, self.channels, self.counts, self.shape[-1]).take(pixels)
+        return CountRows(
+            rows.indptr,
+            rows.channels.astype(width, copy=False),
+            rows.counts.astype(width, copy=False),
+            rows.n_channels,
+        )
 
     def _read(self, index: Index) -> NDArray[Any]:
         pixels = np.arange(self.indptr.size - 1).reshape(self.shape[:-1])[index[:-1]]

@@ -114,6 +114,10 @@ class CountRows:
         _fill_dense(self.indptr, self.channels, self.counts, out)
         return out
 
+    def fill(self, start: int, stop: int, out: NDArray[Any]) -> None:
+        """Write the pixels from `start` to `stop` into a dense matrix, shape (stop - start, E)."""
+        _fill_range(self.indptr, self.channels, self.counts, start, stop, out)
+
     def matmul(self, matrix: NDArray[Any]) -> NDArray[np.float64]:
         """Product X B with a dense matrix B of shape (E, K), in float64; shape (P, K)."""
         matrix = np.ascontiguousarray(matrix, dtype=np.float64)
@@ -333,6 +337,14 @@ def _fill_dense(indptr, channels, counts, out):
     for p in range(indptr.size - 1):
         for i in range(indptr[p], indptr[p + 1]):
             out[p, channels[i]] = counts[i]
+
+
+@jit
+def _fill_range(indptr, channels, counts, start, stop, out):
+    out[:] = 0
+    for p in range(start, stop):
+        for i in range(indptr[p], indptr[p + 1]):
+            out[p - start, channels[i]] = counts[i]
 
 
 @jit

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from emcube.cube import infer_sig_dims, validate_cube
+from emcube.cube.rows import graph_source
 from emcube.errors import (
     AmbiguousSignalError,
     CubeError,
@@ -19,6 +20,7 @@ from emcube.errors import (
     StoreError,
 )
 from emcube.store.chunks import ChunkReader, reader_from_metadata
+from emcube.store.events import EVENT_ARRAYS, EventReader, event_reader
 from emcube.store.journal import Journal, read_json
 from emcube.store.write import DATA, FORMAT
 
@@ -254,10 +256,11 @@ def _open_own(place: str, document: Mapping[str, Any], name: str | None) -> xr.D
 
     own = _own(document) or {}
     documents: Mapping[str, Any] = document["consolidated_metadata"]["metadata"]
-    wanted = DATA if name in (None, own_name(documents)) else str(name)
-    if wanted not in documents:
+    wanted = DATA if name in (None, own_name(own, documents)) else str(name)
+    known = {DATA, *documents} - {*EVENT_ARRAYS} if "cube" in own else {*documents}
+    if wanted not in known:
         raise StoreError(
-            f"{place} has no variable {name!r}: it has {', '.join(sorted(documents))}",
+            f"{place} has no variable {name!r}: it has {', '.join(sorted(known))}",
             hint="open one of these by name=, or the cube without a name",
         )
     token = f"{own['digest']}".removeprefix("sha256:")[:32]
@@ -265,7 +268,11 @@ def _open_own(place: str, document: Mapping[str, Any], name: str | None) -> xr.D
     def variable(key: str) -> xr.Variable:
         return _variable(place, key, documents[key], token)
 
-    main = variable(wanted)
+    if wanted == DATA and "cube" in own:
+        lazy = _lazy(event_reader(place, own, documents), f"emcube-{token}-{DATA}-{_short(place)}")
+        main = xr.Variable(own["cube"]["dims"], lazy, dict(own["cube"]["attributes"]))
+    else:
+        main = variable(wanted)
     coords: dict[str, xr.Variable] = {}
     for key in documents:
         belongs = key in own["coords"] or key in main.dims
@@ -281,9 +288,10 @@ def _open_own(place: str, document: Mapping[str, Any], name: str | None) -> xr.D
     return validate_cube(cube)
 
 
-def own_name(documents: Mapping[str, Any]) -> str | None:
+def own_name(own: Mapping[str, Any], documents: Mapping[str, Any]) -> str | None:
     """The user's own name of the cube in a store; None where there is none."""
-    name = documents.get(DATA, {}).get("attributes", {}).get("name")
+    described = own.get("cube") or documents.get(DATA, {})
+    name = described.get("attributes", {}).get("name")
     return None if name is None else str(name)
 
 
@@ -318,7 +326,7 @@ def _short(place: str) -> str:
     return hashlib.sha256(full.encode()).hexdigest()[:12]
 
 
-def _lazy(reader: ChunkReader, name: str) -> Any:
+def _lazy(reader: ChunkReader | EventReader, name: str) -> Any:
     import dask.array as da
     import numpy as np
 
@@ -335,18 +343,10 @@ def _lazy(reader: ChunkReader, name: str) -> Any:
     )
 
 
-def stored_reader(array: Any) -> ChunkReader | None:
-    """Reader of a Dask array that is exactly what `open_cube` made; None for any other.
-
-    Whatever was done to the array since (slicing, binning, a conversion) has added to its graph.
-    """
-    layers = array.dask.layers
-    if list(layers) != [array.name]:
-        return None
-    # Blocks are made by one layer with the reader among its arguments.
-    given = [thing for thing, _ in getattr(layers[array.name], "indices", ())]
-    reader = next((thing for thing in given if isinstance(thing, ChunkReader)), None)
-    if reader is None or reader.shape != array.shape or reader.dtype != array.dtype:
+def stored_reader(array: Any) -> ChunkReader | EventReader | None:
+    """Reader of a Dask array that is exactly what `open_cube` made; None for any other."""
+    reader = graph_source(array)
+    if not isinstance(reader, (ChunkReader, EventReader)):
         return None
     cut = tuple(max(lengths, default=1) for lengths in array.chunks)
     return reader if cut == tuple(map(min, reader.chunks, reader.shape)) else None

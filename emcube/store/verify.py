@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emcube.errors import StoreError
+from emcube.store.events import EVENT_ARRAYS
 from emcube.store.journal import Journal, file_digest
 from emcube.store.open import StorePath, is_url, open_cube, read_digest, root_attributes
 from emcube.store.write import DATA, compute_digest
@@ -167,6 +168,8 @@ class StoreInfo:
     dims, sig_dims : tuple of str
     shape, chunks : tuple of int
     shards : tuple of int or None
+    layout : str
+        "dense" or "events".
     dtype, units : str
     axes : dict
         For each dim its first and last value and unit.
@@ -184,6 +187,7 @@ class StoreInfo:
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
     shards: tuple[int, ...] | None
+    layout: str
     dtype: str
     units: str
     axes: dict[str, dict[str, Any]]
@@ -217,7 +221,8 @@ def info(path: StorePath) -> StoreInfo:
     stored = None
     if not is_url(path):
         manifest = Journal(Path(path)).manifest()
-        stored = sum(size for name, (size, _) in manifest.items() if name.startswith(f"{DATA}/"))
+        kept = EVENT_ARRAYS if "cube" in own else (DATA,)
+        stored = sum(size for name, (size, _) in manifest.items() if name.split("/")[0] in kept)
     axes = {}
     for dim in cube.dims:
         values = cube.coords[dim].values
@@ -233,6 +238,7 @@ def info(path: StorePath) -> StoreInfo:
         shape=cube.shape,
         chunks=tuple(own["layout"]["chunks"]),
         shards=tuple(shards) if shards else None,
+        layout=str(own["layout"].get("kind", "dense")),
         dtype=str(cube.dtype),
         units=str(cube.attrs["units"]),
         axes=axes,

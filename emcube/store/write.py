@@ -22,8 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emcube.cube import nav_dims, sig_dims, validate_cube
-from emcube.errors import CubeError, InterruptedRunError, StoreError
+from emcube.cube.rows import row_blocks
+from emcube.errors import CubeError, InputError, InterruptedRunError, StoreError
+from emcube.kernels.rows import CountRows
 from emcube.store.attributes import to_json
+from emcube.store.events import EVENT_ARRAYS, EventWriter, event_layout, hash_rows
 from emcube.store.hashing import HASH_BYTES, combine, grid_shape, hash_block, header, piece_box
 from emcube.store.journal import HIDDEN, Journal, Part, exclusive, file_digest, read_json
 from emcube.store.layout import Layout, Region, plan_layout
@@ -33,6 +36,7 @@ from emcube.store.quicklook import (
     SpectrumSum,
     add_to_spectrum,
     pyramid,
+    sum_dtype,
     total_counts,
 )
 from emcube.store.regions import Walk
@@ -40,12 +44,15 @@ from emcube.store.regions import Walk
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["DATA", "FORMAT", "IngestProgress", "compute_digest", "write_cube"]
+__all__ = ["DATA", "FORMAT", "LAYOUTS", "IngestProgress", "compute_digest", "write_cube"]
 
 #: Name of the cube within its store.
 DATA = "data"
-#: Version of the store's own attributes.
-FORMAT = 1
+#: Version of the store's own attributes: the newest that is read. Dense stores are still of version 1.
+FORMAT = 2
+_FORMATS = {"dense": 1, "events": 2}
+#: How values may be kept.
+LAYOUTS = ("auto", "dense", "events")
 #: Threads that compute, encode and write; more only help where the source is slow to compute.
 _MAX_THREADS = 4
 #: Errors of the operating system that mean: no room.
@@ -80,6 +87,7 @@ def write_cube(
     cube: xr.DataArray,
     path: str | os.PathLike[str],
     *,
+    layout: str = "auto",
     overwrite: bool = False,
     companions: Sequence[xr.DataArray] = (),
     progress: Callable[[IngestProgress], None] | None = None,
@@ -97,6 +105,10 @@ def write_cube(
         The cube; lazy or in memory.
     path : path-like
         Folder of the store; its parent folders are made.
+    layout : {"auto", "dense", "events"}
+        How the values are kept: as one array that every reader of Zarr understands ("dense", and "auto"), or
+        as those cells of a cube of counts that are not zero ("events"), several times faster to read where
+        few are. The digest is the same.
     overwrite : bool
         Replace a store that is there, or an unfinished one of another cube. A complete store is deleted
         only when the new one is complete.
@@ -121,6 +133,8 @@ def write_cube(
         or the disk is full (then the message says how much is missing; the same call goes on).
     CubeError
         The array is not a cube, or an attribute cannot be kept.
+    InputError
+        There is no such layout.
     InterruptedRunError
         Stopped from the keyboard; the same call goes on.
 
@@ -141,12 +155,19 @@ def write_cube(
     dtype('uint8')
     >>> folder.cleanup()
     """
+    if layout not in LAYOUTS:
+        raise InputError(
+            f"layout={layout!r}: expected one of {', '.join(map(repr, LAYOUTS))}",
+            hint='leave it out, or use layout="events" for maps with few counts a pixel',
+        )
     path = local_path(path)
     cube = validate_cube(cube)
     # What a link leads to is written and replaced, never the link.
     place = path.resolve() if path.is_symlink() or not path.name else path
     target = _destination(place, overwrite)
-    ingest = _Ingest(cube, target, path, tuple(companions), progress, threads, overwrite)
+    ingest = _Ingest(
+        cube, target, path, tuple(companions), progress, threads, overwrite, layout == "events"
+    )
     try:
         target.mkdir(parents=True, exist_ok=True)
         (target / HIDDEN).mkdir(exist_ok=True)
@@ -325,30 +346,53 @@ class _Ingest:
     progress: Callable[[IngestProgress], None] | None
     threads: int | None
     overwrite: bool = False
+    as_events: bool = False
     began: float = field(default_factory=time.monotonic)
     resumed: int = 0
     done: list[int] = field(default_factory=list)
     written: int = 0
     array: Any = None
+    events: EventWriter | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.n_sig = len(sig_dims(self.cube))
-        self.layout = _layout(self.cube)
+        self.layout = event_layout(self.cube) if self.as_events else _layout(self.cube)
         # Refuse what cannot be kept before anything is written.
         self.attributes = _data_attributes(self.cube)
         self.variables = _Variables(self.cube, self.companions)
-        self.walk: Walk[Part] = Walk(self.cube.data, self.layout)
+        self.walk: Walk[Part] = Walk(self._source(), self.layout)
         self.journal = Journal(self.root)
+
+    @property
+    def n_nav(self) -> int:
+        return self.cube.ndim - self.n_sig
+
+    def _source(self) -> Any:
+        """What is read: rows of counts where the cube's maker has them, its values otherwise."""
+        rows = None
+        if self.as_events:
+            rows = row_blocks(self.cube.data, self.n_nav, self.layout.chunks)
+        return self.cube.data if rows is None else rows
 
     def run(self) -> None:
         parts = self._resume()
         self.done = [i for part in parts for i in part.regions]
         self.written = sum(size for part in parts for size, _ in part.files.values())
         self.resumed = len(self.done)
-        self.array = _zarr_array(
-            self.root / DATA, self.cube.dtype, self.cube.shape, self.layout, self.cube.dims
-        )
+        if self.as_events:
+            self.events = EventWriter(
+                self.root,
+                self.cube.shape,
+                self.layout.chunks,
+                self.cube.dtype,
+                self.n_nav,
+                tuple(str(dim) for dim in self.cube.dims[: self.n_nav]),
+            )
+        else:
+            self.array = _zarr_array(
+                self.root / DATA, self.cube.dtype, self.cube.shape, self.layout, self.cube.dims
+            )
         known = set(self.done)
         todo = [i for i in range(len(self.walk.regions)) if i not in known]
         try:
@@ -374,14 +418,15 @@ class _Ingest:
             except _OtherSource as difference:
                 if not self.overwrite:
                     raise self._other_source(str(difference)) from None
-                shutil.rmtree(self.root / DATA, ignore_errors=True)
+                for name in (DATA, *EVENT_ARRAYS):
+                    shutil.rmtree(self.root / name, ignore_errors=True)
                 self.journal.forget()
         self.journal.begin(
             {
                 "format": FORMAT,
                 "identity": identity,
                 "header": header(self.cube),
-                "layout": _layout_json(self.layout),
+                "layout": _layout_json(self.layout, self.as_events),
                 "n_regions": len(self.walk.regions),
             }
         )
@@ -400,7 +445,7 @@ class _Ingest:
         return parts
 
     def _identity(self) -> str:
-        known = {"header": header(self.cube), "layout": _layout_json(self.layout)}
+        known = {"header": header(self.cube), "layout": _layout_json(self.layout, self.as_events)}
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
     def _on_disk(self, part: Part) -> bool:
@@ -421,7 +466,7 @@ class _Ingest:
         if not finished:
             return
         _, number, expected = max(finished, key=lambda item: item[0])
-        walk: Walk[NDArray[np.uint8]] = Walk(self.cube.data, self.layout)
+        walk: Walk[NDArray[np.uint8]] = Walk(self._source(), self.layout)
         with _pool(self.threads) as pool:
             found = walk.run(
                 [number], lambda _, region, block: self._hash(block, region), _first, pool
@@ -438,34 +483,49 @@ class _Ingest:
 
     # One region: written, then described.
 
-    def _visit(self, number: int, region: Region, block: NDArray[Any]) -> Part:
-        block = np.ascontiguousarray(block)
+    def _visit(self, number: int, region: Region, block: Any) -> Part:
+        sig_shape = self.cube.shape[self.n_nav :]
+        spectrum = SpectrumSum.zeros(sig_shape, self.cube.dtype)
+        if not isinstance(block, CountRows):
+            block = self._checked(block, region)
+        hashes = self._hash(block, region)
+        if self.events is not None:
+            rows = block if isinstance(block, CountRows) else self.events.rows(block)
+            files = self.events.write(region, rows)
+            total = rows.pixel_totals().astype(sum_dtype(self.cube.dtype))
+            total = total.reshape(_lengths(region)[: self.n_nav])
+            spectrum.total += rows.channel_totals().reshape(sig_shape).astype(spectrum.total.dtype)
+            spectrum.seen[...] = True
+        else:
+            self.array[region if region else ...] = block
+            files = [self._file(region)]
+            total = total_counts(block, self.n_sig)
+            add_to_spectrum(spectrum, block, self.n_sig, region[len(region) - self.n_sig :])
+        noted = {
+            file.relative_to(self.root).as_posix(): (file.stat().st_size, file_digest(file))
+            for file in files
+        }
+        part = Part([number], [total], [hashes], spectrum, noted)
+        with self.lock:
+            self.done.append(number)
+            self.written += sum(size for size, _ in noted.values())
+            if self.progress is not None:
+                self.progress(self._state())
+        return part
+
+    def _checked(self, given: Any, region: Region) -> NDArray[Any]:
+        block: NDArray[Any] = np.ascontiguousarray(given)
         if block.dtype != self.cube.dtype or block.shape != _lengths(region):
             raise CubeError(
                 f"the lazy cube gave {block.dtype} values of shape {block.shape} for a region of "
                 f"{self.cube.dtype} values of shape {_lengths(region)}",
                 hint="the function that makes its blocks breaks its word: check dtype= and chunks=",
             )
-        self.array[region if region else ...] = block
-        file = self._file(region)
-        spectrum = SpectrumSum.zeros(self.cube.shape[self.cube.ndim - self.n_sig :], block.dtype)
-        add_to_spectrum(spectrum, block, self.n_sig, region[len(region) - self.n_sig :])
-        size = file.stat().st_size
-        part = Part(
-            [number],
-            [total_counts(block, self.n_sig)],
-            [self._hash(block, region)],
-            spectrum,
-            {file.relative_to(self.root).as_posix(): (size, file_digest(file))},
-        )
-        with self.lock:
-            self.done.append(number)
-            self.written += size
-            if self.progress is not None:
-                self.progress(self._state())
-        return part
+        return block
 
-    def _hash(self, block: NDArray[Any], region: Region) -> NDArray[np.uint8]:
+    def _hash(self, block: NDArray[Any] | CountRows, region: Region) -> NDArray[np.uint8]:
+        if isinstance(block, CountRows):
+            return hash_rows(block, self.cube.dtype, self.cube.shape, self.n_nav, region)
         return hash_block(np.asarray(block), self.cube.shape, region)
 
     def _file(self, region: Region) -> Path:
@@ -502,7 +562,13 @@ class _Ingest:
             files |= part.files
         digest = combine(header(self.cube), grid)
         variables = {**self.variables.small, **_quicklooks(self.cube, totals, spectrum)}
-        documents = {DATA: self._document(DATA, self.attributes | self.variables.attributes())}
+        documents = {}
+        if self.events is not None:
+            self.events.create(self.events.fullest(self.walk.regions))
+            documents = {name: self._document(name, {}) for name in EVENT_ARRAYS}
+        else:
+            attributes = self.attributes | self.variables.attributes()
+            documents[DATA] = self._document(DATA, attributes)
         for name, variable in variables.items():
             _write_small(self.root / name, variable, self.threads)
             documents[name] = self._document(name, to_json(dict(variable.attrs), f"{name}.attrs"))
@@ -510,8 +576,10 @@ class _Ingest:
             leftover.unlink()
         for name in variables:
             files |= _digests(self.root, self.root / name)
-        files |= _digests(self.root, self.root / DATA / "zarr.json")
-        root = _root_document(self.cube, self.layout, digest, self.variables, documents)
+        for name in EVENT_ARRAYS if self.events is not None else (DATA,):
+            files |= _digests(self.root, self.root / name / "zarr.json")
+        described = self.attributes if self.events is not None else None
+        root = _root_document(self.cube, self.layout, digest, self.variables, documents, described)
         self.journal.finish(files, root)
 
     def _document(self, name: str, attributes: dict[str, Any]) -> dict[str, Any]:
@@ -551,8 +619,10 @@ def _size(n: float) -> str:
     return f"{n:.1f} TiB"
 
 
-def _layout_json(layout: Layout) -> dict[str, Any]:
-    return {"chunks": list(layout.chunks), "shards": list(layout.shards) if layout.shards else None}
+def _layout_json(layout: Layout, as_events: bool) -> dict[str, Any]:
+    shards = list(layout.shards) if layout.shards else None
+    found: dict[str, Any] = {"chunks": list(layout.chunks), "shards": shards}
+    return {**found, "kind": "events"} if as_events else found
 
 
 def _digests(root: Path, place: Path) -> dict[str, tuple[int, str]]:
@@ -717,7 +787,7 @@ class _Variables:
     def _add(self, name: str, variable: xr.Variable) -> None:
         import xarray as xr
 
-        reserved = name in {DATA, SUM_SPECTRUM} or name.startswith(TOTAL_COUNTS)
+        reserved = name in {DATA, SUM_SPECTRUM, *EVENT_ARRAYS} or name.startswith(TOTAL_COUNTS)
         if name in self.small or reserved or "/" in name or name.startswith("."):
             why = "the store uses that name itself" if reserved else "expected unique plain names"
             raise CubeError(
@@ -739,19 +809,32 @@ def _root_document(
     digest: str,
     variables: _Variables,
     documents: dict[str, dict[str, Any]],
+    described: dict[str, Any] | None,
 ) -> bytes:
-    """The group's metadata document with those of all its arrays: one file to read when opening."""
+    """The group's metadata document with those of all its arrays: one file to read when opening.
+
+    `described` holds the attributes of a cube that is kept as events, and has no array of its own.
+    """
+    as_events = described is not None
     own = {
-        "format": FORMAT,
+        "format": _FORMATS["events" if as_events else "dense"],
         "kind": "cube",
         "complete": True,
         "digest": digest,
-        "layout": _layout_json(layout),
+        "layout": _layout_json(layout, as_events),
         "nbytes": int(cube.nbytes),
         "n_pixels": math.prod(cube.sizes[dim] for dim in nav_dims(cube)),
         "coords": variables.coords,
         "companions": variables.companions,
     }
+    if as_events:
+        own["cube"] = {
+            "dims": [str(dim) for dim in cube.dims],
+            "sig_dims": [str(dim) for dim in sig_dims(cube)],
+            "shape": list(cube.shape),
+            "dtype": cube.dtype.newbyteorder("<").str,
+            "attributes": described,
+        }
     document = {
         "zarr_format": 3,
         "node_type": "group",
