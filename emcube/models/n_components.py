@@ -310,7 +310,8 @@ class ScaledGramSweep:
         """Gram matrix of one block before the columns are scaled, or its scaled pixels; drawn totals."""
         pooled = self.pooling(block.data)
         weights = row_scales(pooled, self.columns, self.curvature)
-        drawn = np.random.default_rng(rng_key).random(weights.size) < self.chance
+        # Other numbers than those of the simulation.
+        drawn = np.random.default_rng((*rng_key, 1)).random(weights.size) < self.chance
         totals = pooled.pixel_totals() if isinstance(pooled, CountRows) else pooled.sum(axis=1)
         return _gram_or_rows(pooled, weights, self.gather), totals[drawn].astype(np.float64)
 
@@ -371,8 +372,7 @@ class ParallelSweep:
     def map(self, block: Block, state: Any, rng_key: RngKey) -> NDArray[np.float64]:
         """Gram matrix (or pixels) of some simulated pixels."""
         per_pixel = block.dense(np.float64)[:, 0]
-        # Other numbers than those that drew the totals.
-        rng = np.random.default_rng((*rng_key, 1))
+        rng = np.random.default_rng(rng_key)
         weights = 1 / per_pixel
         simulated: CountRows | NDArray[np.float64]
         if self.gain is None and per_pixel.sum() < per_pixel.size * self.totals.size:
