@@ -5,7 +5,7 @@ P pixels, E channels, F features, R starts, K centers of each start. All sums ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ __all__ = [
     "assign_profiles",
     "label_sums",
     "lloyd_sums",
+    "moments",
     "nearest_distance",
     "profile_columns",
     "sample_keys",
@@ -218,6 +219,20 @@ def label_sums(
     return sums, won.astype(np.float64)
 
 
+def moments(cells: Cells, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum of weights, weighted squares, weighted sums of P pixels: shape (2 + F,)."""
+    out = np.zeros(2 + cells.shape[1])
+    out[0] = weights.sum()
+    if isinstance(cells, CountRows):
+        out[1] = _row_moments(cells.indptr, cells.channels, cells.counts, weights, out[2:])
+        return out
+    for start, values in _tiles(cells):
+        part = weights[start : start + len(values)]
+        out[1] += part @ np.einsum("pf,pf->p", values, values)
+        out[2:] += part @ values
+    return out
+
+
 def sample_keys(
     weights: NDArray[np.float64],
     rng: np.random.Generator,
@@ -262,16 +277,19 @@ def take_dense(cells: Cells, pixels: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.asarray(cells[pixels], dtype=np.float64)
 
 
-def stack(a: Cells, b: Cells) -> Cells:
-    """Pixels of two blocks one below the other: rows where both are rows, dense otherwise."""
-    if isinstance(a, CountRows) and isinstance(b, CountRows):
-        return CountRows(
-            np.concatenate([a.indptr, a.indptr[-1] + b.indptr[1:]]),
-            np.concatenate([a.channels, b.channels]),
-            np.concatenate([a.counts, b.counts]),
-            a.n_channels,
-        )
-    return np.concatenate([c.to_dense() if isinstance(c, CountRows) else c for c in (a, b)])
+def stack(parts: Sequence[Cells]) -> Cells:
+    """Pixels of some blocks one below the other: rows where all are rows, dense otherwise."""
+    rows = [part for part in parts if isinstance(part, CountRows)]
+    if len(rows) < len(parts):
+        return np.concatenate([p.to_dense() if isinstance(p, CountRows) else p for p in parts])
+    starts = np.cumsum([0, *(part.nnz for part in rows)])
+    indptr = [start + part.indptr[:-1] for start, part in zip(starts, rows, strict=False)]
+    return CountRows(
+        np.concatenate([*indptr, starts[-1:]]),
+        np.concatenate([part.channels for part in rows]),
+        np.concatenate([part.counts for part in rows]),
+        rows[0].n_channels,
+    )
 
 
 def stored(cells: Cells) -> NDArray[np.int64]:
@@ -316,6 +334,21 @@ def _row_squares(indptr, counts):
             total += count * count
         out[p] = total
     return out
+
+
+@jit
+def _row_moments(indptr, channels, counts, weights, sums):
+    """Add weighted sums of the pixels; returns the weighted sum of their squares."""
+    squares = 0.0
+    for p in range(indptr.size - 1):
+        w = weights[p]
+        square = 0.0
+        for i in range(indptr[p], indptr[p + 1]):
+            count = np.float64(counts[i])
+            square += count * count
+            sums[channels[i]] += w * count
+        squares += w * square
+    return squares
 
 
 @jit

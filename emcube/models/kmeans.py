@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh
 from sklearn.base import ClusterMixin, TransformerMixin
 
-from emcube.engine import Block, BlockSource, MappedSource, RngKey, run_sweep, run_sweeps
+from emcube.engine import Block, BlockSource, MappedSource, RngKey, run_sweep
 from emcube.engine.memory import resident
-from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels import kmeans as kernel
-from emcube.kernels.gram import add_symmetric, add_upper, weighted_gram
 from emcube.models.base import Estimator, Pick, as_source, resolve_seed
 from emcube.models.kmeans_start import (
     Features,
@@ -29,33 +26,28 @@ from emcube.models.kmeans_start import (
     moved_centers,
     rough_start,
 )
+from emcube.models.kmeans_subspace import profile_basis
 from emcube.models.labels import (
     Labels,
     map_pixels,
     require_finite_counts,
     require_finite_values,
 )
-from emcube.models.noise import PoissonNoise
-from emcube.models.pca import MAX_GRAM, IncrementalPCA
-from emcube.models.pca_sweeps import GramSweep, pixel_totals
-from emcube.models.sweeps import TotalsSweep
 
 __all__ = ["KMeans"]
 
 PATIENCE = 10
 """Rounds at the gain of the last one after which a start must have reached the best."""
 
-PIXEL_FLOOR = 10.0
-"""Counts as which those of fainter pixels, and of rarer channels, are weighed in the subspace."""
-
 FeatureName = Literal["auto", "profiles", "counts"]
 
 
 @dataclass(frozen=True, eq=False)
 class _AsIs:
-    """The cube as it is, every pixel of weight one."""
+    """The cube as it is, every pixel of weight one; `total` is the sum of weights, where known."""
 
     n_features: int
+    total: float | None = None
 
     def of(self, block: Block) -> tuple[kernel.Cells, NDArray[np.float64]]:
         require_finite_values(block)
@@ -71,10 +63,11 @@ class _Profiles:
     """Profiles x / g times a basis (E, F), each pixel weighted by its total g.
 
     The variance of a profile of g counts goes as 1 / g: the weight makes the distances of strong and weak
-    pixels count alike.
+    pixels count alike. `total` is the sum of weights, where known.
     """
 
     basis: NDArray[np.float64]
+    total: float | None = None
 
     @property
     def n_features(self) -> int:
@@ -367,7 +360,8 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
             self.seed_ = resolve_seed(self.random_state)
             self.features_, features = self._make_features(X, where, source, labels)
             cheap, source_of_features = _features_source(source, features)
-            self._iterate(cheap, source_of_features)
+            starts, variance = self._find_starts(cheap, source_of_features, features.total)
+            self._iterate(cheap, source_of_features, starts, variance)
             self._remember(labels)
             self._features = features
             self._spectrum_sums = None
@@ -384,7 +378,7 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
             name = "profiles" if dtype.kind in "iub" else "counts"
         n_used = labels.n_all_channels if labels.channels is None else labels.channels.size
         if name == "counts":
-            return name, _AsIs(n_used)
+            return name, _AsIs(n_used, float(source.n_pixels))
         if labels.sig_dims == ("component",):
             return name, _Profiles(np.eye(n_used))
         most = min(source.n_pixels, source.n_channels) - 1
@@ -395,16 +389,14 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
                 f"at most {max(most, 0)} dimensions, {max(n_subspace, 1)} are asked for",
                 hint="use features='counts', or a smaller n_subspace",
             )
-        return name, _Profiles(_profile_basis(X, where, source, n_subspace))
+        return name, _Profiles(*profile_basis(X, where, source, n_subspace))
 
     def _find_starts(
-        self, features: Features, source: BlockSource
+        self, features: Features, source: BlockSource, total: float | None
     ) -> tuple[NDArray[np.float64], float]:
         """Centers to start from (R, K, F), and the variance of the features, in two passes."""
-        k, total = self.n_clusters, None
-        if self.features_ == "counts":
-            total = float(source.n_pixels)
-        survey = Survey(features, k, total)
+        k = self.n_clusters
+        survey = Survey(features, k, source.n_pixels, total)
         moments, sample = run_sweep(survey, source, seed=self.seed_).state
         weight, squares, sums = float(moments[0]), float(moments[1]), moments[2:]
         if weight <= 0:
@@ -414,13 +406,18 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
             )
         variance = max(0.0, squares / weight - float(sums @ sums) / weight**2)
         first, estimate = rough_start(sample, k, (self.seed_, 1))
-        sounding = Sounding(features, first, k, weight, estimate)
+        sounding = Sounding(features, first, k, source.n_pixels, weight, estimate)
         moved, _, sample = run_sweep(sounding, source, seed=self.seed_ + 1).state
         starts = find_starts(sample, k, self.n_init, (self.seed_, 2), given=moved)
         return starts, variance
 
-    def _iterate(self, features: Features, source: BlockSource) -> None:
-        initial, variance = self._find_starts(features, source)
+    def _iterate(
+        self,
+        features: Features,
+        source: BlockSource,
+        initial: NDArray[np.float64],
+        variance: float,
+    ) -> None:
         tolerance = self.tol * variance / features.n_features
         sweep = _Lloyd(features, initial, tolerance)
         outcome = run_sweep(sweep, source, seed=self.seed_, max_rounds=self.max_iter)
@@ -563,111 +560,3 @@ def _features_source(source: BlockSource, features: Features) -> tuple[Features,
     name = f"profiles-{hashlib.sha256(features.basis.tobytes()).hexdigest()[:16]}"
     mapped = MappedSource(source, features.columns, features.n_features + 1, name)
     return _Columns(features.n_features), mapped
-
-
-@dataclass(frozen=True)
-class _SteadyPoisson(PoissonNoise):
-    """Poisson weights in which rare pixels and channels do not make components of their own.
-
-    A single count in channel j of pixel i adds N / (g_i h_j) to an eigenvalue of the weighted Gram
-    matrix, while the noise reaches about P: below g_i h_j = N / P one event outweighs all noise. Totals
-    of pixels therefore count as at least `PIXEL_FLOOR`, those of channels as at least that and N / P.
-    """
-
-    n_pixels: int = 1
-    name: str = "poisson, steady"
-
-    def pixel_weights(self, totals: NDArray[Any]) -> NDArray[np.float64]:
-        """1 / max(g, floor)."""
-        return 1.0 / np.maximum(np.asarray(totals, dtype=np.float64), PIXEL_FLOOR)
-
-    def channel_scale(self, totals: NDArray[Any], total: float) -> NDArray[np.float64]:
-        """sqrt(N / max(h, floor))."""
-        floor = max(PIXEL_FLOOR, total / self.n_pixels)
-        return np.asarray(np.sqrt(total / np.maximum(totals, floor)))
-
-
-@dataclass(frozen=True, eq=False)
-class _FaintGram:
-    """What pixels below `PIXEL_FLOOR` weigh too much in the Gram matrix of plain Poisson weights.
-
-    PCA sums that matrix too, and shares it.
-    """
-
-    name: str = "faint pixels"
-
-    @property
-    def answers_to(self) -> Hashable:
-        return "faint pixels", PIXEL_FLOOR
-
-    def start(self) -> None:
-        return None
-
-    def map(self, block: Block, state: None, rng_key: RngKey) -> NDArray[np.float64]:
-        totals = pixel_totals(block.data)
-        faint = np.flatnonzero((totals > 0) & (totals < PIXEL_FLOOR))
-        plain, steady = PoissonNoise(), _SteadyPoisson()
-        excess = plain.pixel_weights(totals[faint]) - steady.pixel_weights(totals[faint])
-        return weighted_gram(kernel.take(block.data, faint), excess)
-
-    def combine(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-        return a + b
-
-    def combine_into(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-        return add_upper(a, b)
-
-    def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
-        return statistic, True
-
-    def statistic_bytes(self, n_channels: int) -> int:
-        return 8 * n_channels**2
-
-
-def _profile_basis(X: Any, where: Any, source: BlockSource, n_subspace: int) -> NDArray[np.float64]:
-    """Basis (E, F) of the weighted principal subspace for profiles x / g, without the trivial part.
-
-    With weighted data X = D sqrt(N / (g h)) and its right singular vectors v, a profile's coordinates
-    are (x / g) sqrt(N / h) v; pure counting noise has variance 1 / g in each.
-    """
-    noise = _SteadyPoisson(n_pixels=source.n_pixels)
-    gram = None
-    if source.n_channels <= MAX_GRAM:
-        sweeps: list[Any] = [GramSweep(PoissonNoise()), _FaintGram()]
-        moments, faint = (outcome.state for outcome in run_sweeps(sweeps, source))
-        gram, totals = moments.gram - faint, moments.totals
-    else:
-        totals = run_sweep(TotalsSweep(counts=True), source).state
-    if totals.total <= 0:
-        raise InputError(
-            "k-means: all pixels that are used are empty (no counts)",
-            hint="check the selection (where=) and the energy window",
-        )
-    scale = noise.channel_scale(totals.channels, totals.total)
-    if gram is None:
-        # `IncrementalPCA` gives c = v / scale.
-        pca = IncrementalPCA(n_components=n_subspace + 1, noise=noise).fit(X, where=where)
-        spectra = np.asarray(pca.components_, dtype=np.float64)
-        vectors = pca.axes_.used_channels(spectra.reshape(len(spectra), -1)).T * scale[:, None]
-    else:
-        vectors = _principal_vectors(add_symmetric(gram), scale, n_subspace + 1)
-    return np.ascontiguousarray(vectors[:, 1:] * scale[:, None])
-
-
-def _principal_vectors(
-    gram: NDArray[np.float64], scale: NDArray[np.float64], k: int
-) -> NDArray[np.float64]:
-    """First k eigenvectors (E, k) of a Gram matrix with scaled channels, signs fixed.
-
-    Zeros where fewer than k channels hold anything.
-    """
-    gram *= scale
-    gram *= scale[:, None]
-    used = np.flatnonzero(np.diagonal(gram) > 0)
-    found = min(k, used.size)
-    vectors = np.zeros((scale.size, k))
-    with single_threaded_blas():
-        small = gram if used.size == scale.size else gram[np.ix_(used, used)]
-        _, turned = eigh(small, subset_by_index=(used.size - found, used.size - 1))
-    vectors[used, :found] = turned[:, ::-1]
-    largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(k)]
-    return vectors * np.where(largest < 0, -1.0, 1.0)

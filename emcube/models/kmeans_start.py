@@ -17,7 +17,7 @@ doi:10.1145/1281100.1281133 (weights of a sample without replacement). Arthur, V
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,8 +37,11 @@ SAMPLE_PIXELS = 1 << 14
 SAMPLE_NUMBERS = 1 << 19
 """Stored pairs, or dense features, of a sample at most; a few pixels a cluster are taken in any case."""
 
-SEED_PIXELS = 512
+SEED_PIXELS = 256
 """Pixels of the sample among which starts are seeded."""
+
+PART_PIXELS, PART_NUMBERS = 1 << 11, 1 << 17
+"""Pixels, and numbers, of the part of the sample on which the worse starts are given up."""
 
 SAME = 0.98
 """Two starts that put this share of the weight into the same clusters have found the same."""
@@ -68,18 +71,25 @@ class Sample:
     ----------
     keys : ndarray, shape (n,)
         Random keys, descending (see `emcube.kernels.kmeans.sample_keys`).
-    values : CountRows or ndarray, shape (n, F)
     weights, chances : ndarray, shape (n,)
         Weights, and what the chance to be drawn goes by.
+    sizes : ndarray of int, shape (n,)
+        Numbers that each pixel holds.
     floor : float
         The sample holds all pixels whose key lies above.
+    parts : tuple of CountRows or ndarray
+        Drawn pixels, some of which merging may have given up.
+    places : ndarray of int, shape (n,)
+        Where each pixel is in the parts, counted through.
     """
 
     keys: NDArray[np.float64]
-    values: kernel.Cells
     weights: NDArray[np.float64]
     chances: NDArray[np.float64]
+    sizes: NDArray[np.int64]
     floor: float
+    parts: tuple[kernel.Cells, ...]
+    places: NDArray[np.int64]
 
     @classmethod
     def draw(
@@ -88,47 +98,54 @@ class Sample:
         weights: NDArray[np.float64],
         chances: NDArray[np.float64],
         rng_key: RngKey,
-        n_most: int,
-        n_least: int,
+        n_clusters: int,
         floor: float = -np.inf,
     ) -> Sample:
-        """Draw from the pixels of a block: those above `floor`, `n_most` at most."""
+        """Draw from the pixels of a block (p, F): those above `floor`, as many as a sample holds."""
         rng = np.random.default_rng(rng_key)
+        n_most, _ = _sizes(n_clusters)
         pixels, keys = kernel.sample_keys(chances, rng, n_most + 1, floor)
-        found = cls(
-            keys, kernel.take(values, pixels), weights[pixels], chances[pixels], float(floor)
-        )
-        return found.cut(n_most, n_least)
+        sizes = kernel.stored(values)[pixels]
+        every = np.arange(pixels.size)
+        found = cls(keys, weights[pixels], chances[pixels], sizes, float(floor), (), every)
+        found = found._fitting(n_clusters)
+        return replace(found, parts=(kernel.take(values, pixels[: found.keys.size]),))
+
+    @property
+    def values(self) -> kernel.Cells:
+        """Features, shape (n, F)."""
+        if len(self.parts) == 1 and self.places.size == self.parts[0].shape[0]:
+            return self.parts[0]
+        return kernel.take(kernel.stack(self.parts), self.places)
 
     @property
     def probabilities(self) -> NDArray[np.float64]:
         """Chance of each pixel to be in the sample."""
         return -np.expm1(self.chances * self.floor)
 
-    @property
-    def complete(self) -> bool:
-        """Whether every pixel with a weight is in it."""
-        return self.floor == -np.inf
-
-    def merge(self, other: Sample, n_most: int, n_least: int) -> Sample:
+    def merge(self, other: Sample, n_clusters: int) -> Sample:
         """Sample of both."""
         floor = max(self.floor, other.floor)
+        n_held = sum(part.shape[0] for part in self.parts)
         keys = np.concatenate([self.keys, other.keys])
         order = np.argsort(-keys, kind="stable")
         order = order[keys[order] > floor]
-        return Sample(
+        merged = Sample(
             keys[order],
-            kernel.take(kernel.stack(self.values, other.values), order),
             np.concatenate([self.weights, other.weights])[order],
             np.concatenate([self.chances, other.chances])[order],
+            np.concatenate([self.sizes, other.sizes])[order],
             floor,
-        ).cut(n_most, n_least)
+            self.parts + other.parts,
+            np.concatenate([self.places, n_held + other.places])[order],
+        )._fitting(n_clusters)
+        n_held = sum(part.shape[0] for part in merged.parts)
+        # Copying at each merge would cost more than drawing.
+        return merged.gathered() if n_held > 4 * merged.keys.size else merged
 
-    def cut(self, n_most: int, n_least: int) -> Sample:
-        """At most `n_most` pixels and `SAMPLE_NUMBERS` numbers, but `n_least` pixels in any case."""
-        fits = int(np.searchsorted(np.cumsum(kernel.stored(self.values)), SAMPLE_NUMBERS, "right"))
-        n = min(n_most, max(n_least, fits))
-        return self.first(n)
+    def gathered(self) -> Sample:
+        """The same, without the pixels that were given up."""
+        return replace(self, parts=(self.values,), places=np.arange(self.keys.size))
 
     def first(self, n: int) -> Sample:
         """The n pixels of the largest keys: a sample too."""
@@ -136,16 +153,30 @@ class Sample:
             return self
         return Sample(
             self.keys[:n],
-            kernel.take(self.values, np.arange(n)),
             self.weights[:n],
             self.chances[:n],
+            self.sizes[:n],
             float(self.keys[n]),
+            self.parts,
+            self.places[:n],
         )
+
+    def _fitting(self, n_clusters: int) -> Sample:
+        """Cut to what a sample may hold."""
+        n_most, n_least = _sizes(n_clusters)
+        fits = int(np.searchsorted(np.cumsum(self.sizes), SAMPLE_NUMBERS, "right"))
+        return self.first(min(n_most, max(n_least, fits)))
 
 
 def _sizes(n_clusters: int) -> tuple[int, int]:
     """Pixels of a sample at most, and at least."""
     return max(SAMPLE_PIXELS, 64 * n_clusters), max(256, 16 * n_clusters)
+
+
+def _floor(n_clusters: int, n_pixels: int, total: float) -> float:
+    """Key that twice the pixels of a sample reach, where the chances sum to `total` or more."""
+    n_most, _ = _sizes(n_clusters)
+    return -2.0 * n_most / total if n_pixels > n_most else -np.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +191,7 @@ class Survey:
 
     features: Features
     n_clusters: int
+    n_pixels: int
     total_weight: float | None = None
     name: str = "k-means survey"
 
@@ -170,16 +202,15 @@ class Survey:
     def map(self, block: Block, state: None, rng_key: RngKey) -> tuple[NDArray[np.float64], Sample]:
         """Moments (2 + F,) and sample of a block."""
         values, weights = self.features.of(block)
-        n_most, n_least = _sizes(self.n_clusters)
         floor = -np.inf
-        if self.total_weight is not None and self.total_weight > 2 * n_most:
-            floor = -2.0 * n_most / self.total_weight
-        sample = Sample.draw(values, weights, weights, rng_key, n_most, n_least, floor)
-        return _moments(values, weights), sample
+        if self.total_weight is not None:
+            floor = _floor(self.n_clusters, self.n_pixels, self.total_weight)
+        sample = Sample.draw(values, weights, weights, rng_key, self.n_clusters, floor)
+        return kernel.moments(values, weights), sample
 
     def combine(self, a: Any, b: Any) -> tuple[NDArray[np.float64], Sample]:
         """Add moments, merge samples."""
-        return a[0] + b[0], a[1].merge(b[1], *_sizes(self.n_clusters))
+        return a[0] + b[0], a[1].merge(b[1], self.n_clusters)
 
     def step(self, state: None, statistic: Any, round_number: int) -> tuple[Any, bool]:
         """One round is all."""
@@ -188,14 +219,6 @@ class Survey:
     def statistic_bytes(self, n_channels: int) -> int:
         """Bytes of a statistic."""
         return 8 * (self.features.n_features + 2 * SAMPLE_NUMBERS)
-
-
-def _moments(values: kernel.Cells, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum of weights, weighted squares, weighted sums: shape (2 + F,)."""
-    zeros = np.zeros((1, values.shape[1]))
-    squares = kernel.square_distances(values, zeros)[:, 0]
-    sums, _ = kernel.label_sums(values, np.zeros(weights.size, np.int32), weights, 1)
-    return np.concatenate([[weights.sum(), weights @ squares], sums[0]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,6 +234,7 @@ class Sounding:
     features: Features
     centers: NDArray[np.float64]
     n_clusters: int
+    n_pixels: int
     total_weight: float
     inertia: float
     name: str = "k-means sounding"
@@ -226,14 +250,14 @@ class Sounding:
         chances = weights / self.total_weight
         if self.inertia > 0:
             chances = chances + found.costs[0] / self.inertia
-        n_most, n_least = _sizes(self.n_clusters)
-        # The chances of all pixels sum to one or more, so that more than n_most come above.
-        sample = Sample.draw(values, weights, chances, rng_key, n_most, n_least, -2.0 * n_most)
+        # The chances of all pixels sum to one or more.
+        floor = _floor(self.n_clusters, self.n_pixels, 1.0)
+        sample = Sample.draw(values, weights, chances, rng_key, self.n_clusters, floor)
         return (*lloyd_parts(values, found), sample)
 
     def combine(self, a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
         """Join sums, merge samples."""
-        sample = a[-1].merge(b[-1], *_sizes(self.n_clusters))
+        sample = a[-1].merge(b[-1], self.n_clusters)
         return (*join_lloyd_parts(a[:-1], b[:-1]), sample)
 
     def step(self, state: None, statistic: Any, round_number: int) -> tuple[Any, bool]:
@@ -322,7 +346,7 @@ def find_starts(
     InputError
         There are fewer than K distinct pixels.
     """
-    rng = np.random.default_rng(seed)
+    rng, sample = np.random.default_rng(seed), sample.gathered()
     with single_threaded_blas():
         starts = _sown(sample, n_clusters, 8 * n_starts, rng)
         if starts.n_clusters < n_clusters:
@@ -361,7 +385,7 @@ def rough_start(
     Fewer than K centers where there are no more distinct pixels.
     """
     with single_threaded_blas():
-        starts = _sown(sample, n_clusters, 8, np.random.default_rng(seed))
+        starts = _sown(sample.gathered(), n_clusters, 8, np.random.default_rng(seed))
         starts.go_on(3)
         starts.keep(starts.order[:1])
         starts.go_on(10)
@@ -371,13 +395,14 @@ def rough_start(
 def _sown(sample: Sample, n_clusters: int, n_starts: int, rng: np.random.Generator) -> _Starts:
     """Starts seeded with greedy k-means++ among some pixels of a sample, to go on with some more."""
     few = sample.first(max(SEED_PIXELS, 16 * n_clusters))
-    dense = kernel.take_dense(few.values, np.arange(few.keys.size))
-    weights = few.weights / few.probabilities
-    distances = kernel.square_distances(few.values, dense)
+    values, weights = few.values, few.weights / few.probabilities
+    dense = kernel.take_dense(values, np.arange(few.keys.size))
+    distances = kernel.square_distances(values, dense)
     # Rounding leaves equal pixels a hair's distance apart.
     distances[distances <= 1e-12 * np.square(dense).sum(axis=1).max(initial=0.0)] = 0.0
     seeds = np.stack([_plus_plus(distances, weights, n_clusters, rng) for _ in range(n_starts)])
-    part = sample.first(4 * few.keys.size)
+    fits = int(np.searchsorted(np.cumsum(sample.sizes), PART_NUMBERS, "right"))
+    part = sample.first(max(2 * few.keys.size, min(max(PART_PIXELS, 64 * n_clusters), fits)))
     centers = dense[seeds]
     if seeds.shape[1] < n_clusters and few.keys.size < sample.keys.size:
         # There are more pixels to choose from.
@@ -411,15 +436,15 @@ def _filled_up(
     sample: Sample, centers: NDArray[np.float64], n_clusters: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """Centers and further pixels of a sample, each drawn by its squared distance to those before."""
-    weights = sample.weights / sample.probabilities
-    squares = kernel.nearest_distance(sample.values, np.zeros((1, centers.shape[1])))
+    values, weights = sample.values, sample.weights / sample.probabilities
+    squares = kernel.nearest_distance(values, np.zeros((1, centers.shape[1])))
     while len(centers) < n_clusters:
-        nearest = kernel.nearest_distance(sample.values, centers)
+        nearest = kernel.nearest_distance(values, centers)
         nearest[nearest <= 1e-12 * squares.max()] = 0.0
         if not nearest.any():
             break
         pixel = _draw(weights * nearest, 1, rng)
-        centers = np.concatenate([centers, kernel.take_dense(sample.values, pixel)])
+        centers = np.concatenate([centers, kernel.take_dense(values, pixel)])
     return centers
 
 

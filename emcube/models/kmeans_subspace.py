@@ -1,0 +1,178 @@
+"""The subspace in which k-means compares profiles: weighted principal components of counts.
+
+Letters: P pixels, E channels, F features. g are the totals of pixels, h those of channels, N all counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import eigh
+
+from emcube.engine import Block, BlockSource, RngKey, run_sweep, run_sweeps
+from emcube.engine.threads import single_threaded_blas
+from emcube.errors import InputError
+from emcube.kernels import kmeans as kernel
+from emcube.kernels.gram import add_symmetric, add_upper, weighted_gram
+from emcube.models.noise import PoissonNoise
+from emcube.models.pca import MAX_GRAM, IncrementalPCA
+from emcube.models.pca_sweeps import GramSweep, pixel_totals
+from emcube.models.subspace import new_directions
+from emcube.models.sweeps import TotalsSweep
+
+__all__ = ["leading_vectors", "profile_basis"]
+
+PIXEL_FLOOR = 10.0
+"""Counts as which those of fainter pixels, and of rarer channels, are weighed."""
+
+KRYLOV_CHANNELS = 1024
+"""From so many channels on a few eigenvectors are found faster by products than by a reduction."""
+
+
+@dataclass(frozen=True)
+class _SteadyPoisson(PoissonNoise):
+    """Poisson weights in which rare pixels and channels do not make components of their own.
+
+    A single count in channel j of pixel i adds N / (g_i h_j) to an eigenvalue of the weighted Gram
+    matrix, while the noise reaches about P: below g_i h_j = N / P one event outweighs all noise. Totals
+    of pixels therefore count as at least `PIXEL_FLOOR`, those of channels as at least that and N / P.
+    """
+
+    n_pixels: int = 1
+    name: str = "poisson, steady"
+
+    def pixel_weights(self, totals: NDArray[Any]) -> NDArray[np.float64]:
+        """1 / max(g, floor)."""
+        return 1.0 / np.maximum(np.asarray(totals, dtype=np.float64), PIXEL_FLOOR)
+
+    def channel_scale(self, totals: NDArray[Any], total: float) -> NDArray[np.float64]:
+        """sqrt(N / max(h, floor))."""
+        floor = max(PIXEL_FLOOR, total / self.n_pixels)
+        return np.asarray(np.sqrt(total / np.maximum(totals, floor)))
+
+
+@dataclass(frozen=True, eq=False)
+class _FaintGram:
+    """What pixels below `PIXEL_FLOOR` weigh too much in the Gram matrix of plain Poisson weights.
+
+    PCA sums that matrix too, and shares it.
+    """
+
+    name: str = "faint pixels"
+
+    @property
+    def answers_to(self) -> Hashable:
+        return "faint pixels", PIXEL_FLOOR
+
+    def start(self) -> None:
+        return None
+
+    def map(self, block: Block, state: None, rng_key: RngKey) -> NDArray[np.float64]:
+        totals = pixel_totals(block.data)
+        faint = np.flatnonzero((totals > 0) & (totals < PIXEL_FLOOR))
+        plain, steady = PoissonNoise(), _SteadyPoisson()
+        excess = plain.pixel_weights(totals[faint]) - steady.pixel_weights(totals[faint])
+        return weighted_gram(kernel.take(block.data, faint), excess)
+
+    def combine(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+        return a + b
+
+    def combine_into(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+        return add_upper(a, b)
+
+    def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
+        return statistic, True
+
+    def statistic_bytes(self, n_channels: int) -> int:
+        return 8 * n_channels**2
+
+
+def profile_basis(
+    X: Any, where: Any, source: BlockSource, n_subspace: int
+) -> tuple[NDArray[np.float64], float]:
+    """Basis (E, F) of the weighted principal subspace for profiles x / g, and all counts.
+
+    The trivial part, the mean spectrum, is left out.
+
+    With weighted data X = D sqrt(N / (g h)) and its right singular vectors v, a profile's coordinates
+    are (x / g) sqrt(N / h) v; pure counting noise has variance 1 / g in each.
+    """
+    noise = _SteadyPoisson(n_pixels=source.n_pixels)
+    gram = None
+    if source.n_channels <= MAX_GRAM:
+        sweeps: list[Any] = [GramSweep(PoissonNoise()), _FaintGram()]
+        moments, faint = (outcome.state for outcome in run_sweeps(sweeps, source))
+        gram, totals = moments.gram - faint, moments.totals
+    else:
+        totals = run_sweep(TotalsSweep(counts=True), source).state
+    if totals.total <= 0:
+        raise InputError(
+            "k-means: all pixels that are used are empty (no counts)",
+            hint="check the selection (where=) and the energy window",
+        )
+    scale = noise.channel_scale(totals.channels, totals.total)
+    if gram is None:
+        # `IncrementalPCA` gives c = v / scale.
+        pca = IncrementalPCA(n_components=n_subspace + 1, noise=noise).fit(X, where=where)
+        spectra = np.asarray(pca.components_, dtype=np.float64)
+        vectors = pca.axes_.used_channels(spectra.reshape(len(spectra), -1)).T * scale[:, None]
+    else:
+        vectors = _principal_vectors(add_symmetric(gram), scale, n_subspace + 1)
+    return np.ascontiguousarray(vectors[:, 1:] * scale[:, None]), totals.total
+
+
+def _principal_vectors(
+    gram: NDArray[np.float64], scale: NDArray[np.float64], k: int
+) -> NDArray[np.float64]:
+    """First k eigenvectors (E, k) of a Gram matrix with scaled channels, signs fixed.
+
+    Zeros where fewer than k channels hold anything.
+    """
+    gram *= scale
+    gram *= scale[:, None]
+    used = np.flatnonzero(np.diagonal(gram) > 0)
+    found = min(k, used.size)
+    vectors = np.zeros((scale.size, k))
+    small = gram if used.size == scale.size else gram[np.ix_(used, used)]
+    vectors[used, :found] = leading_vectors(small, found)
+    largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(k)]
+    return vectors * np.where(largest < 0, -1.0, 1.0)
+
+
+def leading_vectors(matrix: NDArray[np.float64], k: int) -> NDArray[np.float64]:
+    """Eigenvectors (n, k) of the k largest eigenvalues of a symmetric matrix, in descending order.
+
+    Large matrices are multiplied with a growing block Krylov space; where it does not find the vectors
+    to rounding soon, and for small ones, the matrix is reduced to a tridiagonal one.
+    """
+    n = len(matrix)
+    with single_threaded_blas():
+        vectors = _krylov_vectors(matrix, k) if n >= KRYLOV_CHANNELS else None
+        if vectors is None:
+            vectors = eigh(matrix, subset_by_index=(n - k, n - 1))[1]
+    return np.asarray(vectors[:, ::-1])
+
+
+def _krylov_vectors(matrix: NDArray[np.float64], k: int) -> NDArray[np.float64] | None:
+    """The k eigenvectors in ascending order, or None where an eighth of all dimensions does not do."""
+    n = len(matrix)
+    basis = images = np.zeros((n, 0))
+    front = new_directions(np.random.default_rng(0).standard_normal((n, k + 3)), basis, n)
+    while front.shape[1] and basis.shape[1] + front.shape[1] <= n // 8:
+        for _ in range(4):
+            image = matrix @ front
+            basis, images = np.column_stack([basis, front]), np.column_stack([images, image])
+            front = new_directions(image, basis, n)
+            if not front.shape[1]:
+                break
+        inner = basis.T @ images
+        values, turn = eigh(0.5 * (inner + inner.T))
+        values, vectors = values[-k:], basis @ turn[:, -k:]
+        left = np.linalg.norm(images @ turn[:, -k:] - vectors * values, axis=0)
+        if vectors.shape[1] == k and left.max() <= 1e-12 * values[-1]:
+            return np.asarray(vectors)
+    return None
