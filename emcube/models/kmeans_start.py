@@ -365,7 +365,7 @@ def find_starts(
             centers = np.concatenate([given[None], centers])
         refined = _Starts(sample, centers)
         refined.go_on(1)
-        labels_of_given = refined.labels[0]
+        labels_of_given = refined.labels[0].copy()
         refined.go_on(50)
         refined.keep(refined.different())
         refined.keep(refined.undecided()[:n_starts])
