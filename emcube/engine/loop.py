@@ -258,10 +258,13 @@ def project_memory(sweep: Sweep | None, source: BlockSource, slots: int) -> Proj
     statistic = 0
     if sweep is not None and hasattr(sweep, "statistic_bytes"):
         statistic = int(sweep.statistic_bytes(source.n_channels))
+    state = 0
+    if sweep is not None and hasattr(sweep, "state_bytes"):
+        state = int(sweep.state_bytes(source.n_channels))
     levels = max(1, len(plan.groups)).bit_length()
     return Projection(
         blocks=3 * slots * source.block_bytes,
-        statistics=statistic * (2 * slots + levels),
+        statistics=statistic * (2 * slots + levels) + state,
         slots=slots,
         block_bytes=source.block_bytes,
         resident=limit if kept is None else min(limit, int(kept)),

@@ -258,6 +258,13 @@ class _SelectingSource:
         """Bytes of a full block as it is read."""
         return self.plan.block_bytes
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of all blocks as they are kept, at most: dense, or rows nearly too full to be rows."""
+        pair_bytes = 4 if self.n_channels <= 1 << 16 else 8
+        cell_bytes = max(self.plan.itemsize, MAX_ROW_DENSITY * pair_bytes)
+        return int(self.n_pixels * self.n_channels * cell_bytes)
+
 
 @dataclass(frozen=True, eq=False)
 class DaskSource(_SelectingSource):
@@ -559,6 +566,11 @@ class SparseSource(_SelectingSource):
         even = plan_blocks((rows.n_pixels,), 1, per_pixel)
         plan = BlockPlan((rows.n_pixels,), even.block_shape, rows.n_channels, rows.counts.itemsize)
         return cls(plan, _Selection(pixels, channels), _identity(matrix), rows)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of all blocks: stored pairs."""
+        return self.block_bytes * self.plan.n_blocks
 
     @property
     def block_bytes(self) -> int:

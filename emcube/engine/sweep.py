@@ -28,6 +28,8 @@ class Sweep(Protocol):
 
     - ``objective(state) -> float``: its value goes with the progress events.
     - ``statistic_bytes(n_channels) -> int``: the memory projection counts it.
+    - ``state_bytes(n_channels) -> int``: the state that the client holds between rounds, at most; the
+      projection counts that too.
     - ``combine_into(a, b)``: `combine` that may use the memory of `a`, which nobody needs any more.
     - ``answers_to``, a hashable identity or None: the answer of one round depends on this and the source
       alone (no random numbers, no state but that of `start`). Whoever asks again for an equal

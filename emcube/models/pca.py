@@ -413,8 +413,9 @@ class IncrementalPCA(Estimator):
             n_found,
             self.tol,
             n_dims,
+            max(1, self.max_iter - 1),
         )
-        outcome = run_sweep(sweep, source, seed=seed, max_rounds=max(1, self.max_iter - 1))
+        outcome = run_sweep(sweep, source, seed=seed, max_rounds=sweep.max_rounds)
         found = outcome.state
         values, vectors = np.maximum(found.eigenvalues, 0.0), found.vectors
         angles, energy = found.angles, found.energy

@@ -196,6 +196,8 @@ class SubspaceSweep:
         Degrees.
     n_dims : int
         Dimensions that X has at most, without the known one.
+    max_rounds : int
+        Rounds that will be made at most.
     """
 
     noise: NoiseModel
@@ -206,6 +208,7 @@ class SubspaceSweep:
     n_components: int
     tol: float
     n_dims: int
+    max_rounds: int
     name: str = "PCA (randomized)"
 
     def start(self) -> Subspace:
@@ -282,6 +285,13 @@ class SubspaceSweep:
     def statistic_bytes(self, n_channels: int) -> int:
         """Bytes of a statistic."""
         return self.first.nbytes
+
+    def state_bytes(self, n_channels: int) -> int:
+        """Bytes of the space, as large as it may become, and of a copy while it grows."""
+        n_kept = max(self.n_components + 1, 2 * self.first.shape[1])
+        width = self.first.shape[1]
+        most = max(MAX_SPACE_BYTES // (16 * n_channels), n_kept + width)
+        return int(2 * 16 * n_channels * min(most, self.max_rounds * width, self.n_dims))
 
 
 def angle_bounds(

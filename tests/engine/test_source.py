@@ -10,7 +10,14 @@ import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emcube.engine import ArraySource, DaskSource, SparseSource, plan_blocks
+from emcube.engine import (
+    ArraySource,
+    DaskSource,
+    SparseSource,
+    plan_blocks,
+    project_memory,
+    resident,
+)
 from emcube.engine.source import _identity, compress
 from emcube.errors import InputError
 from emcube.kernels.rows import CountRows
@@ -97,3 +104,27 @@ def test_unknown_chunk_sizes_are_refused():
     array = da.from_array(np.arange(12).reshape(6, 2), chunks=(3, 2))
     with pytest.raises(InputError, match="compute_chunk_sizes"):
         DaskSource.from_array(array[array[:, 0] > 3], 1)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+@pytest.mark.parametrize("mean", [0.2, 40.0])
+def test_blocks_are_kept_in_no_more_than_was_said(dtype, mean):
+    values = counts((9, 11, 40), mean=mean, dtype=dtype)
+    source = ArraySource.from_array(values, 2, pixels=np.arange(99).reshape(9, 11) % 3 > 0)
+    kept = sum(source.load(i).data.nbytes for i in range(source.plan.n_blocks))
+    rows_ends = 8 * (source.n_pixels + 1)
+    assert kept <= source.kept_bytes + rows_ends
+    if mean > 1:
+        assert kept == source.n_pixels * 40 * values.dtype.itemsize
+    sparse = SparseSource.from_matrix(scipy.sparse.csr_matrix(counts((57, 9), dtype=np.int64)))
+    assert abs(sparse.kept_bytes - sparse.rows.nbytes) < sparse.plan.n_blocks
+
+
+def test_a_projection_never_keeps_more_than_the_cube():
+    values = counts((9, 11, 40), mean=40.0)
+    source = ArraySource.from_array(values, 2)
+    with resident(limit=10**9):
+        found = project_memory(None, source, 2)
+    assert found.resident == source.kept_bytes < 2 * values.nbytes
+    with resident(limit=100):
+        assert project_memory(None, source, 2).resident == 100
