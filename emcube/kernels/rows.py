@@ -17,9 +17,11 @@ from emcube.errors import InputError
 from emcube.kernels._numba import jit
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-__all__ = ["MAX_ROW_DENSITY", "CountRows", "rows_from_dense", "rows_from_sparse"]
+__all__ = ["MAX_ROW_DENSITY", "CountRows", "joined_rows", "rows_from_dense", "rows_from_sparse"]
 
 MAX_ROW_DENSITY = 0.3
 """Above this share of non-zero cells a block stays dense: rows would cost more than they save."""
@@ -217,6 +219,21 @@ def rows_from_sparse(matrix: Any) -> CountRows:
     width = np.uint16 if narrow else np.uint32
     return CountRows(
         csr.indptr.astype(np.int64), csr.indices.astype(width), data.astype(width), n_channels
+    )
+
+
+def joined_rows(parts: Sequence[CountRows]) -> CountRows:
+    """Rows of several runs of pixels, one after the other; at least one, all of the same channels."""
+    if len(parts) == 1:
+        return parts[0]
+    width = max((part.counts.dtype for part in parts), key=lambda dtype: dtype.itemsize)
+    starts = np.cumsum([0, *(part.nnz for part in parts)])
+    indptr = [part.indptr[1:] + start for part, start in zip(parts, starts, strict=False)]
+    return CountRows(
+        np.concatenate([np.zeros(1, np.int64), *indptr]),
+        np.concatenate([part.channels for part in parts]).astype(width, copy=False),
+        np.concatenate([part.counts for part in parts]).astype(width, copy=False),
+        parts[0].n_channels,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -14,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from emcube.cube import make_cube
+from emcube.cube.rows import offer_rows
 from emcube.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,12 +23,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from emcube.kernels.rows import CountRows
     from emcube.kernels.sampling import AliasTables
 
 __all__ = ["Axis", "Scene", "assemble", "check_scale", "counts_from", "expected_from", "named_seed"]
 
 BLOCK_BYTES = 24 * 2**20
 """Size that a generated block of a cube aims at."""
+
+SLAB_BYTES = 2**20
+"""Size of the dense slabs from which events are collected: they stay in the cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,24 +126,94 @@ def _rows_chunks(shape: Sequence[int], n_signal: int, itemsize: int) -> tuple[in
     return tuple(reversed(chunks))
 
 
-def _draw_block(
-    loadings: NDArray[np.float64],
-    tables: AliasTables,
-    nav_shape: tuple[int, ...],
-    sig_shape: tuple[int, ...],
-    seed: int,
-    kind: str,
-    block_info: Any = None,
-) -> NDArray[Any]:
-    """Draw one block; its place in the cube gives the pixels' numbers, hence their streams."""
-    from emcube.kernels.sampling import sample_counts
+class _Drawing:
+    """Draws the blocks of a cube; where a block lies gives the pixels' numbers, hence their streams.
 
-    corner = [start for start, _ in block_info[0]["array-location"][: len(nav_shape)]]
-    box = loadings.shape[:-1]
-    index = np.ix_(*(start + np.arange(size) for start, size in zip(corner, box, strict=True)))
-    ids = np.ravel_multi_index(index, nav_shape).ravel()
-    flat = loadings.reshape(-1, loadings.shape[-1])
-    return sample_counts(flat, tables, ids, seed=seed, dtype=kind).reshape(*box, *sig_shape)
+    Parameters
+    ----------
+    loadings : dask array, shape (*nav, K)
+        Expected counts. Left behind when the drawing is pickled into a task.
+    tables : AliasTables
+    nav_shape, sig_shape : tuple of int
+    seed : int
+    dtype : str
+    """
+
+    def __init__(
+        self,
+        loadings: da.Array | None,
+        tables: AliasTables,
+        nav_shape: tuple[int, ...],
+        sig_shape: tuple[int, ...],
+        seed: int,
+        dtype: str,
+    ) -> None:
+        self.loadings = loadings
+        self.tables = tables
+        self.nav_shape, self.sig_shape = nav_shape, sig_shape
+        self.seed, self.dtype = seed, dtype
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        shapes = (self.nav_shape, self.sig_shape)
+        return _Drawing, (None, self.tables, *shapes, self.seed, self.dtype)
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        shapes = (self.nav_shape, self.sig_shape)
+        tables = (self.tables.keep, self.tables.other)
+        return (type(self).__name__, *tables, *shapes, self.seed, self.dtype)
+
+    def __call__(self, loadings: NDArray[np.float64], block_info: Any = None) -> NDArray[Any]:
+        """Draw one dense block."""
+        from emcube.kernels.sampling import sample_counts
+
+        corner = [start for start, _ in block_info[0]["array-location"][: len(self.nav_shape)]]
+        flat, ids = self._pixels(loadings, corner)
+        counts = sample_counts(flat, self.tables, ids, seed=self.seed, dtype=self.dtype)
+        return counts.reshape(*loadings.shape[:-1], *self.sig_shape)
+
+    def rows(self, loadings: NDArray[np.float64], corner: tuple[int, ...]) -> CountRows:
+        """Draw one block as rows: the same counts, a slab that fits the cache at a time."""
+        from emcube.kernels.rows import joined_rows, rows_from_dense
+        from emcube.kernels.sampling import sample_counts
+
+        flat, ids = self._pixels(loadings, corner)
+        step = max(1, SLAB_BYTES // (self.tables.n_channels * np.dtype(self.dtype).itemsize))
+        parts = []
+        for start in range(0, ids.size, step):
+            slab = slice(start, start + step)
+            counts = sample_counts(
+                flat[slab], self.tables, ids[slab], seed=self.seed, dtype=self.dtype
+            )
+            parts.append(rows_from_dense(counts))
+        return joined_rows([part for part in parts if part is not None])
+
+    def _pixels(
+        self, loadings: NDArray[np.float64], corner: Sequence[int]
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        box = loadings.shape[:-1]
+        index = np.ix_(*(start + np.arange(size) for start, size in zip(corner, box, strict=True)))
+        ids = np.ravel_multi_index(index, self.nav_shape).ravel()
+        return loadings.reshape(-1, loadings.shape[-1]), ids
+
+    def row_blocks(self, chunks: tuple[tuple[int, ...], ...]) -> da.Array:
+        """Blocks of rows, lazily; see `emcube.cube.rows`."""
+        from dask._task_spec import Task, TaskRef
+        from dask.base import tokenize
+        from dask.highlevelgraph import HighLevelGraph
+
+        assert self.loadings is not None
+        n_nav = len(self.nav_shape)
+        pieces = self.loadings.rechunk((*chunks[:n_nav], -1))
+        name = f"rows-{tokenize(self, pieces.name)}"
+        starts = [np.cumsum((0, *lengths[:-1])) for lengths in chunks[:n_nav]]
+        graph: dict[Any, Any] = {}
+        for index in product(*(range(len(lengths)) for lengths in chunks[:n_nav])):
+            corner = tuple(int(starts[d][i]) for d, i in enumerate(index))
+            key = (name, *index, *(0 for _ in self.sig_shape))
+            graph[key] = Task(key, self.rows, TaskRef((pieces.name, *index, 0)), corner)
+        layers = HighLevelGraph.from_collections(name, graph, dependencies=[pieces])
+        meta = np.empty((0,) * len(chunks), dtype=self.dtype)
+        return da.Array(layers, name, chunks, meta=meta)
 
 
 def _mix_block(loadings: NDArray[np.float64], components: NDArray[np.float64]) -> NDArray[Any]:
@@ -166,6 +242,8 @@ def counts_from(
     dask array, shape (*nav, *sig)
         Whole signals in a chunk.
     """
+    from dask.base import tokenize
+
     from emcube.kernels.sampling import alias_tables
 
     nav_shape, sig_shape = loadings.shape[:-1], components.shape[1:]
@@ -173,19 +251,17 @@ def counts_from(
     tables = alias_tables(components.reshape(components.shape[0], n_signal))
     chunks = _rows_chunks(nav_shape, n_signal, np.dtype(dtype).itemsize)
     pieces = loadings.rechunk((*chunks, -1))
+    drawing = _Drawing(loadings, tables, nav_shape, sig_shape, seed, dtype)
     drawn: da.Array = da.map_blocks(
-        _draw_block,
+        drawing,
         pieces,
-        tables=tables,
-        nav_shape=nav_shape,
-        sig_shape=sig_shape,
-        seed=seed,
-        kind=dtype,
+        name=f"counts-{tokenize(drawing, pieces.name)}",
         drop_axis=len(nav_shape),
         new_axis=list(range(len(nav_shape), len(nav_shape) + len(sig_shape))),
         chunks=(*pieces.chunks[:-1], *((size,) for size in sig_shape)),
         meta=np.empty((0,) * (len(nav_shape) + len(sig_shape)), dtype=dtype),
     )
+    offer_rows(drawn.name, drawing)
     return drawn
 
 

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emcube.errors import InputError, StoreError
-from emcube.kernels.rows import CountRows, rows_from_dense
+from emcube.kernels.rows import CountRows, joined_rows, rows_from_dense
 from emcube.store.chunks import ChunkReader, reader_from_metadata
 from emcube.store.hashing import HASH_BYTES, hash_block, piece_box, piece_shape
 from emcube.store.journal import read_json
@@ -179,7 +179,7 @@ class EventReader:
             places.append(_flat_index(target, box))
         if len(parts) == 1:
             return parts[0]
-        joined = _joined(parts)
+        joined = joined_rows(parts)
         order = np.concatenate(places)
         if (np.diff(order) == 1).all():
             return joined
@@ -303,18 +303,6 @@ def _flat_index(index: Sequence[NDArray[np.int64]], box: tuple[int, ...]) -> NDA
 def _owned(values: NDArray[Any], width: Any) -> NDArray[Any]:
     """Values in a width, without the rest of the chunk they were decoded with."""
     return np.array(values, dtype=width, copy=True)
-
-
-def _joined(parts: list[CountRows]) -> CountRows:
-    width = max((part.counts.dtype for part in parts), key=lambda dtype: dtype.itemsize)
-    starts = np.cumsum([0, *(part.nnz for part in parts)])
-    indptr = [part.indptr[1:] + start for part, start in zip(parts, starts, strict=False)]
-    return CountRows(
-        np.concatenate([np.zeros(1, np.int64), *indptr]),
-        np.concatenate([part.channels for part in parts]).astype(width, copy=False),
-        np.concatenate([part.counts for part in parts]).astype(width, copy=False),
-        parts[0].n_channels,
-    )
 
 
 def event_reader(
