@@ -16,7 +16,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -120,22 +119,23 @@ def _ours(job: dict[str, Any], fit: Callable[[Any], Any]) -> tuple[Any, dict[str
     fit(piece)  # compiles, and loads libraries
     before = peak_bytes()
     projected: list[int] = []
-    runs, reads = [], [read_pass(store, job["threads"])]
+    runs, reads = [], [_bare_read(store, job["threads"])]
     with listen(lambda event: projected.append(event.projected_bytes or 0)):
         for _ in range(job["repeat"]):
             clock = Clock()
             model = fit(cube)
             runs.append(clock.read())
-            reads.append(read_pass(store, job["threads"]))
+            reads.append(_bare_read(store, job["threads"]))
     seconds = statistics.median(r["seconds"] for r in runs)
-    bare = statistics.median(reads)
+    cpu = statistics.median(r["cpu_seconds"] for r in runs)
+    bare = {name: statistics.median(r[name] for r in reads) for name in reads[0]}
     row: dict[str, Any] = {
         "shape": list(cube.shape),
         "seconds": seconds,
         "runs": [r["seconds"] for r in runs],
-        "cpu_seconds": statistics.median(r["cpu_seconds"] for r in runs),
-        "bare_read_seconds": round(bare, 4),
-        "in_bare_reads": round(seconds / bare, 2),
+        "cpu_seconds": cpu,
+        "bare_read": bare,
+        "in_bare_reads": _ratios(seconds, cpu, bare),
         "peak_bytes": peak_bytes(),
         "peak_of_a_small_piece_bytes": before,
         "projected_bytes": max(projected),
@@ -171,16 +171,17 @@ def _pca(job: dict[str, Any]) -> dict[str, Any]:
     if model.solver_ == "randomized":
         width = min(model.n_components_ + model.n_oversamples, n_pixels, n_channels)
         bare = {
-            kind: _bare_products(n_pixels, n_channels, width, kind, job) * model.n_iter_
+            kind: _bare_products(n_pixels, n_channels, width, kind, job, model.n_iter_)
             for kind in ("float32", "float64")
         }
     else:
         bare = {"float64": _bare_grams(n_pixels, n_channels, job)}
-    for kind, seconds in bare.items():
-        row[f"bare_{kind}_seconds"] = round(seconds, 4)
-        row[f"in_bare_{kind}"] = round(row["seconds"] / seconds, 2)
-    first = min(bare.values())
-    row["in_read_and_bare_products"] = round(row["seconds"] / (row["bare_read_seconds"] + first), 2)
+    for kind, used in bare.items():
+        row[f"bare_{kind}"] = used
+        row[f"in_bare_{kind}"] = _ratios(row["seconds"], row["cpu_seconds"], used)
+    first = next(iter(bare.values()))
+    both = {name: row["bare_read"][name] + first[name] for name in first}
+    row["in_read_and_bare_products"] = _ratios(row["seconds"], row["cpu_seconds"], both)
     return row
 
 
@@ -193,8 +194,7 @@ def _nmf(job: dict[str, Any]) -> dict[str, Any]:
     model, row = _ours(job, fit)
     n_channels, n_pixels = row["shape"][-1], row["shape"][0] * row["shape"][1]
     for kind in ("float32", "float64"):
-        seconds = _bare_products(n_pixels, n_channels, job["k"], kind, job)
-        row[f"bare_{kind}_seconds_a_pass"] = round(seconds, 4)
+        row[f"bare_{kind}_a_pass"] = _bare_products(n_pixels, n_channels, job["k"], kind, job, 1)
     cube = em.open(job["store"])
     components = np.asarray(model.components_)
     weights = np.asarray(model.transform(cube)).reshape(-1, job["k"])
@@ -208,31 +208,31 @@ def _nmf(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _bare_products(
-    n_pixels: int, n_channels: int, width: int, kind: str, job: dict[str, Any]
-) -> float:
-    """Seconds of X B and X'(X B), tile by tile on threads, X already in this precision."""
+    n_pixels: int, n_channels: int, width: int, kind: str, job: dict[str, Any], n_times: int
+) -> dict[str, float]:
+    """What so many times X B and X'(X B) cost, tile by tile on threads, X already in this precision."""
     rows = max(64, min(n_pixels, (4 << 20) // (np.dtype(kind).itemsize * n_channels)))
     rng = np.random.default_rng(0)
     tiles = [rng.random((rows, n_channels)).astype(kind) for _ in range(job["threads"])]
     vectors = rng.random((n_channels, width)).astype(kind)
 
-    def work(tile: NDArray[Any], n_times: int) -> float:
-        return sum(float((tile.T @ (tile @ vectors))[0, 0]) for _ in range(n_times))
+    def work(tile: NDArray[Any], n_tiles: int) -> float:
+        return sum(float((tile.T @ (tile @ vectors))[0, 0]) for _ in range(n_tiles))
 
-    return _on_threads(work, tiles, n_pixels / rows, job)
+    return _on_threads(work, tiles, n_pixels / rows, job, n_times)
 
 
-def _bare_grams(n_pixels: int, n_channels: int, job: dict[str, Any]) -> float:
-    """Seconds of X'X by dsyrk (half the products of a full matrix), tile by tile on threads."""
+def _bare_grams(n_pixels: int, n_channels: int, job: dict[str, Any]) -> dict[str, float]:
+    """What X'X costs by dsyrk (half the products of a full matrix), tile by tile on threads."""
     from emcube.kernels._blas import add_outer_products
 
     rows = min(n_pixels, 1024)
     rng = np.random.default_rng(0)
     tiles = [rng.random((rows, n_channels)) for _ in range(job["threads"])]
 
-    def work(tile: NDArray[Any], n_times: int) -> float:
+    def work(tile: NDArray[Any], n_tiles: int) -> float:
         out = np.zeros((n_channels, n_channels))
-        for _ in range(n_times):
+        for _ in range(n_tiles):
             add_outer_products(tile, out)
         return float(out[0, 0])
 
@@ -240,19 +240,41 @@ def _bare_grams(n_pixels: int, n_channels: int, job: dict[str, Any]) -> float:
 
 
 def _on_threads(
-    work: Callable[[Any, int], float], tiles: list[Any], n_tiles: float, job: dict[str, Any]
-) -> float:
-    """Median of seconds that so many tiles take, one thread of BLAS each."""
+    work: Callable[[Any, int], float],
+    tiles: list[Any],
+    n_tiles: float,
+    job: dict[str, Any],
+    n_times: int = 1,
+) -> dict[str, float]:
+    """What so many tiles cost in the median, one thread of BLAS each, times `n_times`."""
     from threadpoolctl import threadpool_limits
 
     n_each = max(1, round(n_tiles / len(tiles)))
-    seconds = []
+    used = []
     with threadpool_limits(1), ThreadPoolExecutor(len(tiles)) as pool:
         for _ in range(job["repeat"] + 1):
-            began = time.perf_counter()
+            clock = Clock()
             list(pool.map(work, tiles, [n_each] * len(tiles)))
-            seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[1:]) * n_tiles / (n_each * len(tiles))
+            used.append(clock.read())
+    share = n_times * n_tiles / (n_each * len(tiles))
+    return {
+        name: round(share * statistics.median(u[name] for u in used[1:]), 4) for name in used[0]
+    }
+
+
+def _bare_read(store: Path, threads: int) -> dict[str, float]:
+    """What a bare read pass costs."""
+    clock = Clock()
+    seconds = read_pass(store, threads)
+    return {"seconds": round(seconds, 4), "cpu_seconds": clock.read()["cpu_seconds"]}
+
+
+def _ratios(seconds: float, cpu: float, bare: dict[str, float]) -> dict[str, float]:
+    """Time and CPU time in units of something bare; CPU time is what a busy machine leaves alone."""
+    return {
+        "seconds": round(seconds / max(bare["seconds"], 1e-4), 2),
+        "cpu_seconds": round(cpu / max(bare["cpu_seconds"], 1e-4), 2),
+    }
 
 
 def _peer(job: dict[str, Any]) -> dict[str, Any]:
