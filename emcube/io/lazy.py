@@ -293,6 +293,12 @@ class SparseArray(FileArray):
         channels = (where % n_channels).astype(np.min_scalar_type(max(n_channels - 1, 0)))
         return cls(path, shape, indptr, channels, sums.astype(dtype))
 
+    def astype(self, dtype: np.dtype[Any]) -> SparseArray:
+        """The same counts in a dtype, or in a wider one where that does not hold them."""
+        dtype = np.promote_types(dtype, np.min_scalar_type(int(self.counts.max(initial=0))))
+        counts = self.counts.astype(dtype)
+        return SparseArray(self.path, self.shape, self.indptr, self.channels, counts)
+
     def rows(self, region: Index) -> CountRows:
         """Rows of a region of pixels, in C order."""
         from emcube.kernels.rows import CountRows

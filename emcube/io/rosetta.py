@@ -329,6 +329,11 @@ def _lazy_array(path: Path, plugin: str, data: Any, sig_axes: list[int]) -> Any:
     ):
         coo = sources["sparse"][0]
         return as_dask(SparseArray.from_events(path, data.shape, coo.coords, coo.data), sig_axes)
+    elif _sums_events(data, sources["sparse"]) and sig_axes == [data.ndim - 1]:
+        coords = np.concatenate([coo.coords for coo in sources["sparse"]], axis=1)
+        counts = np.concatenate([coo.data for coo in sources["sparse"]])
+        summed = SparseArray.from_events(path, data.shape, coords, counts)
+        return as_dask(summed.astype(data.dtype), sig_axes)
     elif (
         len(sources["h5"]) == 1
         and sources["h5"][0].shape == data.shape
@@ -363,6 +368,16 @@ def _graph_sources(data: da.Array) -> dict[str, list[Any]]:
         elif "COO" in type(value).__name__:
             found["sparse"].append(value)
     return found
+
+
+def _sums_events(data: da.Array, events: list[Any]) -> bool:
+    """Whether an array is nothing but the sum of sparse ones of its shape: a detector with segments."""
+    kinds = {str(name).split("-")[0] for name in data.dask.layers}
+    return (
+        len(events) > 1
+        and kinds <= {"original", "array", "add", "astype"}
+        and all(coo.shape == data.shape for coo in events)
+    )
 
 
 def _detach_h5(data: da.Array) -> da.Array:
