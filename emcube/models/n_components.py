@@ -91,8 +91,11 @@ CURVATURE_STEPS = 3
 NULL_CELLS = 1e7
 """Cells drawn for the parallel analysis, at most."""
 
-NULL_BLOCKS = 16
+NULL_BLOCKS = 8
 """They are drawn in so many blocks."""
+
+NULL_COPIES = 5
+"""Copies of a small matrix that are drawn, at most; the largest value of all is the bound."""
 
 KRYLOV = 80
 """Steps to the second eigenvalue of simulated counts: it is exact to ten digits after so many."""
@@ -397,6 +400,10 @@ class ParallelSweep:
     def combine(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
         """Add, or append."""
         return np.concatenate((a, b)) if self.gather else a + b
+
+    def combine_into(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Add to the first, or append."""
+        return np.concatenate((a, b)) if self.gather else add_upper(a, b)
 
     def step(
         self, state: Any, statistic: NDArray[np.float64], round_number: int
@@ -743,7 +750,10 @@ def _parallel(fit: _Fit, seed: int) -> int:
         return 0
     gain = None if fit.model == "poisson" else fit.gain
     sweep = ParallelSweep(fit.totals, gain, n_rows < n_columns, alias_tables(fit.totals))
-    null = run_sweep(sweep, _as_blocks(fit.drawn), seed=seed).state
+    # A single copy of few pixels would leave much to chance.
+    copies = min(NULL_COPIES, max(1, int(NULL_CELLS // (n_simulated * n_columns))))
+    blocks = _as_blocks(fit.drawn)
+    null = max(run_sweep(sweep, blocks, seed=seed + copy).state for copy in range(copies))
     # The second value of the simulated data is noise; the first is their mean spectrum.
     grown = noise_edge(n_rows, n_columns) / noise_edge(n_simulated, n_columns)
     return int(np.count_nonzero(fit.singular_values > math.sqrt(null) * grown))

@@ -235,7 +235,7 @@ def test_events_and_cells_simulate_the_same_counts():
         blocks = n_components._as_blocks(np.full(40_000, per_pixel))
         assert blocks.plan.n_blocks == n_components.NULL_BLOCKS
         sweep = n_components.ParallelSweep(totals, None, False, alias_tables(totals))
-        parts = [sweep.map(blocks.load(i), None, (3, 0, i)) for i in range(16)]
+        parts = [sweep.map(blocks.load(i), None, (3, 0, i)) for i in range(blocks.plan.n_blocks)]
         gram = np.triu(sum(parts)) / 40_000
         mean = totals / totals.sum()
         expected = np.triu(per_pixel * np.outer(mean, mean) + np.diag(mean))
