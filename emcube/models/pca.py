@@ -400,7 +400,7 @@ class IncrementalPCA(Estimator):
         n_found = k if trivial is None or self.remove_trivial else k - 1
         n_dims = min(n, int(np.count_nonzero(sums)) if noise.needs_counts else n_channels)
         n_dims -= 0 if trivial is None else 1
-        against = np.zeros((n_channels, 0)) if trivial is None else trivial[:, None]
+        against = () if trivial is None else (trivial[:, None],)
         first = new_directions(scale[:, None] * sketch.image, against, n_dims)
         if first.shape[1] == 0:  # an empty cube
             first = np.zeros((n_channels, 1))

@@ -6,7 +6,7 @@ matrix, C = X'X, Q an orthonormal basis.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,34 +106,42 @@ class SketchSweep:
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """What is known of C: an orthonormal basis and what C makes of it.
+    """What is known of C: an orthonormal basis and what C makes of it, in the parts that it grew by.
 
     Attributes
     ----------
-    basis, images : ndarray of float64, shape (E, M)
-        Q and C Q.
+    basis, images : tuple of ndarray of float64, shape (E, L)
+        Q and C Q, M columns together.
     inner : ndarray of float64, shape (M, M)
         Q'C Q.
     """
 
-    basis: NDArray[np.float64]
-    images: NDArray[np.float64]
-    inner: NDArray[np.float64]
+    basis: tuple[NDArray[np.float64], ...] = ()
+    images: tuple[NDArray[np.float64], ...] = ()
+    inner: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
 
     def grown(self, front: NDArray[np.float64], image: NDArray[np.float64]) -> Space:
         """Space with further vectors (E, L), orthonormal to it, and their images."""
-        across = self.basis.T @ image
+        across = np.concatenate([np.zeros((0, front.shape[1])), *(q.T @ image for q in self.basis)])
         own = front.T @ image
         inner = np.block([[self.inner, across], [across.T, 0.5 * (own + own.T)]])
-        return Space(
-            np.concatenate((self.basis, front), axis=1),
-            np.concatenate((self.images, image), axis=1),
-            inner,
-        )
+        return Space((*self.basis, front), (*self.images, image), inner)
 
     def turned(self, turn: NDArray[np.float64], values: NDArray[np.float64]) -> Space:
         """Space of some Ritz vectors: those that `turn` (M, R) makes of the basis."""
-        return Space(self.basis @ turn, self.images @ turn, np.diag(values))
+        return Space((_times(self.basis, turn),), (_times(self.images, turn),), np.diag(values))
+
+
+def _times(
+    parts: tuple[NDArray[np.float64], ...], turn: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Product of parts (E, L), side by side, and a matrix (M, R)."""
+    out = np.zeros((parts[0].shape[0], turn.shape[1]))
+    column = 0
+    for part in parts:
+        out += part @ turn[column : column + part.shape[1]]
+        column += part.shape[1]
+    return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,30 +253,24 @@ class SubspaceSweep:
         if self.known is not None:
             # C without its known part: that maps onto the known vector alone.
             image = image - np.outer(self.known, self.known @ image)
-        if state.space is None:
-            own = state.front.T @ image
-            space = Space(state.front, image, 0.5 * (own + own.T))
-        else:
-            space = state.space.grown(state.front, image)
+        space = (state.space or Space()).grown(state.front, image)
         values, turn = np.linalg.eigh(space.inner)
         values, turn = values[::-1], turn[:, ::-1]
         width = values.size
         k = min(self.n_components, width)
         checked = min(k + 1, width)
-        vectors = space.basis @ turn[:, :checked]
-        residuals = space.images @ turn[:, :checked] - vectors * values[:checked]
+        vectors = _times(space.basis, turn[:, :checked])
+        residuals = _times(space.images, turn[:, :checked]) - vectors * values[:checked]
         lengths = np.sqrt(np.square(residuals).sum(axis=0))
-        against = space.basis
-        if self.known is not None:
-            against = np.column_stack((self.known, against))
-        front = new_directions(image, against, self.n_dims - width)
+        known = () if self.known is None else (self.known[:, None],)
+        front = new_directions(image, (*known, *space.basis), self.n_dims - width)
         complete = front.shape[1] == 0
         angles = angle_bounds(values[:checked], lengths, k, complete=complete)
         done = complete or (
             k == self.n_components
             and bool(((angles <= self.tol) | ~separated(values[:checked], lengths, k)).all())
         )
-        most = MAX_SPACE_BYTES // (16 * space.basis.shape[0])
+        most = MAX_SPACE_BYTES // (16 * image.shape[0])
         n_kept = max(self.n_components + 1, 2 * self.first.shape[1])
         if width + self.first.shape[1] > max(most, n_kept + self.first.shape[1]):
             space = space.turned(turn[:, :n_kept], values[:n_kept])
@@ -363,13 +365,19 @@ def _padded(values: NDArray[np.float64], k: int) -> NDArray[np.float64]:
 
 
 def new_directions(
-    image: NDArray[np.float64], against: NDArray[np.float64], room: int
+    image: NDArray[np.float64],
+    against: NDArray[np.float64] | tuple[NDArray[np.float64], ...],
+    room: int,
 ) -> NDArray[np.float64]:
-    """Orthonormal directions of an image (E, L) that orthonormal vectors (E, M) lack, `room` at most."""
+    """Orthonormal directions of an image (E, L) that orthonormal vectors (or parts of them) lack; `room` at most."""
+    parts = against if isinstance(against, tuple) else (against,)
     size = np.sqrt(np.square(image).sum(axis=0).max(initial=0.0))
     front = image
     for _ in range(2):  # once is not enough where little is new
-        front = front - against @ (against.T @ front)
+        new = front.copy()
+        for part in parts:
+            new -= part @ (part.T @ front)
+        front = new
         front, upper, _ = qr(front, mode="economic", pivoting=True)
         found = np.abs(np.diagonal(upper)) > 1e-13 * size
         front = front[:, : max(0, min(room, int(np.count_nonzero(found))))]

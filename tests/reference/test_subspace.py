@@ -156,11 +156,11 @@ def test_new_directions_are_new():
     rng = np.random.default_rng(5)
     old, _ = np.linalg.qr(rng.normal(size=(30, 4)))
     image = np.column_stack((rng.normal(size=(30, 2)), 5 * old[:, :2], np.zeros(30)))
-    found = new_directions(image, old, 20)
+    found = new_directions(image, (old[:, :1], old[:, 1:]), 20)
     assert found.shape == (30, 2)
     np.testing.assert_allclose(found.T @ found, np.eye(2), atol=1e-14)
     np.testing.assert_allclose(old.T @ found, 0, atol=1e-14)
-    assert new_directions(image, old, 1).shape == (30, 1)
+    assert new_directions(image, (old,), 1).shape == (30, 1)
     assert new_directions(0 * image, old, 5).shape == (30, 0)
 
 
