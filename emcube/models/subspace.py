@@ -369,7 +369,7 @@ def new_directions(
     against: NDArray[np.float64] | tuple[NDArray[np.float64], ...],
     room: int,
 ) -> NDArray[np.float64]:
-    """Orthonormal directions of an image (E, L) that orthonormal vectors (or parts of them) lack; `room` at most."""
+    """Orthonormal directions, `room` at most, of an image (E, L) that other vectors, in parts or not, lack."""
     parts = against if isinstance(against, tuple) else (against,)
     size = np.sqrt(np.square(image).sum(axis=0).max(initial=0.0))
     front = image
