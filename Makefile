@@ -3,7 +3,8 @@
 #   make demo    simulate, ingest and unmix the SRM 2135c tilt series; pictures under demo/
 #   make test    make check, then every test
 #   make check   format, lint, types, import contracts
-#   make bench   timings
+#   make bench   side by side with other tools on small scenes, in minutes; figures under .bench/
+#   make bench-full   the same at full size: benchmarks/results/ and the README's table
 #
 # Each target builds .venv first where that is missing or older than pyproject.toml; nothing but
 # python3 (3.11 or newer, with venv), make and git is needed. Another interpreter: make PYTHON=python3.12 test
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench
+.PHONY: help demo test check bench bench-full
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -40,3 +41,6 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-full: $(STAMP)
+	$(BIN)/python -m benchmarks --full --write README.md $(BENCH)

@@ -1,1 +1,1 @@
-"""Timings of emcube, and the comparison with HyperSpy: ``python -m benchmarks --help``."""
+"""emcube side by side with other tools: ``python -m benchmarks --help``."""

@@ -1,7 +1,8 @@
 """The benchmarks' command line: ``python -m benchmarks [VERB]``, or ``make bench``.
 
-Without a verb everything runs. ``start`` times starting up, ``compare`` runs emcube and HyperSpy on the
-same map, ``table`` writes the last comparison as Markdown.
+``run`` (the default) measures emcube and its peers side by side on small scenes in minutes; with ``--full``
+on the full ones, and the figures go where the README's table is written from. ``table`` writes the tables
+and ``plot`` the pictures of results that are there; ``list`` names the methods.
 """
 
 from __future__ import annotations
@@ -9,74 +10,96 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
-from benchmarks import bench_imports, comparison
+from benchmarks import plots, report
+from benchmarks.environments import ROOT
+from benchmarks.methods import EXTRAS, METHODS, PATIENCE, SCENES, WORKS, key
 from benchmarks.readme import write_table
+from benchmarks.runner import Options, run
+
+FOLDER = ROOT / ".bench"
+"""Scenes, and results of small runs: kept between runs, ignored by git, deleted at will."""
+
+SMALL = {"jadeite": 0.05, "srm2135c": 0.05}
 
 
 def main(arguments: list[str] | None = None) -> None:
     wanted = _parser().parse_args(arguments)
-    if wanted.verb in (None, "start"):
-        start()
-    if wanted.verb in (None, "compare"):
-        compare(wanted)
-    if wanted.verb == "table":
-        show(json.loads(wanted.results.read_text()), wanted.write)
-
-
-def start() -> None:
-    """Print a line of JSON for each thing that is timed."""
-    for name, function in vars(bench_imports).items():
-        if name.startswith("bench_"):
-            print(json.dumps({"bench": name, **function()}), flush=True)
-
-
-def compare(wanted: argparse.Namespace) -> None:
-    """Compare, keep the figures, and print the table."""
-    found = comparison.compare(
-        scale=wanted.scale,
-        repeat=wanted.repeat,
-        only=wanted.only,
-        peer=not wanted.without_peer,
-        say=lambda text: print(text, flush=True),
-    )
-    wanted.results.parent.mkdir(parents=True, exist_ok=True)
-    wanted.results.write_text(json.dumps(found, indent=2) + "\n")
-    show(found, wanted.write)
-
-
-def show(found: dict[str, Any], readme: Path | None) -> None:
-    """Print the table, or write it between the markers of a file."""
-    table = comparison.markdown(found)
-    if readme is None:
-        print(table)
-    else:
-        write_table(readme, table)
-        print(f"wrote the table into {readme}")
+    results = wanted.results or (report.RESULTS if wanted.full else wanted.folder / "small.json")
+    if wanted.verb == "list":
+        for method in METHODS:
+            print(f"{key(method):32} {method.work:16} {', '.join(method.scenes)}")
+        return
+    if wanted.verb == "run":
+        scales = {n: 1.0 if wanted.full else s for n, s in SMALL.items()}
+        if wanted.scale is not None:
+            scales = dict.fromkeys(scales, wanted.scale)
+        wanted.folder.mkdir(parents=True, exist_ok=True)
+        options = Options(
+            folder=wanted.folder,
+            scales={n: s for n, s in scales.items() if n in (wanted.scene or scales)},
+            only=tuple(wanted.only),
+            without=tuple(wanted.without),
+            repeat=wanted.repeat,
+            patience=wanted.patience,
+            threads=wanted.threads,
+            linear=not wanted.no_linear,
+            extras=not wanted.no_extras,
+        )
+        run(options, results, lambda text: print(text, flush=True))
+    found = json.loads(results.read_text())
+    if wanted.verb in ("run", "plot"):
+        for path in plots.draw(found, results.parent):
+            print(f"drew {path}")
+    if wanted.verb in ("run", "table"):
+        text = report.full(found)
+        beside = results.with_suffix(".md")
+        beside.write_text(text)
+        print(f"wrote {beside}")
+        if wanted.write is not None:
+            write_table(wanted.write, report.readme(found))
+            print(f"wrote the table into {wanted.write}")
+        else:
+            print(text)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    verbs = parser.add_subparsers(dest="verb")
-    verbs.add_parser("start", help="time starting up")
-    comparing = verbs.add_parser("compare", help="emcube and HyperSpy on the same map")
-    for p in (parser, comparing):
-        p.add_argument("--scale", type=float, default=0.25, help="share of 384 x 512 pixels")
-        p.add_argument("--repeat", type=int, default=1, help="runs of each method")
-        p.add_argument(
-            "--only",
-            action="append",
-            default=[],
-            choices=[m.name for m in comparison.METHODS],
-            help="a method; may be repeated; default all but the slow ones",
-        )
-        p.add_argument("--without-peer", action="store_true", help="leave HyperSpy out")
-    tabling = verbs.add_parser("table", help="the last comparison as Markdown")
-    for p in (parser, comparing, tabling):
-        p.add_argument("--results", type=Path, default=comparison.RESULTS, help="figures as JSON")
-        p.add_argument("--write", type=Path, metavar="README.md", help="put the table in here")
+    parser.add_argument("verb", nargs="?", default="run", choices=["run", "table", "plot", "list"])
+    parser.add_argument("--full", action="store_true", help="the scenes at full size")
+    parser.add_argument("--scale", type=float, help="share of the full size's pixels")
+    parser.add_argument("--scene", action="append", choices=list(SCENES), help="default: all")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        choices=[*_names(), "linear", *EXTRAS],
+        help="a method (see list), a work or a peer, measured anew; may be repeated",
+    )
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="NAME",
+        choices=[*_names(), "linear", *EXTRAS],
+        help="leave out a method, a work or a peer",
+    )
+    parser.add_argument("--repeat", type=int, default=5, help="runs of each of our methods")
+    parser.add_argument(
+        "--patience", type=float, default=PATIENCE, help="a peer is never stopped sooner (s)"
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--no-linear", action="store_true", help="leave cost by size out")
+    parser.add_argument("--no-extras", action="store_true", help="leave other modules out")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="scenes and small results")
+    parser.add_argument("--results", type=Path, help="figures as JSON")
+    parser.add_argument("--write", type=Path, metavar="README.md", help="put the table in here")
     return parser
+
+
+def _names() -> list[str]:
+    return sorted({*map(key, METHODS), *WORKS, *(m.peer for m in METHODS)})
 
 
 if __name__ == "__main__":

@@ -1,31 +1,48 @@
-"""One method of HyperSpy on a file, in a process and an environment of its own.
+"""What HyperSpy does: ``python -m benchmarks.method_hyperspy JOB`` in its own environment.
 
-``prepare`` writes the counts into HyperSpy's own chunked format first. Nothing of emcube is imported.
+Lazy methods start from HyperSpy's own chunked format .zspy, which is written beforehand; the others from a
+signal in memory, and reading it is not timed, in their favour. Nothing of emcube is imported.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-from importlib.metadata import version
+import warnings
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import dask
 import hyperspy.api as hs
 import numpy as np
 
-from benchmarks.clock import Clock, peak_bytes
+from benchmarks.child import Answer, Job, Method, Run, serve
 
-METHODS: dict[str, dict[str, Any]] = {
-    "svd": {"lazy": False, "algorithm": "SVD"},
-    "lazy-svd": {"lazy": True, "algorithm": "SVD"},
-    "lazy-svd-incremental": {"lazy": True, "algorithm": "SVD", "svd_solver": "incremental"},
-    "nmf": {"lazy": False, "algorithm": "NMF"},
-    "lazy-nmf": {"lazy": True, "algorithm": "NMF"},
+DECOMPOSITIONS: dict[str, tuple[bool, dict[str, Any]]] = {
+    "svd": (False, {"algorithm": "SVD"}),
+    "lazy-svd": (True, {"algorithm": "SVD"}),
+    "lazy-svd-full": (True, {"algorithm": "SVD", "svd_solver": "full"}),
+    "lazy-svd-incremental": (True, {"algorithm": "SVD", "svd_solver": "incremental"}),
+    "nmf": (False, {"algorithm": "NMF"}),
+    "lazy-nmf": (True, {"algorithm": "NMF"}),
 }
+"""Whether it is lazy, and its options."""
 
 
-def _options(method: str, k: int) -> dict[str, Any]:
-    how = {key: value for key, value in METHODS[method].items() if key != "lazy"}
+def prepare(scene: Path) -> Path:
+    """Write the counts into HyperSpy's own format, where they are not yet."""
+    target = scene / "counts.zspy"
+    if not target.exists():
+        unfinished = scene / "unfinished.zspy"
+        counts = np.load(scene / "counts.npy", mmap_mode="r")
+        # Chunks of its own choice: of the whole spectrum, and about 100 MB large.
+        hs.signals.Signal1D(np.asarray(counts)).save(unfinished, overwrite=True)
+        unfinished.rename(target)
+    return target
+
+
+def options(method: str, k: int) -> dict[str, Any]:
+    """Arguments of `decomposition`."""
+    _, how = DECOMPOSITIONS[method]
     return {
         **how,
         "normalize_poissonian_noise": True,
@@ -33,58 +50,54 @@ def _options(method: str, k: int) -> dict[str, Any]:
     }
 
 
-def _decompose(signal: Any, method: str, k: int) -> tuple[np.ndarray, np.ndarray, int | None]:
+def decompose(signal: Any, method: str, k: int) -> Answer:
+    """Decompose, and return components (in counts) and what they were asked for."""
+    info = signal.decomposition(print_info=False, return_info=True, **options(method, k))
+    found = signal.learning_results
+    if not np.isfinite(np.asarray(found.loadings)).all():
+        raise SystemExit("the loadings are not finite")
+    text = ", ".join(f"{key}={value!r}" for key, value in options(method, k).items())
+    lazy = ", lazy=True" if DECOMPOSITIONS[method][0] else ""
+    n_iter = getattr(info, "n_iter_", None)
+    return {
+        "components": np.asarray(found.factors, np.float64).T,
+        "n_iter": None if n_iter is None else int(n_iter),
+        "settings": f"decomposition({text}), float32{lazy}",
+    }
+
+
+def _load(scene: Path, lazy: bool) -> Any:
+    signal = hs.load(prepare(scene), lazy=lazy)
     # Counts are integers, and decomposition wants floats; single precision is its thriftier choice.
     signal.change_dtype("float32")
-    info = signal.decomposition(print_info=False, return_info=True, **_options(method, k))
-    found = signal.learning_results
-    return np.asarray(found.factors), np.asarray(found.loadings), getattr(info, "n_iter_", None)
+    return signal
 
 
-def _warm(method: str) -> None:
-    rng = np.random.default_rng(0)
-    shapes = rng.dirichlet(np.full(40, 0.3), 3)
-    counts = rng.poisson(300.0 * rng.dirichlet(np.full(3, 0.3), (20, 20)) @ shapes).astype("uint8")
-    signal = hs.signals.Signal1D(counts)
-    _decompose(signal.as_lazy() if METHODS[method]["lazy"] else signal, method, 3)
+def _timed(method: str) -> Method:
+    lazy = DECOMPOSITIONS[method][0]
+
+    def make(job: Job) -> Callable[[Run], Answer]:
+        hs.preferences.General.show_progressbar = False
+        with dask.config.set(num_workers=job.threads), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            decompose(_load(job.warm, lazy), method, job.k)
+        prepare(job.scene)
+        signal = None if lazy else _load(job.scene, lazy=False)
+
+        def timed(run: Run) -> Answer:
+            with dask.config.set(num_workers=job.threads), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return decompose(_load(job.scene, True) if lazy else signal, method, job.k)
+
+        return timed
+
+    return make
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("method")
-    parser.add_argument("file")
-    parser.add_argument("out")
-    parser.add_argument("-k", type=int, default=0)
-    wanted = parser.parse_args()
-    hs.preferences.General.show_progressbar = False
-    if wanted.method == "prepare":
-        hs.signals.Signal1D(np.load(wanted.file)).save(wanted.out, overwrite=True)
-        print("{}")
-        return
-    _warm(wanted.method)
-    clock = Clock()
-    signal = hs.load(wanted.file, lazy=METHODS[wanted.method]["lazy"])
-    factors, loadings, n_iter = _decompose(signal, wanted.method, wanted.k)
-    used = clock.read()
-    peak = peak_bytes()
-    if not np.isfinite(loadings).all():
-        raise SystemExit("the loadings are not finite")
-    np.save(wanted.out, factors.T)
-    names = ("hyperspy", "rosettasciio", "numpy", "scipy", "dask", "scikit-learn", "zarr")
-    text = ", ".join(f"{key}={value!r}" for key, value in _options(wanted.method, wanted.k).items())
-    lazy = ", lazy=True" if METHODS[wanted.method]["lazy"] else ""
-    print(
-        json.dumps(
-            {
-                **used,
-                "peak_bytes": peak,
-                "n_iter": None if n_iter is None else int(n_iter),
-                "settings": f"decomposition({text}){lazy}",
-                "versions": {name: version(name) for name in names},
-            }
-        )
-    )
+METHODS: dict[str, Method] = {name: _timed(name) for name in DECOMPOSITIONS}
+
+PACKAGES = ("hyperspy", "rosettasciio", "numpy", "scipy", "dask", "scikit-learn", "zarr")
 
 
 if __name__ == "__main__":
-    main()
+    serve(METHODS, PACKAGES)

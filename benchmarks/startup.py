@@ -1,0 +1,71 @@
+"""What it costs to start: ``python -m benchmarks.startup RECIPE OUT``.
+
+Everything else is measured with imports done and kernels compiled. Here nothing is: each figure is a fresh
+process, start to end. Kernels were compiled on this machine before, as they are from the second run on.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def _seconds(*command: str) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *command], check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+def _several(repeat: int, *command: str) -> list[float]:
+    _seconds(*command)  # fills the disk cache, and compiles
+    return [round(_seconds(*command), 3) for _ in range(repeat)]
+
+
+def measure(store: Path, folder: Path, repeat: int = 5) -> dict[str, Any]:
+    """Seconds of starting Python, of imports, of ``emcube --help``, and of a run on a tiny cube.
+
+    Parameters
+    ----------
+    store : Path
+        A cube so small that a run of the whole recipe is all start-up.
+    folder : Path
+        For the recipe and its result.
+    repeat : int
+    """
+    from benchmarks.whole import recipe
+
+    out = folder / "start"
+    path = folder / "start.yaml"
+    steps = recipe(3, 4)
+    path.write_text(
+        json.dumps({"emcube": 1, "input": {"path": str(store.absolute())}, "steps": steps})
+    )
+    run = []
+    for _ in range(repeat + 1):
+        shutil.rmtree(out, ignore_errors=True)
+        run.append(round(_seconds("-m", "emcube", "run", str(path), "--out", str(out)), 3))
+    runs = {
+        "python": _several(repeat, "-c", "pass"),
+        "import emcube": _several(repeat, "-c", "import emcube"),
+        "import xarray": _several(repeat, "-c", "import xarray"),
+        "import xarray, emcube": _several(repeat, "-c", "import xarray, emcube"),
+        "emcube --help": _several(repeat, "-m", "emcube", "--help"),
+        "emcube run, tiny cube": run[1:],
+    }
+    return {
+        "runs": runs["emcube run, tiny cube"],
+        "laps": runs,
+        "first_run_seconds": run[0],
+        "medians": {name: statistics.median(found) for name, found in runs.items()},
+        "settings": "emcube run on a cube of nothing, in a fresh process",
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(Path(sys.argv[1]), Path(sys.argv[2]))))
