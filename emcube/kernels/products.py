@@ -94,11 +94,12 @@ def there_and_back(
     image = np.zeros(vectors.shape)
     strip = np.zeros(vectors.shape, dtype=kind)
     energy, since = 0.0, 0
-    for start, part in slabs(block, kind, shift=shift):
+    totals = None if weigh is None else np.empty(block.shape[0])
+    for start, part in slabs(block, kind, shift=shift, totals=totals):
         product = part @ small
         weights = None
-        if weigh is not None:
-            weights = weigh(_totals(block[start : start + len(part)]))
+        if weigh is not None and totals is not None:
+            weights = weigh(totals[start : start + len(part)])
         if weights is not None:
             product *= weights[:, None].astype(kind)
         add_product(part, product, strip)
@@ -157,24 +158,6 @@ def _rows_there_and_back(
 def _product_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Precision in which a dense block is multiplied."""
     return np.dtype(np.float64 if dtype.itemsize > 4 else np.float32)
-
-
-def _totals(cells: NDArray[Any]) -> NDArray[np.float64]:
-    """Sum of each pixel, shape (p,)."""
-    if cells.dtype.kind in "iu" and cells.dtype.isnative:
-        return _integer_totals(np.ascontiguousarray(cells))
-    return np.asarray(cells.sum(axis=1, dtype=np.float64))
-
-
-@jit
-def _integer_totals(cells):
-    out = np.empty(cells.shape[0], dtype=np.float64)
-    for p in range(cells.shape[0]):
-        total = np.int64(0)
-        for e in range(cells.shape[1]):
-            total += cells[p, e]
-        out[p] = total
-    return out
 
 
 @jit(fastmath={"reassoc", "nsz"})

@@ -30,6 +30,7 @@ def slabs(
     shift: NDArray[np.float64] | None = None,
     n_bytes: int | None = None,
     least: int = 1,
+    totals: NDArray[np.float64] | None = None,
 ) -> Iterator[tuple[int, NDArray[Any]]]:
     """Convert a block a few pixels at a time.
 
@@ -44,6 +45,8 @@ def slabs(
         Of the converted pixels at a time, about; default `SLAB_BYTES`.
     least : int
         Pixels at a time at least, where there are so many.
+    totals : ndarray of float64, shape (P,), optional
+        Gets the sum of each pixel, without the shift, as the pixels are given.
 
     Yields
     ------
@@ -67,6 +70,9 @@ def slabs(
     for start in range(0, n_pixels, step):
         stop = min(start + step, n_pixels)
         part = scratch[: stop - start]
+        whole = dense is not None and dense.dtype.kind in "iu" and dense.dtype.isnative
+        if totals is not None and not (whole and shift is None):
+            totals[start:stop] = _pixel_totals(block, start, stop)
         if dense is None:
             _rows_into(block, start, stop, part)
             if shift is not None:
@@ -77,9 +83,18 @@ def slabs(
             _subtract(dense[start:stop], shift, part)
         elif shift is not None:
             np.subtract(dense[start:stop], shift, out=part, casting="same_kind")
+        elif totals is not None and whole:
+            _convert(np.ascontiguousarray(dense[start:stop]), part, totals[start:stop])
         else:
             np.copyto(part, dense[start:stop], casting="unsafe")
         yield start, part
+
+
+def _pixel_totals(block: CountRows | NDArray[Any], start: int, stop: int) -> NDArray[np.float64]:
+    """Sum of some pixels, shape (p,)."""
+    if isinstance(block, CountRows):
+        return block.pixel_totals()[start:stop].astype(np.float64)
+    return np.asarray(block[start:stop].sum(axis=1, dtype=np.float64))
 
 
 def cell_totals(cells: NDArray[Any]) -> tuple[NDArray[np.float64], int, float]:
@@ -109,6 +124,17 @@ def _fill(indptr, channels, counts, out):
     for p in range(indptr.size - 1):
         for i in range(indptr[p], indptr[p + 1]):
             out[p, channels[i]] = counts[i]
+
+
+@jit
+def _convert(cells, out, totals):
+    for p in range(cells.shape[0]):
+        total = np.int64(0)
+        for e in range(cells.shape[1]):
+            value = cells[p, e]
+            out[p, e] = value
+            total += value
+        totals[p] = total
 
 
 @jit

@@ -527,7 +527,9 @@ def require_finite_counts(block: Block) -> None:
     """
     require_finite_values(block)
     data = block.data
-    if isinstance(data, np.ndarray) and data.size and data.min() < 0:
+    if not isinstance(data, np.ndarray) or data.dtype.kind in "ub":
+        return
+    if data.size and data.min() < 0:
         row, channel = (int(i) for i in np.argwhere(data < 0)[0])
         raise InputError(
             f"counts must not be negative: position {_place(block, row)}, used channel {channel} "

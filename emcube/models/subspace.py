@@ -14,6 +14,7 @@ from scipy.linalg import qr
 
 from emcube.kernels.products import there_and_back
 from emcube.kernels.rows import CountRows
+from emcube.kernels.slabs import cell_totals
 from emcube.models.labels import require_finite_counts, require_finite_values
 from emcube.models.noise import NoiseModel, weighs
 
@@ -81,7 +82,7 @@ class SketchSweep:
         if isinstance(data, CountRows):
             sums = data.channel_totals().astype(np.float64)
         else:
-            sums = np.asarray(data.sum(axis=0, dtype=np.float64))
+            sums, _, _ = cell_totals(data)
         shift = sums / max(1, block.n_pixels) if self.noise.centred else None
         found = there_and_back(data, self.vectors, _weigh(self.noise), shift)
         return Sketch(sums, block.n_pixels, found.image)
@@ -369,7 +370,7 @@ def new_directions(
     against: NDArray[np.float64] | tuple[NDArray[np.float64], ...],
     room: int,
 ) -> NDArray[np.float64]:
-    """Orthonormal directions, `room` at most, of an image (E, L) that other vectors, in parts or not, lack."""
+    """Orthonormal directions, `room` at most, of an image (E, L) that other vectors lack."""
     parts = against if isinstance(against, tuple) else (against,)
     size = np.sqrt(np.square(image).sum(axis=0).max(initial=0.0))
     front = image

@@ -111,7 +111,14 @@ def test_slabs_are_the_block(dtype, kind, shifted):
     before = values.copy()
     found = np.empty(values.shape, dtype)
     sizes = []
-    for start, part in slabs.slabs(source, dtype, shift=shift, n_bytes=1, least=11):
+    totals = np.empty(len(values))
+    for start, part in slabs.slabs(source, dtype, shift=shift, n_bytes=1, least=11, totals=totals):
+        np.testing.assert_allclose(
+            totals[start : start + len(part)],
+            [sum(float(x) for x in row) for row in values[start : start + len(part)]],
+            rtol=1e-12,
+            atol=1e-11,
+        )
         found[start : start + len(part)] = part
         sizes.append(len(part))
     assert sizes == [11] * 8 + [2]
