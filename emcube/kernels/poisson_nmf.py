@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "FAST",
     "FLOOR",
     "PASS_TOLERANCE",
     "PoissonPass",
@@ -224,14 +225,14 @@ def _table(components: NDArray[np.float64]) -> NDArray[np.float64]:
 # bits stay the same; NaN and infinities keep their meaning); a division by zero gives infinity, since a
 # test for it would forbid vectors; and references to arrays are not counted (these functions make none),
 # which would take an atomic for each argument of each call.
-_FAST: dict[str, Any] = {
+FAST: dict[str, Any] = {
     "fastmath": {"reassoc", "contract", "nsz", "arcp"},
     "error_model": "numpy",
     "_nrt": False,
 }
 
 
-@jit(**_FAST)
+@jit(**FAST)
 def _gather(channels, counts, first, n, padded, table, n_components, at, x, basis, h):
     """Load a pixel: counts, the components where it holds any, and its start; returns its sum of counts.
 
@@ -291,7 +292,7 @@ def _gather(channels, counts, first, n, padded, table, n_components, at, x, basi
     return total
 
 
-@jit(**_FAST)
+@jit(**FAST)
 def _direction(hessian, g, h, d, n, tolerance, y, inverse, lower, free, clamped):
     """Minimise g.d + d.H.d / 2 with h + d >= 0 (n is small).
 
@@ -390,7 +391,7 @@ def _direction(hessian, g, h, d, n, tolerance, y, inverse, lower, free, clamped)
             break
 
 
-@jit(**_FAST)
+@jit(**FAST)
 def _expected(basis, h, n, n_components, mu):
     """Write mu = sum_k h_k basis_k."""
     for i in range(n):
@@ -402,7 +403,7 @@ def _expected(basis, h, n, n_components, mu):
                 mu[i] += hk * basis[k, i]
 
 
-@jit(**_FAST)
+@jit(**FAST)
 def _descend(
     basis,
     x,
@@ -479,7 +480,7 @@ def _descend(
     return max_steps
 
 
-@jit(**_FAST)
+@jit(**FAST)
 def _add_statistic(at, n, padded, x, basis, h, n_components, r, w, tiles, logs):
     """Add a pixel's x h_k / mu to the tiles (K / 4, E, 4), and x log(x / mu) to the logarithms.
 

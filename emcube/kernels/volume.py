@@ -27,7 +27,14 @@ from emcube.kernels.poisson_nmf import FLOOR
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["DELTA", "frobenius_step", "log_volume", "poisson_step", "project_to_simplex"]
+__all__ = [
+    "DELTA",
+    "frobenius_step",
+    "log_volume",
+    "poisson_step",
+    "project_to_simplex",
+    "volume_slope",
+]
 
 DELTA = 1e-2
 """Share of the mean squared length of the components that is added to their Gram matrix."""
@@ -46,6 +53,16 @@ def log_volume(
 ) -> float:
     """Log det(S W S' + delta I) of components (K, E) with channel weights (E,)."""
     return float(np.linalg.slogdet(_gram(components, weights, delta))[1])
+
+
+def volume_slope(
+    components: NDArray[np.float64], weights: NDArray[np.float64], delta: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Gradient of the log volume by positive components (K, E), and the curvature of its diagonal bound."""
+    inverse = np.linalg.inv(_gram(components, weights, delta))
+    gradient = 2.0 * weights * (inverse @ components)
+    curvature = 2.0 * weights * (np.abs(inverse) @ components) / components
+    return gradient, curvature
 
 
 def poisson_step(
@@ -75,10 +92,10 @@ def poisson_step(
     """
     if strength == 0.0:
         return _normalised(counts)
-    inverse = np.linalg.inv(_gram(components, weights, delta))
     # |Y| bounds Y from above by a diagonal (Leplat 2020, Lemma 3): channels and components come apart.
-    curvature = 2.0 * strength * weights * (np.abs(inverse) @ components) / components
-    linear = 2.0 * strength * weights * (inverse @ components) - curvature * components
+    gradient, curvature = volume_slope(components, weights, delta)
+    curvature *= strength
+    linear = strength * gradient - curvature * components
     return _normalised(_root(curvature, linear, counts))
 
 

@@ -19,7 +19,7 @@ from emcube.kernels.poisson_nmf import (
     poisson_loadings,
     poisson_pass,
 )
-from emcube.kernels.volume import frobenius_step, poisson_step
+from emcube.kernels.volume import frobenius_step, poisson_step, volume_slope
 from emcube.models.labels import require_finite_counts, require_finite_values
 
 if TYPE_CHECKING:
@@ -28,7 +28,22 @@ if TYPE_CHECKING:
     from emcube.engine import Block
     from emcube.kernels.rows import CountRows
 
-__all__ = ["FrobeniusLoss", "Loss", "PoissonLoss", "resolve_loss"]
+__all__ = ["FrobeniusLoss", "Loss", "PoissonLoss", "Slope", "resolve_loss"]
+
+
+@dataclass(frozen=True, eq=False)
+class Slope:
+    """Where the objective falls, in the coordinates in which steps are made.
+
+    Attributes
+    ----------
+    point, gradient, scale : ndarray, shape (K, E)
+        Coordinates of the components, gradient by them, and a rough curvature along each, positive.
+    """
+
+    point: NDArray[np.float64]
+    gradient: NDArray[np.float64]
+    scale: NDArray[np.float64]
 
 
 class Loss(Protocol):
@@ -89,6 +104,23 @@ class Loss(Protocol):
         self, old: NDArray[np.float64], new: NDArray[np.float64], length: float
     ) -> NDArray[np.float64]:
         """Components that lie `length` times as far from `old` as `new` does; they stay valid."""
+        ...
+
+    def slope(
+        self,
+        components: NDArray[np.float64],
+        statistic: Any,
+        weights: NDArray[np.float64],
+        strength: float,
+        delta: float,
+    ) -> Slope | None:
+        """Gradient of the loss plus volume where quasi-Newton steps are made; None: over-relaxed ones."""
+        ...
+
+    def moved(
+        self, components: NDArray[np.float64], move: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Components after a quasi-Newton step; they stay valid."""
         ...
 
     def errors(
@@ -167,6 +199,32 @@ class PoissonLoss:
             return new
         old, new = floored(old), floored(new)
         return floored(old * np.clip(new / old, 1e-3, 1e3) ** length)
+
+    def slope(
+        self,
+        components: NDArray[np.float64],
+        statistic: PoissonPass,
+        weights: NDArray[np.float64],
+        strength: float,
+        delta: float,
+    ) -> Slope | None:
+        """By the logarithms of the components, whose sum stays one; the curvature is that of their counts."""
+        components = floored(components)
+        expected = components * statistic.loadings[:, None]
+        gradient = expected - statistic.counts
+        scale = np.maximum(expected, 1.0)
+        if strength:
+            by_component, curvature = volume_slope(components, weights, delta)
+            part = components * by_component
+            gradient += strength * (part - components * part.sum(axis=1, keepdims=True))
+            scale += strength * components * components * curvature
+        return Slope(np.log(components), gradient, scale)
+
+    def moved(
+        self, components: NDArray[np.float64], move: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """By factors: positive whatever the step."""
+        return floored(floored(components) * np.exp(move))
 
     def errors(
         self, components: NDArray[np.float64], statistic: PoissonPass, divergence: float
@@ -249,6 +307,23 @@ class FrobeniusLoss:
         ahead = np.maximum(old + length * (new - old), 0.0)
         sums = ahead.sum(axis=1, keepdims=True)
         return np.where(sums > 0.0, ahead / np.where(sums > 0.0, sums, 1.0), new)
+
+    def slope(
+        self,
+        components: NDArray[np.float64],
+        statistic: FrobeniusPass,
+        weights: NDArray[np.float64],
+        strength: float,
+        delta: float,
+    ) -> Slope | None:
+        """None: components may be zero, where no logarithm is."""
+        return None
+
+    def moved(
+        self, components: NDArray[np.float64], move: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Along the straight line, cut at zero."""
+        return self.extrapolate(components, components + move, 1.0 + 1e-12)
 
     def errors(
         self, components: NDArray[np.float64], statistic: FrobeniusPass, divergence: float

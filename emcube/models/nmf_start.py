@@ -21,6 +21,7 @@ from emcube.engine import run_sweep
 from emcube.errors import InputError
 from emcube.kernels.pooling import n_tiles, tile_index
 from emcube.kernels.rows import CountRows
+from emcube.kernels.subspace import scatter_image
 from emcube.kernels.vertices import find_vertices
 from emcube.models.nmf_losses import Loss
 from emcube.models.nmf_sweeps import PooledSource
@@ -149,17 +150,18 @@ class SketchSweep:
         if first:
             self.loss.check(block)
         scaled = state.basis if state.found is None else state.found.scale[:, None] * state.basis
-        product = _times(data, scaled)
-        totals = _pixel_sums(data)
-        weighted = product / _positive(totals)[:, None] if self.loss.counts else product
         if isinstance(data, CountRows):
-            image = data.rmatmul(weighted).T
+            image, inner = scatter_image(data, scaled, by_counts=self.loss.counts)
         else:
+            product = _times(data, scaled)
+            totals = _pixel_sums(data)
+            weighted = product / _positive(totals)[:, None] if self.loss.counts else product
             image = np.asarray(data, dtype=np.float64).T @ weighted
+            inner = product.T @ weighted
         sums: tuple[Any, ...] = (0.0, 0.0, 0, 0)
         if first:
-            sums = _sums(data, totals)
-        return image, product.T @ weighted, *sums
+            sums = _sums(data, _pixel_sums(data))
+        return image, inner, *sums
 
     def combine(self, a: Any, b: Any) -> Any:
         """Add."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,10 @@ import numpy as np
 from emcube.engine import Block, BlockPlan, BlockSource
 from emcube.engine.memory import current_residency
 from emcube.kernels.pooling import n_tiles, pool, tile_index
+from emcube.kernels.quasi_newton import Memory
 from emcube.kernels.rows import CountRows
 from emcube.kernels.volume import log_volume
-from emcube.models.nmf_losses import Loss
+from emcube.models.nmf_losses import Loss, Slope
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -119,11 +120,19 @@ class PassState:
     best : ndarray or None
         The best components evaluated so far, with their EM step, value, loss and loadings.
     length : float
-        Length of the last step, in EM steps.
+        Length of the last step, in plain steps: one for a plain step, more for one that may go up.
     strength : float or None
         Weight of the volume; None until the first pass has told the noise.
     statistic
         Of `best`.
+    slope : Slope or None
+        At `best`, where the loss has quasi-Newton steps.
+    memory : Memory
+        Of the curvature that was seen.
+
+    Notes
+    -----
+    It pickles as its `components`, which are all that `map` needs.
     """
 
     components: NDArray[np.float64]
@@ -133,11 +142,20 @@ class PassState:
     stepped: NDArray[np.float64] | None = None
     value: float = math.inf
     statistic: Any = None
+    slope: Slope | None = None
+    memory: Memory = field(default_factory=Memory)
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.components,)
 
 
 @dataclass(frozen=True, eq=False)
 class PassSweep:
-    """Full passes: the profile objective F(S) and an over-relaxed EM step, which never goes up.
+    """Full passes: the profile objective F(S), and steps that never make it go up.
+
+    The plain step is that of EM (with least squares a block descent). Longer ones are tried after the first,
+    refused where the objective is not lower, and followed by the plain one: quasi-Newton steps on the
+    logarithms of the components for counts, over-relaxed plain ones for least squares.
 
     Parameters
     ----------
@@ -196,20 +214,49 @@ class PassSweep:
             value += self.loss.earlier(components, self.earlier)
         if strength:
             value += strength * log_volume(components, self.weights, self.delta)
+        seen = statistic if self.earlier is None else statistic + self.earlier
+        slope = self.loss.slope(components, seen, self.weights, strength, self.delta)
+        memory = state.memory
+        if slope is not None and state.slope is not None:
+            # Refused points tell of the curvature, too.
+            memory = memory.with_pair(
+                slope.point - state.slope.point, slope.gradient - state.slope.gradient, slope.scale
+            )
         if state.best is not None and state.stepped is not None and not value < state.value:
             # Not better. After a long step try the plain one, which cannot go up; if that was it, what
             # is left is rounding.
             if state.length == 1.0:
                 return replace(state, components=state.best), True
-            return replace(state, components=state.stepped, length=1.0), False
+            return replace(state, components=state.stepped, length=1.0, memory=memory), False
         gained = state.value - value
-        seen = statistic if self.earlier is None else statistic + self.earlier
         stepped = self.loss.step(components, seen, self.weights, strength, self.delta)
         done = bool(gained <= self._least(statistic.divergence, noise))
-        length = 1.0 if state.best is None else min(LONGEST, GROWTH * state.length)
-        ahead = components if done else self.loss.extrapolate(components, stepped, length)
-        new = PassState(ahead, length, strength, components, stepped, value, statistic)
+        ahead, length = components, 1.0
+        if not done:
+            ahead, length = self._ahead(state, components, stepped, slope, memory)
+        new = PassState(
+            ahead, length, strength, components, stepped, value, statistic, slope, memory
+        )
         return new, done
+
+    def _ahead(
+        self,
+        state: PassState,
+        components: NDArray[np.float64],
+        stepped: NDArray[np.float64],
+        slope: Slope | None,
+        memory: Memory,
+    ) -> tuple[NDArray[np.float64], float]:
+        """What to evaluate next, and how long a step that is: one is the plain step, which cannot go up."""
+        if state.best is None:
+            return stepped, 1.0
+        if slope is None:
+            length = min(LONGEST, GROWTH * state.length)
+            return self.loss.extrapolate(components, stepped, length), length
+        move = memory.direction(slope.gradient, slope.scale)
+        if not memory.pairs or not float(np.vdot(move, slope.gradient)) < 0.0:
+            return stepped, 1.0
+        return self.loss.moved(components, move), LONGEST
 
     def _least(self, divergence: float, noise: float) -> float:
         """Gain below which a pass was the last.

@@ -13,14 +13,18 @@ from emcube.kernels.frobenius_nmf import frobenius_loadings, frobenius_pass
 from emcube.kernels.held_out import held_out_counts, thin
 from emcube.kernels.poisson_nmf import as_rows, floored, poisson_loadings, poisson_pass
 from emcube.kernels.pooling import n_tiles, pool, tile_index
+from emcube.kernels.quasi_newton import LONGEST, REMEMBERED, SHORTEST, Memory
 from emcube.kernels.rows import rows_from_dense
+from emcube.kernels.subspace import scatter_image
 from emcube.kernels.vertices import find_vertices
 from emcube.kernels.volume import (
     frobenius_step,
     log_volume,
     poisson_step,
     project_to_simplex,
+    volume_slope,
 )
+from emcube.models.nmf_losses import PoissonLoss
 
 
 def divergence(x, mu):
@@ -345,3 +349,116 @@ def test_freedom_is_the_share_that_can_be_taken_out():
     assert shares[1, 0] == pytest.approx(0.0, abs=0.01)
     np.testing.assert_array_equal(np.diagonal(shares), 0.0)
     assert spectral_freedom(mixed, np.full(mixed.shape, 1e-2))[0, 1] > 0.4
+
+
+@pytest.mark.parametrize("n_components", [1, 2, 3, 4, 5, 7, 9])
+def test_loadings_are_optimal_for_any_number_of_components(n_components):
+    """Components much alike, few counts, large counts: all the ways that a step can end on its bounds."""
+    rng = np.random.default_rng(n_components)
+    components = rng.dirichlet(np.full(30, 0.5), n_components)
+    components = floored(0.3 * components + 0.7 * components.mean(axis=0))
+    components[0, :5] = 0.0
+    components = floored(components)
+    means = rng.dirichlet(np.full(n_components, 0.2), 150) @ components
+    counts = rng.poisson(means * 10.0 ** rng.uniform(0, 5, (150, 1)))
+    rows = rows_from_dense(counts)
+    loadings = poisson_loadings(rows, components)
+    totals = counts.sum(axis=1)
+    np.testing.assert_allclose(loadings.sum(axis=1), totals, rtol=1e-9)
+    for x, h, total in zip(counts, loadings, totals, strict=True):
+        if total:
+            gradient = 1.0 - components @ (x / (h @ components))
+            assert gradient.min() > -1e-4
+            assert np.abs(gradient * h).max() < 1e-4 * np.sqrt(total)
+    result = poisson_pass(rows, components, 1e-12)
+    full = totals > 0
+    exact = sum(
+        divergence(x, h @ components) for x, h in zip(counts[full], loadings[full], strict=True)
+    )
+    assert result.divergence == pytest.approx(exact, rel=1e-9)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 7, 8, 9, 1000, 4_000_000_000])
+def test_logarithms_of_products_are_those_of_the_counts(count):
+    """Counts of every size, ratios far from one."""
+    rng = np.random.default_rng(count % 1000)
+    components = floored(rng.dirichlet(np.full(40, 0.02), 2))
+    counts = np.where(rng.random((6, 40)) < 0.7, count, 0).astype(np.uint32)
+    rows = rows_from_dense(counts)
+    result = poisson_pass(rows, components, 1e-10)
+    loadings = poisson_loadings(rows, components)
+    assert result.divergence == pytest.approx(divergence(counts, loadings @ components), rel=1e-7)
+
+
+def test_slope_of_the_objective_is_its_derivative(problem):
+    """By differences along the logarithms of the components, which are made to sum to one again."""
+    counts, components = problem
+    rows = rows_from_dense(counts)
+    weights, strength, delta = 1.0 / components.mean(axis=0), 40.0, 0.05
+    loss = PoissonLoss()
+    slope = loss.slope(components, poisson_pass(rows, components, 1e-14), weights, strength, delta)
+    move = np.random.default_rng(0).normal(size=components.shape)
+
+    def value(t):
+        s = loss.moved(components, t * move)
+        return poisson_pass(rows, s, 1e-14).divergence + strength * log_volume(s, weights, delta)
+
+    by_differences = (value(1e-4) - value(-1e-4)) / 2e-4
+    assert float((slope.gradient * move).sum()) == pytest.approx(by_differences, rel=1e-4)
+    assert (slope.scale > 0).all()
+    gradient, curvature = volume_slope(components, weights, delta)
+    assert gradient.shape == curvature.shape == components.shape
+
+
+def test_quasi_newton_directions_are_those_of_the_full_update():
+    """The two loops against the BFGS matrix written out (Nocedal 1980)."""
+    rng = np.random.default_rng(0)
+    half = rng.normal(size=(6, 6))
+    matrix = half @ half.T + np.eye(6)
+    scale = rng.uniform(0.5, 2.0, 6)
+    memory, naive = Memory(), []
+    for _ in range(4):
+        move = 0.1 * rng.normal(size=6)
+        memory = memory.with_pair(move, matrix @ move, scale)
+        naive.append((move, matrix @ move))
+    s, y = naive[-1]
+    inverse = np.diag(1.0 / scale) * max((s @ y) / (y @ (y / scale)), SHORTEST)
+    for s, y in naive:
+        left = np.eye(6) - np.outer(s, y) / (s @ y)
+        inverse = left @ inverse @ left.T + np.outer(s, s) / (s @ y)
+    gradient = 0.1 * rng.normal(size=6)
+    np.testing.assert_allclose(memory.direction(gradient, scale), -inverse @ gradient, rtol=1e-9)
+    np.testing.assert_allclose(Memory().direction(gradient, scale), -gradient / scale)
+    assert np.abs(memory.direction(1e6 * gradient, scale)).max() == LONGEST
+    # Along a move on which the gradient falls there is no minimum: not remembered.
+    assert memory.with_pair(naive[0][0], -naive[0][1], scale) is memory
+    for _ in range(20):
+        memory = memory.with_pair(*naive[0], scale)
+    assert len(memory.pairs) == REMEMBERED
+
+
+def test_least_value_is_reached_in_fewer_passes_than_by_em(problem):
+    """The same start and bare objective: plain EM written out, and ours."""
+    counts, components = problem
+    rng = np.random.default_rng(4)
+    first = floored(0.5 * components + 0.5 * rng.dirichlet(np.ones(60), 4))
+    rows, em_only = rows_from_dense(counts), first
+    for _ in range(40):
+        em_only = floored(poisson_pass(rows, em_only).counts)
+    model = em.MiniBatchNMF(4, volume=0, tol=0, max_iter=25, init=first, n_epochs=0)
+    path = model.fit(counts).objective_path_
+    assert (np.diff(path) <= 0).all()
+    assert path[-1] < poisson_pass(rows, em_only).divergence
+
+
+@pytest.mark.parametrize("q", [1, 8, 13])
+@pytest.mark.parametrize("by_counts", [True, False])
+def test_scatter_matrix_times_a_basis(problem, q, by_counts):
+    counts = problem[0].astype(float)
+    basis = np.random.default_rng(0).normal(size=(60, q))
+    image, inner = scatter_image(rows_from_dense(problem[0]), basis, by_counts=by_counts)
+    totals = counts.sum(axis=1)
+    weights = np.where(totals > 0, 1.0 / np.maximum(totals, 1.0), 0.0) if by_counts else 1.0
+    matrix = counts.T @ (counts * np.reshape(weights, (-1, 1)))
+    np.testing.assert_allclose(image, matrix @ basis, rtol=1e-9, atol=1e-6)
+    np.testing.assert_allclose(inner, basis.T @ matrix @ basis, rtol=1e-9, atol=1e-6)
