@@ -296,9 +296,10 @@ def _scan(cells, words, lanes, n_channels, indptr, channels, counts):
 def _pixel_totals(indptr, counts):
     out = np.zeros(indptr.size - 1, dtype=np.int64)
     for p in range(out.size):
-        total = 0
-        for i in range(indptr[p], indptr[p + 1]):
-            total += counts[i]
+        total = np.int64(0)
+        # Unsigned: an index that may be negative costs a test a count.
+        for i in range(np.uint64(indptr[p]), np.uint64(indptr[p + 1])):
+            total += np.int64(counts[i])
         out[p] = total
     return out
 
