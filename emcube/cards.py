@@ -161,6 +161,7 @@ def _stored(cube: xr.DataArray, name: str | None) -> dict[str, Any]:
     found = info(place)
     return {
         "digest": found.digest,
+        "layout": found.layout,
         "chunks": list(found.chunks),
         "shards": None if found.shards is None else list(found.shards),
         "stored_bytes": found.stored_bytes,
@@ -214,6 +215,7 @@ def _cube_card(card: Mapping[str, Any]) -> list[str]:
     rows = [
         f"{card['name'] or 'cube'}: ({shape}) {card['dtype']} {card['units']}, {_bytes(card['nbytes'])}"
         + (f", {_bytes(card['stored_bytes'])} on disk" if card.get("stored_bytes") else "")
+        + (" as events" if card.get("layout") == "events" else "")
     ]
     width = max((len(d) for d in card["dims"]), default=0)
     for dim, axis in card["axes"].items():

@@ -298,6 +298,12 @@ def signals(source: str | os.PathLike[str], *, reader: str | None = None) -> lis
     if store.is_url(text) or (store.is_zarr(text) and Path(text).suffix.lower() != ".zspy"):
         with xr.open_zarr(text, chunks={}) as group:
             found = [Signal.of(array, str(key)) for key, array in group.data_vars.items()]
+        if store.is_store(text) and store.kept_as_events(text):
+            # What stands for the cube is no signal by itself.
+            parts = (*store.EVENT_ARRAYS, "data")
+            found = [Signal.of(store.open_cube(text), "data")] + [
+                signal for signal in found if signal.name not in parts
+            ]
     else:
         path = _existing(text)
         try:

@@ -56,6 +56,17 @@ def test_ingest_and_open_again(cube: xr.DataArray, tmp_path: Path) -> None:
     assert (em.open(place).values == COUNTS + 1).all()
 
 
+def test_a_store_of_events_lists_its_cube(cube: xr.DataArray, tmp_path: Path) -> None:
+    place = em.ingest(cube, tmp_path / "e.zarr", layout="events")
+    found = {s.name: s for s in signals(place)}
+    assert {"data", "total_counts", "sum_spectrum"} <= set(found)
+    assert not [name for name in found if name.startswith("event")]
+    assert found["data"].kind == "cube"
+    assert found["data"].shape == cube.shape
+    assert found["data"].dtype == cube.dtype
+    assert em.open(place, "data").identical(em.open(place))
+
+
 def test_ingest_a_file(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", COUNTS)
     em.ingest(tmp_path / "a.npy", tmp_path / "a.zarr", dtype="u2")

@@ -8,12 +8,22 @@
 from __future__ import annotations
 
 from emcube.store.attributes import to_json
+from emcube.store.events import EVENT_ARRAYS
 from emcube.store.layout import Layout, plan_layout
-from emcube.store.open import is_store, is_url, is_zarr, open_cube, read_digest, stored_reader
+from emcube.store.open import (
+    is_store,
+    is_url,
+    is_zarr,
+    kept_as_events,
+    open_cube,
+    read_digest,
+    stored_reader,
+)
 from emcube.store.verify import StoreInfo, Verification, digest, info, verify
 from emcube.store.write import IngestProgress, compute_digest, write_cube
 
 __all__ = [
+    "EVENT_ARRAYS",
     "IngestProgress",
     "Layout",
     "StoreInfo",
@@ -24,6 +34,7 @@ __all__ = [
     "is_store",
     "is_url",
     "is_zarr",
+    "kept_as_events",
     "open_cube",
     "plan_layout",
     "read_digest",

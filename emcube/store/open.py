@@ -31,6 +31,7 @@ __all__ = [
     "is_store",
     "is_url",
     "is_zarr",
+    "kept_as_events",
     "open_cube",
     "read_digest",
     "root_attributes",
@@ -341,6 +342,11 @@ def _lazy(reader: ChunkReader | EventReader, name: str) -> Any:
         # The reader is a few hundred bytes: inlined, blocks are independent tasks.
         inline_array=True,
     )
+
+
+def kept_as_events(path: StorePath) -> bool:
+    """Whether a finished cube store has the layout "events"."""
+    return root_attributes(path)["layout"].get("kind") == "events"
 
 
 def stored_reader(array: Any) -> ChunkReader | EventReader | None:

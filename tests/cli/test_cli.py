@@ -245,6 +245,21 @@ def test_ingest_shows_the_new_store(emcube: Run, finished: Path, tmp_path: Path)
     assert found.json["digest"] == original["digest"]
 
 
+def test_ingest_into_the_other_layout(emcube: Run, finished: Path, tmp_path: Path) -> None:
+    original = emcube("info", finished / "map.zarr", "--json").json
+    found = emcube("ingest", finished / "map.zarr", tmp_path / "e.zarr", "--layout", "events")
+    assert found.status == 0
+    assert "on disk as events" in found.out
+    card = emcube("info", tmp_path / "e.zarr", "--json").json
+    assert card["layout"] == "events"
+    assert original["layout"] == "dense"
+    for same in ("digest", "dims", "shape", "dtype", "axes", "chunks"):
+        assert card[same] == original[same]
+    wrong = emcube("ingest", finished / "map.zarr", tmp_path / "f.zarr", "--layout", "rows")
+    assert wrong.status == 2
+    assert "'auto', 'dense', 'events'" in wrong.err
+
+
 def test_an_unfinished_result_is_shown_as_such(emcube: Run, folder: Path) -> None:
     recipe = folder / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("n_clusters: 3", "n_clusters: 100000"))
