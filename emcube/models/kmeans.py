@@ -13,6 +13,7 @@ from sklearn.base import ClusterMixin, TransformerMixin
 
 from emcube.engine import Block, BlockSource, MappedSource, RngKey, run_sweep
 from emcube.engine.memory import resident
+from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels import kmeans as kernel
 from emcube.models.base import Estimator, Pick, as_source, resolve_seed
@@ -350,7 +351,8 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
             A parameter or value cannot be used; fewer (distinct) pixels than clusters.
         """
         self._check_parameters()
-        with resident():
+        # Limits of threads are set once for all passes: that takes longer than a pass over a small cube.
+        with resident(), single_threaded_blas():
             source, labels = as_source(X, where)
             if source.n_pixels < self.n_clusters:
                 raise InputError(
