@@ -26,9 +26,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from emcube.engine import Block
+    from emcube.kernels.quasi_newton import Memory
     from emcube.kernels.rows import CountRows
 
 __all__ = ["FrobeniusLoss", "Loss", "PoissonLoss", "Slope", "resolve_loss"]
+
+GROWTH = 1.25
+"""Factor of the length of an over-relaxed step after each one that was accepted."""
+
+LONGEST = 8.0
+"""Longest step, in plain steps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,12 +107,6 @@ class Loss(Protocol):
         """Pixels that have a say: those of the vacuum do not count."""
         ...
 
-    def extrapolate(
-        self, old: NDArray[np.float64], new: NDArray[np.float64], length: float
-    ) -> NDArray[np.float64]:
-        """Components that lie `length` times as far from `old` as `new` does; they stay valid."""
-        ...
-
     def slope(
         self,
         components: NDArray[np.float64],
@@ -114,13 +115,21 @@ class Loss(Protocol):
         strength: float,
         delta: float,
     ) -> Slope | None:
-        """Gradient of the loss plus volume where quasi-Newton steps are made; None: over-relaxed ones."""
+        """Gradient of the loss plus volume, where `ahead` makes use of it."""
         ...
 
-    def moved(
-        self, components: NDArray[np.float64], move: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Components after a quasi-Newton step; they stay valid."""
+    def ahead(
+        self,
+        components: NDArray[np.float64],
+        stepped: NDArray[np.float64],
+        length: float,
+        slope: Slope | None,
+        memory: Memory,
+    ) -> tuple[NDArray[np.float64], float]:
+        """What to evaluate next, and how long a step that is: one is the plain step to `stepped`.
+
+        `length` is that of the last step, `memory` of curvature; valid components whatever they are.
+        """
         ...
 
     def errors(
@@ -191,15 +200,6 @@ class PoissonLoss:
         """(sum g)^2 / sum g^2 of the pixels' counts g."""
         return statistic.total**2 / statistic.square if statistic.square > 0.0 else 0.0
 
-    def extrapolate(
-        self, old: NDArray[np.float64], new: NDArray[np.float64], length: float
-    ) -> NDArray[np.float64]:
-        """Along the geodesic old (new / old)^length: positive whatever the length."""
-        if length == 1.0:
-            return new
-        old, new = floored(old), floored(new)
-        return floored(old * np.clip(new / old, 1e-3, 1e3) ** length)
-
     def slope(
         self,
         components: NDArray[np.float64],
@@ -223,8 +223,24 @@ class PoissonLoss:
     def moved(
         self, components: NDArray[np.float64], move: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """By factors: positive whatever the step."""
+        """Components after a step in their logarithms: positive whatever it is."""
         return floored(floored(components) * np.exp(move))
+
+    def ahead(
+        self,
+        components: NDArray[np.float64],
+        stepped: NDArray[np.float64],
+        length: float,
+        slope: Slope | None,
+        memory: Memory,
+    ) -> tuple[NDArray[np.float64], float]:
+        """By a quasi-Newton step, once something is known of the curvature."""
+        if slope is None or not memory.pairs:
+            return stepped, 1.0
+        move = memory.direction(slope.gradient, slope.scale)
+        if not float(np.vdot(move, slope.gradient)) < 0.0:
+            return stepped, 1.0
+        return self.moved(components, move), LONGEST
 
     def errors(
         self, components: NDArray[np.float64], statistic: PoissonPass, divergence: float
@@ -298,16 +314,6 @@ class FrobeniusLoss:
         """All of them."""
         return float(n_pixels)
 
-    def extrapolate(
-        self, old: NDArray[np.float64], new: NDArray[np.float64], length: float
-    ) -> NDArray[np.float64]:
-        """Along the straight line, cut at zero."""
-        if length == 1.0:
-            return new
-        ahead = np.maximum(old + length * (new - old), 0.0)
-        sums = ahead.sum(axis=1, keepdims=True)
-        return np.where(sums > 0.0, ahead / np.where(sums > 0.0, sums, 1.0), new)
-
     def slope(
         self,
         components: NDArray[np.float64],
@@ -319,11 +325,19 @@ class FrobeniusLoss:
         """None: components may be zero, where no logarithm is."""
         return None
 
-    def moved(
-        self, components: NDArray[np.float64], move: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Along the straight line, cut at zero."""
-        return self.extrapolate(components, components + move, 1.0 + 1e-12)
+    def ahead(
+        self,
+        components: NDArray[np.float64],
+        stepped: NDArray[np.float64],
+        length: float,
+        slope: Slope | None,
+        memory: Memory,
+    ) -> tuple[NDArray[np.float64], float]:
+        """Along the straight line through the plain step, ever farther, cut at zero."""
+        length = min(LONGEST, GROWTH * length)
+        far = np.maximum(components + length * (stepped - components), 0.0)
+        sums = far.sum(axis=1, keepdims=True)
+        return np.where(sums > 0.0, far / np.where(sums > 0.0, sums, 1.0), stepped), length
 
     def errors(
         self, components: NDArray[np.float64], statistic: FrobeniusPass, divergence: float

@@ -36,14 +36,8 @@ __all__ = [
     "ScoreSweep",
 ]
 
-GROWTH = 1.25
-"""Factor of the step length after each step that was accepted."""
-
 DEFAULT_TOL = 1e-4
 """Share of the loss below which a pass was the last."""
-
-LONGEST = 8.0
-"""Longest step, in EM steps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,31 +226,14 @@ class PassSweep:
         stepped = self.loss.step(components, seen, self.weights, strength, self.delta)
         done = bool(gained <= self._least(statistic.divergence, noise))
         ahead, length = components, 1.0
-        if not done:
-            ahead, length = self._ahead(state, components, stepped, slope, memory)
+        if not done and state.best is None:
+            ahead = stepped
+        elif not done:
+            ahead, length = self.loss.ahead(components, stepped, state.length, slope, memory)
         new = PassState(
             ahead, length, strength, components, stepped, value, statistic, slope, memory
         )
         return new, done
-
-    def _ahead(
-        self,
-        state: PassState,
-        components: NDArray[np.float64],
-        stepped: NDArray[np.float64],
-        slope: Slope | None,
-        memory: Memory,
-    ) -> tuple[NDArray[np.float64], float]:
-        """What to evaluate next, and how long a step that is: one is the plain step, which cannot go up."""
-        if state.best is None:
-            return stepped, 1.0
-        if slope is None:
-            length = min(LONGEST, GROWTH * state.length)
-            return self.loss.extrapolate(components, stepped, length), length
-        move = memory.direction(slope.gradient, slope.scale)
-        if not memory.pairs or not float(np.vdot(move, slope.gradient)) < 0.0:
-            return stepped, 1.0
-        return self.loss.moved(components, move), LONGEST
 
     def _least(self, divergence: float, noise: float) -> float:
         """Gain below which a pass was the last.
