@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import xarray as xr
+from scipy.linalg import eigh
 from scipy.sparse.linalg import eigsh
 
 from emcube.engine import ArraySource, plan_blocks, resident, run_sweep
@@ -75,6 +76,17 @@ where the scale of the noise was fitted as well."""
 CROWD = 4
 """So many singular values within 5 % above the threshold are not components but a noise spectrum that
 goes on smoothly across it, as correlated noise does."""
+
+OWN_NOISE = 0.5
+"""The factor that scales a pixel is made of the pixel's own counts. What that bends would be a component
+of its own from where the square of its singular value is this share of sqrt(P E) on (see `_own_noise`);
+then the factors are found anew, from the components that are clear."""
+
+CLEAR = 1.02
+"""Components this far above the threshold, relative to it, are clear."""
+
+LEAST_WEIGHT = 0.1
+"""Least variance of a pixel, per count, in units of the mean one, where it is found from components."""
 
 SCALING_TOLERANCE = 1e-4
 SCALING_ROUNDS = 60
@@ -343,10 +355,85 @@ class ScaledGramSweep:
         statistic: tuple[NDArray[np.float64], NDArray[np.float64]],
         round_number: int,
     ) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], bool]:
-        """Eigenvalues, descending, and drawn totals."""
+        """Gram matrix after the columns are scaled, and drawn totals."""
         gram = _scaled(statistic[0], np.sqrt(self.columns), self.gather)
-        values = np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0)
-        return (values, statistic[1]), True
+        return (gram, statistic[1]), True
+
+    def statistic_bytes(self, n_channels: int) -> int:
+        """Bytes of a statistic."""
+        return 8 * self.pooling.n_channels**2
+
+
+@dataclass(frozen=True, eq=False)
+class EvenGramSweep:
+    """Gram matrix of the biwhitened pixels, with pixels scaled by what clear components say of them.
+
+    u_i = E / sum_j m_j Y_ij, where the weights m have the same sum as v over every clear component, so
+    that the mean of u is as before, but its own counting noise hardly enters; then v_j = P / sum_i u_i Y_ij,
+    in the same pass. Poisson counts only.
+
+    Parameters
+    ----------
+    weights : ndarray of float64, shape (E,)
+        m.
+    least : float
+        sum_j m_j Y_ij counts as at least this times the pixel's total.
+    """
+
+    pooling: _Pooling
+    weights: NDArray[np.float64]
+    least: float
+    name: str = "noise spectrum"
+
+    def start(self) -> None:
+        """Nothing."""
+        return
+
+    def map(
+        self, block: Block, state: Any, rng_key: RngKey
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+        """Gram matrix and channel sums of one block's scaled pixels, and their number."""
+        pooled = self.pooling(block.data)
+        column = self.weights[:, None]
+        if isinstance(pooled, CountRows):
+            sums, totals = pooled.matmul(column)[:, 0], pooled.pixel_totals()
+        else:
+            sums, totals = (pooled @ column)[:, 0], pooled.sum(axis=1)
+        sums = np.maximum(sums, self.least * totals)
+        rows = np.zeros(sums.size)
+        np.divide(float(self.weights.size), sums, out=rows, where=totals > 0)
+        if isinstance(pooled, CountRows):
+            columns = pooled.rmatmul(rows[:, None])[0]
+        else:
+            columns = rows @ pooled
+        return weighted_gram(pooled, rows), columns, int(np.count_nonzero(rows))
+
+    def combine(
+        self,
+        a: tuple[NDArray[np.float64], NDArray[np.float64], int],
+        b: tuple[NDArray[np.float64], NDArray[np.float64], int],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+        """Add."""
+        return a[0] + b[0], a[1] + b[1], a[2] + b[2]
+
+    def combine_into(
+        self,
+        a: tuple[NDArray[np.float64], NDArray[np.float64], int],
+        b: tuple[NDArray[np.float64], NDArray[np.float64], int],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+        """Add to the first."""
+        return add_upper(a[0], b[0]), a[1] + b[1], a[2] + b[2]
+
+    def step(
+        self,
+        state: Any,
+        statistic: tuple[NDArray[np.float64], NDArray[np.float64], int],
+        round_number: int,
+    ) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], bool]:
+        """Gram matrix after the columns are scaled, and their factors v."""
+        gram, sums, n_pixels = statistic
+        columns = n_pixels / sums
+        return (_scaled(gram, np.sqrt(columns), gather=False), columns), True
 
     def statistic_bytes(self, n_channels: int) -> int:
         """Bytes of a statistic."""
@@ -680,11 +767,15 @@ def _fit(source: BlockSource, start: _Fit, seed: int) -> _Fit:
     sweep = ScaledGramSweep(
         pooling, fit.curvature, fit.scaling.columns, gather=n_rows < n_columns, chance=chance
     )
-    eigenvalues, drawn = run_sweep(sweep, source, seed=seed).state
+    gram, drawn = run_sweep(sweep, source, seed=seed).state
+    edge = noise_edge(n_rows, n_columns)
+    if fit.model == "poisson" and _own_noise(fit) > OWN_NOISE:
+        eigenvalues = _even_spectrum(source, fit, gram, edge)
+    else:
+        eigenvalues = _eigenvalues(gram)
     eigenvalues = eigenvalues[: min(n_rows, n_columns)]
     longer = max(n_rows, n_columns)
     ratio = min(n_rows, n_columns) / longer
-    edge = noise_edge(n_rows, n_columns)
     gain = 1.0
     if fit.model == "quadratic":
         gain = _noise_gain(eigenvalues / longer, ratio, edge**2 / longer)
@@ -700,6 +791,44 @@ def _fit(source: BlockSource, start: _Fit, seed: int) -> _Fit:
         drawn=drawn[drawn > 0],
     )
     return replace(fit, fault=_fault(fit))
+
+
+def _eigenvalues(gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Eigenvalues, descending, none negative."""
+    return np.asarray(np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0))
+
+
+def _own_noise(fit: _Fit) -> float:
+    """Strength of the spurious components that the pixels' factors make of their own counting noise.
+
+    With u = E / sum_j v_j Y_j the mean of a scaled pixel is not linear in its spectrum any more: to second
+    order there is a part along v_j E[Y_j], which is no mixture of components, whose square adds up over
+    the pixels to P^2 / E^2 sum_j 1 / h_j. Given over sqrt(P E), where a component leaves the noise
+    (J. Baik, G. Ben Arous, S. Peche, Ann. Probab. 33 (2005) 1643, https://doi.org/10.1214/009117905000000233).
+    """
+    n_rows, n_columns = fit.sides
+    if n_rows < n_columns:
+        return 0.0
+    return float(n_rows**1.5 / n_columns**2.5 * (1.0 / fit.totals).sum())
+
+
+def _even_spectrum(
+    source: BlockSource, fit: _Fit, gram: NDArray[np.float64], edge: float
+) -> NDArray[np.float64]:
+    """Eigenvalues with pixels scaled by what the clear components say of them, whose number may grow."""
+    columns = fit.scaling.columns
+    share = fit.totals / fit.totals.sum()
+    n_clear = 0
+    while True:
+        clear = eigh(gram, subset_by_value=((CLEAR * edge) ** 2, np.inf))[1]
+        if clear.shape[1] <= n_clear:
+            return _eigenvalues(gram)
+        n_clear = clear.shape[1]
+        # In scaled channels the factors v are a vector; what of it lies in the components is enough.
+        roots = np.sqrt(columns)
+        weights = roots * (clear @ (clear.T @ roots))
+        sweep = EvenGramSweep(fit.pooling, weights, LEAST_WEIGHT * float(weights @ share))
+        gram, columns = run_sweep(sweep, source).state
 
 
 def _noise_gain(eigenvalues: NDArray[np.float64], ratio: float, edge: float) -> float:

@@ -8,7 +8,10 @@ import pytest
 import scipy.sparse
 
 import emcube as em
+from emcube.engine import run_sweep
 from emcube.errors import InputError
+from emcube.models import n_components
+from emcube.models.labels import as_source
 
 
 def mixture(k, counts_per_pixel, n_pixels=2500, n_channels=200, seed=0):
@@ -182,3 +185,42 @@ def test_scenes_have_their_stated_number():
     assert em.estimate_n_components(scene.cube).n_components == scene.n_components
     scene = em.scenes.jadeite(scale=0.05, random_state=0)
     assert em.estimate_n_components(scene.cube).n_components == scene.n_components
+
+
+def three_lines(seed, n_pixels=60_000, n_channels=100, counts=30):
+    """Few counts a pixel, many pixels: three phases with a line each on one background."""
+    rng = np.random.default_rng(seed)
+    e = np.arange(n_channels)
+    background = np.exp(-e / 25)
+    lines = np.exp(-0.5 * ((e - np.array([[15], [40], [70]])) / 1.5) ** 2)
+    spectra = 0.3 * background / background.sum() + 0.7 * lines / lines.sum(axis=1, keepdims=True)
+    shares = rng.dirichlet([0.4] * 3, n_pixels)
+    return rng.poisson(counts * shares @ spectra).astype(np.uint8)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_many_pixels_of_few_counts_make_no_component_of_their_own_noise(seed, monkeypatch):
+    counts = three_lines(seed)
+    found = em.estimate_n_components(counts, pixel_counts=20)
+    assert found.n_components == 3
+    assert found.margin.above > 100
+    assert found.noise["distance"] < 0.04
+    # Without the second look the pixels' own noise stands as a fourth component.
+    monkeypatch.setattr(n_components, "OWN_NOISE", np.inf)
+    assert em.estimate_n_components(counts, pixel_counts=20).n_components == 4
+
+
+def test_the_even_spectrum_is_that_of_the_obvious_matrix():
+    counts = three_lines(5, n_pixels=3000)
+    source, _ = as_source(counts)
+    rng = np.random.default_rng(0)
+    weights = rng.uniform(0.5, 2.0, counts.shape[1])
+    pooling = n_components._Pooling(0.0, np.arange(counts.shape[1]), counts.shape[1])
+    sweep = n_components.EvenGramSweep(pooling, weights, 0.4)
+    gram, columns = run_sweep(sweep, source).state
+    y = counts.astype(float)
+    u = counts.shape[1] / np.maximum(y @ weights, 0.4 * y.sum(axis=1))
+    v = len(y) / (u @ y)
+    x = np.sqrt(u[:, None] * v) * y
+    np.testing.assert_allclose(columns, v, rtol=1e-12)
+    np.testing.assert_allclose(gram, x.T @ x, rtol=1e-10, atol=1e-10)
