@@ -21,6 +21,7 @@ FOLDER = ROOT / ".bench"
 """Scenes, and results of small runs: kept between runs, ignored by git, deleted at will."""
 
 SMALL = {"jadeite": 0.05, "srm2135c": 0.05}
+SMALL_PATIENCE = 8.0
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -35,13 +36,14 @@ def main(arguments: list[str] | None = None) -> None:
         if wanted.scale is not None:
             scales = dict.fromkeys(scales, wanted.scale)
         wanted.folder.mkdir(parents=True, exist_ok=True)
+        patience = wanted.patience or (PATIENCE if wanted.full else SMALL_PATIENCE)
         options = Options(
             folder=wanted.folder,
             scales={n: s for n, s in scales.items() if n in (wanted.scene or scales)},
             only=tuple(wanted.only),
             without=tuple(wanted.without),
             repeat=wanted.repeat,
-            patience=wanted.patience,
+            patience=patience,
             threads=wanted.threads,
             linear=not wanted.no_linear,
             extras=not wanted.no_extras,
@@ -87,7 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--repeat", type=int, default=5, help="runs of each of our methods")
     parser.add_argument(
-        "--patience", type=float, default=PATIENCE, help="a peer is never stopped sooner (s)"
+        "--patience",
+        type=float,
+        help=f"a peer is never stopped sooner (s); default {PATIENCE:g}, small {SMALL_PATIENCE:g}",
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-linear", action="store_true", help="leave cost by size out")

@@ -99,8 +99,9 @@ def pixels(folder: Path) -> NDArray[Any]:
 
 
 def rows(folder: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], tuple[int, int]]:
-    """indptr, indices and data of the sparse rows, and the shape (P, E)."""
+    """indptr (int64), indices (int32) and data of the sparse rows, and the shape (P, E)."""
     parts = [np.load(folder / f"rows-{part}.npy") for part in ROW_PARTS]
+    parts[0] = parts[0].astype(np.int64, copy=False)
     n_channels = np.load(folder / "counts.npy", mmap_mode="r").shape[-1]
     return parts[0], parts[1], parts[2], (len(parts[0]) - 1, n_channels)
 

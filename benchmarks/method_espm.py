@@ -25,7 +25,7 @@ class _Stop(Exception):
 
 def _nmf(job: Job) -> Callable[[Run], Answer]:
     small = job.at(job.warm)
-    small.limit = 1.0
+    small.limit = min(1.0, job.limit or 1.0)
     _fit(small, _spectra(small), Run())
     matrix = _spectra(job)
     return lambda run: _fit(job, matrix, run)

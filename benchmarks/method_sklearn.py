@@ -80,7 +80,7 @@ def _timed(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             small = job.at(job.warm)
-            small.limit = 1.0
+            small.limit = min(1.0, job.limit or 1.0)
             task(small, load(small), Run())
         matrices = [] if spoils else [load(job)]
 

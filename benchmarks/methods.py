@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PATIENCE = 60.0
+PATIENCE = 30.0
 """A peer is never stopped sooner (seconds)."""
 
-ENOUGH = 30.0
+ENOUGH = 15.0
 """A peer is run again (five times at most) until its runs took so many seconds together."""
 
 WARM_SCALE = 0.003

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import statistics
 import textwrap
 from pathlib import Path
@@ -464,10 +466,16 @@ def _full_size(found: Found) -> bool:
 
 
 def _extras_text(found: Found) -> list[str]:
+    """Results of other modules: as they write them themselves (``markdown(found)``), or plainly."""
     lines = []
     for name, row in found["extras"].items():
         lines += [f"## {name.replace('_', ' ').capitalize()}", ""]
-        lines += [f"- {label}: {_plain(value)}" for label, value in row.items()]
+        known = importlib.util.find_spec(f"benchmarks.{name}") is not None
+        module = importlib.import_module(f"benchmarks.{name}") if known else None
+        if hasattr(module, "markdown") and "failed" not in row:
+            lines += str(module.markdown(row)).splitlines()
+        else:
+            lines += [f"- {label}: {_plain(value)}" for label, value in row.items()]
         lines.append("")
     return lines
 

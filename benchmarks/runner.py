@@ -42,6 +42,9 @@ MODULES = {
     "espm": "method_espm",
 }
 
+SMALL_EXTRA = 0.01
+"""Scale that other modules are asked for where the scenes are small."""
+
 SETUP_LIMIT = 1800.0
 """Seconds that reading, converting and warming up may take; they are not part of any figure."""
 
@@ -480,17 +483,19 @@ def _extras(
         if not options.wants(name) or name in done:
             continue
         say(f"{name}")
+        wanted = {"folder": str(options.folder.absolute()), "threads": options.threads}
+        wanted |= {"scale": SMALL_EXTRA} if small else {}
         code = (
-            "import inspect, json\n"
+            "import inspect, json, sys\n"
             f"from benchmarks.{name} import measure\n"
-            f"wanted = {{'scale': 0.01}} if {small} else {{}}\n"
             "known = inspect.signature(measure).parameters\n"
-            "wanted = {k: v for k, v in wanted.items() if k in known}\n"
+            "wanted = {k: v for k, v in json.loads(sys.argv[1]).items() if k in known}\n"
+            f"print({BEGIN!r}, flush=True)\n"
             "print(json.dumps(measure(**wanted)))"
         )
         try:
             row = measured_child(
-                [sys.executable, "-W", "ignore", "-c", code],
+                [sys.executable, "-W", "ignore", "-c", code, json.dumps(wanted)],
                 _environment(options, options.threads),
                 None,
             )

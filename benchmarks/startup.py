@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.whole import recipe
+
 
 def _seconds(*command: str) -> float:
     start = time.perf_counter()
@@ -25,6 +27,15 @@ def _seconds(*command: str) -> float:
 def _several(repeat: int, *command: str) -> list[float]:
     _seconds(*command)  # fills the disk cache, and compiles
     return [round(_seconds(*command), 3) for _ in range(repeat)]
+
+
+COMMANDS = {
+    "python": ("-c", "pass"),
+    "import emcube": ("-c", "import emcube"),
+    "import xarray": ("-c", "import xarray"),
+    "import xarray, emcube": ("-c", "import xarray, emcube"),
+    "emcube --help": ("-m", "emcube", "--help"),
+}
 
 
 def measure(store: Path, folder: Path, repeat: int = 5) -> dict[str, Any]:
@@ -38,28 +49,17 @@ def measure(store: Path, folder: Path, repeat: int = 5) -> dict[str, Any]:
         For the recipe and its result.
     repeat : int
     """
-    from benchmarks.whole import recipe
-
-    out = folder / "start"
-    path = folder / "start.yaml"
-    steps = recipe(3, 4)
-    path.write_text(
-        json.dumps({"emcube": 1, "input": {"path": str(store.absolute())}, "steps": steps})
-    )
+    out, path = folder / "start", folder / "start.yaml"
+    inputs = {"path": str(store.absolute())}
+    path.write_text(json.dumps({"emcube": 1, "input": inputs, "steps": recipe(3, 4)}))
     run = []
     for _ in range(repeat + 1):
         shutil.rmtree(out, ignore_errors=True)
         run.append(round(_seconds("-m", "emcube", "run", str(path), "--out", str(out)), 3))
-    runs = {
-        "python": _several(repeat, "-c", "pass"),
-        "import emcube": _several(repeat, "-c", "import emcube"),
-        "import xarray": _several(repeat, "-c", "import xarray"),
-        "import xarray, emcube": _several(repeat, "-c", "import xarray, emcube"),
-        "emcube --help": _several(repeat, "-m", "emcube", "--help"),
-        "emcube run, tiny cube": run[1:],
-    }
+    runs = {name: _several(repeat, *command) for name, command in COMMANDS.items()}
+    runs["emcube run, tiny cube"] = run[1:]
     return {
-        "runs": runs["emcube run, tiny cube"],
+        "runs": run[1:],
         "laps": runs,
         "first_run_seconds": run[0],
         "medians": {name: statistics.median(found) for name, found in runs.items()},

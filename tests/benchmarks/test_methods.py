@@ -32,7 +32,7 @@ ELSEWHERE = [m for m in METHODS if m.peer not in HERE]
 def run(method: Method, job, exact: dict, **more: object):
     module = importlib.import_module(f"benchmarks.{MODULES[method.peer]}")
     if method.work == "nmf-race":
-        more |= {"target": exact["target"]} if method.ours else {"limit": 0.4}
+        more |= {"target": exact["target"]} if method.ours else {"limit": 0.2}
     work = job(method.name, **more)
     found, answer = measure(module.METHODS[method.name], work)
     arrays = {n: v for n, v in answer.items() if isinstance(v, np.ndarray)}
