@@ -15,9 +15,14 @@ from emcube.kernels._numba import jit
 from emcube.kernels.rows import CountRows
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
-__all__ = ["FrobeniusPass", "frobenius_loadings", "frobenius_pass"]
+__all__ = ["FrobeniusPass", "frobenius_loadings", "frobenius_pass", "pieces"]
+
+PIECE = 1 << 19
+"""Bytes in float64 of the pieces of a dense block that are worked on."""
 
 TOLERANCE = 1e-13
 """Largest relative change of a loading at which the descent stops."""
@@ -65,14 +70,6 @@ class FrobeniusPass:
         )
 
 
-def _projections(
-    data: CountRows | NDArray[Any], components: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    if isinstance(data, CountRows):
-        return data.matmul(components.T)
-    return np.ascontiguousarray(np.asarray(data, dtype=np.float64) @ components.T)
-
-
 def frobenius_loadings(
     data: CountRows | NDArray[Any], components: NDArray[Any]
 ) -> NDArray[np.float64]:
@@ -89,41 +86,77 @@ def frobenius_loadings(
         In the units of the data, for components that sum to one.
     """
     components = np.nan_to_num(np.asarray(components, dtype=np.float64))
-    gram = components @ components.T
-    return _nnls(_projections(data, components), gram, TOLERANCE)
+    gram, inverse = _gram(components)
+    loadings = np.empty((data.shape[0], len(components)))
+    for first, part in pieces(data):
+        products = part.matmul(components.T) if isinstance(part, CountRows) else part @ components.T
+        loadings[first : first + part.shape[0]] = _nnls(products, gram, inverse)
+    return loadings
 
 
 def frobenius_pass(data: CountRows | NDArray[Any], components: NDArray[Any]) -> FrobeniusPass:
     """Solve all pixels and return the objective with what the components' step needs."""
     components = np.nan_to_num(np.asarray(components, dtype=np.float64))
-    gram = components @ components.T
-    products = _projections(data, components)
-    loadings = _nnls(products, gram, TOLERANCE)
-    loadings_gram = loadings.T @ loadings
+    gram, inverse = _gram(components)
+    crossed = np.zeros(components.shape)
+    loadings_gram = np.zeros(gram.shape)
+    totals = np.zeros(len(gram))
+    square = fitted = 0.0
+    for _, part in pieces(data):
+        if isinstance(part, CountRows):
+            products = part.matmul(components.T)
+            loadings = _nnls(products, gram, inverse)
+            square += float(np.square(part.counts, dtype=np.float64).sum())
+            crossed += part.rmatmul(loadings)
+        else:
+            products = part @ components.T
+            loadings = _nnls(products, gram, inverse)
+            square += float(np.vdot(part, part))
+            crossed += loadings.T @ part
+        own = loadings.T @ loadings
+        loadings_gram += own
+        totals += loadings.sum(axis=0)
+        fitted += float((loadings * products).sum() - 0.5 * (own * gram).sum())
+    return FrobeniusPass(crossed, loadings_gram, totals, square, fitted, int(data.shape[0]))
+
+
+def pieces(data: CountRows | NDArray[Any]) -> Iterator[tuple[int, Any]]:
+    """First pixel and values: rows as they are, a matrix in float64 by pieces that stay in the cache.
+
+    A whole copy in float64 would cost as much as both products of a pass. A piece holds until the next one.
+    """
     if isinstance(data, CountRows):
-        square = float(np.square(data.counts, dtype=np.float64).sum())
-        crossed = data.rmatmul(loadings)
-    else:
-        dense = np.asarray(data, dtype=np.float64)
-        square = float(np.einsum("pe,pe->", dense, dense))
-        crossed = loadings.T @ dense
-    fitted = float((loadings * products).sum() - 0.5 * (loadings_gram * gram).sum())
-    return FrobeniusPass(
-        crossed, loadings_gram, loadings.sum(axis=0), square, fitted, int(loadings.shape[0])
-    )
+        yield 0, data
+        return
+    n_pixels, n_channels = data.shape
+    length = max(1, PIECE // max(1, 8 * n_channels))
+    room = np.empty((min(length, n_pixels), n_channels))
+    for first in range(0, n_pixels, length):
+        part = data[first : first + length]
+        if part.dtype == np.float64 and part.flags.c_contiguous:
+            yield first, part
+        else:
+            np.copyto(room[: len(part)], part)
+            yield first, room[: len(part)]
+
+
+def _gram(
+    components: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    gram = components @ components.T
+    return gram, np.asarray(np.linalg.pinv(gram, rcond=1e-14, hermitian=True), dtype=np.float64)
 
 
 def _nnls(
-    products: NDArray[np.float64], gram: NDArray[np.float64], tolerance: float
+    products: NDArray[np.float64], gram: NDArray[np.float64], inverse: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     # The unconstrained answer is exact where no loading is negative, and a good start elsewhere.
-    start = np.linalg.lstsq(gram, products.T, rcond=1e-14)[0].T
-    loadings = np.ascontiguousarray(np.maximum(start, 0.0))
-    _coordinate_descent(products, gram, loadings, tolerance)
+    loadings = np.maximum(products @ inverse, 0.0)
+    _coordinate_descent(np.ascontiguousarray(products), gram, loadings, TOLERANCE)
     return loadings
 
 
-@jit
+@jit(error_model="numpy")
 def _coordinate_descent(products, gram, loadings, tolerance):
     n_pixels, n_components = loadings.shape
     for p in range(n_pixels):

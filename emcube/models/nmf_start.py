@@ -19,6 +19,7 @@ import numpy as np
 
 from emcube.engine import run_sweep
 from emcube.errors import InputError
+from emcube.kernels.frobenius_nmf import pieces
 from emcube.kernels.pooling import n_tiles, tile_index
 from emcube.kernels.rows import CountRows
 from emcube.kernels.subspace import scatter_image
@@ -153,14 +154,15 @@ class SketchSweep:
         if isinstance(data, CountRows):
             image, inner = scatter_image(data, scaled, by_counts=self.loss.counts)
         else:
-            product = _times(data, scaled)
-            totals = _pixel_sums(data)
-            weighted = product / _positive(totals)[:, None] if self.loss.counts else product
-            image = np.asarray(data, dtype=np.float64).T @ weighted
-            inner = product.T @ weighted
-        sums: tuple[Any, ...] = (0.0, 0.0, 0, 0)
-        if first:
-            sums = _sums(data, _pixel_sums(data))
+            image, inner = np.zeros(scaled.shape), np.zeros((scaled.shape[1],) * 2)
+            for _, part in pieces(data):
+                product = _times(part, scaled)
+                weighted = product
+                if self.loss.counts:
+                    weighted = product / _positive(_pixel_sums(part))[:, None]
+                image += part.T @ weighted
+                inner += product.T @ weighted
+        sums = _sums(data) if first else (0.0, 0.0, 0, 0)
         return image, inner, *sums
 
     def combine(self, a: Any, b: Any) -> Any:
@@ -216,21 +218,27 @@ def sketch(source: BlockSource, loss: Loss, n_components: int, seed: int) -> Ske
     return found
 
 
-def _sums(data: CountRows | NDArray[Any], totals: NDArray[np.float64]) -> tuple[Any, ...]:
+def _sums(data: CountRows | NDArray[Any]) -> tuple[Any, ...]:
     """Channel totals, sum of squares, pixels, empty pixels."""
     if isinstance(data, CountRows):
         channels = data.channel_totals().astype(np.float64)
         square = float(np.square(data.counts, dtype=np.float64).sum())
-        return channels, square, data.n_pixels, int(np.count_nonzero(totals == 0))
-    dense = np.asarray(data, dtype=np.float64)
-    empty = int(np.count_nonzero(~dense.any(axis=1)))
-    return dense.sum(axis=0), float(np.einsum("pe,pe->", dense, dense)), len(dense), empty
+        return channels, square, data.n_pixels, int(np.count_nonzero(data.pixel_totals() == 0))
+    channels, square, empty = np.zeros(data.shape[1]), 0.0, 0
+    for _, part in pieces(data):
+        channels += part.sum(axis=0)
+        square += float(np.vdot(part, part))
+        empty += int(np.count_nonzero(~part.any(axis=1)))
+    return channels, square, len(data), empty
 
 
 def _times(data: CountRows | NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     if isinstance(data, CountRows):
         return data.matmul(matrix)
-    return np.asarray(data, dtype=np.float64) @ matrix
+    out = np.empty((len(data), matrix.shape[1]))
+    for first, part in pieces(data):
+        out[first : first + len(part)] = part @ matrix
+    return out
 
 
 def _pixel_sums(data: CountRows | NDArray[Any]) -> NDArray[np.float64]:

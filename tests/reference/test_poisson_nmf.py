@@ -9,7 +9,7 @@ from sklearn.decomposition import non_negative_factorization
 
 import emcube as em
 from emcube.kernels.freedom import spectral_freedom
-from emcube.kernels.frobenius_nmf import frobenius_loadings, frobenius_pass
+from emcube.kernels.frobenius_nmf import frobenius_loadings, frobenius_pass, pieces
 from emcube.kernels.held_out import held_out_counts, thin
 from emcube.kernels.poisson_nmf import as_rows, floored, poisson_loadings, poisson_pass
 from emcube.kernels.pooling import n_tiles, pool, tile_index
@@ -462,3 +462,26 @@ def test_scatter_matrix_times_a_basis(problem, q, by_counts):
     matrix = counts.T @ (counts * np.reshape(weights, (-1, 1)))
     np.testing.assert_allclose(image, matrix @ basis, rtol=1e-9, atol=1e-6)
     np.testing.assert_allclose(inner, basis.T @ matrix @ basis, rtol=1e-9, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64", "int16", "big-endian", "strided"])
+def test_pieces_are_the_matrix_in_double_precision(kind):
+    """More than one piece, whatever the values lie in; a pass over them is that over the whole."""
+    rng = np.random.default_rng(0)
+    values = rng.integers(-300, 300, (70, 4000))
+    data = {"big-endian": values.astype(">f4"), "strided": values.astype(float)[:, ::2]}.get(kind)
+    data = values.astype(kind) if data is None else data
+    seen = []
+    for first, part in pieces(data):
+        assert part.dtype == np.float64
+        np.testing.assert_array_equal(part, data[first : first + len(part)])
+        seen.append(len(part))
+    assert sum(seen) == 70
+    assert len(seen) > 1
+    components = rng.dirichlet(np.ones(data.shape[1]), 3)
+    result = frobenius_pass(data, components)
+    whole = np.array([nnls(components.T, row)[0] for row in data.astype(float)])
+    np.testing.assert_allclose(frobenius_loadings(data, components), whole, rtol=1e-6, atol=1e-4)
+    np.testing.assert_allclose(result.products, whole.T @ data, rtol=1e-6, atol=1e-2)
+    residual = data - whole @ components
+    assert result.divergence == pytest.approx(0.5 * np.square(residual).sum(), rel=1e-9)
