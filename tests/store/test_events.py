@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import emcube as em
 from emcube.engine import StoreSource
 from emcube.errors import IncompleteError, InputError, StoreError
+from emcube.kernels.rows import rows_from_dense
 from emcube.models.labels import as_source
 from emcube.store import (
     compute_digest,
@@ -227,6 +228,54 @@ def test_fits_have_the_same_bits(stored, tmp_path):
     np.testing.assert_array_equal(one.components_, other.components_)
     a, b = (model.transform(open_cube(p)) for model, p in ((one, path), (other, dense)))
     np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_workers_read_rows_by_themselves_and_give_the_same_bits(
+    small, tmp_path, monkeypatch, cluster_client
+):
+    from emcube.engine import plan_blocks, threads
+
+    monkeypatch.setattr(
+        "emcube.engine.source.plan_blocks", functools.partial(plan_blocks, target_bytes=4_000)
+    )
+    cube = cube_of(np.random.default_rng(2).poisson(0.1, (5, 12, 13, 40)).astype("uint8"))
+    opened = open_cube(write_cube(cube, tmp_path / "a.zarr", layout="events"))
+    assert as_source(opened)[0].plan.n_blocks > 5
+    fits = []
+    for n in (1, 2, 4):
+        with threads.use_threads(n):
+            fits.append(em.IncrementalPCA(3).fit(opened))
+    with cluster_client.as_current():
+        fits.append(em.IncrementalPCA(3).fit(opened))
+    for fit in fits[1:]:
+        np.testing.assert_array_equal(fit.components_, fits[0].components_)
+        np.testing.assert_array_equal(fit.explained_variance_, fits[0].explained_variance_)
+
+
+@given(
+    nav=st.lists(st.integers(1, 6), min_size=1, max_size=3),
+    sig=st.lists(st.sampled_from([1, 2, 9, 60]), min_size=1, max_size=2),
+    dtype=st.sampled_from(["uint8", ">u2", "int32", "uint64", "bool"]),
+)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_hashes_of_rows_are_those_of_the_dense_block(small, nav, sig, dtype):
+    values = np.random.default_rng(0).poisson(0.3, (*nav, *sig)).astype(dtype)
+    rows = rows_from_dense(values.reshape(int(np.prod(nav)), -1))
+    # Some boxes of whole pieces, the whole cube among them.
+    piece = hashing.piece_shape(values.shape, values.dtype.itemsize)
+    halves = [
+        slice(0, max(p, n // 2 // p * p)) if p < n else slice(0, n)
+        for p, n in zip(piece[: len(nav)], nav, strict=True)
+    ]
+    signal = tuple(slice(0, n) for n in sig)
+    for box in ([slice(0, n) for n in nav], halves):
+        region = (*box, *signal)
+        block = values[region]
+        part = rows_from_dense(block.reshape(-1, rows.n_channels))
+        np.testing.assert_array_equal(
+            events.hash_rows(part, values.dtype, values.shape, len(nav), region),
+            hashing.hash_block(block, values.shape, region),
+        )
 
 
 def chunk_files(path, name):

@@ -57,6 +57,18 @@ def test_a_store_behind_a_url(tmp_path, server, small_chunks, make, counts) -> N
     assert open_catalog(tmp_path / "c.yaml")["far"].open().shape == counts.shape
 
 
+def test_events_behind_a_url(tmp_path, server, make, counts) -> None:
+    path = write_cube(make(counts), tmp_path / "a.zarr", layout="events")
+    url = f"{server}/a.zarr"
+    assert is_store(url)
+    assert info(url).layout == "events"
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(open_cube(url))).values, counts)
+    lost = next(p for p in (path / "event_count" / "c").rglob("*") if p.is_file())
+    lost.unlink()
+    with pytest.raises(StoreError, match=f"{url}/event_count/c/0/0 does not exist"):
+        open_cube(url).compute()
+
+
 def test_a_chunk_that_is_missing_there(tmp_path, server, small_chunks, make, counts) -> None:
     path = write_cube(make(counts), tmp_path / "a.zarr")
     cube = open_cube(f"{server}/a.zarr")
