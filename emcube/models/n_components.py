@@ -21,6 +21,7 @@ from scipy.linalg import eigh
 from scipy.sparse.linalg import eigsh
 
 from emcube.engine import ArraySource, plan_blocks, resident, run_sweep
+from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels.biwhiten import (
     elbow,
@@ -108,6 +109,9 @@ NULL_BLOCKS = 8
 
 NULL_COPIES = 5
 """Copies of a small matrix that are drawn, at most; the largest value of all is the bound."""
+
+FEW = 8
+"""More clear components than these are looked for among all eigenvectors."""
 
 KRYLOV = 80
 """Steps to the second eigenvalue of simulated counts: it is exact to ten digits after so many."""
@@ -534,12 +538,18 @@ def _second_eigenvalue(gram: NDArray[np.float64]) -> float:
         return 0.0
     if n <= 2 * KRYLOV:
         return max(0.0, float(np.linalg.eigvalsh(gram)[-2]))
-    start = np.sqrt(np.maximum(np.diagonal(gram), 0.0)) + np.arange(n) / n
+    start = _krylov_start(gram)
     return float(
         eigsh(
             gram, k=2, which="LA", ncv=KRYLOV, v0=start, tol=1e-10, return_eigenvectors=False
         ).min()
     )
+
+
+def _krylov_start(gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    """First vector of a Krylov space: fixed, so that the same matrix gives the same bits."""
+    n = gram.shape[0]
+    return np.asarray(np.sqrt(np.maximum(np.diagonal(gram), 0.0)) + np.arange(n) / n)
 
 
 @dataclass(frozen=True, eq=False)
@@ -642,7 +652,8 @@ def estimate_n_components(
     seed = resolve_seed(random_state)
     source, _ = as_source(cube, where)
     integers = _dtype(cube).kind in "iub"
-    with resident():
+    # One thread for the eigenvalues too: their bits must not depend on the machine's load.
+    with resident(), single_threaded_blas():
         totals = run_sweep(TotalsSweep(counts=noise == "poisson"), source).state
         fit = _best_fit(source, totals, noise, integers, pixel_counts, channel_counts, seed)
         parallel = _parallel(fit, seed) if fit.singular_values.size else None
@@ -798,6 +809,20 @@ def _eigenvalues(gram: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0))
 
 
+def _vectors_above(gram: NDArray[np.float64], bound: float) -> NDArray[np.float64]:
+    """Eigenvectors of eigenvalues above a bound, as columns, largest last."""
+    if gram.shape[0] > 2 * KRYLOV:
+        # Few are expected: a Krylov space finds them in a fraction of the time of all.
+        values, vectors = eigsh(
+            gram, k=FEW, which="LA", ncv=KRYLOV, v0=_krylov_start(gram), tol=1e-10
+        )
+        if values.min() <= bound:
+            order = np.argsort(values)
+            return np.asarray(vectors[:, order[values[order] > bound]])
+    values, vectors = eigh(gram, driver="evd")
+    return np.asarray(vectors[:, values > bound])
+
+
 def _own_noise(fit: _Fit) -> float:
     """Strength of the spurious components that the pixels' factors make of their own counting noise.
 
@@ -818,17 +843,19 @@ def _even_spectrum(
     """Eigenvalues with pixels scaled by what the clear components say of them, whose number may grow."""
     columns = fit.scaling.columns
     share = fit.totals / fit.totals.sum()
-    n_clear = 0
+    bound = (CLEAR * edge) ** 2
     while True:
-        clear = eigh(gram, subset_by_value=((CLEAR * edge) ** 2, np.inf))[1]
-        if clear.shape[1] <= n_clear:
+        clear = _vectors_above(gram, bound)
+        if not clear.shape[1]:
             return _eigenvalues(gram)
-        n_clear = clear.shape[1]
         # In scaled channels the factors v are a vector; what of it lies in the components is enough.
         roots = np.sqrt(columns)
         weights = roots * (clear @ (clear.T @ roots))
         sweep = EvenGramSweep(fit.pooling, weights, LEAST_WEIGHT * float(weights @ share))
         gram, columns = run_sweep(sweep, source).state
+        values = _eigenvalues(gram)
+        if np.count_nonzero(values > bound) <= clear.shape[1]:
+            return values
 
 
 def _noise_gain(eigenvalues: NDArray[np.float64], ratio: float, edge: float) -> float:

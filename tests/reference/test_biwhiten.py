@@ -259,3 +259,16 @@ def test_the_estimate_reads_once_a_round_and_twice_besides(counts):
         fit = n_components._best_fit(watched, totals, "poisson", True, 100.0, 20.0, 0)
         assert n_components._parallel(fit, 0) == 3
     assert len(loads) == (2 + fit.scaling.n_rounds) * source.plan.n_blocks
+
+
+@pytest.mark.parametrize("n_above", [0, 3, 8, 20])
+@pytest.mark.parametrize("n", [40, 250])
+def test_the_vectors_above_a_bound(n, n_above):
+    rng = np.random.default_rng(12)
+    basis, _ = np.linalg.qr(rng.normal(size=(n, n)))
+    values = np.concatenate((rng.random(n - n_above), 10 + np.arange(n_above)))
+    gram = basis * values @ basis.T
+    found = n_components._vectors_above(0.5 * (gram + gram.T), 5.0)
+    assert found.shape == (n, n_above)
+    overlap = np.abs(found.T @ basis[:, n - n_above :])
+    np.testing.assert_allclose(overlap, np.eye(n_above), atol=1e-8)
