@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emcube.kernels._numba import jit
+from emcube.kernels.poisson_nmf import bounded_step
 from emcube.kernels.rows import CountRows
 
 if TYPE_CHECKING:
@@ -152,23 +153,43 @@ def _nnls(
 ) -> NDArray[np.float64]:
     # The unconstrained answer is exact where no loading is negative, and a good start elsewhere.
     loadings = np.maximum(products @ inverse, 0.0)
-    _coordinate_descent(np.ascontiguousarray(products), gram, loadings, TOLERANCE)
+    _descend(np.ascontiguousarray(products), gram, loadings, TOLERANCE)
     return loadings
 
 
 @jit(error_model="numpy")
-def _coordinate_descent(products, gram, loadings, tolerance):
-    n_pixels, n_components = loadings.shape
+def _descend(products, gram, loadings, tolerance):
+    """Where a loading of the start is at its bound: the solution with bounds. Then coordinate descent."""
+    n_pixels, n = loadings.shape
+    least = np.inf
+    for k in range(n):
+        least = min(least, gram[k, k])
+    g = np.empty(n)
+    zero = np.zeros(n)
+    d = np.empty(n)
+    y = np.empty(n)
+    inverse = np.empty(n)
+    lower = np.empty((n, n))
+    free = np.empty(n, dtype=np.int64)
+    clamped = np.empty(n, dtype=np.int64)
     for p in range(n_pixels):
+        bounded = False
+        for k in range(n):
+            g[k] = -products[p, k]
+            bounded = bounded or loadings[p, k] == 0.0
+        if bounded and least > 0.0:
+            bounded_step(gram, g, zero, d, n, 0.0, y, inverse, lower, free, clamped)
+            for k in range(n):
+                loadings[p, k] = d[k] if d[k] > 0.0 else 0.0
         for _ in range(10000):
             change = 0.0
             scale = 1e-300
-            for k in range(n_components):
+            for k in range(n):
                 if gram[k, k] <= 0.0:
                     loadings[p, k] = 0.0
                     continue
-                slope = -products[p, k]
-                for j in range(n_components):
+                slope = g[k]
+                for j in range(n):
                     slope += gram[k, j] * loadings[p, j]
                 new = max(loadings[p, k] - slope / gram[k, k], 0.0)
                 change = max(change, abs(new - loadings[p, k]))

@@ -38,6 +38,7 @@ __all__ = [
     "PASS_TOLERANCE",
     "PoissonPass",
     "as_rows",
+    "bounded_step",
     "floored",
     "poisson_loadings",
     "poisson_pass",
@@ -293,7 +294,7 @@ def _gather(channels, counts, first, n, padded, table, n_components, at, x, basi
 
 
 @jit(**FAST)
-def _direction(hessian, g, h, d, n, tolerance, y, inverse, lower, free, clamped):
+def bounded_step(hessian, g, h, d, n, tolerance, y, inverse, lower, free, clamped):
     """Minimise g.d + d.H.d / 2 with h + d >= 0 (n is small).
 
     By closed forms for one and two unknowns. For more, unknowns that the solution takes below their bound are
@@ -461,7 +462,7 @@ def _descend(
                 hessian[b, a] = s
             # A component that is zero in all these channels: a tiny curvature sends its loading to zero.
             hessian[a, a] = hessian[a, a] * (1.0 + 1e-10) + 1e-290
-        _direction(hessian, g, held, d, m, tolerance * 1e-2, y, inverse, lower, free, clamped)
+        bounded_step(hessian, g, held, d, m, tolerance * 1e-2, y, inverse, lower, free, clamped)
         decrement = 0.0
         for a in range(m):
             v = 0.0

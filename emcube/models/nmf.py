@@ -120,6 +120,13 @@ class MiniBatchNMF(Estimator):
     A fit from "bins" makes four passes for the subspace, one for the pooling and one for the corners, which
     touch a pixel's counts K + 10 times, then full passes. Same bits for any number of workers.
 
+    ``volume=0, tol=0`` is the objective of other programs (single pixels, nothing added): passes go on until
+    none lowers it, `max_iter` and smaller tolerances end them earlier, and ``objective_path_[i]`` is what
+    i + 1 full passes reached. The progress events of these passes, named "NMF", carry the same numbers as
+    ``objective`` while the fit runs. After the first step, quasi-Newton steps on the logarithms of the
+    components are tried (least squares: over-relaxed ones); one that does not lower the objective is
+    followed by the plain step, which does.
+
     Components are determined only up to what the data leave free: where no pixel (or tile) of a
     component is pure, it holds a part of what always accompanies it, and ``freedom_`` says how much that
     may be (a particle's core under its shell, say).
@@ -129,6 +136,7 @@ class MiniBatchNMF(Estimator):
     D. D. Lee, H. S. Seung, NIPS 13 (2001).
     V. Leplat, N. Gillis, A. M. S. Ang, IEEE Trans. Signal Process. 68 (2020) 3400.
     https://doi.org/10.1109/TSP.2020.2991801
+    J. Nocedal, Math. Comput. 35 (1980) 773. https://doi.org/10.1090/S0025-5718-1980-0572855-7
 
     Examples
     --------

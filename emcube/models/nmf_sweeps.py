@@ -171,6 +171,8 @@ class PassSweep:
     References
     ----------
     R. Salakhutdinov, S. Roweis, "Adaptive overrelaxed bound optimization methods", ICML 2003.
+    J. Nocedal, "Updating quasi-Newton matrices with limited storage", Math. Comput. 35 (1980) 773.
+    https://doi.org/10.1090/S0025-5718-1980-0572855-7
     """
 
     loss: Loss

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ from sklearn.base import clone
 
 import emcube as em
 from emcube.engine import use_threads
+from emcube.engine.progress import listen
 from emcube.errors import InputError, NotFittedError
 from emcube.kernels.poisson_nmf import poisson_loadings
 from emcube.kernels.rows import rows_from_dense
+from emcube.models.nmf_sweeps import PassState
 
 
 def angles(found, true, mean):
@@ -237,6 +241,29 @@ def test_objective_falls_and_the_volume_shrinks_the_components(small):
     early = em.MiniBatchNMF(3, random_state=0).fit(cube)
     assert early.converged_
     assert not bare.converged_ or bare.n_iter_ < 60
+
+
+def test_progress_tells_the_objective_after_each_pass(small):
+    events = []
+    with listen(events.append):
+        model = em.MiniBatchNMF(3, volume=0, tol=0, max_iter=6, random_state=0).fit(small[0])
+    told = [e.objective for e in events if e.kind == "round" and e.name == "NMF"]
+    np.testing.assert_array_equal(told, model.objective_path_)
+    assert len(told) == model.n_iter_ <= 6
+    assert model.objective_ == model.objective_path_[-1]
+    small_steps = em.MiniBatchNMF(3, volume=0, tol=1e-6, random_state=0).fit(small[0])
+    large_steps = em.MiniBatchNMF(3, volume=0, tol=1e-2, random_state=0).fit(small[0])
+    assert large_steps.n_iter_ < small_steps.n_iter_
+    assert large_steps.objective_ > small_steps.objective_
+
+
+def test_states_travel_as_their_components():
+    """Workers need no more; what the client remembers of the curvature stays there."""
+    state = PassState(np.full((2, 5), 0.2), length=8.0, value=3.0, best=np.ones((2, 5)))
+    there = pickle.loads(pickle.dumps(state))
+    np.testing.assert_array_equal(there.components, state.components)
+    assert there.best is None
+    assert there.memory.pairs == ()
 
 
 @pytest.mark.parametrize("init", ["random", "truth", "labelled"])
