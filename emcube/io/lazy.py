@@ -11,6 +11,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -293,9 +294,14 @@ class SparseArray(FileArray):
         channels = (where % n_channels).astype(np.min_scalar_type(max(n_channels - 1, 0)))
         return cls(path, shape, indptr, channels, sums.astype(dtype))
 
+    @cached_property
+    def largest(self) -> int:
+        """The largest count of all."""
+        return int(self.counts.max(initial=0))
+
     def astype(self, dtype: np.dtype[Any]) -> SparseArray:
         """The same counts in a dtype, or in a wider one where that does not hold them."""
-        dtype = np.promote_types(dtype, np.min_scalar_type(int(self.counts.max(initial=0))))
+        dtype = np.promote_types(dtype, np.min_scalar_type(self.largest))
         counts = self.counts.astype(dtype)
         return SparseArray(self.path, self.shape, self.indptr, self.channels, counts)
 
@@ -303,8 +309,7 @@ class SparseArray(FileArray):
         """Rows of a region of pixels, in C order."""
         from emcube.kernels.rows import CountRows
 
-        most = int(self.counts.max(initial=0))
-        narrow = self.shape[-1] <= 1 << 16 and most <= np.iinfo(np.uint16).max
+        narrow = self.shape[-1] <= 1 << 16 and self.largest <= np.iinfo(np.uint16).max
         width = np.uint16 if narrow else np.uint32
         pixels = np.arange(self.indptr.size - 1).reshape(self.shape[:-1])[region].ravel()
         rows = CountRows(self.indptr, self.channels, self.counts, self.shape[-1]).take(pixels)

@@ -83,7 +83,7 @@ def event_layout(cube: xr.DataArray) -> Layout:
 
     n_sig, kind = len(sig_dims(cube)), cube.dtype.kind
     n_channels = math.prod(cube.shape[cube.ndim - n_sig :])
-    if kind not in "iub":
+    if kind not in "iu":
         raise _unfit(f"its values are {cube.dtype}, and events are whole numbers")
     if not n_sig or not nav_dims(cube):
         raise _unfit(f"it has the dims {tuple(cube.dims)}, and events need pixels and channels")

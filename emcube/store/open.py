@@ -346,7 +346,7 @@ def _lazy(reader: ChunkReader | EventReader, name: str) -> Any:
 
 def kept_as_events(path: StorePath) -> bool:
     """Whether a finished cube store has the layout "events"."""
-    return root_attributes(path)["layout"].get("kind") == "events"
+    return bool(root_attributes(path)["layout"].get("kind") == "events")
 
 
 def stored_reader(array: Any) -> ChunkReader | EventReader | None:

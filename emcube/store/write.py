@@ -435,7 +435,7 @@ class _Ingest:
     def _take_over(self, begun: dict[str, Any], identity: str) -> list[Part]:
         """Parts of an earlier run that are on disk as they were written."""
         if begun.get("identity") != identity:
-            raise _OtherSource("dims, coordinates, dtype or chunks differ")
+            raise _OtherSource("dims, coordinates, dtype, layout or chunks differ")
         parts = self.journal.parts()
         lost = [part for part in parts if not self._on_disk(part)]
         for part in lost:

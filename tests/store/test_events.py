@@ -81,7 +81,6 @@ def rare(shape, dtype="uint8", mean=0.2, seed=0, largest=None):
             ("uint64", 2**32 - 1),
             ("int16", 12),
             ("int64", 70_000),
-            ("bool", 1),
         ]
     ),
     mean=st.sampled_from([0.0, 0.05, 1.0]),
@@ -357,6 +356,24 @@ def test_a_cube_of_nothing(small, tmp_path):
 def test_what_is_not_counts_is_refused(tmp_path, values, message):
     with pytest.raises(StoreError, match=f"{message}.*dense"):
         write_cube(cube_of(values), tmp_path / "a.zarr", layout="events")
+
+
+@pytest.mark.parametrize(
+    ("shape", "blocks", "mebibytes"),
+    [
+        ((73, 124, 165, 900), 73, 18),
+        ((384, 512, 1564), 20, 16),
+        # 1e11 cells: three files a block would be too many at 16 MiB.
+        ((361, 483, 643, 900), 3249, 30),
+    ],
+)
+def test_blocks_grow_where_there_would_be_many_files(shape, blocks, mebibytes):
+    lazy = da.zeros(shape, dtype="u1", chunks=(1, *shape[1:]))
+    names = ("tilt", "y", "x", "energy")[-len(shape) :]
+    planned = events.event_layout(em.make_cube(lazy, dims=names, sig_dims=("energy",)))
+    assert planned.shards is None
+    assert planned.n_chunks(shape) == blocks
+    assert np.prod(planned.chunks) / 2**20 == pytest.approx(mebibytes, rel=0.05)
 
 
 def test_other_layouts_and_names_are_refused(tmp_path):
