@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from benchmarks.methods import SCENES
 
-FORMAT = 1
+FORMAT = 2
 """Folders of another number are made anew."""
 
 ROW_PARTS = ("indptr", "indices", "data")
@@ -77,7 +78,8 @@ def _plain(folder: Path) -> None:
     plain = np.lib.format.open_memmap(
         folder / "counts.npy", mode="w+", dtype=array.dtype, shape=shape
     )
-    per_pixel, channels, values = [], [], []
+    per_pixel, channels, values, pixel_totals = [], [], [], []
+    channel_totals = np.zeros(shape[-1])
     for start in range(0, shape[0], array.chunks[0]):
         block = np.asarray(array[start : start + array.chunks[0]])
         plain[start : start + len(block)] = block
@@ -86,9 +88,13 @@ def _plain(folder: Path) -> None:
         per_pixel.append(np.count_nonzero(rows, axis=1))
         channels.append((filled % shape[-1]).astype(np.int32))
         values.append(rows.reshape(-1)[filled])
+        pixel_totals.append(rows.sum(axis=1, dtype=np.float64))
+        channel_totals += rows.sum(axis=0, dtype=np.float64)
     plain.flush()
     np.save(folder / "rows-indptr.npy", np.concatenate([[0], np.cumsum(np.concatenate(per_pixel))]))
     np.save(folder / "rows-indices.npy", np.concatenate(channels))
+    np.save(folder / "pixel-totals.npy", np.concatenate(pixel_totals))
+    np.save(folder / "channel-totals.npy", channel_totals)
     np.save(folder / "rows-data.npy", np.concatenate(values))
 
 
@@ -106,12 +112,28 @@ def rows(folder: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], tuple[
     return parts[0], parts[1], parts[2], (len(parts[0]) - 1, n_channels)
 
 
+def blocks(folder: Path, size: int = 8192) -> Iterator[tuple[int, NDArray[Any]]]:
+    """First pixel and counts (p, E) of each block, read as from any file.
+
+    A mapped file would count as memory of the process that reads it.
+    """
+    mapped = pixels(folder)
+    (n_pixels, n_channels), dtype, offset = mapped.shape, mapped.dtype, _offset(folder)
+    with (folder / "counts.npy").open("rb") as file:
+        file.seek(offset)
+        for start in range(0, n_pixels, size):
+            n = min(size, n_pixels - start)
+            yield start, np.fromfile(file, dtype, n * n_channels).reshape(n, n_channels)
+
+
+def _offset(folder: Path) -> int:
+    mapped = np.load(folder / "counts.npy", mmap_mode="r")
+    return int(mapped.offset)
+
+
 def totals(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Totals of the pixels g (P,) and of the channels h (E,)."""
-    indptr, indices, data, (_, n_channels) = rows(folder)
-    sums = np.concatenate([[0.0], np.cumsum(data, dtype=np.float64)])
-    h = np.bincount(indices, weights=data, minlength=n_channels).astype(np.float64)
-    return sums[indptr[1:]] - sums[indptr[:-1]], h
+    return np.load(folder / "pixel-totals.npy"), np.load(folder / "channel-totals.npy")
 
 
 if __name__ == "__main__":

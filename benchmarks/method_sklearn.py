@@ -17,7 +17,7 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.decomposition import NMF, PCA, IncrementalPCA, MiniBatchNMF, _nmf
 
 from benchmarks.child import Answer, Job, Method, Run, serve
-from benchmarks.data import pixels, rows, totals
+from benchmarks.data import blocks, pixels, rows, totals
 
 DTYPE = np.float32
 """Half the memory of double precision, and faster in all of these."""
@@ -27,14 +27,15 @@ N_COMPONENTS = 20
 
 def dense(job: Job, weight: str = "", order: np.ndarray | None = None) -> np.ndarray:
     """Counts as a dense matrix of floats; weighted as `weights` says, rows in the order given."""
-    counts = pixels(job.scene)
-    found = np.empty(counts.shape, DTYPE)
+    found = np.empty(pixels(job.scene).shape, DTYPE)
     left, right = weights(job, weight)
-    for start in range(0, len(counts), 8192):
-        take = slice(start, start + 8192) if order is None else order[start : start + 8192]
-        found[start : start + 8192] = counts[take]
+    place = np.arange(len(found)) if order is None else np.argsort(order)
+    for start, counts in blocks(job.scene):
+        take = slice(start, start + len(counts))
+        block = counts.astype(DTYPE)
         if weight:
-            found[start : start + 8192] *= left[take, None] * right
+            block *= left[take, None] * right
+        found[place[take]] = block
     return found
 
 

@@ -198,6 +198,7 @@ def fake_hyperspy(monkeypatch: pytest.MonkeyPatch, scene: Path):
 def test_hyperspys_module_on_a_stand_in(
     method: Method, job, exact, fake_hyperspy, monkeypatch
 ) -> None:
+    importlib.import_module("benchmarks.method_hyperspy").prepare(job(method.name).scene)
     found, answer, quality = run(method, job, exact)
     assert found["runs"][0] > 0
     assert answer["n_iter"] == 7
