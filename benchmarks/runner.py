@@ -101,11 +101,18 @@ def run(options: Options, results: Path, say: Callable[[str], None]) -> dict[str
     put in its place among the results that are there.
     """
     found = _begin(options, results)
-    done = set(found["done"])
+    progress = found
+    if options.only:
+        # What is chosen has its own progress: that of the whole run stays.
+        names = sorted(options.only)
+        if found.get("only", {}).get("names") != names:
+            found["only"] = {"names": names, "done": []}
+        progress = found["only"]
+    done = set(progress["done"])
 
     def keep(name: str, put: Callable[[], None]) -> None:
         put()
-        found["done"] = sorted({*found["done"], name})
+        progress["done"] = sorted({*progress["done"], name})
         _write(results, found)
 
     found["load"].append(load())
@@ -133,7 +140,10 @@ def run(options: Options, results: Path, say: Callable[[str], None]) -> dict[str
         _linear(options, found, done, keep, say)
     if options.extras:
         _extras(options, found, done, keep, say)
-    found["finished"] = True
+    if options.only:
+        del found["only"]
+    else:
+        found["finished"] = True
     found["load"].append(load())
     _write(results, found)
     return found
@@ -144,16 +154,15 @@ def _begin(options: Options, results: Path) -> dict[str, Any]:
     stamp = {"options": options.record(), "code": code_digest()}
     if results.exists():
         found: dict[str, Any] = json.loads(results.read_text())
-        same = {name: found.get(name) for name in stamp} == stamp
-        if options.only or options.without or (same and not found.get("finished")):
-            if found.get("options") == stamp["options"]:
-                if found.get("finished"):
-                    found["done"] = []
-                return found | {"finished": False}
-            raise ValueError(
-                f"{results}: these results were measured with other options, "
-                f"{found.get('options')}; got {stamp['options']}; choose another file (--results)"
-            )
+        if options.only:
+            if found.get("options") != stamp["options"]:
+                raise ValueError(
+                    f"{results}: these results were measured with other options, "
+                    f"{found.get('options')}; got {stamp['options']}; choose another file (--results)"
+                )
+            return found
+        if {name: found.get(name) for name in stamp} == stamp and not found["finished"]:
+            return found
     return {
         **stamp,
         "machine": machine(),

@@ -101,8 +101,8 @@ def test_side_by_side_and_on_again(scene: Path, exact: dict, tmp_path: Path) -> 
     assert json.loads(results.read_text()) == found
     # As if the run had been stopped before the peer's turn: only that is measured.
     del found["methods"]["srm2135c/sklearn-pca-covariance"]
-    found["done"] = ["srm2135c/emcube-pca"]
-    found["finished"] = False
+    assert "only" not in found
+    found["only"] = {"names": sorted(only), "done": ["srm2135c/emcube-pca"]}
     results.write_text(json.dumps(found))
     said.clear()
     again = runner.run(options(scene.parent, only=only), results, said.append)
@@ -115,6 +115,19 @@ def test_side_by_side_and_on_again(scene: Path, exact: dict, tmp_path: Path) -> 
     assert report.readme(again)
     with pytest.raises(ValueError, match="other options"):
         runner.run(options(scene.parent, only=only, repeat=2), results, said.append)
+
+
+def test_a_whole_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    results = tmp_path / "results.json"
+    begun = runner._begin(options(tmp_path), results)
+    begun["done"], begun["methods"] = ["a"], {"a": {"seconds": 1.0}}
+    runner._write(results, begun)
+    assert runner._begin(options(tmp_path), results) == begun
+    assert runner._begin(options(tmp_path, only=("pca",)), results) == begun
+    # With other code, or once it is finished, a run begins anew.
+    for change in ({"code": "other"}, {"finished": True}):
+        runner._write(results, begun | change)
+        assert runner._begin(options(tmp_path), results)["done"] == []
 
 
 def test_a_peer_that_cannot_be_installed_is_told(tmp_path: Path) -> None:
