@@ -97,8 +97,10 @@ def _pixel_totals(block: CountRows | NDArray[Any], start: int, stop: int) -> NDA
     return np.asarray(block[start:stop].sum(axis=1, dtype=np.float64))
 
 
-def cell_totals(cells: NDArray[Any]) -> tuple[NDArray[np.float64], int, float]:
-    """Total of each channel (E,), cells that are not zero, and the smallest value of a dense block (P, E).
+def cell_totals(cells: NDArray[Any]) -> tuple[NDArray[np.float64], int, float, int]:
+    """Total of each channel (E,), cells that are not zero, the smallest value, and pixels that hold nothing.
+
+    Of a dense block (P, E).
 
     The values are finite. The smallest of nothing is 0.
     """
@@ -107,10 +109,10 @@ def cell_totals(cells: NDArray[Any]) -> tuple[NDArray[np.float64], int, float]:
     if cells.dtype == np.float16:
         cells = cells.astype(np.float32)
     if cells.size == 0:
-        return np.zeros(cells.shape[1]), 0, 0.0
+        return np.zeros(cells.shape[1]), 0, 0.0, len(cells)
     kernel = _float_totals if cells.dtype.kind == "f" else _integer_totals
-    sums, n_stored, minimum = kernel(np.ascontiguousarray(cells))
-    return sums, int(n_stored), float(minimum)
+    sums, n_stored, minimum, n_empty = kernel(np.ascontiguousarray(cells))
+    return sums, int(n_stored), float(minimum), int(n_empty)
 
 
 def _rows_into(rows: CountRows | NDArray[Any], start: int, stop: int, out: NDArray[Any]) -> None:
@@ -151,6 +153,7 @@ def _float_totals(cells):
     # One smallest value a channel: a single one could not be found several channels at a time.
     lowest = cells[0].copy()
     n_stored = 0
+    n_empty = 0
     for p in range(cells.shape[0]):
         stored = 0
         for e in range(n_channels):
@@ -159,7 +162,8 @@ def _float_totals(cells):
             lowest[e] = value if value < lowest[e] else lowest[e]
             stored += value != 0
         n_stored += stored
-    return sums, n_stored, lowest.min()
+        n_empty += stored == 0
+    return sums, n_stored, lowest.min(), n_empty
 
 
 @jit
@@ -168,6 +172,7 @@ def _integer_totals(cells):
     sums = np.zeros(n_channels, dtype=np.float64)
     minimum = cells[0, 0]
     n_stored = 0
+    n_empty = 0
     for p in range(cells.shape[0]):
         row = cells[p]
         lowest = row[0]
@@ -178,5 +183,6 @@ def _integer_totals(cells):
             stored += row[e] != 0
             lowest = min(lowest, row[e])
         n_stored += stored
+        n_empty += stored == 0
         minimum = min(minimum, lowest)
-    return sums, n_stored, minimum
+    return sums, n_stored, minimum, n_empty

@@ -11,26 +11,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh
 
 from emcube.engine import Block, BlockSource, RngKey, run_sweep, run_sweeps
-from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels import kmeans as kernel
 from emcube.kernels.gram import add_symmetric, add_upper, weighted_gram
 from emcube.models.noise import PoissonNoise
 from emcube.models.pca import MAX_GRAM, IncrementalPCA
 from emcube.models.pca_sweeps import GramSweep, pixel_totals
-from emcube.models.subspace import new_directions
+from emcube.models.subspace import leading_vectors
 from emcube.models.sweeps import TotalsSweep
 
-__all__ = ["leading_vectors", "profile_basis"]
+__all__ = ["profile_basis"]
 
 PIXEL_FLOOR = 10.0
 """Counts as which those of fainter pixels, and of rarer channels, are weighed."""
-
-KRYLOV_CHANNELS = 1024
-"""From so many channels on a few eigenvectors are found faster by products than by a reduction."""
 
 
 @dataclass(frozen=True)
@@ -141,38 +136,3 @@ def _principal_vectors(
     vectors[used, :found] = leading_vectors(small, found)
     largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(k)]
     return vectors * np.where(largest < 0, -1.0, 1.0)
-
-
-def leading_vectors(matrix: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    """Eigenvectors (n, k) of the k largest eigenvalues of a symmetric matrix, in descending order.
-
-    Large matrices are multiplied with a growing block Krylov space; where it does not find the vectors
-    to rounding soon, and for small ones, the matrix is reduced to a tridiagonal one.
-    """
-    n = len(matrix)
-    with single_threaded_blas():
-        vectors = _krylov_vectors(matrix, k) if n >= KRYLOV_CHANNELS else None
-        if vectors is None:
-            vectors = eigh(matrix, subset_by_index=(n - k, n - 1))[1]
-    return np.asarray(vectors[:, ::-1])
-
-
-def _krylov_vectors(matrix: NDArray[np.float64], k: int) -> NDArray[np.float64] | None:
-    """The k eigenvectors in ascending order, or None where an eighth of all dimensions does not do."""
-    n = len(matrix)
-    basis = images = np.zeros((n, 0))
-    front = new_directions(np.random.default_rng(0).standard_normal((n, k + 3)), basis, n)
-    while front.shape[1] and basis.shape[1] + front.shape[1] <= n // 8:
-        for _ in range(4):
-            image = matrix @ front
-            basis, images = np.column_stack([basis, front]), np.column_stack([images, image])
-            front = new_directions(image, basis, n)
-            if not front.shape[1]:
-                break
-        inner = basis.T @ images
-        values, turn = eigh(0.5 * (inner + inner.T))
-        values, vectors = values[-k:], basis @ turn[:, -k:]
-        left = np.linalg.norm(images @ turn[:, -k:] - vectors * values, axis=0)
-        if vectors.shape[1] == k and left.max() <= 1e-12 * values[-1]:
-            return np.asarray(vectors)
-    return None

@@ -20,12 +20,16 @@ import numpy as np
 from emcube.engine import run_sweep
 from emcube.errors import InputError
 from emcube.kernels.frobenius_nmf import pieces
+from emcube.kernels.gram import add_symmetric
 from emcube.kernels.pooling import n_tiles, tile_index
 from emcube.kernels.rows import CountRows
 from emcube.kernels.subspace import scatter_image
 from emcube.kernels.vertices import find_vertices
 from emcube.models.nmf_losses import Loss
 from emcube.models.nmf_sweeps import PooledSource
+from emcube.models.noise import PoissonNoise
+from emcube.models.pca_sweeps import GramSweep
+from emcube.models.subspace import leading_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,6 +71,10 @@ SAMPLE = 65536
 PUREST = 0.002
 """Share of the pooled pixels that are averaged for one corner."""
 
+MOMENT_CHANNELS = 2048
+"""Channels up to which the whole Gram matrix of counts costs no more than passes with a few vectors; PCA
+sums it too, and shares it."""
+
 OVERSAMPLES = 10
 POWER_ROUNDS = 4
 
@@ -103,7 +111,7 @@ class Sketch:
     total_weight : float
         Sum of the pixels' totals.
     square : float
-        Sum of all squares.
+        Sum of all squares, weighted as the scatter matrix is.
     scale : ndarray, shape (E,)
         Square root of the channel weights.
     vectors : ndarray, shape (E, D)
@@ -209,13 +217,37 @@ class SketchSweep:
 
 
 def sketch(source: BlockSource, loss: Loss, n_components: int, seed: int) -> Sketch:
-    """Find the subspace of the signal in a few passes."""
+    """Find the subspace of the signal: from the moments of counts that PCA shares, or in a few passes."""
     width = min(n_components + OVERSAMPLES, source.n_channels)
+    if loss.counts and source.n_channels <= MOMENT_CHANNELS:
+        return _from_moments(source, loss, n_components, width)
     rng = np.random.default_rng((seed, 0, 0))
     first, _ = np.linalg.qr(rng.standard_normal((source.n_channels, width)))
     sweep = SketchSweep(loss, first, n_components)
     found: Sketch = run_sweep(sweep, source, seed=seed, max_rounds=POWER_ROUNDS).state.found
     return found
+
+
+def _from_moments(source: BlockSource, loss: Loss, n_components: int, width: int) -> Sketch:
+    """The subspace from sum_p x x' / g, exactly and in one pass at most."""
+    moments = run_sweep(GramSweep(PoissonNoise(), name="NMF (subspace)"), source).state
+    totals = moments.totals
+    scale = np.sqrt(loss.channel_weights(totals.channels))
+    gram = add_symmetric(moments.gram.copy())
+    gram *= scale
+    gram *= scale[:, None]
+    vectors = leading_vectors(gram, width)
+    values = np.einsum("ek,ek->k", vectors, gram @ vectors)
+    return Sketch(
+        totals.channels,
+        totals.n_pixels,
+        totals.n_empty,
+        # Least squares alone asks for the size of the noise: here the counts say it.
+        float(np.trace(gram)),
+        scale,
+        np.ascontiguousarray(vectors[:, :n_components]),
+        np.maximum(values, 0.0),
+    )
 
 
 def _sums(data: CountRows | NDArray[Any]) -> tuple[Any, ...]:

@@ -36,12 +36,15 @@ class Totals:
         Cells that are not zero.
     minimum : float
         Smallest value met (0 for compressed counts).
+    n_empty : int
+        Pixels that hold nothing but zeros.
     """
 
     channels: NDArray[np.float64]
     n_pixels: int
     n_stored: int
     minimum: float
+    n_empty: int
 
     @property
     def total(self) -> float:
@@ -54,6 +57,7 @@ class Totals:
             self.n_pixels + other.n_pixels,
             self.n_stored + other.n_stored,
             min(self.minimum, other.minimum),
+            self.n_empty + other.n_empty,
         )
 
 
@@ -61,9 +65,11 @@ def totals_of(block: Block) -> Totals:
     """Totals of one block."""
     data = block.data
     if isinstance(data, CountRows):
-        return Totals(data.channel_totals().astype(np.float64), data.n_pixels, data.nnz, 0.0)
-    sums, n_stored, minimum = cell_totals(data)
-    return Totals(sums, data.shape[0], n_stored, minimum)
+        channels = data.channel_totals().astype(np.float64)
+        n_empty = int(np.count_nonzero(data.indptr[1:] == data.indptr[:-1]))
+        return Totals(channels, data.n_pixels, data.nnz, 0.0, n_empty)
+    sums, n_stored, minimum, n_empty = cell_totals(data)
+    return Totals(sums, data.shape[0], n_stored, minimum, n_empty)
 
 
 @dataclass(frozen=True)

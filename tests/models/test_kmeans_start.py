@@ -11,7 +11,7 @@ import emcube as em
 from emcube.engine import ArraySource, resident, run_sweep
 from emcube.engine.progress import listen
 from emcube.kernels.rows import rows_from_dense
-from emcube.models import kmeans_start, kmeans_subspace
+from emcube.models import kmeans_start, kmeans_subspace, subspace
 from emcube.models.kmeans import _AsIs
 from emcube.models.kmeans_start import Sample, Sounding, Survey, find_starts, rough_start
 from emcube.models.noise import PoissonNoise
@@ -216,14 +216,14 @@ def test_leading_vectors_of_a_large_matrix(rank):
     factor[:2] *= [[9.0], [6.0]]
     matrix = factor.T @ factor
     values, vectors = eigh(matrix, subset_by_index=(1098, 1099))
-    got = kmeans_subspace.leading_vectors(matrix, 2)
-    assert kmeans_subspace._krylov_vectors(matrix, 2) is not None
+    got = subspace.leading_vectors(matrix, 2)
+    assert subspace._krylov_vectors(matrix, 2) is not None
     np.testing.assert_allclose(np.abs((got * vectors[:, ::-1]).sum(axis=0)), 1.0, atol=1e-9)
     np.testing.assert_allclose(matrix @ got, got * values[::-1], atol=1e-8 * values[-1])
 
 
 def test_vectors_that_lie_too_close_are_found_by_reduction():
     matrix = np.diag(1.0 + np.arange(1100.0) * 1e-7)
-    assert kmeans_subspace._krylov_vectors(matrix, 3) is None
-    got = kmeans_subspace.leading_vectors(matrix, 3)
+    assert subspace._krylov_vectors(matrix, 3) is None
+    got = subspace.leading_vectors(matrix, 3)
     np.testing.assert_allclose(np.abs(got), np.eye(1100)[:, :-4:-1], atol=1e-12)

@@ -92,11 +92,12 @@ def test_cell_totals(dtype):
     values = block("f8" if dtype[-2] == "f" else "u2").astype(dtype)
     values[3] = 0
     for part in (values, values[:, ::2], values[:0]):
-        sums, n_stored, minimum = cell_totals(part)
+        sums, n_stored, minimum, n_empty = cell_totals(part)
         expected = [sum(float(x) for x in column) for column in part.T]
         np.testing.assert_allclose(sums, expected, rtol=1e-13, atol=1e-12)
         assert n_stored == sum(1 for x in part.ravel() if x)
         assert minimum == min((float(x) for x in part.ravel()), default=0.0)
+        assert n_empty == sum(1 for row in part if not any(row))
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
