@@ -22,7 +22,7 @@ from scipy.sparse.linalg import eigsh
 
 from emcube.engine import ArraySource, plan_blocks, resident, run_sweep
 from emcube.engine.threads import single_threaded_blas
-from emcube.errors import InputError
+from emcube.errors import EngineError, InputError
 from emcube.kernels.biwhiten import (
     elbow,
     group_channels,
@@ -82,6 +82,9 @@ OWN_NOISE = 0.5
 """The factor that scales a pixel is made of the pixel's own counts. What that bends would be a component
 of its own from where the square of its singular value is this share of sqrt(P E) on (see `_own_noise`);
 then the factors are found anew, from the components that are clear."""
+
+GLANCE = 50_000
+"""Pixels, after pooling, in which clear components are looked for (about)."""
 
 CLEAR = 1.02
 """Components this far above the threshold, relative to it, are clear."""
@@ -304,12 +307,22 @@ def _extrapolated(
 
 
 @dataclass(frozen=True, eq=False)
+class _Scaled:
+    """Gram matrix (or pixels) of biwhitened pixels, totals of some of them, and how many there are."""
+
+    gram: NDArray[np.float64]
+    drawn: NDArray[np.float64]
+    n_pixels: int
+
+
+@dataclass(frozen=True, eq=False)
 class ScaledGramSweep:
     """Gram matrix of the biwhitened pixels, sum_i u_i y_i y_i', over the shorter side.
 
     With fewer pixels than channels the scaled pixels themselves are gathered, at most
     `MAX_CHANNELS` of them, since the Gram matrix between pixels needs all pairs. The totals of some pixels,
-    each drawn with the same `chance`, come along for the parallel analysis.
+    each drawn with the same `chance`, come along for the parallel analysis. Of every so many blocks one is
+    looked at, where a rough answer will do.
     """
 
     pooling: _Pooling
@@ -317,51 +330,50 @@ class ScaledGramSweep:
     columns: NDArray[np.float64]
     gather: bool
     chance: float
+    every: int = 1
     name: str = "noise spectrum"
 
     def start(self) -> None:
         """Nothing."""
         return
 
-    def map(
-        self, block: Block, state: Any, rng_key: RngKey
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def map(self, block: Block, state: Any, rng_key: RngKey) -> _Scaled | None:
         """Gram matrix of one block before the columns are scaled, or its scaled pixels; drawn totals."""
+        if block.id % self.every:
+            return None
         pooled = self.pooling(block.data)
         weights = row_scales(pooled, self.columns, self.curvature)
         # Other numbers than those of the simulation.
         drawn = np.random.default_rng((*rng_key, 1)).random(weights.size) < self.chance
         totals = pooled.pixel_totals() if isinstance(pooled, CountRows) else pooled.sum(axis=1)
-        return _gram_or_rows(pooled, weights, self.gather), totals[drawn].astype(np.float64)
+        return _Scaled(
+            _gram_or_rows(pooled, weights, self.gather),
+            totals[drawn].astype(np.float64),
+            int(np.count_nonzero(weights)),
+        )
 
-    def combine(
-        self,
-        a: tuple[NDArray[np.float64], NDArray[np.float64]],
-        b: tuple[NDArray[np.float64], NDArray[np.float64]],
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def combine(self, a: _Scaled | None, b: _Scaled | None) -> _Scaled | None:
         """Add, or append."""
-        joined = np.concatenate((a[0], b[0])) if self.gather else a[0] + b[0]
-        return joined, np.concatenate((a[1], b[1]))
+        if a is None or b is None:
+            return a or b
+        joined = np.concatenate((a.gram, b.gram)) if self.gather else a.gram + b.gram
+        return _Scaled(joined, np.concatenate((a.drawn, b.drawn)), a.n_pixels + b.n_pixels)
 
-    def combine_into(
-        self,
-        a: tuple[NDArray[np.float64], NDArray[np.float64]],
-        b: tuple[NDArray[np.float64], NDArray[np.float64]],
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def combine_into(self, a: _Scaled | None, b: _Scaled | None) -> _Scaled | None:
         """Add to the first, or append."""
-        if self.gather:
+        if a is None or b is None or self.gather:
             return self.combine(a, b)
-        return add_upper(a[0], b[0]), np.concatenate((a[1], b[1]))
+        gram = add_upper(a.gram, b.gram)
+        return _Scaled(gram, np.concatenate((a.drawn, b.drawn)), a.n_pixels + b.n_pixels)
 
     def step(
-        self,
-        state: Any,
-        statistic: tuple[NDArray[np.float64], NDArray[np.float64]],
-        round_number: int,
-    ) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], bool]:
+        self, state: Any, statistic: _Scaled | None, round_number: int
+    ) -> tuple[_Scaled, bool]:
         """Gram matrix after the columns are scaled, and drawn totals."""
-        gram = _scaled(statistic[0], np.sqrt(self.columns), self.gather)
-        return (gram, statistic[1]), True
+        if statistic is None:  # the first block is always looked at
+            raise EngineError(f"{self.name}: no block was looked at")
+        gram = _scaled(statistic.gram, np.sqrt(self.columns), self.gather)
+        return replace(statistic, gram=gram), True
 
     def statistic_bytes(self, n_channels: int) -> int:
         """Bytes of a statistic."""
@@ -775,15 +787,21 @@ def _fit(source: BlockSource, start: _Fit, seed: int) -> _Fit:
     if not np.isfinite(fit.scaling.deviation):
         return replace(fit, fault="a channel has no variance at all")
     chance = min(1.0, max(NULL_CELLS / n_columns, 2.0 * MIN_SIDE) / n_rows)
+    # What is clear shows in a part of very many pixels, and the rest of the first look would be thrown away.
+    even = fit.model == "poisson" and _own_noise(fit) > OWN_NOISE
+    every = max(1, min(source.plan.n_blocks // 4, n_rows // GLANCE)) if even else 1
     sweep = ScaledGramSweep(
-        pooling, fit.curvature, fit.scaling.columns, gather=n_rows < n_columns, chance=chance
+        pooling,
+        fit.curvature,
+        fit.scaling.columns,
+        gather=n_rows < n_columns,
+        chance=min(1.0, every * chance),
+        every=every,
     )
-    gram, drawn = run_sweep(sweep, source, seed=seed).state
+    first = run_sweep(sweep, source, seed=seed).state
+    drawn = first.drawn
     edge = noise_edge(n_rows, n_columns)
-    if fit.model == "poisson" and _own_noise(fit) > OWN_NOISE:
-        eigenvalues = _even_spectrum(source, fit, gram, edge)
-    else:
-        eigenvalues = _eigenvalues(gram)
+    eigenvalues = _even_spectrum(source, fit, first, edge) if even else _eigenvalues(first.gram)
     eigenvalues = eigenvalues[: min(n_rows, n_columns)]
     longer = max(n_rows, n_columns)
     ratio = min(n_rows, n_columns) / longer
@@ -838,16 +856,21 @@ def _own_noise(fit: _Fit) -> float:
 
 
 def _even_spectrum(
-    source: BlockSource, fit: _Fit, gram: NDArray[np.float64], edge: float
+    source: BlockSource, fit: _Fit, first: _Scaled, edge: float
 ) -> NDArray[np.float64]:
-    """Eigenvalues with pixels scaled by what the clear components say of them, whose number may grow."""
-    columns = fit.scaling.columns
+    """Eigenvalues with pixels scaled by what the clear components say of them, whose number may grow.
+
+    `first` is of some of the pixels, or of all.
+    """
+    gram, columns = first.gram, fit.scaling.columns
     share = fit.totals / fit.totals.sum()
-    bound = (CLEAR * edge) ** 2
+    bound = (CLEAR * noise_edge(first.n_pixels, columns.size)) ** 2
     while True:
         clear = _vectors_above(gram, bound)
         if not clear.shape[1]:
-            return _eigenvalues(gram)
+            # Not even the mean spectrum: the largest value is as good as any.
+            clear = eigh(gram, subset_by_index=(columns.size - 1, columns.size - 1))[1]
+        bound = (CLEAR * edge) ** 2
         # In scaled channels the factors v are a vector; what of it lies in the components is enough.
         roots = np.sqrt(columns)
         weights = roots * (clear @ (clear.T @ roots))
