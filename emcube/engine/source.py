@@ -250,8 +250,10 @@ class _SelectingSource:
 
     @property
     def token(self) -> str:
-        """Identity of the values and the selection."""
-        return f"{self.name}/{self.selection.token()}"
+        """Identity of the values, how they are cut into blocks, and the selection."""
+        # The same array may be a cube in two ways: other signal dims, or other chunks of the same values.
+        cut = "-".join("x".join(map(str, n)) for n in (self.plan.nav_shape, self.plan.block_shape))
+        return f"{self.name}/{cut}/{self.selection.token()}"
 
     @property
     def block_bytes(self) -> int:

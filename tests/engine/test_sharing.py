@@ -186,3 +186,15 @@ def test_blocks_give_way_to_answers_of_a_quarter_of_the_limit():
     residency.clear()
     assert residency.used == 0
     assert residency.answer("small") is None
+
+
+def test_resident_blocks_are_those_of_the_same_cut(values):
+    """One array as a cube of pixels and of lines: neither gets the blocks of the other."""
+    array = da.from_array(values, chunks=(4, 16, 20, 50), name="cut")
+    pixels, lines = (DaskSource.from_array(array, n_nav) for n_nav in (3, 2))
+    finer = replace(pixels, plan=plan_blocks(SHAPE[:3], 50, 1, (1, 16, 20), target_bytes=20_000))
+    with resident():
+        for source in (pixels, lines, finer, pixels):
+            (sums,) = run_sweep(SharedSums(), source).state
+            expected = values.reshape(source.n_pixels, source.n_channels).sum(axis=0)
+            np.testing.assert_allclose(sums, expected * np.pi, rtol=1e-12)
