@@ -25,6 +25,9 @@ __all__ = ["Products", "pixel_products", "there_and_back"]
 STRIP_PIXELS = 1024
 """Pixels whose products are summed in the block's own precision before they go to float64."""
 
+LEAST_SINGLE = 1e-30
+"""Products of float32 that are smaller throughout have lost digits at the end of its range."""
+
 
 class Products:
     """What `there_and_back` gives.
@@ -80,7 +83,8 @@ def there_and_back(
     Dense blocks of anything but float64 and 64-bit integers are multiplied in float32, a thousand pixels
     at a time, and summed in float64: each product is rounded by 6e-8 of the pixel's length, far below the
     noise of any detector, and twice as fast. What is subtracted is subtracted before that, in float64.
-    Rows, and blocks of 64 bits a value, are multiplied in float64.
+    Rows, and blocks of 64 bits a value, are multiplied in float64; so are floats so large or small that
+    their squares leave the range of float32.
     """
     n_channels = block.shape[1]
     if vectors.ndim != 2 or vectors.shape[0] != n_channels:
@@ -90,6 +94,25 @@ def there_and_back(
     if isinstance(block, CountRows):
         return _rows_there_and_back(block, vectors, weigh, shift, squares)
     kind = _product_dtype(block.dtype)
+    if block.dtype.kind != "f" or kind == np.float64:
+        return _dense_there_and_back(block, vectors, weigh, shift, squares, kind)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = _dense_there_and_back(block, vectors, weigh, shift, squares, kind)
+    # NaN is neither.
+    if LEAST_SINGLE <= np.abs(found.image).max(initial=0.0) < np.inf:
+        return found
+    return _dense_there_and_back(block, vectors, weigh, shift, squares, np.dtype(np.float64))
+
+
+def _dense_there_and_back(
+    block: NDArray[Any],
+    vectors: NDArray[np.float64],
+    weigh: Callable[[NDArray[np.float64]], NDArray[np.float64] | None] | None,
+    shift: NDArray[np.float64] | None,
+    squares: NDArray[np.float64] | None,
+    kind: np.dtype[Any],
+) -> Products:
+    """`there_and_back` of a dense block in some precision."""
     small = vectors.astype(kind)
     image = np.zeros(vectors.shape)
     strip = np.zeros(vectors.shape, dtype=kind)

@@ -56,6 +56,22 @@ def test_there_and_back(dtype, weighted, shifted, monkeypatch):
         assert rows.energy == pytest.approx(energy, rel=1e-12)
 
 
+@pytest.mark.parametrize("unit", [1e-30, 1e-18, 1e17, 1e30])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_squares_may_leave_the_range_of_float32(unit, shifted):
+    values = block("f4") * np.float32(unit)
+    vectors = np.random.default_rng(2).normal(size=(37, 4))
+    shift = values.mean(axis=0, dtype=float) if shifted else None
+    squares = np.ones(37)
+    image, energy = naive(
+        values, vectors, np.ones(len(values)), np.zeros(37) if shift is None else shift, squares
+    )
+    with np.errstate(all="raise", under="ignore"):
+        found = there_and_back(values, vectors, shift=shift, squares=squares)
+    np.testing.assert_allclose(found.image, image, rtol=1e-4, atol=1e-5 * np.abs(image).max())
+    np.testing.assert_allclose(found.energy, energy, rtol=1e-5)
+
+
 def test_a_pedestal_is_taken_off_before_float32():
     rng = np.random.default_rng(3)
     signal = rng.normal(size=(60, 8))
