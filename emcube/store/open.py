@@ -256,7 +256,13 @@ def _open_own(place: str, document: Mapping[str, Any], name: str | None) -> xr.D
     import xarray as xr
 
     own = _own(document) or {}
-    documents: Mapping[str, Any] = document["consolidated_metadata"]["metadata"]
+    consolidated = document.get("consolidated_metadata")
+    if consolidated is None:
+        raise StoreError(
+            f"{place} was edited by another program, which dropped its consolidated metadata",
+            hint=f"restore them with zarr.consolidate_metadata({place!r})",
+        )
+    documents: Mapping[str, Any] = consolidated["metadata"]
     wanted = DATA if name in (None, own_name(own, documents)) else str(name)
     known = {DATA, *documents} - {*EVENT_ARRAYS} if "cube" in own else {*documents}
     if wanted not in known:

@@ -185,3 +185,15 @@ def test_a_store_that_was_replaced_gives_no_values(tmp_path, make, counts) -> No
     with pytest.raises(StoreError, match="replaced or removed since it was opened"):
         _ = opened.values
     assert (open_cube(path).values == counts + 1).all()
+
+
+@pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
+@pytest.mark.parametrize("layout", ["dense", "events"])
+def test_an_edit_that_drops_consolidated_metadata_is_told(tmp_path, make, counts, layout) -> None:
+    path = write_cube(make(counts), tmp_path / "edited.zarr", layout=layout)
+    zarr.open_group(path, mode="r+", use_consolidated=False).attrs["note"] = "mine"
+    with pytest.raises(StoreError, match="consolidated metadata") as caught:
+        open_cube(path)
+    assert "zarr.consolidate_metadata" in str(caught.value)
+    zarr.consolidate_metadata(path)
+    np.testing.assert_array_equal(open_cube(path).values, counts)
