@@ -253,7 +253,7 @@ def variance_estimate(values: NDArray[np.float64], curvature: float) -> NDArray[
     return clipped + curvature * np.square(clipped)
 
 
-def noise_edge(n_rows: int, n_columns: int) -> float:
+def noise_edge(n_rows: float, n_columns: float) -> float:
     """Largest singular value that pure noise of variance one reaches, with 99 % confidence.
 
     sqrt(P) + sqrt(E), plus what the Tracy-Widom law allows the largest value of a matrix of finite

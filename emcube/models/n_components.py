@@ -83,6 +83,13 @@ OWN_NOISE = 0.5
 of its own from where the square of its singular value is this share of sqrt(P E) on (see `_own_noise`);
 then the factors are found anew, from the components that are clear."""
 
+SPLIT = 0.4
+"""Share of the counts that pixels are scaled by where their own noise must not enter at all."""
+
+LEEWAY = 1.1
+"""The edge of noise is then as for so many times the channels: how unevenly pixels are weighed is known only
+so well, and among millions of pixels a twentieth of the noise's width is no component that matters."""
+
 GLANCE = 50_000
 """Pixels, after pooling, in which clear components are looked for (about)."""
 
@@ -381,6 +388,28 @@ class ScaledGramSweep:
 
 
 @dataclass(frozen=True, eq=False)
+class _Even:
+    """Sums over evenly scaled pixels: their Gram matrix and channels, how many, and the factors' own noise.
+
+    `noise`: relative variances of the pixels' factors from counting, summed.
+    """
+
+    gram: NDArray[np.float64]
+    channels: NDArray[np.float64]
+    n_pixels: int
+    noise: float
+
+    def plus(self, other: _Even, gram: NDArray[np.float64]) -> _Even:
+        """Sum of both, with the Gram matrices' sum given."""
+        return _Even(
+            gram,
+            self.channels + other.channels,
+            self.n_pixels + other.n_pixels,
+            self.noise + other.noise,
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class EvenGramSweep:
     """Gram matrix of the biwhitened pixels, with pixels scaled by what clear components say of them.
 
@@ -394,66 +423,80 @@ class EvenGramSweep:
         m.
     least : float
         sum_j m_j Y_ij counts as at least this times the pixel's total.
+    split : float
+        Share of the counts, drawn one by one, that the factors are made of; the Gram matrix is then of the
+        others, which are independent of them. 0: all counts serve for both.
     """
 
     pooling: _Pooling
     weights: NDArray[np.float64]
     least: float
+    split: float = 0.0
     name: str = "noise spectrum"
 
     def start(self) -> None:
         """Nothing."""
         return
 
-    def map(
-        self, block: Block, state: Any, rng_key: RngKey
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-        """Gram matrix and channel sums of one block's scaled pixels, and their number."""
-        pooled = self.pooling(block.data)
-        column = self.weights[:, None]
-        if isinstance(pooled, CountRows):
-            sums, totals = pooled.matmul(column)[:, 0], pooled.pixel_totals()
+    def map(self, block: Block, state: Any, rng_key: RngKey) -> _Even:
+        """Sums of one block."""
+        counts = judged = self.pooling(block.data)
+        if self.split:
+            counts, judged = _parted(counts, self.split, np.random.default_rng((*rng_key, 2)))
+        columns = np.column_stack([self.weights, np.square(self.weights)])
+        if isinstance(judged, CountRows):
+            sums, totals = judged.matmul(columns), judged.pixel_totals()
         else:
-            sums, totals = (pooled @ column)[:, 0], pooled.sum(axis=1)
-        sums = np.maximum(sums, self.least * totals)
-        rows = np.zeros(sums.size)
-        np.divide(float(self.weights.size), sums, out=rows, where=totals > 0)
-        if isinstance(pooled, CountRows):
-            columns = pooled.rmatmul(rows[:, None])[0]
+            sums, totals = judged @ columns, judged.sum(axis=1)
+        scale = np.maximum(sums[:, 0], self.least * totals)
+        rows, noise = np.zeros(scale.size), np.zeros(scale.size)
+        np.divide(float(self.weights.size), scale, out=rows, where=totals > 0)
+        np.divide(sums[:, 1], np.square(scale), out=noise, where=totals > 0)
+        if isinstance(counts, CountRows):
+            channels = counts.rmatmul(rows[:, None])[0]
         else:
-            columns = rows @ pooled
-        return weighted_gram(pooled, rows), columns, int(np.count_nonzero(rows))
+            channels = rows @ counts
+        gram = weighted_gram(counts, rows)
+        return _Even(gram, channels, int(np.count_nonzero(rows)), float(noise.sum()))
 
-    def combine(
-        self,
-        a: tuple[NDArray[np.float64], NDArray[np.float64], int],
-        b: tuple[NDArray[np.float64], NDArray[np.float64], int],
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+    def combine(self, a: _Even, b: _Even) -> _Even:
         """Add."""
-        return a[0] + b[0], a[1] + b[1], a[2] + b[2]
+        return a.plus(b, a.gram + b.gram)
 
-    def combine_into(
-        self,
-        a: tuple[NDArray[np.float64], NDArray[np.float64], int],
-        b: tuple[NDArray[np.float64], NDArray[np.float64], int],
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+    def combine_into(self, a: _Even, b: _Even) -> _Even:
         """Add to the first."""
-        return add_upper(a[0], b[0]), a[1] + b[1], a[2] + b[2]
+        return a.plus(b, add_upper(a.gram, b.gram))
 
-    def step(
-        self,
-        state: Any,
-        statistic: tuple[NDArray[np.float64], NDArray[np.float64], int],
-        round_number: int,
-    ) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], bool]:
-        """Gram matrix after the columns are scaled, and their factors v."""
-        gram, sums, n_pixels = statistic
-        columns = n_pixels / sums
-        return (_scaled(gram, np.sqrt(columns), gather=False), columns), True
+    def step(self, state: Any, statistic: _Even, round_number: int) -> tuple[_Even, bool]:
+        """Gram matrix after the columns are scaled, with their factors v in place of the channels' sums."""
+        columns = statistic.n_pixels / statistic.channels
+        gram = _scaled(statistic.gram, np.sqrt(columns), gather=False)
+        return replace(statistic, gram=gram, channels=columns), True
 
     def statistic_bytes(self, n_channels: int) -> int:
         """Bytes of a statistic."""
         return 8 * self.pooling.n_channels**2
+
+
+def _parted(
+    counts: CountRows | NDArray[np.float64], share: float, rng: np.random.Generator
+) -> tuple[CountRows | NDArray[np.float64], CountRows | NDArray[np.float64]]:
+    """The counts in two parts, each count drawn by itself: the rest, and a share.
+
+    Parts of Poisson counts are independent Poisson counts (binomial thinning).
+    """
+    if not isinstance(counts, CountRows):
+        drawn = rng.binomial(np.rint(counts).astype(np.int64), share).astype(np.float64)
+        return counts - drawn, drawn
+    taken = rng.binomial(counts.counts, share).astype(counts.counts.dtype)
+    return _without_zeros(counts, counts.counts - taken), _without_zeros(counts, taken)
+
+
+def _without_zeros(rows: CountRows, values: NDArray[Any]) -> CountRows:
+    """Rows with other counts in the same places, those of zero left out."""
+    kept = values > 0
+    before = np.concatenate(([0], np.cumsum(kept)))
+    return CountRows(before[rows.indptr], rows.channels[kept], values[kept], rows.n_channels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -788,7 +831,7 @@ def _fit(source: BlockSource, start: _Fit, seed: int) -> _Fit:
         return replace(fit, fault="a channel has no variance at all")
     chance = min(1.0, max(NULL_CELLS / n_columns, 2.0 * MIN_SIDE) / n_rows)
     # What is clear shows in a part of very many pixels, and the rest of the first look would be thrown away.
-    even = fit.model == "poisson" and _own_noise(fit) > OWN_NOISE
+    even = fit.model == "poisson" and _own_noise(fit, 1.0 / fit.totals) > OWN_NOISE
     every = max(1, min(source.plan.n_blocks // 4, n_rows // GLANCE)) if even else 1
     sweep = ScaledGramSweep(
         pooling,
@@ -801,7 +844,10 @@ def _fit(source: BlockSource, start: _Fit, seed: int) -> _Fit:
     first = run_sweep(sweep, source, seed=seed).state
     drawn = first.drawn
     edge = noise_edge(n_rows, n_columns)
-    eigenvalues = _even_spectrum(source, fit, first, edge) if even else _eigenvalues(first.gram)
+    if even:
+        eigenvalues, edge = _even_spectrum(source, fit, first, edge, seed)
+    else:
+        eigenvalues = _eigenvalues(first.gram)
     eigenvalues = eigenvalues[: min(n_rows, n_columns)]
     longer = max(n_rows, n_columns)
     ratio = min(n_rows, n_columns) / longer
@@ -841,26 +887,28 @@ def _vectors_above(gram: NDArray[np.float64], bound: float) -> NDArray[np.float6
     return np.asarray(vectors[:, values > bound])
 
 
-def _own_noise(fit: _Fit) -> float:
+def _own_noise(fit: _Fit, weights: NDArray[np.float64]) -> float:
     """Strength of the spurious components that the pixels' factors make of their own counting noise.
 
-    With u = E / sum_j v_j Y_j the mean of a scaled pixel is not linear in its spectrum any more: to second
-    order there is a part along v_j E[Y_j], which is no mixture of components, whose square adds up over
-    the pixels to P^2 / E^2 sum_j 1 / h_j. Given over sqrt(P E), where a component leaves the noise
-    (J. Baik, G. Ben Arous, S. Peche, Ann. Probab. 33 (2005) 1643, https://doi.org/10.1214/009117905000000233).
+    With u = E / sum_j m_j Y_j the mean of a scaled pixel is not linear in its spectrum any more: to second
+    order there is a part along m_j E[Y_j], which is no mixture of components, whose square adds up over
+    the pixels to P^2 sum_j h_j m_j^2 / (sum_j h_j m_j)^2. Given over sqrt(P E), where a component leaves the
+    noise (J. Baik, G. Ben Arous, S. Peche, Ann. Probab. 33 (2005) 1643,
+    https://doi.org/10.1214/009117905000000233).
     """
     n_rows, n_columns = fit.sides
     if n_rows < n_columns:
         return 0.0
-    return float(n_rows**1.5 / n_columns**2.5 * (1.0 / fit.totals).sum())
+    spread = float(fit.totals @ np.square(weights)) / float(fit.totals @ weights) ** 2
+    return float(n_rows**1.5 / math.sqrt(n_columns) * spread)
 
 
 def _even_spectrum(
-    source: BlockSource, fit: _Fit, first: _Scaled, edge: float
-) -> NDArray[np.float64]:
-    """Eigenvalues with pixels scaled by what the clear components say of them, whose number may grow.
+    source: BlockSource, fit: _Fit, first: _Scaled, edge: float, seed: int
+) -> tuple[NDArray[np.float64], float]:
+    """Eigenvalues with pixels scaled by what the clear components say of them, and the edge of the noise.
 
-    `first` is of some of the pixels, or of all.
+    `first` is of some of the pixels, or of all; the number of clear components may grow.
     """
     gram, columns = first.gram, fit.scaling.columns
     share = fit.totals / fit.totals.sum()
@@ -870,15 +918,24 @@ def _even_spectrum(
         if not clear.shape[1]:
             # Not even the mean spectrum: the largest value is as good as any.
             clear = eigh(gram, subset_by_index=(columns.size - 1, columns.size - 1))[1]
-        bound = (CLEAR * edge) ** 2
         # In scaled channels the factors v are a vector; what of it lies in the components is enough.
         roots = np.sqrt(columns)
         weights = roots * (clear @ (clear.T @ roots))
-        sweep = EvenGramSweep(fit.pooling, weights, LEAST_WEIGHT * float(weights @ share))
-        gram, columns = run_sweep(sweep, source).state
+        # Even so little is too much where pixels are very many: then other counts make the factors.
+        split = SPLIT if _own_noise(fit, weights) > OWN_NOISE else 0.0
+        least = LEAST_WEIGHT * float(weights @ share)
+        even = run_sweep(EvenGramSweep(fit.pooling, weights, least, split), source, seed=seed).state
+        gram, columns = even.gram, even.channels
+        if split:
+            # Factors of some noise, u = 1 / (1 + x) with x of variance `noise`, make pixels of uneven weight:
+            # the noise spreads as over E <u^2> / <u>^2 channels, to second order in `noise`.
+            noise = even.noise / max(1, even.n_pixels)
+            wider = LEEWAY * (1.0 + noise + 6.0 * noise**2)
+            edge = noise_edge(even.n_pixels, columns.size * wider)
+        bound = (CLEAR * edge) ** 2
         values = _eigenvalues(gram)
         if np.count_nonzero(values > bound) <= clear.shape[1]:
-            return values
+            return values, edge
 
 
 def _noise_gain(eigenvalues: NDArray[np.float64], ratio: float, edge: float) -> float:

@@ -10,6 +10,7 @@ import scipy.sparse
 import emcube as em
 from emcube.engine import run_sweep
 from emcube.errors import InputError
+from emcube.kernels.rows import CountRows, rows_from_dense
 from emcube.models import n_components
 from emcube.models.labels import as_source
 
@@ -217,10 +218,38 @@ def test_the_even_spectrum_is_that_of_the_obvious_matrix():
     weights = rng.uniform(0.5, 2.0, counts.shape[1])
     pooling = n_components._Pooling(0.0, np.arange(counts.shape[1]), counts.shape[1])
     sweep = n_components.EvenGramSweep(pooling, weights, 0.4)
-    gram, columns = run_sweep(sweep, source).state
+    even = run_sweep(sweep, source).state
+    gram, columns = even.gram, even.channels
     y = counts.astype(float)
     u = counts.shape[1] / np.maximum(y @ weights, 0.4 * y.sum(axis=1))
     v = len(y) / (u @ y)
     x = np.sqrt(u[:, None] * v) * y
     np.testing.assert_allclose(columns, v, rtol=1e-12)
     np.testing.assert_allclose(gram, x.T @ x, rtol=1e-10, atol=1e-10)
+
+
+def test_still_more_pixels_are_scaled_by_other_counts_than_their_own(monkeypatch):
+    counts = three_lines(0, n_pixels=400_000)
+    found = em.estimate_n_components(counts, pixel_counts=20)
+    assert found.n_components == 3
+    assert found.margin.above > 100
+    monkeypatch.setattr(n_components, "SPLIT", 0.0)
+    assert em.estimate_n_components(counts, pixel_counts=20).n_components == 4
+
+
+@pytest.mark.parametrize("kind", ["rows", "dense"])
+def test_parts_of_counts_are_whole_and_independent(kind):
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(0.2 if kind == "rows" else 6.0, (4000, 50)).astype(np.uint16)
+    whole = rows_from_dense(counts) if kind == "rows" else counts.astype(float)
+    rest, part = n_components._parted(whole, 0.4, np.random.default_rng(1))
+    if kind == "rows":
+        assert isinstance(rest, CountRows)
+        assert (rest.counts > 0).all()
+        assert (part.counts > 0).all()
+        rest, part = rest.to_dense(), part.to_dense()
+    np.testing.assert_array_equal(rest + part, counts)
+    assert abs(part.mean() / counts.mean() - 0.4) < 0.01
+    for half in (rest, part):
+        assert abs(half.var() / half.mean() - 1) < 0.02
+    assert abs(np.corrcoef(rest.ravel(), part.ravel())[0, 1]) < 0.01
