@@ -105,6 +105,9 @@ SCALING_ROUNDS = 60
 MEMORY = 3
 """Rounds of the scaling that are extrapolated from; see `_extrapolated`."""
 
+RANGE = 1e30
+"""Column factors that differ by more have run away: where zeros leave no scaling, they part for ever."""
+
 CURVATURES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Candidates of b / a in var = a m + b m^2, in units of one over the mean cell."""
 
@@ -283,7 +286,7 @@ class ScalingSweep:
             return replace(state, n_pixels=n_pixels, n_rounds=round_number + 1, tried=()), True
         deviation = float(np.abs(state.columns * sums / n_pixels - 1).max())
         scaling = _Scaling(n_pixels / sums, deviation, n_pixels, round_number + 1)
-        if deviation < SCALING_TOLERANCE:
+        if deviation < SCALING_TOLERANCE or not _in_range(scaling.columns):
             return scaling, True
         # What was extrapolated did not come nearer: forget, and go on in plain rounds.
         known = state.tried if deviation < state.deviation else ()
@@ -309,8 +312,15 @@ def _extrapolated(
     if len(tried) > 1:
         changes = np.array([made - given for given, made in tried])
         steps, *_ = np.linalg.lstsq(np.diff(changes, axis=0).T, changes[-1], rcond=1e-10)
-        after = after - steps @ np.diff(np.array([made for _, made in tried]), axis=0)
+        ahead = after - steps @ np.diff(np.array([made for _, made in tried]), axis=0)
+        if np.ptp(ahead) <= math.log(RANGE):
+            after = ahead
     return np.asarray(np.exp(after))
+
+
+def _in_range(columns: NDArray[np.float64]) -> bool:
+    """Whether column factors are comparable numbers."""
+    return bool(columns.min() > 0 and columns.max() <= RANGE * columns.min())
 
 
 @dataclass(frozen=True, eq=False)
@@ -789,7 +799,9 @@ def _quadratic_fits(
 
     def try_curvature(factor: float) -> _Fit:
         # Scalings of neighbouring curvatures are near each other.
-        near = min(fits, key=lambda f: abs(f.curvature * mean - factor), default=None)
+        # Those that ran away are near nothing.
+        known = (f for f in fits if f.scaling.deviation < 0.1)
+        near = min(known, key=lambda f: abs(f.curvature * mean - factor), default=None)
         begin = first if near is None else near.scaling.columns
         start = _Fit("quadratic", pooling, least, sums, _Scaling(begin), float(factor / mean))
         return _fit(source, start, seed)

@@ -253,3 +253,21 @@ def test_parts_of_counts_are_whole_and_independent(kind):
     for half in (rest, part):
         assert abs(half.var() / half.mean() - 1) < 0.02
     assert abs(np.corrcoef(rest.ravel(), part.ravel())[0, 1]) < 0.01
+
+
+@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_factors_that_run_away_do_not_end_in_infinities(k):
+    """Unpooled, rare counts leave some columns no scaling; pooled further, all of them have one."""
+    rng = np.random.default_rng(0)
+    spectra = rng.dirichlet(np.full(150, 0.1), k)
+    shares = rng.dirichlet(np.full(k, 0.5), 6400)
+    counts = rng.poisson(300 * shares @ spectra).astype(np.uint16)
+    pixels = rng.random(6400) < 0.5
+    assert em.estimate_n_components(counts).n_components == k
+    assert em.estimate_n_components(counts, where=pixels).n_components == k
+    # As floats nobody knows that they are counts, and nothing is pooled.
+    refused = em.estimate_n_components(counts.astype(np.float32))
+    assert refused.refused
+    assert "cannot be scaled" in refused.reason
+    assert np.isfinite(refused.curve["singular_value"]).all()
