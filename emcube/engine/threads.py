@@ -23,13 +23,15 @@ def single_threaded_blas() -> Iterator[None]:
     """Limit BLAS and OpenMP to one thread in this process.
 
     The limits of threadpoolctl are per process and overlapping contexts restore wrongly, so they
-    are set once when the first run enters and restored once when the last one leaves.
+    are set once when the first run enters and restored once when the last one leaves, on whatever
+    threads these are.
     """
     global _depth, _limits
     with _lock:
         if _depth == 0:
             from threadpoolctl import threadpool_limits
 
+            _take_control()
             _limits = threadpool_limits(limits=1)
         _depth += 1
     try:
@@ -38,8 +40,19 @@ def single_threaded_blas() -> Iterator[None]:
         with _lock:
             _depth -= 1
             if _depth == 0:
+                _take_control()
                 _limits.restore_original_limits()
                 _limits = None
+                _take_control()
+
+
+def _take_control() -> None:
+    """Let this thread set limits: threadpoolctl gives OpenBLAS to one thread and ignores all others."""
+    import threadpoolctl
+
+    blas = threadpoolctl.OpenBLASController
+    if hasattr(blas, "clear_controlling_thread"):  # from 3.8 on
+        blas.clear_controlling_thread(force=True)
 
 
 def default_threads() -> int:
