@@ -6,6 +6,7 @@ Letters: P pixels, E used channels, K components. D_i = sum_k L_ik s_k.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from emcube.engine import Block, BlockSource
 
 __all__ = ["MiniBatchNMF"]
+
+FEW_COUNTS = 10.0
+"""Fractions that sum to less in a pixel are normalised spectra or rates, as a rule, and no counts."""
 
 
 class MiniBatchNMF(Estimator):
@@ -214,6 +218,7 @@ class MiniBatchNMF(Estimator):
         with resident():
             found = sketch(source, loss, int(self.n_components), seed)
             self._refuse_empty(found)
+            _warn_of_fractions(found, loss)
             side = self._side(source, labels, loss, found)
             first = self._first(source, labels, loss, found, side, seed)
             self._run(source, labels, loss, found.totals, side, first, seed, earlier=None)
@@ -583,6 +588,23 @@ class MiniBatchNMF(Estimator):
     def _require_values(self) -> NDArray[np.float64]:
         self._require_fitted()
         return self._values
+
+
+def _warn_of_fractions(found: Sketch, loss: Loss) -> None:
+    """Say so where a pixel holds less than a few counts because its values are no counts."""
+    full = max(1, found.n_pixels - found.n_empty)
+    held = float(found.totals.sum()) / full
+    if (
+        loss.counts
+        and held < FEW_COUNTS
+        and not np.array_equal(found.totals, np.rint(found.totals))
+    ):
+        warnings.warn(
+            f"NMF takes values for counts, and these are fractions with {held:.3g} in a pixel: volume and "
+            "tol, which are in nats, outweigh the data. Scale the cube to counts, set volume=0 and tol=0, "
+            "or use beta_loss='frobenius'",
+            stacklevel=3,
+        )
 
 
 def _pairs(values: NDArray[np.float64]) -> xr.DataArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 
 import dask.array as da
 import numpy as np
@@ -459,3 +460,15 @@ def test_errors_of_lazy_maps_do_not_name_a_wrong_pixel():
     cube = em.make_cube(da.from_array(values, chunks=(4, 4, 20)), dims=("y", "x", "energy"))
     with pytest.raises(InputError, match=r"position \(1, 2\) of a chunk, used channel 7"):
         model.transform(cube).compute()
+
+
+def test_normalised_spectra_are_not_taken_for_counts_silently():
+    rng = np.random.default_rng(0)
+    spectra, shares = rng.dirichlet(np.full(60, 0.3), 3), rng.dirichlet(np.full(3, 0.3), 400)
+    counts = rng.poisson(2000 * shares @ spectra).astype(float)
+    with pytest.warns(UserWarning, match="fractions with 0.5 in a pixel"):
+        em.MiniBatchNMF(3, random_state=0).fit(counts / counts.sum(axis=1, keepdims=True) / 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        em.MiniBatchNMF(3, random_state=0).fit(counts)
+        em.MiniBatchNMF(3, beta_loss="frobenius", random_state=0).fit(counts / 2000)
