@@ -26,7 +26,9 @@ from emcube.store import (
 
 # A slow source of 24 regions in six groups; the same small layout as the fixture `small_chunks`.
 SCRIPT = """
-import functools, sys, time
+import functools, signal, sys, time
+# A shell that starts the tests in the background has SIGINT ignored by all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import dask.array as da, numpy as np
 import emcube as em
 from emcube.store import hashing, layout, regions, write
