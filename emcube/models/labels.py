@@ -167,9 +167,10 @@ class Labels:
         """
         if self.plain or other.plain:
             if self.n_all_channels != other.n_all_channels:
+                # The words in which scikit-learn says it, so that whoever looks for them finds them.
                 raise InputError(
-                    f"{what}: got {other.n_all_channels} channels, the model was fitted on "
-                    f"{self.n_all_channels}",
+                    f"X has {other.n_all_channels} features, but {what} is expecting "
+                    f"{self.n_all_channels} features as input: the channels it was fitted on",
                     hint="pass data with the channels of the fit",
                 )
             return
@@ -278,6 +279,11 @@ def as_source(X: Any, where: Any = None, *, channels: Channels = ...) -> tuple[B
 
 
 def _check_dtype(dtype: np.dtype[Any]) -> None:
+    if dtype.kind == "c":
+        raise InputError(
+            f"Complex data not supported: values must be real numbers, got dtype {dtype}",
+            hint="take the part you mean: .real, .imag or abs()",
+        )
     if dtype.kind not in "iubf":
         raise InputError(
             f"values must be real numbers, got dtype {dtype}", hint="convert with .astype(float)"
@@ -335,7 +341,13 @@ def _from_matrix(X: Any, where: Any, channels: Channels) -> tuple[BlockSource, L
     if matrix.ndim != 2:
         raise InputError(
             f"a bare array must have the shape (pixels, channels), got {matrix.shape}",
-            hint="label it with emcube.make_cube(array, dims=..., sig_dims=...), or reshape it",
+            hint="label it with emcube.make_cube(array, dims=..., sig_dims=...). Reshape your data "
+            "with array.reshape(1, -1) where it is one pixel",
+        )
+    if matrix.shape[1] == 0:
+        raise InputError(
+            f"the matrix has 0 feature(s) (shape={matrix.shape}) while a minimum of 1 is required",
+            hint="check how its columns, the channels, were selected",
         )
     _check_dtype(matrix.dtype)
     pixels = None
@@ -511,7 +523,8 @@ def require_finite_values(block: Block) -> None:
     if not good.all():
         row, channel = (int(i) for i in np.argwhere(~good)[0])
         raise InputError(
-            f"values must be finite: position {_place(block, row)}, used channel {channel} holds "
+            f"values must be finite, not NaN or inf: position {_place(block, row)}, used channel "
+            f"{channel} holds "
             f"{data[row, channel]}",
             hint="leave such pixels out with where=, or fill them",
         )
@@ -532,7 +545,8 @@ def require_finite_counts(block: Block) -> None:
     if data.size and data.min() < 0:
         row, channel = (int(i) for i in np.argwhere(data < 0)[0])
         raise InputError(
-            f"counts must not be negative: position {_place(block, row)}, used channel {channel} "
+            "Negative values in data, but counts must not be negative: position "
+            f"{_place(block, row)}, used channel {channel} "
             f"holds {data[row, channel]}",
             hint="after background removal use noise=None (PCA) or beta_loss='frobenius' (NMF), or "
             "clip with cube.clip(min=0)",

@@ -6,7 +6,6 @@ Letters: P pixels, E used channels, K components. D_i = sum_k L_ik s_k.
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -20,6 +19,7 @@ from emcube.kernels.freedom import spectral_freedom
 from emcube.kernels.independence import independent_shares
 from emcube.models.base import Estimator, resolve_seed
 from emcube.models.labels import Labels, as_source
+from emcube.models.nmf_gain import gain_of, in_counts, sketch_in_counts
 from emcube.models.nmf_losses import Loss, resolve_loss
 from emcube.models.nmf_start import Sketch, choose_side, corners, sketch, tile_of
 from emcube.models.nmf_sweeps import (
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from emcube.engine import Block, BlockSource
 
 __all__ = ["MiniBatchNMF"]
-
-FEW_COUNTS = 10.0
-"""Fractions that sum to less in a pixel are normalised spectra or rates, as a rule, and no counts."""
 
 
 class MiniBatchNMF(Estimator):
@@ -111,6 +108,10 @@ class MiniBatchNMF(Estimator):
         Side of the tiles that was used.
     volume_strength_ : float
         Weight of the log determinant, in units of the loss.
+    gain_ : float
+        What one count is worth in the values. 1 for counts and least squares; where values are fractions
+        that sum to less than ten in a pixel (normalised spectra, rates) it follows from their noise, and
+        volume and tolerance mean for them what they mean for counts.
     component_totals_ : ndarray, shape (K,)
         Sum of the loadings of each component over the pixels of the last fit.
     freedom_ : DataArray (component, other), or ndarray (K, K)
@@ -158,6 +159,7 @@ class MiniBatchNMF(Estimator):
     n_iter_: int
     converged_: bool
     pool_: int
+    gain_: float
     seed_: int
     component_totals_: NDArray[np.float64]
     freedom_: Any
@@ -218,10 +220,14 @@ class MiniBatchNMF(Estimator):
         with resident():
             found = sketch(source, loss, int(self.n_components), seed)
             self._refuse_empty(found)
-            _warn_of_fractions(found, loss)
+            gain = gain_of(source, found, int(self.n_components)) if loss.counts else 1.0
+            if gain != 1.0:
+                source, found = in_counts(source, gain), sketch_in_counts(found, gain)
+            self.gain_ = gain
             side = self._side(source, labels, loss, found)
             first = self._first(source, labels, loss, found, side, seed)
             self._run(source, labels, loss, found.totals, side, first, seed, earlier=None)
+        self._remember_columns(X)
         return self
 
     def partial_fit(self, X: Any, y: None = None, *, where: Any = None) -> Self:
@@ -245,9 +251,11 @@ class MiniBatchNMF(Estimator):
             )
         loss = self._check_parameters()
         source, labels = as_source(X, pixels_only(X, where), channels=self.axes_.channels)
-        self.axes_.require_same_signal(labels, type(self).__name__)
+        self._require_same_signal(X, labels)
         with resident():
-            totals = run_sweep(TotalsSweep(counts=loss.counts), source).state.channels
+            # `in_counts` takes values as they come: they are checked before.
+            totals = run_sweep(TotalsSweep(counts=loss.counts), source).state.channels / self.gain_
+            source = in_counts(source, self.gain_)
             self._run(
                 source,
                 labels,
@@ -263,6 +271,14 @@ class MiniBatchNMF(Estimator):
     def fit_transform(self, X: Any, y: None = None, *, where: Any = None) -> Any:
         """Fit and return the loadings (see `transform`)."""
         return self.fit(X, where=where).transform(X, where=pixels_only(X, where))
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self._require_values())
+
+    @property
+    def _counts_only(self) -> bool:
+        return self.beta_loss in ("kullback-leibler", 1)
 
     def _check_parameters(self) -> Loss:
         k: Any = self.n_components
@@ -420,13 +436,13 @@ class MiniBatchNMF(Estimator):
         self._statistic = _reordered(statistic, order)
         if earlier is None:
             self._remember(labels)
-        self.objective_ = float(state.statistic.divergence)
-        self.objective_path_ = np.array(outcome.history)
+        self.objective_ = float(state.statistic.divergence) * self.gain_
+        self.objective_path_ = np.array(outcome.history) * self.gain_
         self.n_iter_ = outcome.n_rounds
         self.converged_ = outcome.converged
         self.pool_ = side
-        self.volume_strength_ = float(state.strength or 0.0)
-        self.component_totals_ = statistic.loadings[order]
+        self.volume_strength_ = float(state.strength or 0.0) * self.gain_
+        self.component_totals_ = statistic.loadings[order] * self.gain_
         self.seed_ = seed
         errors = loss.errors(self._values, self._statistic, self.objective_)
         freedom = spectral_freedom(self._values, errors)
@@ -588,23 +604,6 @@ class MiniBatchNMF(Estimator):
     def _require_values(self) -> NDArray[np.float64]:
         self._require_fitted()
         return self._values
-
-
-def _warn_of_fractions(found: Sketch, loss: Loss) -> None:
-    """Say so where a pixel holds less than a few counts because its values are no counts."""
-    full = max(1, found.n_pixels - found.n_empty)
-    held = float(found.totals.sum()) / full
-    if (
-        loss.counts
-        and held < FEW_COUNTS
-        and not np.array_equal(found.totals, np.rint(found.totals))
-    ):
-        warnings.warn(
-            f"NMF takes values for counts, and these are fractions with {held:.3g} in a pixel: volume and "
-            "tol, which are in nats, outweigh the data. Scale the cube to counts, set volume=0 and tol=0, "
-            "or use beta_loss='frobenius'",
-            stacklevel=3,
-        )
 
 
 def _pairs(values: NDArray[np.float64]) -> xr.DataArray:
