@@ -30,6 +30,7 @@ from emcube.models.kmeans_start import (
 from emcube.models.kmeans_subspace import profile_basis
 from emcube.models.labels import (
     Labels,
+    dtype_of,
     map_pixels,
     require_finite_counts,
     require_finite_values,
@@ -432,7 +433,7 @@ class KMeans(ClusterMixin, Estimator):
     def _make_features(
         self, X: Any, where: Any, source: BlockSource, labels: Labels
     ) -> tuple[str, _AsIs | _Profiles]:
-        dtype = X.dtype if hasattr(X, "dtype") else np.asarray(X).dtype
+        dtype = dtype_of(X)
         name = self.features
         if name == "auto":
             name = "profiles" if dtype.kind in "iub" else "counts"
@@ -458,6 +459,7 @@ class KMeans(ClusterMixin, Estimator):
         """Weight, sum of squares and sums of the features, and a sample, in one pass."""
         survey = Survey(features, self.n_clusters, source.n_pixels, total)
         moments, sample = run_sweep(survey, source, seed=self.seed_).state
+        _refuse_extremes(moments)
         return moments, sample
 
     def _find_starts(
@@ -621,6 +623,24 @@ class _Totals:
 
     def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
         return statistic, True
+
+
+def _refuse_extremes(moments: NDArray[np.float64]) -> None:
+    """Refuse values whose distances, which are squared again, are beyond float64.
+
+    Raises
+    ------
+    InputError
+        The mean square of the values is too large or too small.
+    """
+    if not moments[0] > 0 or not moments[1:].any():
+        return
+    square = float(moments[1] / moments[0])
+    if not 1e-140 < square < 1e140:
+        raise InputError(
+            f"KMeans: values have a mean square of {square:g}, 1e-140 to 1e140 can be clustered",
+            hint="scale the cube by a constant first",
+        )
 
 
 def _far_mean(moments: NDArray[np.float64]) -> NDArray[np.float64] | None:

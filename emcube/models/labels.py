@@ -19,10 +19,17 @@ from emcube.cube import make_cube, nav_dims, sig_dims, validate_cube
 from emcube.engine import ArraySource, Block, BlockSource, DaskSource, SparseSource, StoreSource
 from emcube.engine.executor import ThreadExecutor
 from emcube.engine.loop import ArrayTarget, map_blocks
-from emcube.engine.source import compress
+from emcube.engine.source import compress, refuse_masked
 from emcube.errors import InputError, SelectionError
 
-__all__ = ["Labels", "as_source", "map_pixels", "require_finite_counts", "require_finite_values"]
+__all__ = [
+    "Labels",
+    "as_source",
+    "dtype_of",
+    "map_pixels",
+    "require_finite_counts",
+    "require_finite_values",
+]
 
 #: Coordinates of signal axes count as equal within this share of a channel's width.
 AXIS_TOLERANCE = 1e-3
@@ -337,7 +344,7 @@ def _from_matrix(X: Any, where: Any, channels: Channels) -> tuple[BlockSource, L
         )
     sparse = scipy.sparse.issparse(X)
     lazy = hasattr(X, "dask")
-    matrix = X if sparse or lazy else np.asarray(X)
+    matrix = _as_matrix(X)
     if matrix.ndim != 2:
         raise InputError(
             f"a bare array must have the shape (pixels, channels), got {matrix.shape}",
@@ -375,14 +382,67 @@ def _from_matrix(X: Any, where: Any, channels: Channels) -> tuple[BlockSource, L
     return source, labels
 
 
+def _as_matrix(X: Any) -> Any:
+    """Sparse matrices and Dask arrays as they are, frames and everything else as an ndarray."""
+    import scipy.sparse
+
+    if scipy.sparse.issparse(X):
+        return X
+    if hasattr(X, "dask"):
+        if not hasattr(X, "dtype"):
+            raise InputError(
+                f"a Dask {type(X).__name__} has columns, a matrix (pixels, channels) is expected",
+                hint="convert it with .to_dask_array(lengths=True)",
+            )
+        if scipy.sparse.issparse(X._meta):
+            return X.map_blocks(_dense, dtype=X.dtype, meta=np.empty((0, 0), dtype=X.dtype))
+        return X
+    if hasattr(X, "dtypes") and hasattr(X, "to_numpy"):
+        return _frame_values(X)
+    try:
+        return np.asarray(X)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"a matrix of numbers (pixels, channels) is expected, got {type(X).__name__}: {error}",
+            hint="give every pixel as many channels",
+        ) from error
+
+
+def _dense(chunk: Any) -> NDArray[Any]:
+    return np.asarray(chunk.toarray() if hasattr(chunk, "toarray") else chunk)
+
+
+def _frame_values(frame: Any) -> NDArray[Any]:
+    """Values of a frame; pandas' own integers and floats become NumPy's."""
+    values = np.asarray(frame.to_numpy())
+    dtypes = [getattr(d, "numpy_dtype", d) for d in frame.dtypes]
+    numbers = all(isinstance(d, np.dtype) and d.kind in "iubf" for d in dtypes)
+    if values.dtype.kind != "O" or not numbers:
+        return values
+    try:
+        return np.asarray(frame.to_numpy(dtype=np.result_type(*dtypes)))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"the frame has missing values: {error}",
+            hint="fill them with .fillna(0), or leave their rows out",
+        ) from error
+
+
+def dtype_of(X: Any) -> np.dtype[Any]:
+    """Dtype of a cube or matrix."""
+    found = getattr(X, "dtype", None)
+    dtype: np.dtype[Any] = np.dtype(_as_matrix(X).dtype if found is None else found)
+    return dtype
+
+
 def _holds_counts(matrix: Any) -> bool:
-    """Tell whether a sparse matrix holds whole numbers that are not negative."""
+    """Tell whether a sparse matrix holds whole numbers that are not negative and fit into rows."""
     values = matrix.tocsr(copy=False).data
     if not values.size:
         return True
     if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
         return False
-    return bool(values.min() >= 0)
+    return bool(values.min() >= 0 and values.max() < 2**32)
 
 
 def map_pixels(
@@ -484,6 +544,7 @@ class _ChunkFunction:
     def __call__(
         self, chunk: NDArray[Any], selected: NDArray[np.bool_] | None = None
     ) -> NDArray[Any]:
+        refuse_masked(chunk)
         box = chunk.shape[: self.n_nav]
         if 0 in chunk.shape:
             return np.full(box + self.trailing, self.fill, dtype=self.dtype)

@@ -330,6 +330,12 @@ class MiniBatchNMF(Estimator):
                 f"the sum of all values is {found.totals.sum():g}, a positive signal is expected",
                 hint="non-negative components cannot describe it; use emcube.IncrementalPCA",
             )
+        held = float(found.totals.sum()) / max(1, full)
+        if not 1e-100 < held < 1e100:
+            raise InputError(
+                f"pixels hold {held:g} on average, 1e-100 to 1e100 can be factorised",
+                hint="scale the cube by a constant first",
+            )
 
     def _side(self, source: BlockSource, labels: Labels, loss: Loss, found: Sketch) -> int:
         if self.pool != "auto":
@@ -507,7 +513,8 @@ class MiniBatchNMF(Estimator):
     def pixel_function(self) -> Callable[[Block], dict[str, NDArray[Any]]]:
         """Loadings of a block's pixels, or with ``sum_to_one`` abundances; and their sum, the scale."""
         self._require_fitted()
-        return _Solve(resolve_loss(self.beta_loss), self._values, bool(self.sum_to_one))
+        loss = resolve_loss(self.beta_loss)
+        return _Solve(loss, self._values, bool(self.sum_to_one), self.gain_)
 
     def transform(self, X: Any, where: Any = None) -> Any:
         """Solve the loadings of every pixel; lazy where `X` is.
@@ -584,7 +591,8 @@ class MiniBatchNMF(Estimator):
         """Score the components on data, with loadings that have not seen what is scored; more is better.
 
         Counts: mean Poisson log-likelihood per count. Each count of X is dealt to one of two halves; loadings
-        from one half predict the other, both ways round. Least squares: one minus the share of the sum of
+        from one half predict the other, both ways round. Fractions are divided by ``gain_`` first, and what
+        is no whole count then is dealt as one piece. Least squares: one minus the share of the sum of
         squares that is left in every other channel after fitting the channels between, both ways round.
 
         Raises
@@ -596,6 +604,7 @@ class MiniBatchNMF(Estimator):
         self._check_signal(X)
         loss = resolve_loss(self.beta_loss)
         source, _ = as_source(X, pixels_only(X, where), channels=self.axes_.channels)
+        source = in_counts(source, self.gain_)
         sums = run_sweep(ScoreSweep(loss, values), source, seed=self.seed_).state
         if sums[1] <= 0.0:
             raise InputError("there is nothing to score: every used value is zero")
@@ -644,10 +653,15 @@ class _Solve:
     loss: Loss
     components: NDArray[np.float64]
     sum_to_one: bool
+    gain: float = 1.0
 
     def __call__(self, block: Block) -> dict[str, NDArray[Any]]:
         self.loss.check(block)
-        loadings = self.loss.loadings(block.data, self.components)
+        if self.gain == 1.0:
+            loadings = self.loss.loadings(block.data, self.components)
+        else:
+            counts = block.dense() / self.gain
+            loadings = self.loss.loadings(counts, self.components) * self.gain
         scale = loadings.sum(axis=1)
         if self.sum_to_one:
             loadings = loadings / np.where(scale > 0.0, scale, 1.0)[:, None]

@@ -46,8 +46,9 @@ class _SquareSweep:
         """Sum of one block."""
         total = 0.0
         for _, part in pieces(block.data):
-            sums = part.sum(axis=1)
-            total += float((np.square(part) @ self.inverse / np.where(sums > 0, sums, 1.0)).sum())
+            sums = part.sum(axis=1, keepdims=True)
+            shares = part / np.where(sums > 0, sums, 1.0)
+            total += float(((shares * part) @ self.inverse).sum())
         return total
 
     def combine(self, a: float, b: float) -> float:
@@ -76,7 +77,7 @@ def gain_of(source: BlockSource, found: Sketch, n_components: int) -> float:
     square = total * run_sweep(_SquareSweep(inverse), source).state
     left = square - float(found.eigenvalues[:n_components].sum())
     n_free = (full - n_components) * (int(np.count_nonzero(seen)) - n_components)
-    return max(left / max(1, n_free), held / MOST_COUNTS)
+    return float(max(left / max(1, n_free), held / MOST_COUNTS))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels.gram import add_symmetric
 from emcube.models.base import Estimator, resolve_seed
-from emcube.models.labels import Labels, as_source, map_pixels
+from emcube.models.labels import Labels, as_source, dtype_of, map_pixels
 from emcube.models.noise import NoiseModel, resolve_noise, weighs
 from emcube.models.pca_sweeps import (
     GatherSweep,
@@ -177,7 +177,7 @@ class IncrementalPCA(Estimator):
         """
         self._check_parameters()
         source, labels = as_source(X, where)
-        noise = resolve_noise(self.noise, _dtype(X))
+        noise = resolve_noise(self.noise, dtype_of(X))
         self._refuse_too_many(source)
         solver = self._choose_solver(source)
         seed = resolve_seed(self.random_state)
@@ -222,7 +222,7 @@ class IncrementalPCA(Estimator):
                 hint="use fit on the whole cube, or bin channels with cube.em.bin(...)",
             )
         if first:
-            noise = resolve_noise(self.noise, _dtype(X))
+            noise = resolve_noise(self.noise, dtype_of(X))
             shift = self._shift(source, noise)
             earlier = None
         else:
@@ -694,11 +694,6 @@ class IncrementalPCA(Estimator):
 def _mean_first(noise: NoiseModel) -> bool:
     """Whether the mean must be known before pixels are summed: where it is not that of the weighted ones."""
     return noise.centred and weighs(noise)
-
-
-def _dtype(X: Any) -> np.dtype[Any]:
-    found = getattr(X, "dtype", None)
-    return np.dtype(np.asarray(X).dtype if found is None else found)
 
 
 def _pixels_only(X: Any, where: Any) -> Any:

@@ -173,9 +173,7 @@ def test_incremental_search(matrix, monkeypatch):
                 return getattr(dask, name)
 
             def persist(self, *collections: Any) -> Any:
-                return tuple(
-                    c.persist(x) if dask.is_dask_collection(x) else x for x in collections
-                )
+                return tuple(c.persist(x) if dask.is_dask_collection(x) else x for x in collections)
 
         monkeypatch.setattr(_incremental, "dask", Persisting())
         search.fit(lazy, nothing)
