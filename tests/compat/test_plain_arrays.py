@@ -157,7 +157,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "infinite": (lambda: with_value(-np.inf), "used channel 4 holds -inf"),
     "sparse infinite": (lambda: sp.csr_matrix(with_value(np.inf)), "used channel 4 holds inf"),
     "lazy NaN": (lambda: da.from_array(with_value(np.nan), chunks=(17, 20)), "4 holds nan"),
-    "too large": (lambda: 1e200 * COUNTS, "too large|mean square|sum of all|on average|32 bits"),
+    "too large": (lambda: 1e200 * COUNTS, "too large|mean square|sum of all|on average"),
     "objects": (lambda: COUNTS.astype(object), "real numbers, got dtype object"),
     "words": (lambda: COUNTS.astype(str), "real numbers"),
     "dates": (lambda: COUNTS.astype("M8[s]"), "real numbers"),
@@ -181,8 +181,6 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 @pytest.mark.parametrize("form", sorted(REFUSED))
 def test_what_cannot_be_used_is_refused(form, name):
     make_data, words = REFUSED[form]
-    if (form, name) == ("too large", "nmf frobenius"):
-        words = "on average"
     with pytest.raises(EmcubeError, match=words) as caught:
         MODELS[name]().fit(make_data())
     assert isinstance(caught.value, InputError)
