@@ -146,41 +146,6 @@ def test_cross_validation_prefers_the_right_number_of_components(matrix):
     assert scores[0] < scores[1] < scores[2]
 
 
-def test_incremental_search(matrix, monkeypatch):
-    """As far as dask-ml's search runs: it calls ``dask.persist`` within a coroutine of the client.
-
-    Recent releases of Dask refuse that, for every estimator. The client's own ``persist`` is what is
-    meant; with it the search feeds ``partial_fit`` and asks ``score``.
-    """
-    import dask
-    from dask_ml.model_selection import IncrementalSearchCV, _incremental
-    from distributed import Client
-
-    lazy = da.from_array(matrix, chunks=(90, 40))
-    nothing = da.zeros(360, chunks=90)
-    search = IncrementalSearchCV(
-        em.MiniBatchNMF(3, random_state=0),
-        {"volume": [1.0, 300.0]},
-        n_initial_parameters="grid",
-        decay_rate=None,
-        max_iter=3,
-        random_state=0,
-    )
-    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None) as c:
-
-        class Persisting:
-            def __getattr__(self, name: str) -> Any:
-                return getattr(dask, name)
-
-            def persist(self, *collections: Any) -> Any:
-                return tuple(c.persist(x) if dask.is_dask_collection(x) else x for x in collections)
-
-        monkeypatch.setattr(_incremental, "dask", Persisting())
-        search.fit(lazy, nothing)
-    assert search.best_params_ == {"volume": 1.0}
-    assert search.best_estimator_.components_.shape == (3, 40)
-
-
 def test_fitted_models_are_applied_block_by_block(matrix):
     from dask_ml.wrappers import ParallelPostFit
 
