@@ -8,8 +8,9 @@ import math
 import sys
 import uuid
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -180,12 +181,18 @@ def _identity(thing: Any) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Selection:
-    """Pixels and channels that are used; None means all."""
+    """Pixels and channels that are used; None means all.
+
+    A part holds the pixels of some blocks: `corner` is where they begin, and count and digest are those of
+    the whole.
+    """
 
     pixels: NDArray[np.bool_] | None = None
     channels: NDArray[np.int64] | None = None
+    corner: tuple[int, ...] | None = None
 
-    def token(self) -> str:
+    @cached_property
+    def digest(self) -> str:
         """Short digest of the selection."""
         if self.pixels is None and self.channels is None:
             return "all"
@@ -195,16 +202,43 @@ class _Selection:
             digest.update(b"|")
         return digest.hexdigest()[:16]
 
+    @cached_property
+    def count(self) -> int:
+        """Pixels that are used, where not all are."""
+        return 0 if self.pixels is None else int(np.count_nonzero(self.pixels))
+
     def n_channels(self, plan: BlockPlan) -> int:
         return plan.n_channels if self.channels is None else int(self.channels.size)
 
     def n_pixels(self, plan: BlockPlan) -> int:
-        return plan.n_pixels if self.pixels is None else int(np.count_nonzero(self.pixels))
+        return plan.n_pixels if self.pixels is None else self.count
+
+    def cut(self, plan: BlockPlan, block_ids: Sequence[int]) -> _Selection:
+        """What some blocks need of it: all pixels of a cube are too many to go with every task."""
+        if self.pixels is None or self.corner is not None or not block_ids:
+            return self
+        boxes = [plan.slices(i) for i in block_ids]
+        region = tuple(
+            slice(min(s.start for s in along), max(s.stop for s in along))
+            for along in zip(*boxes, strict=True)
+        )
+        part = _Selection(
+            np.ascontiguousarray(self.pixels[region]),
+            self.channels,
+            tuple(s.start for s in region),
+        )
+        part.__dict__.update(digest=self.digest, count=self.count)
+        return part
 
     def of_block(self, plan: BlockPlan, block_id: int) -> NDArray[np.bool_] | None:
         if self.pixels is None:
             return None
-        return np.ascontiguousarray(self.pixels[plan.slices(block_id)]).reshape(-1)
+        region = plan.slices(block_id)
+        if self.corner is not None:
+            region = tuple(
+                slice(s.start - o, s.stop - o) for s, o in zip(region, self.corner, strict=True)
+            )
+        return np.ascontiguousarray(self.pixels[region]).reshape(-1)
 
     def block(self, plan: BlockPlan, block_id: int, cells: NDArray[Any]) -> Block:
         """Block of dense cells (box pixels, all channels)."""
@@ -253,7 +287,7 @@ class _SelectingSource:
         """Identity of the values, how they are cut into blocks, and the selection."""
         # The same array may be a cube in two ways: other signal dims, or other chunks of the same values.
         cut = "-".join("x".join(map(str, n)) for n in (self.plan.nav_shape, self.plan.block_shape))
-        return f"{self.name}/{cut}/{self.selection.token()}"
+        return f"{self.name}/{cut}/{self.selection.digest}"
 
     @property
     def block_bytes(self) -> int:
@@ -330,13 +364,15 @@ class DaskSource(_SelectingSource):
 
     def part(self, block_ids: Iterable[int]) -> DaskSource:
         """Source with the culled graphs of some blocks."""
-        parts = {i: self._values(i) for i in block_ids}
+        ids = list(block_ids)
+        parts = {i: self._values(i) for i in ids}
         if self.array is not None and parts:
             parts = dict(zip(parts, _optimized(list(parts.values())), strict=True))
             # Optimising several arrays together gives each the graph of all: cull them apart.
             parts = {i: _optimized([a])[0] for i, a in parts.items()}
         futures = self._missing(list(parts.values())) if self.futures else {}
-        return replace(self, array=None, parts=parts, futures=futures)
+        selection = self.selection.cut(self.plan, ids)
+        return replace(self, array=None, selection=selection, parts=parts, futures=futures)
 
     def _missing(self, arrays: list[Any]) -> dict[Any, Any]:
         """Futures that the optimised graphs of some arrays ask for: Dask leaves them out there."""
@@ -497,8 +533,9 @@ class StoreSource(_SelectingSource):
         return self.selection.block(self.plan, block_id, values.reshape(n_box, -1))
 
     def part(self, block_ids: Iterable[int]) -> StoreSource:
-        """The source itself: it holds paths and numbers."""
-        return self
+        """The source with the selection of some blocks: besides, it holds paths and numbers."""
+        part = self.selection.cut(self.plan, list(block_ids))
+        return self if part is self.selection else replace(self, selection=part)
 
 
 @dataclass(frozen=True, eq=False)
@@ -533,14 +570,16 @@ class ArraySource(_SelectingSource):
 
     def part(self, block_ids: Iterable[int]) -> ArraySource:
         """Source with copies of some blocks."""
+        ids = list(block_ids)
         return replace(
             self,
             array=None,
+            selection=self.selection.cut(self.plan, ids),
             parts={
                 i: self.parts[i]
                 if self.array is None
                 else np.ascontiguousarray(self.array[self.plan.slices(i)])
-                for i in block_ids
+                for i in ids
             },
         )
 
@@ -601,7 +640,13 @@ class SparseSource(_SelectingSource):
 
     def part(self, block_ids: Iterable[int]) -> SparseSource:
         """Source with some blocks."""
-        return replace(self, rows=None, parts={i: self._rows(i) for i in block_ids})
+        ids = list(block_ids)
+        return replace(
+            self,
+            rows=None,
+            selection=self.selection.cut(self.plan, ids),
+            parts={i: self._rows(i) for i in ids},
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -296,7 +296,7 @@ def _write_input(
     spectrum = used_labels.spectra(nothing, dim=None, name="sum_spectrum", attrs=units)
     values: dict[str, xr.DataArray] = {
         "total_counts": frame(
-            nav, labels.nav_shape, blocks.plan.block_shape, np.float64, units, coords
+            nav, labels.nav_shape, blocks.plan.output_shape(8), np.float64, units, coords
         ),
         "sum_spectrum": spectrum.chunk(),
     }
