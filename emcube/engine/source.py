@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emcube.engine.plan import BlockPlan, plan_blocks
-from emcube.errors import InputError
+from emcube.errors import EngineError, InputError
 from emcube.kernels.rows import MAX_ROW_DENSITY, CountRows, rows_from_dense, rows_from_sparse
 
 __all__ = [
@@ -238,6 +238,13 @@ class _Selection:
             region = tuple(
                 slice(s.start - o, s.stop - o) for s, o in zip(region, self.corner, strict=True)
             )
+            if any(
+                s.start < 0 or s.stop > n for s, n in zip(region, self.pixels.shape, strict=True)
+            ):
+                raise EngineError(
+                    f"block {block_id} is not in this part of the source",
+                    hint="ask part() for every block that is going to be loaded",
+                )
         return np.ascontiguousarray(self.pixels[region]).reshape(-1)
 
     def block(self, plan: BlockPlan, block_id: int, cells: NDArray[Any]) -> Block:
