@@ -8,7 +8,7 @@ import math
 import sys
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -179,6 +179,36 @@ def _identity(thing: Any) -> str:
     return name
 
 
+def _region_of(plan: BlockPlan, block_ids: Sequence[int]) -> tuple[slice, ...]:
+    """Smallest box that holds some blocks."""
+    boxes = [plan.slices(i) for i in block_ids]
+    return tuple(
+        slice(min(s.start for s in along), max(s.stop for s in along))
+        for along in zip(*boxes, strict=True)
+    )
+
+
+def _inside(
+    plan: BlockPlan, block_id: int, corner: tuple[int, ...], shape: tuple[int, ...]
+) -> tuple[slice, ...]:
+    """Region of a block within a part that begins at a corner.
+
+    Raises
+    ------
+    EngineError
+        The part does not hold the block: slices past its end would give less, without a word.
+    """
+    region = tuple(
+        slice(s.start - o, s.stop - o) for s, o in zip(plan.slices(block_id), corner, strict=True)
+    )
+    if any(s.start < 0 or s.stop > n for s, n in zip(region, shape, strict=False)):
+        raise EngineError(
+            f"block {block_id} is not in this part of the source",
+            hint="ask part() for every block that is going to be loaded",
+        )
+    return region
+
+
 @dataclass(frozen=True, eq=False)
 class _Selection:
     """Pixels and channels that are used; None means all.
@@ -217,11 +247,7 @@ class _Selection:
         """What some blocks need of it: all pixels of a cube are too many to go with every task."""
         if self.pixels is None or self.corner is not None or not block_ids:
             return self
-        boxes = [plan.slices(i) for i in block_ids]
-        region = tuple(
-            slice(min(s.start for s in along), max(s.stop for s in along))
-            for along in zip(*boxes, strict=True)
-        )
+        region = _region_of(plan, block_ids)
         part = _Selection(
             np.ascontiguousarray(self.pixels[region]),
             self.channels,
@@ -233,18 +259,8 @@ class _Selection:
     def of_block(self, plan: BlockPlan, block_id: int) -> NDArray[np.bool_] | None:
         if self.pixels is None:
             return None
-        region = plan.slices(block_id)
-        if self.corner is not None:
-            region = tuple(
-                slice(s.start - o, s.stop - o) for s, o in zip(region, self.corner, strict=True)
-            )
-            if any(
-                s.start < 0 or s.stop > n for s, n in zip(region, self.pixels.shape, strict=True)
-            ):
-                raise EngineError(
-                    f"block {block_id} is not in this part of the source",
-                    hint="ask part() for every block that is going to be loaded",
-                )
+        corner = self.corner or (0,) * self.pixels.ndim
+        region = _inside(plan, block_id, corner, self.pixels.shape)
         return np.ascontiguousarray(self.pixels[region]).reshape(-1)
 
     def block(self, plan: BlockPlan, block_id: int, cells: NDArray[Any]) -> Block:
@@ -313,13 +329,13 @@ class _SelectingSource:
 class DaskSource(_SelectingSource):
     """Blocks of a Dask array whose leading `n_nav` dims are the navigation dims.
 
-    Each block is computed by one task on one thread; only the part of the graph that it needs is
-    sent. Blocks that a client persisted stay on its workers: they are `futures`, which the scheduler
-    brings to the task, and which it sees as `given`.
+    Each block is computed by one task on one thread; only the part of the graph that its group needs is
+    sent, as an array of its own that begins at `corner`. Blocks that a client persisted stay on its workers:
+    they are `futures`, which the scheduler brings to the task, and which it sees as `given`.
     """
 
     array: Any = None
-    parts: dict[int, Any] = field(default_factory=dict)
+    corner: tuple[int, ...] = ()
     futures: dict[Any, Any] = field(default_factory=dict)
     given: dict[Any, Any] = field(default_factory=dict)
 
@@ -353,9 +369,8 @@ class DaskSource(_SelectingSource):
         return cls(plan, _Selection(pixels, channels), name, array, futures=futures)
 
     def _values(self, block_id: int) -> Any:
-        if self.array is None:
-            return self.parts[block_id]
-        return self.array[self.plan.slices(block_id)]
+        corner = self.corner or (0,) * len(self.plan.nav_shape)
+        return self.array[_inside(self.plan, block_id, corner, self.array.shape)]
 
     def load(self, block_id: int) -> Block:
         """Compute one block on this thread."""
@@ -370,16 +385,19 @@ class DaskSource(_SelectingSource):
         return self.selection.block(self.plan, block_id, values.reshape(n_box, -1))
 
     def part(self, block_ids: Iterable[int]) -> DaskSource:
-        """Source with the culled graphs of some blocks."""
+        """Source with the culled and optimised graph of some blocks."""
         ids = list(block_ids)
-        parts = {i: self._values(i) for i in ids}
-        if self.array is not None and parts:
-            parts = dict(zip(parts, _optimized(list(parts.values())), strict=True))
-            # Optimising several arrays together gives each the graph of all: cull them apart.
-            parts = {i: _optimized([a])[0] for i, a in parts.items()}
-        futures = self._missing(list(parts.values())) if self.futures else {}
-        selection = self.selection.cut(self.plan, ids)
-        return replace(self, array=None, selection=selection, parts=parts, futures=futures)
+        if not ids or self.corner:
+            return self
+        region = _region_of(self.plan, ids)
+        (array,) = _optimized([_culled(self.array[region])])
+        return replace(
+            self,
+            array=array,
+            corner=tuple(s.start for s in region),
+            selection=self.selection.cut(self.plan, ids),
+            futures=self._missing([array]) if self.futures else {},
+        )
 
     def _missing(self, arrays: list[Any]) -> dict[Any, Any]:
         """Futures that the optimised graphs of some arrays ask for: Dask leaves them out there."""
@@ -410,6 +428,45 @@ def _futures(array: Any) -> dict[Any, Any]:
         for key, value in layer.mapping.items()
         if isinstance(value, distributed.Future)
     }
+
+
+class _Keys:
+    """Keys of all layers of a graph, without a list of them: there may be millions."""
+
+    def __init__(self, layers: Mapping[str, Any]) -> None:
+        self._layers = list(layers.values())
+
+    def __contains__(self, key: Any) -> bool:
+        return any(self._makes(layer, key) for layer in self._layers)
+
+    @staticmethod
+    def _makes(layer: Any, key: Any) -> bool:
+        from dask.blockwise import Blockwise
+
+        if not isinstance(layer, Blockwise) or layer.is_materialized():
+            return key in layer
+        if not isinstance(key, tuple) or not key or key[0] != layer.output:
+            return False
+        counts = [layer.dims[i] for i in layer.output_indices]
+        return len(key) == len(counts) + 1 and all(
+            isinstance(k, int) and 0 <= k < n for k, n in zip(key[1:], counts, strict=True)
+        )
+
+
+def _culled(array: Any) -> Any:
+    """The array with what it needs of its graph.
+
+    Dask's own way lists all keys of all layers for each cut, a second for every hundred thousand.
+    """
+    import dask.array as da
+    from dask.core import flatten
+    from dask.highlevelgraph import HighLevelGraph
+
+    graph = HighLevelGraph(dict(array.dask.layers), dict(array.dask.dependencies))
+    # What `get_all_external_keys` would fill; only looked into for membership.
+    graph._all_external_keys = _Keys(graph.layers)  # type: ignore[attr-defined]
+    graph = graph.cull(set(flatten(array.__dask_keys__())))
+    return da.Array(dict(graph), array.name, array.chunks, meta=array._meta)
 
 
 def _optimized(arrays: list[Any]) -> list[Any]:
