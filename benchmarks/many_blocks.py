@@ -35,6 +35,7 @@ from emcube.kernels.rows import CountRows
 N_CHANNELS = 8
 BLOCK = (2, 2)
 N_COMPONENTS = 4
+RUNS = ("sums", "sums and maps", "maps")
 LIMITS = {"memory": 1e9, "pause": 2.0}
 """What may not be exceeded: bytes of the scheduler and of the client, seconds without a submission."""
 
@@ -270,7 +271,9 @@ class Clocked:
 # -------------------------------------------------------------------------------------- measurements
 
 
-def measure(n_blocks: int, n_workers: int = 2, state_size: int = 0) -> dict[str, Any]:
+def measure(
+    n_blocks: int, n_workers: int = 2, state_size: int = 0, only: str | None = None
+) -> dict[str, Any]:
     """Run sums, sums with maps, and maps alone over so many small blocks.
 
     Parameters
@@ -281,6 +284,8 @@ def measure(n_blocks: int, n_workers: int = 2, state_size: int = 0) -> dict[str,
         Processes of one thread.
     state_size : int
         Bytes of the state that goes with every task.
+    only : str, optional
+        One of `RUNS` alone.
     """
     from distributed import Client
 
@@ -292,7 +297,7 @@ def measure(n_blocks: int, n_workers: int = 2, state_size: int = 0) -> dict[str,
             Client(scheduler_file=str(them.address_file), set_as_default=False) as client,
         ):
             client.wait_for_workers(n_workers, timeout=120)
-            runs = _runs(plan, them, client, folder, state_size)
+            runs = _runs(plan, them, client, folder, state_size, [only] if only else RUNS)
     found = {
         "n_blocks": plan.n_blocks,
         "n_groups": len(plan.groups),
@@ -306,7 +311,12 @@ def measure(n_blocks: int, n_workers: int = 2, state_size: int = 0) -> dict[str,
 
 
 def _runs(
-    plan: BlockPlan, them: Processes, client: Any, folder: Path, state_size: int
+    plan: BlockPlan,
+    them: Processes,
+    client: Any,
+    folder: Path,
+    state_size: int,
+    names: Iterable[str],
 ) -> list[dict[str, Any]]:
     source = MadeSource(plan)
     expected = _expected_sums(plan)
@@ -328,7 +338,9 @@ def _runs(
     ticker = Ticker()
     client.loop.add_callback(ticker.start)
     found = []
-    for name, run in (("sums", sums), ("sums and maps", together), ("maps", maps)):
+    runs = dict(zip(RUNS, (sums, together, maps), strict=True))
+    for name in names:
+        run = runs[name]
         ticker.longest = 0.0
         client.run_on_scheduler(_longest)
         with _watched(them):
@@ -443,9 +455,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--blocks", type=int, default=1_000_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--state", type=int, default=0, help="bytes of the state of the sums")
+    parser.add_argument("--only", choices=RUNS, help="one of the runs alone")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args(arguments)
-    found = measure(chosen.blocks, chosen.workers, chosen.state)
+    found = measure(chosen.blocks, chosen.workers, chosen.state, chosen.only)
     print(json.dumps(found, indent=1) if chosen.json else table(found))
     return 1 if found["over"] else 0
 

@@ -464,7 +464,7 @@ def _culled(array: Any) -> Any:
 
     graph = HighLevelGraph(dict(array.dask.layers), dict(array.dask.dependencies))
     # What `get_all_external_keys` would fill; only looked into for membership.
-    graph._all_external_keys = _Keys(graph.layers)  # type: ignore[attr-defined]
+    vars(graph)["_all_external_keys"] = _Keys(graph.layers)
     graph = graph.cull(set(flatten(array.__dask_keys__())))
     return da.Array(dict(graph), array.name, array.chunks, meta=array._meta)
 
