@@ -347,7 +347,7 @@ def _runs(
             executor = Clocked(DistributedExecutor(client))
             began = time.perf_counter()
             run(executor)
-            seconds = time.perf_counter() - began
+            seconds, stood_still = time.perf_counter() - began, ticker.longest
         files = _check_maps(folder, plan) if run is not sums else 0
         found.append(
             {
@@ -356,7 +356,7 @@ def _runs(
                 "ms_per_block": 1000 * seconds / plan.n_blocks,
                 "n_tasks": executor.n_tasks,
                 "longest_pause": executor.longest,
-                "client_stood_still": ticker.longest,
+                "client_stood_still": stood_still,
                 "scheduler_stood_still": client.run_on_scheduler(_longest),
                 "task_bytes": max(executor.task_bytes),
                 "n_files": files,

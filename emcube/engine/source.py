@@ -35,6 +35,10 @@ __all__ = [
 ]
 
 
+OBJECT_BYTES = 1024
+"""What Python needs for a block that is kept, besides its values: it counts where blocks are small."""
+
+
 @dataclass(frozen=True, eq=False)
 class Block:
     """Selected pixels of one box of the navigation grid, with the used channels.
@@ -71,7 +75,7 @@ class Block:
     def nbytes(self) -> int:
         """Bytes held."""
         extra = 0 if self.selected is None else self.selected.nbytes
-        return int(self.data.nbytes) + extra
+        return int(self.data.nbytes) + extra + OBJECT_BYTES
 
     def subset(self, pixels: NDArray[Any]) -> Block:
         """Block with some of its pixels: indices into `data`, or a boolean selection."""
@@ -322,7 +326,7 @@ class _SelectingSource:
         """Bytes of all blocks as they are kept, at most: dense, or rows nearly too full to be rows."""
         pair_bytes = 4 if self.n_channels <= 1 << 16 else 8
         cell_bytes = max(self.plan.itemsize, MAX_ROW_DENSITY * pair_bytes)
-        return int(self.n_pixels * self.n_channels * cell_bytes)
+        return int(self.n_pixels * self.n_channels * cell_bytes + OBJECT_BYTES * self.plan.n_blocks)
 
 
 @dataclass(frozen=True, eq=False)
