@@ -21,6 +21,7 @@ from emcube.engine import (
     plan,
     plan_blocks,
     project_memory,
+    resident,
     run_sweep,
     run_sweeps,
     use_threads,
@@ -217,3 +218,12 @@ def test_what_a_graph_of_dask_needs_is_kept(few_groups):
         for i in group:
             expected = whole[source.plan.slices(i)].reshape(-1, 4)
             np.testing.assert_array_equal(part.load(i).dense(), expected)
+
+
+def test_small_blocks_that_stay_count_what_python_needs_for_them(source):
+    """A million of them would else take hundreds of megabytes that nobody sees."""
+    size = source.load(0).nbytes
+    assert size > source.load(0).data.nbytes + 500
+    with resident(limit=20 * size) as kept:
+        run_sweep(Sums(), source)
+        assert len(kept._blocks) == 20
