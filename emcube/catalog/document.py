@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from emcube.errors import CatalogError
-from emcube.store.journal import replace_file, try_lock
+from emcube.disk import replace_file, try_lock
 
 __all__ = [
     "CATALOG_DIR",
