@@ -7,14 +7,13 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from emcube.errors import StoreError
 
 __all__ = ["exclusive", "replace_file", "try_lock"]
 
 
-def replace_file(path: Path, data: bytes | Iterable[Any]) -> None:
+def replace_file(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None:
     """Write a file so that it is there whole or not at all, even after a power failure.
 
     Parameters
@@ -31,8 +30,7 @@ def replace_file(path: Path, data: bytes | Iterable[Any]) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
-            for part in (data,) if isinstance(data, bytes) else data:
-                file.write(part)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

@@ -18,8 +18,8 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from emcube.errors import CatalogError
 from emcube.disk import replace_file, try_lock
+from emcube.errors import CatalogError
 
 __all__ = [
     "CATALOG_DIR",

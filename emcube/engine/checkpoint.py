@@ -4,7 +4,8 @@ A run is deterministic: started again it asks the same questions in the same ord
 every call of `run_sweep` and `run_sweeps` gets a number, and from time to time what is known is written: the
 outcomes of finished calls, and of the call that is running the state after its last round. A run that is
 started again replays what happens between the calls, is given finished outcomes without a pass over the data,
-and goes on in the round after the last one that was kept. What was not kept is computed again, to the same bits.
+and goes on in the round after the last one that was kept. What was not kept is computed again, to the same
+bits.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from emcube.disk import exclusive, replace_file
+from emcube.engine.memory import arrays_of
 from emcube.engine.source import BlockSource
 from emcube.engine.states import UnknownKindError, bytes_of, copied, fingerprint, pack, unpack
 from emcube.engine.sweep import Outcome, Sweep
@@ -322,17 +324,16 @@ class Checkpoints:
         name: str,
         outcome: Outcome,
         seconds: float,
-        *,
-        shared: bool,
     ) -> None:
         """Keep an answer that sweeps share, if it is worth it.
 
-        Where it is `shared` already nobody can change it any more; otherwise a copy is kept.
+        Read-only, nobody can change it any more; otherwise a copy is kept.
         """
         if not self.worth(outcome, seconds):
             return
         try:
-            value = _progress(outcome) if shared else copied(_progress(outcome))
+            fixed = not any(a.flags.writeable for a in arrays_of(outcome))
+            value = _progress(outcome) if fixed else copied(_progress(outcome))
         except UnknownKindError as error:
             _log.info("%s is not kept in checkpoints: %s", name, error)
             return
@@ -508,6 +509,11 @@ class Call:
     what : tuple
         What decides the outcome besides the source.
     max_rounds : int
+
+    Attributes
+    ----------
+    rounds : int
+        Those that were made, in this try or an earlier one.
     """
 
     checkpoints: Checkpoints
@@ -516,6 +522,7 @@ class Call:
     source: BlockSource
     what: tuple[Any, ...]
     max_rounds: int
+    rounds: int = 0
     _key: list[str] = field(default_factory=list)
 
     def key(self) -> str:
@@ -530,10 +537,12 @@ class Call:
         found = self.checkpoints._read(self.path, self.key)
         if found is None:
             return None
+        self.rounds = found[1].n_rounds
         return _outcome(found[1]), found[1].finished
 
     def progress(self, outcome: Outcome) -> None:
         """Note the state after a round; nobody changes it while the call lasts."""
+        self.rounds = outcome.n_rounds
         self.checkpoints.add(
             self.path,
             self._header(outcome, False),
@@ -562,11 +571,9 @@ class Call:
         )
 
     def save(self) -> int:
-        """Write the latest state now; return the rounds that are on disk."""
-        waits = self.checkpoints._waiting.get(self.path)
-        if waits is None or not self.checkpoints.flush(now=True):
-            return 0
-        return int(waits.header["rounds"]) if self.path.is_file() else 0
+        """Write the latest state now; return the rounds that are on disk, 0 where they may be older."""
+        written = self.checkpoints.flush(now=True)
+        return self.rounds if written and self.path.is_file() else 0
 
     def _header(self, outcome: Outcome, finished: bool) -> dict[str, Any]:
         return {

@@ -144,19 +144,17 @@ class ZarrTarget:
         """
         array = self._open("r")
         owned = array.shards or array.chunks
-        spans = [range(r.start // c, -(-r.stop // c)) for r, c in zip(region, owned, strict=False)]
-        rest = [
-            range(-(-n // c))
-            for n, c in zip(array.shape[len(region) :], owned[len(region) :], strict=True)
-        ]
+        whole = (*region, *(slice(0, n) for n in array.shape[len(region) :]))
+        spans = [range(r.start // c, -(-r.stop // c)) for r, c in zip(whole, owned, strict=True)]
         folder = Path(self.store, self.path)
-        for chunk in product(*spans, *rest):
+        for chunk in product(*spans):
+            # A missing chunk would be read as fill values.
             if not (folder / array.metadata.encode_chunk_key(chunk)).is_file():
                 return False
-        try:
-            array[region]
-        except (OSError, RuntimeError, ValueError):
-            return False
+            try:
+                array[tuple(slice(i * c, (i + 1) * c) for i, c in zip(chunk, owned, strict=True))]
+            except (OSError, RuntimeError, ValueError):
+                return False
         return True
 
 
@@ -589,15 +587,14 @@ def _known_answer(sweep: Sweep, source: BlockSource, key: Hashable | None) -> Ou
     return found
 
 
-def _share(sweep: Sweep, source: BlockSource, key: Hashable, outcome: Outcome) -> bool:
-    """Give an answer to whoever asks again in this process; tell whether it is read-only now."""
+def _share(sweep: Sweep, source: BlockSource, key: Hashable, outcome: Outcome) -> None:
+    """Give an answer to whoever asks again in this process."""
     residency = current_residency()
     if residency is None:
-        return False
-    shared = residency.keep_answer(key, outcome)
+        return
+    residency.keep_answer(key, outcome)
     for share, state in _implied(sweep, outcome):
         residency.keep_answer((source.token, source.plan, share), Outcome(state, 1, True))
-    return shared
 
 
 def _implied(sweep: Sweep, outcome: Outcome) -> list[tuple[Hashable, Any]]:
@@ -611,13 +608,14 @@ def _keep_answer(
     """Share an answer, and keep it for a later try of this run."""
     if key is None:
         return
-    shared, kept = _share(sweep, source, key, outcome), current_checkpoints()
+    _share(sweep, source, key, outcome)
+    kept = current_checkpoints()
     if kept is None:
         return
-    kept.keep_answer(source, shared_key(sweep), sweep.name, outcome, seconds, shared=shared)
+    kept.keep_answer(source, shared_key(sweep), sweep.name, outcome, seconds)
     for share, state in _implied(sweep, outcome):
         also = Outcome(state, 1, True)
-        kept.keep_answer(source, share, sweep.name, also, seconds, shared=False)
+        kept.keep_answer(source, share, sweep.name, also, seconds)
 
 
 def _session(executor: Executor) -> str:
@@ -723,10 +721,10 @@ class _WriteGroup:
             return self._run()
 
     def _run(self) -> int:
+        if self.written and self._is_whole():
+            return len(self.group)
         for block_id in self.group:
             try:
-                if self.written and self._is_whole(block_id):
-                    continue
                 block, _ = load_block(self.source, block_id)
                 _write(self.function, block, self.source.plan, self.targets)
             except EmcubeError as error:
@@ -739,9 +737,13 @@ class _WriteGroup:
                 ) from error
         return len(self.group)
 
-    def _is_whole(self, block_id: int) -> bool:
+    def _is_whole(self) -> bool:
         """Whether what an earlier try wrote is there and undamaged."""
-        region = self.source.plan.slices(block_id)
+        boxes = [self.source.plan.slices(i) for i in self.group]
+        region = tuple(
+            slice(min(s.start for s in along), max(s.stop for s in along))
+            for along in zip(*boxes, strict=True)
+        )
         return all(target.holds(region) for target in self.targets.values())
 
 

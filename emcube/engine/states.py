@@ -42,7 +42,7 @@ class UnknownKindError(EngineError):
 # ------------------------------------------------------------------------------------------- to bytes
 
 
-def pack(header: Mapping[str, Any], value: Any) -> list[Any]:
+def pack(header: Mapping[str, Any], value: Any) -> list[bytes | memoryview]:
     """Buffers of a file: magic, digest of all that follows, header, structure, arrays.
 
     Parameters
@@ -60,7 +60,7 @@ def pack(header: Mapping[str, Any], value: Any) -> list[Any]:
     arrays: list[NDArray[Any]] = []
     tree = _encode(value, arrays)
     text = json.dumps({"header": dict(header), "tree": tree}, allow_nan=False).encode()
-    body = [len(text).to_bytes(8, "little"), text, *map(_raw, arrays)]
+    body: list[bytes | memoryview] = [len(text).to_bytes(8, "little"), text, *map(_raw, arrays)]
     digest = hashlib.blake2b(digest_size=32)
     for part in body:
         digest.update(part)

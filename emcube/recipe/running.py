@@ -95,9 +95,9 @@ def run(
     -----
     The same run (see `Result.run_id`) that is complete is not run again; one that was stopped, however, goes
     on: finished steps stay, the step that was running goes on from its last checkpoint (see
-    `emcube.engine.checkpointing`; here they lie in a hidden folder beside the result). Steps share blocks, which stay in
-    memory as far as the budget goes. A ``random_state`` left open is drawn and recorded; a result that
-    is continued keeps the seeds it was begun with.
+    `emcube.engine.checkpointing`; here they lie in a hidden folder beside the result). Steps share blocks,
+    which stay in memory as far as the budget goes. A ``random_state`` left open is drawn and recorded; a
+    result that is continued keeps the seeds it was begun with.
 
     Examples
     --------

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
 __all__ = ["FORMAT", "ResultWriter", "array_digest", "checkpoint_folder", "is_result"]
-__all__ += ["missing_chunks", "read_root"]
+__all__ += ["missing_chunks", "node_attributes", "read_root"]
 
 FORMAT = 1
 """Version of the layout of a result."""
@@ -173,7 +173,7 @@ class ResultWriter:
 
     def has_node(self, name: str) -> bool:
         """Tell whether a node is there and whole."""
-        marker = _node_attributes(self.path / name).get("emcube")
+        marker = node_attributes(self.path / name).get("emcube")
         if not isinstance(marker, dict) or marker.get("complete") is not True:
             return False
         return not missing_chunks(self.path / name, marker)
@@ -226,7 +226,7 @@ class ResultWriter:
         checked = check_dataset(dataset, verb, nav=nav, sig=sig)
         folder = self.path / name
         begun = _contents(checked, verb, attributes)
-        marker = _node_attributes(folder).get("emcube") or {}
+        marker = node_attributes(folder).get("emcube") or {}
         if begun is not None and marker.get("begun") == begun and not marker.get("complete"):
             return Node(self.path, name, _frames(checked), str(marker["attempt"]))
         with _disk(folder):
@@ -370,9 +370,9 @@ def _frames(dataset: xr.Dataset) -> tuple[str, ...]:
 def _encoding(variable: xr.Variable) -> dict[str, Any]:
     """Chunks and codecs; each chunk ends with a checksum, so that one that is damaged is not read.
 
-    What is written block by block is packed with LZ4 on shuffled bytes: loadings are noise in their last digits.
-    On those of 1.5 million pixels it is several times faster than Zarr's default (Zstandard) and, of PCA, as
-    small; of NMF, with its many zeros, to 1.8 times the size.
+    What is written block by block is packed with LZ4 on shuffled bytes: loadings are noise in their last
+    digits. On those of 1.5 million pixels it is several times faster than Zarr's default (Zstandard) and, of
+    PCA, as small; of NMF, with its many zeros, to 1.8 times the size.
     """
     from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
@@ -475,7 +475,8 @@ def _open_node(path: Path, name: str) -> xr.Dataset:
     )
 
 
-def _node_attributes(folder: Path) -> dict[str, Any]:
+def node_attributes(folder: Path) -> dict[str, Any]:
+    """Attributes of a node; empty where it is not there or cannot be read."""
     try:
         document = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
