@@ -95,7 +95,7 @@ def work_through(job: dict[str, Any]) -> list[int]:
 if __name__ == "__main__":
     defaults = plan_blocks.__kwdefaults__
     assert defaults is not None
-    defaults["target_bytes"] = 20_000
+    defaults["target_bytes"] = 7_000
     jobs = json.loads(sys.stdin.read())
     if jobs["do"] == "events":
         print(json.dumps(count_events(jobs["recipe"], Path(jobs["out"]))))

@@ -15,8 +15,15 @@ import xarray as xr
 
 import emcube as em
 from emcube.errors import IncompleteError
-from tests.recipe.test_running import STEPS, simulated
+from tests.recipe.test_running import simulated
 
+STEPS: list[Any] = [
+    "estimate_n_components",
+    {"pca": {"n_components": 6}},
+    {"nmf": {"n_components": "auto", "random_state": 0, "tol": 1e-9, "max_iter": 12}},
+    {"kmeans": {"n_clusters": 3, "random_state": 0}},
+    {"kmeans": {"name": "on_loadings", "n_clusters": 3, "on": "nmf", "random_state": 0}},
+]
 PROGRAM = Path(__file__).with_name("attempts.py")
 ROOT = Path(__file__).parents[2]
 
@@ -185,7 +192,8 @@ def test_damage_between_two_tries(place: Path, events: list[str]) -> None:
 
 def test_checkpoints_of_another_run_are_not_used(place: Path, events: list[str]) -> None:
     other = json.loads((place / "recipe.yaml").read_text())
-    other["steps"] = [*STEPS[:2], {"nmf": {"n_components": "auto", "random_state": 1}}, *STEPS[3:]]
+    nmf = {"nmf": {**STEPS[2]["nmf"], "random_state": 1}}
+    other["steps"] = [*STEPS[:2], nmf, *STEPS[3:]]
     (place / "other.yaml").write_text(json.dumps(other))
     at = of_step(events, "block NMF")
     first = job(place, "mixed", [{"event": at}])
