@@ -117,7 +117,7 @@ def checkpointing(
     """
     place = Path(folder)
     seconds = _interval(interval)
-    with _made(place), exclusive(place / "lock", f"checkpoints in {str(place)!r}"):
+    with _own_folder(place):
         kept = Checkpoints(place, seconds, identity)
         before = current_checkpoints()
         _on_this_thread.checkpoints = kept
@@ -148,8 +148,8 @@ def _interval(wish: float | None) -> float:
 
 
 @contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Make the folder; remove it afterwards where nothing is left in it."""
+def _own_folder(folder: Path) -> Iterator[None]:
+    """Make a folder, lock it, and remove it afterwards where nothing is left in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -157,11 +157,12 @@ def _made(folder: Path) -> Iterator[None]:
             f"checkpoints cannot be kept in {str(folder)!r}: {error.strerror or error}",
             hint="choose a folder that can be written",
         ) from error
-    try:
-        yield
-    finally:
-        if {p.name for p in folder.iterdir()} <= {"lock"}:
-            shutil.rmtree(folder, ignore_errors=True)
+    with exclusive(folder / "lock", f"checkpoints in {str(folder)!r}"):
+        try:
+            yield
+        finally:
+            if {p.name for p in folder.iterdir()} <= {"lock"}:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
