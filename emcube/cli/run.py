@@ -33,11 +33,16 @@ def run(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Run a whole analysis and write its result; the same run again is continued or kept."""
+    """Run a whole analysis and write its result; the same run again is continued or kept.
+
+    SIGTERM and SIGUSR1 (a batch system's warning that time is up) stop it with a checkpoint and the exit
+    status 75: the same command goes on from there.
+    """
     from emcube.cards import describe, render
+    from emcube.engine import stop_on_signals
     from emcube.recipe import run as run_recipe
 
-    with progress():
+    with stop_on_signals(), progress():
         result = run_recipe(
             what,
             out=out,
