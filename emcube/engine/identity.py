@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ def _of_array(array: np.ndarray[Any, Any]) -> Any:
     while base is not None:
         if isinstance(base, np.memmap) and base.filename is not None:
             # Never read as a whole.
-            state = os.stat(base.filename)
+            state = Path(base.filename).stat()
             place = array.ctypes.data - base.ctypes.data
             layout = (base.offset + place, array.shape, array.strides, array.dtype.str)
             return (str(base.filename), state.st_size, state.st_mtime_ns, layout)
