@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from emcube.disk import exclusive, replace_file
+from emcube.engine.identity import content_of, shape_of
 from emcube.engine.memory import arrays_of
 from emcube.engine.source import BlockSource
 from emcube.engine.states import UnknownKindError, bytes_of, copied, fingerprint, pack, unpack
@@ -53,7 +54,6 @@ _MOST_WAITING = 256 << 20
 
 _SUFFIX = ".checkpoint"
 _ANSWERS = "answers"
-_PROBES = 3
 
 _log = logging.getLogger(__name__)
 _on_this_thread = threading.local()
@@ -302,7 +302,9 @@ class Checkpoints:
         found = self._read(path, key)
         if found is not None:
             return found[1]
-        value = make()
+        # Calls in here are numbered on their own: another try does not make them.
+        with self.scope(f"{self._scope}-{path.stem}"):
+            value = make()
         header = {"kind": "value", "name": name}
         self.add(path, header, key, lambda: value, n_bytes=bytes_of(value))
         return value
@@ -466,34 +468,19 @@ class Checkpoints:
 
     def _of_source(self, source: BlockSource, *, named: bool) -> tuple[Any, ...]:
         """Identity of what blocks hold, in any process."""
-        plan = source.plan
-        shape = (plan.nav_shape, plan.block_shape, source.n_pixels, source.n_channels)
         inner = getattr(source, "source", None)
         if inner is not None:
             made = source.token.removeprefix(inner.token)
+            shape = (source.n_pixels, source.n_channels)
             return (type(source).__name__, made, shape, self._of_source(inner, named=named))
-        selection = getattr(source, "selection", None)
-        chosen = None if selection is None else selection.token()
         content = None if self.identity is not None and not named else self._content(source)
-        return (shape, chosen, content)
+        return (shape_of(source), content)
 
-    def _content(self, source: Any) -> Any:
+    def _content(self, source: BlockSource) -> Any:
         token = source.token
         if token not in self._contents:
-            self._contents[token] = self._new_content(source)
+            self._contents[token] = content_of(source, trusted=self.identity is not None)
         return self._contents[token]
-
-    def _new_content(self, source: Any) -> Any:
-        array, rows = getattr(source, "array", None), getattr(source, "rows", None)
-        if isinstance(array, np.ndarray):
-            return fingerprint(array)
-        if rows is not None:
-            return fingerprint(rows)
-        if self.identity is not None:
-            return source.token
-        last = source.plan.n_blocks - 1
-        probed = sorted({round(i * last / (_PROBES - 1)) for i in range(_PROBES)})
-        return source.token, [fingerprint(source.load(i)) for i in probed]
 
 
 @dataclass(eq=False)

@@ -356,6 +356,8 @@ def _used(
 ) -> xr.DataArray:
     """Pixels whose smoothed counts reach a level, within the region."""
     level = rule.min_smoothed_counts
+    nav = nav_dims(cube)
+    coords = {k: c for k, c in cube.coords.items() if set(map(str, c.dims)) <= set(nav)}
 
     def choose() -> Any:
         kept = current_checkpoints()
@@ -369,10 +371,9 @@ def _used(
                 f"the most is {float(smooth.max()):g}",
                 hint="lower min_smoothed_counts",
             )
-        return used.transpose(*nav_dims(cube)).values
+        return used.transpose(*nav).values
 
-    first = cube.isel(dict.fromkeys(sig_dims(cube), 0), drop=True)
-    return first.copy(data=remembered("where", choose))
+    return xr.DataArray(remembered("where", choose), dims=nav, coords=coords)
 
 
 # ----------------------------------------------------------------------------------- when it goes wrong

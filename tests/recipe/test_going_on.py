@@ -115,7 +115,7 @@ def test_killed_anywhere(place: Path, events: list[str]) -> None:
 def test_killed_again_and_again(place: Path, events: list[str]) -> None:
     """Each try gets further than the one before: what it costs is what was lost."""
     step = len(events) // 9
-    points: list[dict[str, Any]] = [{"event": step}] * 40
+    points: list[dict[str, Any]] = [{"event": step}] * 25
     (statuses,) = attempts({"do": "tries", "jobs": [job(place, "again", points)]})
     n_killed = statuses.index(0)
     assert statuses[:n_killed] == [-9] * n_killed
