@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -56,6 +57,7 @@ class Deployment:
         self.about = dict(about or {})
         self.outer = active_client() if client is None else None
         self._owned = owned
+        self._process = os.getpid()
         self._cleanup = cleanup or ExitStack()
         self._closed = False
         with _lock:
@@ -111,4 +113,6 @@ class Deployment:
 def in_force() -> Deployment | None:
     """The innermost deployment of this process that was started and not closed."""
     with _lock:
-        return _active[-1] if _active else None
+        # A forked child shares no connection with its parent.
+        mine = [d for d in _active if d._process == os.getpid()]
+        return mine[-1] if mine else None
