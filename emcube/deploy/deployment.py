@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections.abc import Mapping
@@ -62,6 +63,8 @@ class Deployment:
         self._closed = False
         with _lock:
             _active.append(self)
+        # After the client's own handlers were registered, hence before them at the end.
+        atexit.register(self.close)
 
     def __repr__(self) -> str:
         place = f" at {self.address}" if self.client is not None else ""
@@ -93,12 +96,18 @@ class Deployment:
             )
 
     def close(self) -> None:
-        """End it: the client, then processes and files. Does nothing the second time."""
+        """End it: the client, then processes and files. Does nothing the second time.
+
+        It is called when the process ends; in a forked child it does nothing.
+        """
+        if self._process != os.getpid():
+            return
         with _lock:
             if self._closed:
                 return
             self._closed = True
             _active.remove(self)
+        atexit.unregister(self.close)
         with self._cleanup:
             if self.client is not None and self._owned:
                 self.client.close()

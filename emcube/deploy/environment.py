@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
 from collections.abc import Iterator
@@ -102,7 +101,6 @@ def _from_wish(where: str) -> Deployment:
 
             _end()
             _started = (os.getpid(), where, start(where))
-            atexit.register(_end)
         return _started[2]
 
 

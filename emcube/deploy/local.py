@@ -160,7 +160,7 @@ def dashboard_address(options: Place) -> str | None:
 def _private_folder(stack: ExitStack, parent: Path | None) -> Path:
     """A folder that only its owner can enter, removed at the end."""
     if parent is not None:
-        parent.mkdir(parents=True, exist_ok=True)
+        _make(parent, "scratch")
     made = tempfile.TemporaryDirectory(prefix="emcube-", dir=parent, ignore_cleanup_errors=True)
     return Path(stack.enter_context(made))
 
@@ -181,9 +181,20 @@ def security_from(credentials: Path | None) -> Any:
 
 
 def _logs(wish: Path | None, folder: Path) -> Path:
-    logs = wish or folder
-    logs.mkdir(parents=True, exist_ok=True)
-    return logs
+    if wish is None:
+        return folder
+    _make(wish, "logs")
+    return wish
+
+
+def _make(folder: Path, option: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"deploy 'local': {option}={str(folder)!r} is no folder and cannot be made one: {error}",
+            hint="name another folder",
+        ) from error
 
 
 def _wait_for_address(file: Path, until: float, still_there: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from contextlib import ExitStack
@@ -113,8 +114,8 @@ def dashboard_listeners() -> set[str]:
     """Addresses of servers of this process other than the scheduler's own encrypted one."""
     found = [
         c.laddr
-        for c in psutil.Process().net_connections(kind="inet")
-        if c.status == psutil.CONN_LISTEN
+        for c in psutil.net_connections(kind="inet")
+        if c.status == psutil.CONN_LISTEN and c.pid == os.getpid()
     ]
     from distributed import Scheduler
 

@@ -85,11 +85,11 @@ def family() -> list[psutil.Process]:
 
 
 def test_everything_listens_on_loopback_alone(local: Deployment) -> None:
+    pids = {process.pid for process in family()}
     listening = {
         c.laddr.ip
-        for process in family()
-        for c in process.net_connections(kind="inet")
-        if c.status == psutil.CONN_LISTEN
+        for c in psutil.net_connections(kind="inet")
+        if c.status == psutil.CONN_LISTEN and c.pid in pids
     }
     assert listening
     assert all(ip in ("127.0.0.1", "::1", "::ffff:127.0.0.1") for ip in listening), listening
@@ -125,6 +125,7 @@ def test_who_has_no_credentials_is_refused(local: Deployment, tmp_path: Path) ->
     with pytest.raises(EngineError, match="no connection to the scheduler"):
         em.deploy(str(local.address).replace("tls://", "tcp://"), timeout=3)
     assert in_force() is local
+    assert isinstance(current_executor(), DistributedExecutor)
 
 
 def test_no_secret_is_in_results_or_logs(local: Deployment, tmp_path: Path) -> None:
@@ -167,13 +168,28 @@ def test_listening_beyond_loopback_is_encrypted_and_said(tmp_path: Path) -> None
         assert str(deployment.address).startswith("tls://")
 
 
+def test_workers_find_the_modules_that_the_script_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from emcube.deploy.local import command_path
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert command_path()[0] == str(tmp_path)
+    assert not any("site-packages" in entry for entry in command_path())
+
+
 def test_a_worker_that_cannot_start_says_why(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(OSError):
-        em.deploy("local", workers=1, scratch=blocked / "below")
-    with pytest.raises(EngineError, match="scheduler process ended with status"):
-        em.deploy("local", workers=1, listen="127.0.0.1.not.an.address", tls=True, timeout=60)
+    for option in ("scratch", "logs"):
+        with pytest.raises(InputError, match=f"{option}=.* is no folder and cannot be made one"):
+            em.deploy("local", workers=1, **{option: blocked / "below"})
+    with (
+        pytest.warns(InsecureWarning),
+        # An address that is kept for examples is none of this machine's.
+        pytest.raises(EngineError, match=r"process ended with status .* its last words: .*203"),
+    ):
+        em.deploy("local", workers=1, listen="203.0.113.7")
 
 
 CLIENT = """
