@@ -104,6 +104,7 @@ def jobqueue_deployment(options: JobqueueOptions) -> Deployment:
     until = time.monotonic() + options.timeout
     with ExitStack() as stack:
         cluster = make_cluster(options, stack)
+        _require_command(cluster, options)
         if options.maximum is None or options.maximum == options.minimum:
             cluster.scale(jobs=options.minimum)
         else:
@@ -111,8 +112,13 @@ def jobqueue_deployment(options: JobqueueOptions) -> Deployment:
         _log.info("waiting for the first job of %s", cluster)
 
         def still_there() -> None:
-            if cluster.status.name == "failed":
-                raise EngineError(f"{options.cluster} refused the jobs", hint="see the log above")
+            # A job that was submitted has a number; all of a round are tried before they are listed.
+            jobs = list(cluster.workers.values())
+            if jobs and all(job.job_id is None for job in jobs):
+                raise EngineError(
+                    f"deploy 'jobqueue': {options.cluster} took none of {len(jobs)} jobs",
+                    hint="what it said is in the log above; compare queue, account and walltime",
+                )
 
         client = connect(
             cluster, workers=1, timeout=until - time.monotonic(), still_there=still_there
@@ -126,6 +132,16 @@ def jobqueue_deployment(options: JobqueueOptions) -> Deployment:
         }
         return Deployment("jobqueue", client=client, cleanup=stack.pop_all(), about=about)
     raise AssertionError("unreachable")
+
+
+def _require_command(cluster: Any, options: JobqueueOptions) -> None:
+    command = shlex.split(cluster.job_cls.submit_command)[0]
+    if shutil.which(command) is None:
+        raise EngineError(
+            f"deploy 'jobqueue': there is no command {command!r} on this machine, {options.cluster} "
+            "takes jobs by it",
+            hint="start from a host that may submit jobs, or load the batch system's module",
+        )
 
 
 def make_cluster(options: JobqueueOptions, stack: ExitStack) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import site
 import subprocess
 import sys
@@ -310,9 +311,11 @@ class Command:
             child.kill()
 
 
-def _tail(log: Path, lines: int = 4) -> str:
+def _tail(log: Path, lines: int = 3) -> str:
+    """What a log says of the end: its exceptions if there are any, else its last lines."""
     try:
         text = log.read_text(errors="replace").strip().splitlines()
     except OSError:
         return "(no log)"
-    return " | ".join(text[-lines:]) or "(none)"
+    raised = [line for line in text if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return " | ".join((raised or text)[-lines:]) or "(none)"
