@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from emcube import plot, scenes
     from emcube.catalog import open_catalog
     from emcube.cube import make_cube
+    from emcube.deploy import deploy
     from emcube.models import IncrementalPCA, KMeans, MiniBatchNMF, estimate_n_components
     from emcube.recipe import Recipe, run
     from emcube.results import open_result
@@ -31,6 +32,7 @@ __all__ = [
     "MiniBatchNMF",
     "Recipe",
     "__version__",
+    "deploy",
     "errors",
     "estimate_n_components",
     "ingest",
@@ -49,6 +51,7 @@ _HOMES = {
     "KMeans": "emcube.models",
     "MiniBatchNMF": "emcube.models",
     "Recipe": "emcube.recipe",
+    "deploy": "emcube.deploy",
     "estimate_n_components": "emcube.models",
     "ingest": "emcube.sources",
     "make_cube": "emcube.cube",
@@ -78,3 +81,4 @@ def __dir__() -> list[str]:
 
 
 _hooks.after_import("xarray", "emcube.cube")
+_hooks.provide("client", "emcube.deploy.environment:client_for")

@@ -14,13 +14,15 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from emcube._hooks import provided
 from emcube.engine.combine import TreeCombiner
 from emcube.engine.memory import release
 from emcube.engine.source import feed, needed
 from emcube.engine.threads import default_threads
 from emcube.errors import EngineError
 
-__all__ = ["DistributedExecutor", "Executor", "ThreadExecutor", "current_executor"]
+__all__ = ["DistributedExecutor", "Executor", "ThreadExecutor"]
+__all__ += ["active_client", "current_executor"]
 
 PATIENCE = 120
 """Seconds to wait for the first worker of a client."""
@@ -256,13 +258,35 @@ def _thread_plugin() -> Any:
 
 
 def current_executor() -> Executor:
-    """The active dask.distributed client if there is one, threads of this process otherwise."""
+    """The workers of the deployment in force or of the active client, else threads of this process.
+
+    A deployment may be started by it (``EMCUBE_DEPLOY``). Inside a task of a worker it is always threads:
+    a task that waits for others would hold the place that they need.
+    """
+    if _inside_task():
+        return ThreadExecutor()
+    client = provided("client")(active_client())
+    return ThreadExecutor() if client is None else DistributedExecutor(client)
+
+
+def _inside_task() -> bool:
     distributed = sys.modules.get("distributed")
-    if distributed is not None:
-        try:
-            client = distributed.get_client()
-        except ValueError:  # no client is active
-            client = None
-        if client is not None and client.status == "running":
-            return DistributedExecutor(client)
-    return ThreadExecutor()
+    if distributed is None:
+        return False
+    try:
+        distributed.get_worker()
+    except ValueError:
+        return False
+    return True
+
+
+def active_client() -> Any:
+    """The active and running dask.distributed client, or None."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return None
+    try:
+        client = distributed.get_client()
+    except ValueError:  # no client is active
+        return None
+    return client if client.status == "running" else None
