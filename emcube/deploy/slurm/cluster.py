@@ -18,7 +18,7 @@ from typing import Protocol
 from emcube.deploy.connect import connect
 from emcube.deploy.deployment import Deployment
 from emcube.deploy.local import Command, command_environment
-from emcube.deploy.slurm.node import host_of
+from emcube.deploy.slurm.layout import host_of
 from emcube.deploy.slurm.options import SlurmOptions
 from emcube.deploy.slurm.queue import Job, Queue
 from emcube.deploy.tls import make_credentials, security_of
@@ -123,7 +123,9 @@ def _private_folder(stack: ExitStack, parent: Path | None) -> Path:
 def _scheduler(
     stack: ExitStack, folder: Path, logs: Path, options: SlurmOptions, *, inside: bool
 ) -> Command:
-    nodes = _allocated_nodes() if inside else 2  # workers of a job are never on this host's loopback
+    nodes = (
+        _allocated_nodes() if inside else 2
+    )  # workers of a job are never on this host's loopback
     arguments = [
         f"--scheduler-file={folder / 'scheduler.json'}",
         f"--credentials={folder / 'tls'}",
@@ -323,7 +325,16 @@ class _Guard:
 
 
 def _say_what_does_not_apply(options: SlurmOptions) -> None:
-    of_a_job = {"nodes", "time", "memory", "cpus_per_node", "partition", "account", "qos", "job_name"}
+    of_a_job = {
+        "nodes",
+        "time",
+        "memory",
+        "cpus_per_node",
+        "partition",
+        "account",
+        "qos",
+        "job_name",
+    }
     idle = sorted((of_a_job | {"sbatch", "setup", "requeues"}) & options.model_fields_set)
     if idle:
         _log.warning(

@@ -78,12 +78,14 @@ def slurm_time(value: Any) -> Any:
         seconds = round(float(found["number"]) * _UNITS[found["unit"]])
     elif found["plain"]:
         parts = [int(p) for p in found["plain"].split(":")]
-        scale = (3600, 60, 1) if len(parts) == 3 else (60, 1)
-        seconds = sum(p * s for p, s in zip(parts, scale, strict=False))
+        # One or two parts begin with minutes, three with hours.
+        hours, minutes, rest = parts if len(parts) == 3 else (0, *parts, 0)[:3]
+        seconds = hours * 3600 + minutes * 60 + rest
     else:
-        scale = (86400, 3600, 60, 1)
-        names = ("days", "hours", "minutes", "seconds")
-        seconds = sum(int(found[n] or 0) * s for n, s in zip(names, scale, strict=True))
+        days, hours, minutes, rest = (
+            int(found[n] or 0) for n in ("days", "hours", "minutes", "seconds")
+        )
+        seconds = days * 86400 + hours * 3600 + minutes * 60 + rest
     if seconds < 60:
         raise ValueError(
             f"that is {seconds} s, expected a minute at least (a number alone is minutes)"
@@ -118,7 +120,9 @@ def slurm_memory(value: Any) -> Any:
 
             mib = parse_bytes(text) // 2**20
         else:
-            raise ValueError("expected a size with its unit, such as 64GiB, 64GB or 64G (as Slurm's)")
+            raise ValueError(
+                "expected a size with its unit, such as 64GiB, 64GB or 64G (as Slurm's)"
+            )
     if mib < 1024:
         raise ValueError(f"that is {mib} MiB, expected 1 GiB at least for each node")
     return mib
@@ -198,7 +202,8 @@ class SlurmOptions(Place):
         (), description="Lines of shell for the start of the job, such as module load."
     )
     interface: Word | None = Field(
-        None, description="Network interface between nodes, such as ib0; default: the host's main one."
+        None,
+        description="Network interface between nodes, such as ib0; default: the host's main one.",
     )
     python: str | None = Field(
         None, description="Python of the job; default: the one that submits it."

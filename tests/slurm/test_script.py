@@ -1,0 +1,221 @@
+"""The job script and what is checked before it is written; no Slurm is needed."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from emcube.deploy.options import parse_options
+from emcube.deploy.slurm import RunOfRecipe, SlurmOptions, job_script
+from emcube.deploy.slurm.layout import host_of, share_of
+from emcube.deploy.slurm.options import format_time
+from emcube.deploy.slurm.queue import _parse
+from emcube.errors import InputError
+from tests.slurm.conftest import Outcome
+
+GIB = 2**30
+
+
+def options(**values: object) -> SlurmOptions:
+    return parse_options(SlurmOptions, values, "test")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 5400),
+        ("90:30", 5430),
+        ("2:30:00", 9000),
+        ("1-12", 129_600),
+        ("1-12:30", 131_400),
+        ("1-12:30:05", 131_405),
+        ("90min", 5400),
+        ("1.5h", 5400),
+        ("2d", 172_800),
+    ],
+)
+def test_times_are_slurms(text: str, seconds: int) -> None:
+    assert options(time=text).time == seconds
+
+
+def test_times_are_written_as_slurm_writes_them() -> None:
+    assert format_time(131_405) == "1-12:30:05"
+
+
+@pytest.mark.parametrize("text", ["", "soon", "0", "30s", "-5", "1:2:3:4", "12-", "1 hour"])
+def test_other_times_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"time: got .*expected"):
+        options(time=text)
+
+
+@pytest.mark.parametrize(
+    ("text", "mib"), [("64G", 65_536), ("64GiB", 65_536), ("64 GB", 61_035), ("2000M", 2000)]
+)
+def test_memory_has_a_unit(text: str, mib: int) -> None:
+    assert options(memory=text).memory == mib
+
+
+@pytest.mark.parametrize("text", ["64", "lots", "64 Q", "1M"])
+def test_other_sizes_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"memory: got .*expected"):
+        options(memory=text)
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ("--nodes=3", "give nodes instead"),
+        ("-t 5", "give time instead"),
+        ("--output=x", "set by emcube and must stay"),
+        ("constraint=skylake", "not one line with one option"),
+        ("--comment=a\nrm -rf x", "not one line with one option"),
+    ],
+)
+def test_options_of_sbatch_that_cannot_be_given(extra: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        options(sbatch=[extra])
+
+
+@pytest.mark.parametrize("name", ["partition", "account", "qos"])
+def test_names_are_names(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name}: got"):
+        options(**{name: "a b; rm"})
+
+
+def test_script_is_a_shell_script_and_says_what_was_asked(tmp_path: Path) -> None:
+    run = RunOfRecipe(tmp_path / "it's a recipe.yaml", tmp_path / "100% of it", overwrite=True)
+    script = job_script(
+        run,
+        options(
+            nodes=4,
+            time="1-0",
+            memory="64G",
+            partition="big",
+            account="lab",
+            qos="long",
+            sbatch=["--constraint=skylake"],
+            setup=["module load python"],
+            requeues=3,
+        ),
+        "/usr/bin/python3",
+    )
+    file = tmp_path / "job.sh"
+    file.write_text(script)
+    subprocess.run(["bash", "-n", file], check=True)
+    lines = script.splitlines()
+    assert lines[0] == "#!/bin/bash"
+    for directive in (
+        "--nodes=4",
+        "--time=1-00:00:00",
+        "--mem=65536M",
+        "--partition=big",
+        "--account=lab",
+        "--qos=long",
+        "--constraint=skylake",
+        "--exclusive",
+        "--signal=B:USR1@600",
+        "--requeue",
+        f'--output="{tmp_path}/100%% of it.logs/job-%j.log"',
+    ):
+        assert f"#SBATCH {directive}" in lines
+    assert "requeues=3 " in script
+    assert "--overwrite" in script
+    # Modules are loaded before anything of emcube's runs, and may use variables that are not set.
+    assert lines.index("module load python") < lines.index("set -u")
+
+
+def test_a_node_is_shared_out() -> None:
+    whole = share_of(64, 256 * GIB)
+    assert (whole.workers, whole.threads) == (16, 4)
+    assert whole.memory * 16 <= 254 * GIB
+    small = share_of(1, 2 * GIB)
+    assert (small.workers, small.threads, small.memory) == (1, 1, 3 * GIB // 2)
+    assert share_of(8, 16 * GIB, workers=2).threads == 4
+    assert share_of(2, 16 * GIB, workers=5).workers == 2
+
+
+def test_one_node_needs_no_network() -> None:
+    assert host_of(1) == "127.0.0.1"
+    assert host_of(2, "ib0") == "ib0"
+    assert host_of(2) != ""
+
+
+def test_what_slurm_says_of_a_job_is_understood() -> None:
+    waiting = _parse(
+        7,
+        "JobId=7 JobName=x JobState=PENDING Reason=Resources Requeue=1 Restarts=2 ExitCode=0:0 "
+        "StartTime=2026-01-02T03:04:05 NodeList=(null)",
+    )
+    assert waiting.waiting
+    assert not waiting.ended
+    assert waiting.restarts == 2
+    assert str(waiting) == "job 7: pending, reason Resources, expected start 2026-01-02T03:04:05"
+    killed = _parse(8, "JobState=TIMEOUT Reason=TimeLimit Restarts=0 ExitCode=0:15 NodeList=n[1-2]")
+    assert killed.ended
+    assert killed.status == 143
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    from tests.cli.conftest import make_folder
+
+    return make_folder(tmp_path)
+
+
+def test_dry_run_shows_the_script_and_writes_nothing(
+    recipe: Path, emcube: Callable[..., Outcome]
+) -> None:
+    profiles = recipe / "profiles.toml"
+    profiles.write_text(
+        '[cluster]\nkind = "slurm"\npartition = "big"\nnodes = 8\nsetup = ["module load python"]\n'
+    )
+    before = sorted(recipe.rglob("*"))
+    shown = emcube(
+        recipe,
+        *("submit", "recipe.yaml", "--nodes=2", "--time=2h", "--memory=64GiB", "--dry-run"),
+        *("--profile=cluster",),
+        EMCUBE_PROFILES=str(profiles),
+        PATH="",
+    )
+    assert shown.status == 0, shown.err
+    assert "#SBATCH --nodes=2\n" in shown.out
+    assert "#SBATCH --partition=big\n" in shown.out
+    assert "\nmodule load python\n" in shown.out
+    assert sorted(recipe.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("--time=soon",), 2, "time: got 'soon'"),
+        (("--memory=64",), 2, "memory: got '64'"),
+        (("--profile=nowhere",), 2, "expected a profile of the kind slurm"),
+        ((), 1, "sbatch, squeue, scontrol, scancel is not found"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_written(
+    recipe: Path, emcube: Callable[..., Outcome], arguments: tuple[str, ...], status: int, said: str
+) -> None:
+    before = sorted(recipe.rglob("*"))
+    # Without Slurm's commands on the path.
+    done = emcube(recipe, "submit", "recipe.yaml", *arguments, PATH=str(recipe))
+    assert done.status == status
+    assert said in done.err
+    assert sorted(recipe.rglob("*")) == before
+
+
+def test_a_wrong_recipe_or_a_missing_input_is_not_queued(
+    recipe: Path, emcube: Callable[..., Outcome]
+) -> None:
+    text = (recipe / "recipe.yaml").read_text()
+    (recipe / "wrong.yaml").write_text(text.replace("n_components: 5", "n_components: five"))
+    done = emcube(recipe, "submit", "wrong.yaml", "--dry-run")
+    assert done.status == 2
+    assert "line 5" in done.err
+    (recipe / "missing.yaml").write_text(text.replace("map.zarr", "no.zarr"))
+    done = emcube(recipe, "submit", "missing.yaml", "--dry-run")
+    assert done.status == 2
+    assert "no.zarr" in done.err
