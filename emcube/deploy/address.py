@@ -90,7 +90,8 @@ def _security(protocol: str, credentials: Path | None, address: str) -> Any:
     from distributed import Security
 
     security = Security()  # from Dask's own configuration
-    if not security.tls_ca_file or not security.tls_client_cert:
+    found = security.get_tls_config_for_role("client")
+    if not found["ca_file"] or not found["cert"]:
         raise InputError(
             f"deploy: {address!r} needs credentials, none are given",
             hint="credentials=FOLDER with ca.pem, cert.pem and key.pem, or Dask's own configuration "

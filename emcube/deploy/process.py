@@ -40,7 +40,7 @@ DROPPED = ("EMCUBE_DEPLOY",)
 
 def worker_environment() -> dict[str, str]:
     """Variables that every worker needs, set before it starts (libraries read them once)."""
-    return {name: "1" for name in ONE_THREAD} | {"EMCUBE_THREADS": "1"}
+    return dict.fromkeys(ONE_THREAD, "1") | {"EMCUBE_THREADS": "1"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
