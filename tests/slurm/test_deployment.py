@@ -12,7 +12,7 @@ import pytest
 
 import emcube as em
 from emcube.errors import EngineError
-from tests.slurm.conftest import START, command, run, wait_until
+from tests.slurm.helpers import START, command, run, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("slurm")]
 
@@ -88,7 +88,9 @@ def test_what_the_queue_says_is_shown(
     monkeypatch.chdir(tmp_path)
     with (
         caplog.at_level(logging.WARNING),
-        pytest.raises(EngineError, match=r"reason JobHeldUser has not started within 2 s") as caught,
+        pytest.raises(
+            EngineError, match=r"reason JobHeldUser has not started within 2 s"
+        ) as caught,
     ):
         em.deploy("slurm", time="10", sbatch=["--hold"], queue_timeout=2)
     number = int(str(caught.value).split()[1].rstrip(":"))
@@ -99,14 +101,17 @@ def test_what_the_queue_says_is_shown(
 
 def test_a_job_that_dies_at_once_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(EngineError, match="before its workers were of use.*no such module here"):
+    with pytest.raises(EngineError, match=r"before its workers were of use.*no such module here"):
         em.deploy("slurm", time="10", setup=["echo no such module here", "exit 3"])
 
 
 def test_starting_again_changes_nothing() -> None:
-    if "emcube-slurm" not in subprocess.run(
-        ["scontrol", "show", "config"], capture_output=True, text=True, check=True
-    ).stdout:
+    if (
+        "emcube-slurm"
+        not in subprocess.run(
+            ["scontrol", "show", "config"], capture_output=True, text=True, check=True
+        ).stdout
+    ):
         return  # a cluster that somebody else runs is not started by the script
     before = subprocess.run(["sinfo"], capture_output=True, text=True, check=True).stdout
     started = subprocess.run([START], capture_output=True, text=True, check=True, timeout=100)

@@ -14,7 +14,7 @@ from emcube.deploy.slurm.layout import host_of, share_of
 from emcube.deploy.slurm.options import format_time
 from emcube.deploy.slurm.queue import _parse
 from emcube.errors import InputError
-from tests.slurm.conftest import Outcome
+from tests.slurm.helpers import Outcome
 
 GIB = 2**30
 

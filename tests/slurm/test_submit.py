@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import emcube as em
-from tests.slurm.conftest import ALLOCATION, Outcome, command, digests, wait_until
+from tests.slurm.helpers import ALLOCATION, Outcome, command, digests, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("slurm")]
 
@@ -118,9 +118,7 @@ def test_a_failed_job_shows_the_end_of_its_log(demo: Path, tmp_path: Path, emcub
     assert str(log) in done.err
 
 
-def test_ctrl_c_stops_following_and_not_the_job(
-    demo: Path, tmp_path: Path, emcube: Emcube
-) -> None:
+def test_ctrl_c_stops_following_and_not_the_job(demo: Path, tmp_path: Path, emcube: Emcube) -> None:
     arguments = ["submit", "recipe.yaml", *ALLOCATION, "--out", str(tmp_path / "out")]
     held = [*arguments, "--sbatch=--hold", "--follow"]
     following = command(demo, "-m", "emcube", *held)

@@ -123,13 +123,10 @@ def _private_folder(stack: ExitStack, parent: Path | None) -> Path:
 def _scheduler(
     stack: ExitStack, folder: Path, logs: Path, options: SlurmOptions, *, inside: bool
 ) -> Command:
-    nodes = (
-        _allocated_nodes() if inside else 2
-    )  # workers of a job are never on this host's loopback
     arguments = [
         f"--scheduler-file={folder / 'scheduler.json'}",
         f"--credentials={folder / 'tls'}",
-        f"--host={host_of(nodes, options.interface)}",
+        f"--host={host_of(_span(inside=inside), options.interface)}",
         "--watch-parent",
         f"--remove={folder}",
     ]
@@ -158,9 +155,17 @@ def _allocated_nodes() -> int:
     return int(os.environ.get("SLURM_JOB_NUM_NODES") or os.environ.get("SLURM_NNODES") or 1)
 
 
-def _worker_command(folder: Path, options: SlurmOptions, nodes: int) -> list[str]:
+def _span(*, inside: bool) -> int:
+    """Hosts that scheduler and workers are spread over, as far as it matters: one, or several.
+
+    An allocation's own shell (salloc) may run on a login node: only what Slurm started on a node is there.
+    """
+    return _allocated_nodes() if inside and os.environ.get("SLURMD_NODENAME") else 2
+
+
+def _worker_command(folder: Path, options: SlurmOptions, span: int) -> list[str]:
     command = [options.python or sys.executable, "-P", "-m", "emcube.deploy.slurm.node", "worker"]
-    command += [f"--folder={folder}", f"--nodes={nodes}", f"--patience={options.timeout:g}"]
+    command += [f"--folder={folder}", f"--nodes={span}", f"--patience={options.timeout:g}"]
     if options.interface:
         command.append(f"--interface={options.interface}")
     if options.workers_per_node:
@@ -188,7 +193,7 @@ class _Step:
         command = ["srun", "--overlap", "--mem=0", f"--nodes={self.nodes}"]
         command += [f"--ntasks={self.nodes}", "--ntasks-per-node=1", f"--cpus-per-task={cpus}"]
         command += ["--wait=0", "--kill-on-bad-exit=0", "--quiet"]
-        command += _worker_command(folder, options, self.nodes)
+        command += _worker_command(folder, options, _span(inside=True))
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
@@ -241,8 +246,7 @@ class _Batch:
                 directives="\n".join(f"#SBATCH {line}" for line in [*directives, "--no-kill"]),
                 setup="\n".join(options.setup),
                 output=shlex.quote(f"{patterns}/workers.log"),
-                # More than one node, as seen from a scheduler on a third host.
-                command=shlex.join(_worker_command(folder, options, max(2, self.nodes))),
+                command=shlex.join(_worker_command(folder, options, _span(inside=False))),
             )
         )
 
