@@ -62,6 +62,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def laptop(demo: Path) -> Path:
+    """The demo recipe's result on threads of this machine."""
+    em.run(demo / "recipe.yaml", out=demo / "laptop")
+    return demo / "laptop"
+
+
+@pytest.fixture(scope="session")
 def blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cube of several blocks, so that two workers have some each."""
     folder = tmp_path_factory.mktemp("blocks")

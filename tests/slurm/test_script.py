@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from emcube.cli import main
 from emcube.deploy.options import parse_options
 from emcube.deploy.slurm import RunOfRecipe, SlurmOptions, job_script
 from emcube.deploy.slurm.layout import host_of, share_of
 from emcube.deploy.slurm.options import format_time
 from emcube.deploy.slurm.queue import _parse
 from emcube.errors import InputError
-from tests.slurm.helpers import Outcome
+from tests.cli.conftest import make_folder
 
 GIB = 2**30
 
@@ -158,33 +159,38 @@ def test_what_slurm_says_of_a_job_is_understood() -> None:
     assert killed.status == 143
 
 
-@pytest.fixture
-def recipe(tmp_path: Path) -> Path:
-    from tests.cli.conftest import make_folder
+# -------------------------------------------------------------------------- the command, without Slurm
 
-    return make_folder(tmp_path)
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe beside its cube, in a place where Slurm's commands are not on the path."""
+    make_folder(tmp_path)
+    (tmp_path / "profiles.toml").write_text(
+        '[cluster]\nkind = "slurm"\npartition = "big"\nnodes = 8\nsetup = ["module load python"]\n'
+    )
+    monkeypatch.setenv("EMCUBE_PROFILES", str(tmp_path / "profiles.toml"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def test_dry_run_shows_the_script_and_writes_nothing(
-    recipe: Path, emcube: Callable[..., Outcome]
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    profiles = recipe / "profiles.toml"
-    profiles.write_text(
-        '[cluster]\nkind = "slurm"\npartition = "big"\nnodes = 8\nsetup = ["module load python"]\n'
-    )
-    before = sorted(recipe.rglob("*"))
-    shown = emcube(
-        recipe,
-        *("submit", "recipe.yaml", "--nodes=2", "--time=2h", "--memory=64GiB", "--dry-run"),
-        *("--profile=cluster",),
-        EMCUBE_PROFILES=str(profiles),
-        PATH="",
-    )
-    assert shown.status == 0, shown.err
-    assert "#SBATCH --nodes=2\n" in shown.out
-    assert "#SBATCH --partition=big\n" in shown.out
-    assert "\nmodule load python\n" in shown.out
-    assert sorted(recipe.rglob("*")) == before
+    before = sorted(folder.rglob("*"))
+    typed = ("submit", "recipe.yaml", "--nodes=2", "--time=2h", "--memory=64GiB", "--dry-run")
+    assert main([*typed, "--profile=cluster"]) == 0
+    shown = capsys.readouterr().out
+    assert "#SBATCH --nodes=2\n" in shown
+    assert "#SBATCH --partition=big\n" in shown
+    assert "\nmodule load python\n" in shown
+    assert main([*typed, "--json"]) == 0
+    card = json.loads(capsys.readouterr().out)
+    assert card["script"].startswith("#!/bin/bash\n")
+    assert card["result"] == str(folder / "results" / "map")
+    assert card["run_id"].startswith("sha256:")
+    assert sorted(folder.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
@@ -192,30 +198,36 @@ def test_dry_run_shows_the_script_and_writes_nothing(
     [
         (("--time=soon",), 2, "time: got 'soon'"),
         (("--memory=64",), 2, "memory: got '64'"),
-        (("--profile=nowhere",), 2, "expected a profile of the kind slurm"),
+        (("--profile=nowhere",), 2, "expected a profile of the kind slurm (cluster)"),
         ((), 1, "sbatch, squeue, scontrol, scancel is not found"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_written(
-    recipe: Path, emcube: Callable[..., Outcome], arguments: tuple[str, ...], status: int, said: str
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    status: int,
+    said: str,
 ) -> None:
-    before = sorted(recipe.rglob("*"))
-    # Without Slurm's commands on the path.
-    done = emcube(recipe, "submit", "recipe.yaml", *arguments, PATH=str(recipe))
-    assert done.status == status
-    assert said in done.err
-    assert sorted(recipe.rglob("*")) == before
+    before = sorted(folder.rglob("*"))
+    assert main(["submit", "recipe.yaml", *arguments]) == status
+    assert said in capsys.readouterr().err
+    assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("was", "becomes", "said"),
+    [("n_components: 5", "n_components: five", "line 5"), ("map.zarr", "no.zarr", "no.zarr")],
+)
 def test_a_wrong_recipe_or_a_missing_input_is_not_queued(
-    recipe: Path, emcube: Callable[..., Outcome]
+    folder: Path, capsys: pytest.CaptureFixture[str], was: str, becomes: str, said: str
 ) -> None:
-    text = (recipe / "recipe.yaml").read_text()
-    (recipe / "wrong.yaml").write_text(text.replace("n_components: 5", "n_components: five"))
-    done = emcube(recipe, "submit", "wrong.yaml", "--dry-run")
-    assert done.status == 2
-    assert "line 5" in done.err
-    (recipe / "missing.yaml").write_text(text.replace("map.zarr", "no.zarr"))
-    done = emcube(recipe, "submit", "missing.yaml", "--dry-run")
-    assert done.status == 2
-    assert "no.zarr" in done.err
+    text = (folder / "recipe.yaml").read_text()
+    (folder / "wrong.yaml").write_text(text.replace(was, becomes))
+    assert main(["submit", "wrong.yaml", "--dry-run"]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_cubes_are_for_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["submit", "map.zarr"]) == 2
+    assert "a recipe (.yaml) is expected" in capsys.readouterr().err

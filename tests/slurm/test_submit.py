@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-import emcube as em
 from tests.slurm.helpers import ALLOCATION, Outcome, command, digests, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("slurm")]
@@ -19,8 +18,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("slurm")]
 Emcube = Callable[..., Outcome]
 
 
-def test_demo_recipe_has_the_laptops_bits(demo: Path, tmp_path: Path, emcube: Emcube) -> None:
-    here = em.run(demo / "recipe.yaml", out=tmp_path / "here")
+def test_demo_recipe_has_the_laptops_bits(
+    demo: Path, laptop: Path, tmp_path: Path, emcube: Emcube
+) -> None:
     # Blanks and percent signs mean something to shells and to Slurm.
     out = tmp_path / "by slurm 100%"
     done = emcube(
@@ -31,8 +31,8 @@ def test_demo_recipe_has_the_laptops_bits(demo: Path, tmp_path: Path, emcube: Em
     assert done.status == 0, done.err
     said = done.json
     assert said["state"] == "COMPLETED"
-    assert said["run_id"] == here.run_id
-    assert digests(out) == digests(tmp_path / "here")
+    assert said["run_id"] == digests(laptop)["run_id"]
+    assert digests(out) == digests(laptop)
     assert f"job {said['job']}: running, on " in done.err
 
     logs = Path(said["logs"])
@@ -52,21 +52,19 @@ def test_demo_recipe_has_the_laptops_bits(demo: Path, tmp_path: Path, emcube: Em
     assert "holds this run already, complete: nothing to submit" in again.out
 
 
-def test_another_runs_result_is_refused(demo: Path, tmp_path: Path, emcube: Emcube) -> None:
-    em.run(demo / "recipe.yaml", out=tmp_path / "out")
+def test_another_runs_result_is_refused(demo: Path, laptop: Path, emcube: Emcube) -> None:
     other = demo / "other.yaml"
     other.write_text((demo / "recipe.yaml").read_text().replace("components: 20", "components: 9"))
-    done = emcube(demo, "submit", "other.yaml", *ALLOCATION, "--out", str(tmp_path / "out"))
+    done = emcube(demo, "submit", "other.yaml", *ALLOCATION, "--out", str(laptop))
     assert done.status == 2
     assert "holds the result of another run" in done.err
     assert "--overwrite" in done.err
-    assert not (tmp_path / "out.logs").exists()
+    assert not laptop.with_name("laptop.logs").exists()
 
 
 def test_a_stopped_run_is_queued_again_and_goes_on(
-    demo: Path, tmp_path: Path, emcube: Emcube
+    demo: Path, laptop: Path, tmp_path: Path
 ) -> None:
-    here = em.run(demo / "recipe.yaml", out=tmp_path / "here")
     out = tmp_path / "out"
     following = command(
         demo,
@@ -94,8 +92,7 @@ def test_a_stopped_run_is_queued_again_and_goes_on(
     assert "signal USR1: the run is asked to write a checkpoint" in log
     assert "queued again (1 of at most 1 times)" in log
     assert "start 2 on 2 node(s)" in log
-    assert end["run_id"] == here.run_id
-    assert digests(out) == digests(tmp_path / "here")
+    assert digests(out) == digests(laptop)
 
 
 def test_a_failed_job_shows_the_end_of_its_log(demo: Path, tmp_path: Path, emcube: Emcube) -> None:

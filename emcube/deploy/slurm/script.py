@@ -23,6 +23,7 @@ _SCRIPT = """\
 recipe={recipe}
 out={out}
 logs={logs}
+patterns="${{logs//%/%%}}"      # the same for srun, to which % has a meaning
 python={python}
 interface={interface}      # network interface between the nodes; empty: the main one
 workers={workers}      # worker processes on each node; empty: one for four processors
@@ -58,18 +59,19 @@ say "start $((restarts + 1)) on $SLURM_JOB_NUM_NODES node(s): $SLURM_JOB_NODELIS
 "$python" -P -c 'import sys, pathlib; from emcube.deploy.tls import make_credentials
 make_credentials(pathlib.Path(sys.argv[1]))' "$run/tls" || finish 1
 
-# Parts of a job share its nodes. A lost worker does not end the others, nor does a lost node the job.
+# Parts of a job share its nodes, all of them in the background: exec, so that signals reach srun itself.
+# A lost worker does not end the others, nor does a lost node the job.
 step() {{
-    srun --overlap --mem=0 --cpus-per-task="$cpus" --open-mode=append --kill-on-bad-exit=0 --wait=0 "$@"
+    exec srun --overlap --mem=0 --cpus-per-task="$cpus" --open-mode=append --kill-on-bad-exit=0 --wait=0 "$@"
 }}
-{export}
+
 step --nodes=1 --ntasks=1 --nodelist="$first" \\
     --output="$patterns/scheduler-%j.log" \\
     "$python" -P -m emcube.deploy.slurm.node scheduler --folder "$run" --interface "$interface" &
 scheduler=$!
 
 step --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \\
-    --output="$patterns/workers-%j-%N.log" \\
+    --output="$patterns/workers-%j-%n.log" \\
     "$python" -P -m emcube.deploy.slurm.node worker --folder "$run" --interface "$interface" \\
     ${{workers:+--workers "$workers"}} &
 pool=$!
@@ -213,7 +215,6 @@ def job_script(run: RunOfRecipe, options: SlurmOptions, python: str) -> str:
         workers=options.workers_per_node or "",
         requeues=options.requeues,
         setup=f"# Of the profile\n{setup}\n" if setup else "",
-        export='patterns="${logs//%/%%}"',
         overwrite=" --overwrite" if run.overwrite else "",
         checkpointed=" | ".join(map(str, CHECKPOINTED)),
     )
