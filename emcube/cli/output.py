@@ -16,9 +16,18 @@ import typer
 if TYPE_CHECKING:
     from emcube.engine.progress import Event
 
-__all__ = ["Json", "Signal", "emit_json", "progress", "say"]
+__all__ = ["Deploy", "Json", "Signal", "emit_json", "progress", "say"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")]
+Deploy = Annotated[
+    str | None,
+    typer.Option(
+        "--deploy",
+        metavar="WHERE",
+        help="Where the work runs: threads, local, slurm, auto, host:port, a scheduler file or a profile, "
+        'with options as in "local workers=4"; default: EMCUBE_DEPLOY, else threads.',
+    ),
+]
 Signal = Annotated[
     str | None, typer.Option("--name", help="Which signal, where a file holds several.")
 ]

@@ -13,7 +13,7 @@ __all__ = ["connect", "wait_for_workers"]
 
 
 def connect(
-    address: str,
+    address: Any,
     *,
     security: Any = None,
     workers: int = 1,
@@ -24,10 +24,10 @@ def connect(
 
     Parameters
     ----------
-    address : str
-        Of the scheduler, such as ``tcp://127.0.0.1:8786``.
+    address : str or cluster
+        Of the scheduler, such as ``tcp://127.0.0.1:8786``; or one of Dask's clusters, which knows it.
     security : distributed.Security, optional
-        Credentials of a ``tls://`` scheduler.
+        Credentials of a ``tls://`` scheduler; a cluster brings its own.
     workers : int, optional
         Workers to wait for; 0 waits for none.
     timeout : float, optional

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -56,10 +58,13 @@ class Deployment:
         self.about = dict(about or {})
         self.outer = active_client() if client is None else None
         self._owned = owned
+        self._process = os.getpid()
         self._cleanup = cleanup or ExitStack()
         self._closed = False
         with _lock:
             _active.append(self)
+        # After the client's own handlers were registered, hence before them at the end.
+        atexit.register(self.close)
 
     def __repr__(self) -> str:
         place = f" at {self.address}" if self.client is not None else ""
@@ -91,12 +96,18 @@ class Deployment:
             )
 
     def close(self) -> None:
-        """End it: the client, then processes and files. Does nothing the second time."""
+        """End it: the client, then processes and files. Does nothing the second time.
+
+        It is called when the process ends; in a forked child it does nothing.
+        """
+        if self._process != os.getpid():
+            return
         with _lock:
             if self._closed:
                 return
             self._closed = True
             _active.remove(self)
+        atexit.unregister(self.close)
         with self._cleanup:
             if self.client is not None and self._owned:
                 self.client.close()
@@ -111,4 +122,6 @@ class Deployment:
 def in_force() -> Deployment | None:
     """The innermost deployment of this process that was started and not closed."""
     with _lock:
-        return _active[-1] if _active else None
+        # A forked child shares no connection with its parent.
+        mine = [d for d in _active if d._process == os.getpid()]
+        return mine[-1] if mine else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
 from collections.abc import Iterator
@@ -97,12 +96,11 @@ def _from_wish(where: str) -> Deployment:
     """The deployment that the environment asks for; one in a process."""
     global _started
     with _lock:
-        # A forked child shares no connection with its parent.
-        if _started is None or _started[0] != os.getpid():
+        if _started is None or _started[:2] != (os.getpid(), where) or _started[2].closed:
             from emcube.deploy.kinds import start
 
+            _end()
             _started = (os.getpid(), where, start(where))
-            atexit.register(_end)
         return _started[2]
 
 

@@ -24,7 +24,17 @@ from emcube.deploy.options import Bytes, Field, Folder, Place, PositiveInt
 from emcube.deploy.process import DROPPED, GRACE, worker_environment
 from emcube.errors import EngineError, InputError
 
-__all__ = ["Command", "LocalOptions", "command_environment", "local_deployment", "process_command"]
+__all__ = [
+    "Command",
+    "LocalOptions",
+    "command_environment",
+    "command_path",
+    "dashboard_address",
+    "local_deployment",
+    "process_command",
+    "security_from",
+    "warn_of_dashboard",
+]
 
 LOOPBACK = "127.0.0.1"
 DASHBOARD_PORT = 8787
@@ -71,7 +81,8 @@ def local_deployment(options: LocalOptions) -> Deployment:
         shared = ["--scheduler-file", str(address_file), "--host", options.listen]
         shared += ["--watch-parent", "--remove", str(folder)]
         shared += ["--credentials", str(credentials)] if credentials else []
-        scheduler = [*shared, *_dashboard(options)]
+        dashboard = dashboard_address(options)
+        scheduler = [*shared, *(["--dashboard", dashboard] if dashboard else [])]
         many = [*shared, "--workers", str(workers), "--threads", str(options.threads)]
         many += ["--memory", str(memory), "--scratch", str(folder / "scratch")]
         commands = [
@@ -87,7 +98,7 @@ def local_deployment(options: LocalOptions) -> Deployment:
         address = _wait_for_address(address_file, until, still_there)
         client = connect(
             address,
-            security=_security(credentials),
+            security=security_from(credentials),
             workers=workers,
             timeout=max(1.0, until - time.monotonic()),
             still_there=still_there,
@@ -115,22 +126,41 @@ def _needs_tls(options: LocalOptions) -> bool:
         )
     if beyond:
         warn_open("scheduler", options.listen, "only who has the key of this run can use it (TLS)")
-    if isinstance(options.dashboard, str) and not is_loopback(split_address(options.dashboard)[1]):
-        warn_open("dashboard", options.dashboard, "it has no password and shows what is computed")
+    warn_of_dashboard(options)
     return beyond if options.tls is None else options.tls
 
 
-def _dashboard(options: Place) -> list[str]:
-    if options.dashboard is False:
-        return []
-    place = f"{LOOPBACK}:{DASHBOARD_PORT}" if options.dashboard is True else options.dashboard
-    return ["--dashboard", place]
+def warn_of_dashboard(options: Place) -> None:
+    """Warn of a dashboard that other machines can reach."""
+    address = dashboard_address(options)
+    if address is not None and not is_loopback(split_address(address)[1]):
+        warn_open("dashboard", address, "it has no password and shows what is computed")
+
+
+def dashboard_address(options: Place) -> str | None:
+    """Where the dashboard listens: nowhere, on this host alone, or as told.
+
+    Raises
+    ------
+    InputError
+        Not ``host:port``: a bare port would open it to the network.
+    """
+    wish = options.dashboard
+    if isinstance(wish, bool):
+        return f"{LOOPBACK}:{DASHBOARD_PORT}" if wish else None
+    _, host, port = split_address(wish)
+    if not host or port is None:
+        raise InputError(
+            f"deploy: dashboard is {wish!r}, host:port expected",
+            hint=f"dashboard=true is {LOOPBACK}:{DASHBOARD_PORT}",
+        )
+    return wish
 
 
 def _private_folder(stack: ExitStack, parent: Path | None) -> Path:
     """A folder that only its owner can enter, removed at the end."""
     if parent is not None:
-        parent.mkdir(parents=True, exist_ok=True)
+        _make(parent, "scratch")
     made = tempfile.TemporaryDirectory(prefix="emcube-", dir=parent, ignore_cleanup_errors=True)
     return Path(stack.enter_context(made))
 
@@ -141,7 +171,8 @@ def _credentials(folder: Path) -> Path:
     return make_credentials(folder / "tls")
 
 
-def _security(credentials: Path | None) -> Any:
+def security_from(credentials: Path | None) -> Any:
+    """What Dask needs to use the credentials of a folder, or None without one."""
     if credentials is None:
         return None
     from emcube.deploy.tls import security_of
@@ -150,9 +181,20 @@ def _security(credentials: Path | None) -> Any:
 
 
 def _logs(wish: Path | None, folder: Path) -> Path:
-    logs = wish or folder
-    logs.mkdir(parents=True, exist_ok=True)
-    return logs
+    if wish is None:
+        return folder
+    _make(wish, "logs")
+    return wish
+
+
+def _make(folder: Path, option: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"deploy 'local': {option}={str(folder)!r} is no folder and cannot be made one: {error}",
+            hint="name another folder",
+        ) from error
 
 
 def _wait_for_address(file: Path, until: float, still_there: Any) -> str:
@@ -181,11 +223,11 @@ def process_command(role: str, arguments: Sequence[str]) -> list[str]:
 def command_environment() -> dict[str, str]:
     """Environment of such a command: this one, one thread a library, and this process's own modules."""
     environment = {k: v for k, v in os.environ.items() if k not in DROPPED}
-    environment["PYTHONPATH"] = os.pathsep.join(_own_path())
+    environment["PYTHONPATH"] = os.pathsep.join(command_path())
     return environment | worker_environment()
 
 
-def _own_path() -> list[str]:
+def command_path() -> list[str]:
     """Folders of modules that a fresh interpreter would not know: the script's, a checkout's."""
     known = {Path(p) for p in sysconfig.get_paths().values()}
     known |= {Path(p) for p in [*site.getsitepackages(), site.getusersitepackages()]}

@@ -17,7 +17,10 @@ class InsecureWarning(UserWarning):
 def split_address(address: str) -> tuple[str, str, int | None]:
     """Protocol, host and port of ``tls://host:8786``; ``tcp`` where none is named."""
     parts = urlsplit(address if "://" in address else f"tcp://{address}")
-    return parts.scheme, parts.hostname or "", parts.port
+    try:
+        return parts.scheme, parts.hostname or "", parts.port
+    except ValueError:  # a port that is no number
+        return parts.scheme, parts.hostname or "", None
 
 
 def is_loopback(host: str) -> bool:

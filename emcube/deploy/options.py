@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic import Field as Field
@@ -41,6 +41,13 @@ Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 """A time: a number of seconds, or text such as ``"5 min"`` or ``"01:30:00"``."""
 
+
+def _switch(value: Any) -> Any:
+    """A truth value, or its text; other text stays."""
+    words = {"true": True, "false": False}
+    return words.get(value.lower(), value) if isinstance(value, str) else value
+
+
 Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 """A folder; ``~`` is the home folder."""
 
@@ -58,7 +65,7 @@ class Options(BaseModel):
 class Place(Options):
     """Options of kinds that start a scheduler and workers."""
 
-    dashboard: bool | str = Field(
+    dashboard: Annotated[bool | str, BeforeValidator(_switch)] = Field(
         False,
         description="Dask's dashboard: true for this host only, or host:port to open it further.",
     )
@@ -85,8 +92,6 @@ class AddressOptions(Options):
 class AutoOptions(Options):
     """Options of ``auto``: none but the time to wait."""
 
-
-Batch = Literal["htcondor", "lsf", "moab", "oar", "pbs", "sge", "slurm"]
 
 O = TypeVar("O", bound=Options)  # noqa: E741
 
