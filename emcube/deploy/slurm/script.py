@@ -10,8 +10,10 @@ from emcube.deploy.slurm.options import SlurmOptions
 
 __all__ = ["CHECKPOINTED", "RunOfRecipe", "job_script"]
 
-CHECKPOINTED = (130, 138, 143)
-"""Exit statuses of a run that a signal stopped after it had written what it had."""
+CHECKPOINTED = (75, 138, 143)
+"""Exit statuses of a run that goes on when it is started again: it wrote a checkpoint when it was asked to
+leave (75), or the signal came before it listened (128 and the signal's number).
+"""
 
 _SCRIPT = """\
 #!/bin/bash
@@ -89,9 +91,9 @@ done
     finish 1
 }}
 printf -v place '%q workers=%s timeout=300' "$run/scheduler.json" "$SLURM_JOB_NUM_NODES"
-EMCUBE_DEPLOY="$place" EMCUBE_PROGRESS="$logs/progress.json" \\
+EMCUBE_PROGRESS="$logs/progress.json" \\
 step --nodes=1 --ntasks=1 --nodelist="$first" --unbuffered \\
-    "$python" -P -m emcube run "$recipe" --out "$out"{overwrite} &
+    "$python" -P -m emcube run "$recipe" --out "$out" --deploy "$place"{overwrite} &
 client=$!
 if [[ -n $stopped ]]; then kill -s "$stopped" "$client"; fi
 
