@@ -22,7 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit status: 0 done; 1 the run failed; 2 the input or the usage is wrong; "
-    "3 a difference was found; 130 stopped with Ctrl-C.",
+    "3 a difference was found; 75 a signal stopped the run with a checkpoint, the same command "
+    "goes on; 130 stopped with Ctrl-C.",
 )
 
 

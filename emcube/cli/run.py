@@ -34,12 +34,17 @@ def run(
     deploy: Deploy = None,
     as_json: Json = False,
 ) -> None:
-    """Run a whole analysis and write its result; the same run again is continued or kept."""
+    """Run a whole analysis and write its result; the same run again is continued or kept.
+
+    SIGTERM and SIGUSR1 (a batch system's warning that time is up) stop it with a checkpoint and the exit
+    status 75: the same command goes on from there.
+    """
     from emcube.cards import describe, render
     from emcube.deploy.environment import chosen
+    from emcube.engine import stop_on_signals
     from emcube.recipe import run as run_recipe
 
-    with chosen(deploy), progress():
+    with stop_on_signals(), chosen(deploy), progress():
         result = run_recipe(
             what,
             out=out,

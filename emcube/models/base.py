@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from emcube.engine import Block
+from emcube.engine.checkpoint import remembered
 from emcube.errors import InputError, NotFittedError
 from emcube.models.labels import Labels, as_source, map_pixels
 
@@ -26,7 +27,8 @@ def resolve_seed(random_state: Any) -> int:
         `random_state` is neither None, a non-negative integer, nor a NumPy generator.
     """
     if random_state is None:
-        return int(np.random.SeedSequence().generate_state(1, np.uint32)[0])
+        # A run that goes on from a checkpoint keeps the seed that it drew.
+        return int(remembered("seed", _fresh_seed))
     if isinstance(random_state, np.random.Generator):
         return int(random_state.integers(2**32))
     if isinstance(random_state, np.random.RandomState):
@@ -38,6 +40,10 @@ def resolve_seed(random_state: Any) -> int:
     if random_state < 0:
         raise InputError(f"random_state must not be negative, got {random_state}")
     return int(random_state)
+
+
+def _fresh_seed() -> int:
+    return int(np.random.SeedSequence().generate_state(1, np.uint32)[0])
 
 
 class Estimator(BaseEstimator, ABC):
