@@ -76,9 +76,9 @@ def blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     channel = np.arange(600)
     spectra = np.stack([np.exp(-((channel - c) ** 2) / 800.0) for c in (100, 300, 500)])
     spectra /= spectra.sum(axis=1, keepdims=True)
-    loadings = rng.dirichlet([0.3, 0.3, 0.3], size=(256, 256)) * 100
+    loadings = rng.dirichlet([0.3, 0.3, 0.3], size=(128, 128)) * 100
     cube = em.make_cube(
-        rng.poisson(loadings @ spectra).astype(np.uint16),
+        rng.poisson(loadings @ spectra).astype(np.uint32),
         dims=("y", "x", "energy"),
         coords={"energy": 0.5 + 0.02 * channel},
         units={"energy": "keV", "y": "nm", "x": "nm"},

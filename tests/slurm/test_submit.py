@@ -68,8 +68,8 @@ def test_a_stopped_run_is_queued_again_and_goes_on(
     out = tmp_path / "out"
     following = command(
         demo,
-        *("-m", "emcube", "submit", "recipe.yaml", *ALLOCATION, "--out", str(out)),
-        *("--requeues=1", "--follow", "--json"),
+        *("-m", "emcube", "submit", "recipe.yaml", "--nodes=1", "--time=10", "--memory=2GiB"),
+        *("--cpus-per-node=1", "--out", str(out), "--requeues=1", "--follow", "--json"),
     )
     record = out.with_name("out.logs") / "submission.json"
     try:
@@ -90,8 +90,10 @@ def test_a_stopped_run_is_queued_again_and_goes_on(
     assert end["restarts"] == 1
     log = Path(end["log"]).read_text()
     assert "signal USR1: the run is asked to write a checkpoint" in log
+    # The run's own word, not a process that died of the signal.
+    assert "stopped by SIGUSR1" in log
     assert "queued again (1 of at most 1 times)" in log
-    assert "start 2 on 2 node(s)" in log
+    assert "start 2 on 1 node(s)" in log
     assert digests(out) == digests(laptop)
 
 
