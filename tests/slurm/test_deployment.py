@@ -1,4 +1,4 @@
-"""One script, unchanged: on threads, with workers in a job of their own, and inside an allocation."""
+"""One script, unchanged, four ways: threads, local processes, workers in a Slurm job, inside a job."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("slurm")]
 
 WORKERS = "slurm nodes=2 time=10 memory=2GiB cpus_per_node=1"
 
+# No word of where it runs, and no ``if __name__ == "__main__"``.
 SCRIPT = """\
 import hashlib
 
@@ -38,6 +39,12 @@ def bits(blocks: Path) -> str:
     done = run(blocks, "analysis.py")
     assert done.status == 0, done.err
     return done.out
+
+
+def test_local_processes(blocks: Path, bits: str) -> None:
+    done = run(blocks, "analysis.py", EMCUBE_DEPLOY="local workers=2")
+    assert done.status == 0, done.err
+    assert done.out == bits
 
 
 def test_workers_in_a_job_of_their_own(blocks: Path, bits: str) -> None:

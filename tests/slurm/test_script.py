@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from emcube.errors import InputError
 from tests.cli.conftest import make_folder
 
 GIB = 2**30
+PAGE = Path(__file__).parents[2] / "docs" / "slurm.md"
 
 
 def options(**values: object) -> SlurmOptions:
@@ -157,6 +160,20 @@ def test_what_slurm_says_of_a_job_is_understood() -> None:
     killed = _parse(8, "JobState=TIMEOUT Reason=TimeLimit Restarts=0 ExitCode=0:15 NodeList=n[1-2]")
     assert killed.ended
     assert killed.status == 143
+
+
+def test_every_option_is_on_the_page() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for name, field in SlurmOptions.model_fields.items():
+        assert f"`{name}`" in text, name
+        assert field.description, name
+
+
+def test_the_profile_on_the_page_is_valid() -> None:
+    (block,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    for profile in tomllib.loads(block).values():
+        assert profile.pop("kind") == "slurm"
+        assert options(**profile).interface == "ib0"
 
 
 # -------------------------------------------------------------------------- the command, without Slurm

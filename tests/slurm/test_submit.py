@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from emcube.deploy.slurm import Job, Queue
 from tests.slurm.helpers import ALLOCATION, Outcome, command, digests, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("slurm")]
@@ -97,6 +98,23 @@ def test_a_stopped_run_is_queued_again_and_goes_on(
     assert digests(out) == digests(laptop)
 
 
+def test_a_cancelled_run_stays_cancelled(demo: Path, tmp_path: Path, emcube: Emcube) -> None:
+    out = tmp_path / "out"
+    done = emcube(
+        demo,
+        *("submit", "recipe.yaml", "--nodes=1", "--time=10", "--memory=2GiB", "--cpus-per-node=1"),
+        *("--out", str(out), "--json"),
+    )
+    assert done.status == 0, done.err
+    said = done.json
+    wait_until(Path(said["progress"]).exists, "the run begins")
+    subprocess.run(["scancel", str(said["job"])], check=True)
+    job = wait_until(lambda: _ended(said["job"]), "the job ends")
+    assert job.state == "CANCELLED"
+    assert job.restarts == 0
+    assert "queued again" not in Path(said["log"]).read_text()
+
+
 def test_a_failed_job_shows_the_end_of_its_log(demo: Path, tmp_path: Path, emcube: Emcube) -> None:
     recipe = demo / "empty.yaml"
     # Known only when the counts are read.
@@ -158,6 +176,11 @@ def test_slurms_own_refusal_is_shown(demo: Path, tmp_path: Path, emcube: Emcube)
     assert done.status == 1
     assert "sbatch refuses" in done.err
     assert "invalid partition specified: nowhere" in done.err
+
+
+def _ended(number: int) -> Job | None:
+    job = Queue().job(number)
+    return job if job is not None and job.ended else None
 
 
 def _state(job: int) -> str:
