@@ -178,6 +178,12 @@ def prepare_submission(
             hint="write a recipe with this cube as its input; 'emcube run' takes cubes",
         )
     ahead = look_ahead(Recipe.read(file), out, overwrite=overwrite)
+    if set('"\\\n\r') & set(str(ahead.path)):
+        raise InputError(
+            f"submit: the result's place {str(ahead.path)!r} holds a quote, a backslash or a line break, which "
+            "sbatch does not understand in the name of a log",
+            hint="choose another place with --out",
+        )
     run = RunOfRecipe(file.absolute(), ahead.path, overwrite)
     script = job_script(run, options, sys.executable)
     return Submission(run, script, ahead.run_id, ahead.finished)

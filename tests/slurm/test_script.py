@@ -215,6 +215,7 @@ def test_dry_run_shows_the_script_and_writes_nothing(
     [
         (("--time=soon",), 2, "time: got 'soon'"),
         (("--memory=64",), 2, "memory: got '64'"),
+        (('--out=a"b',), 2, "holds a quote"),
         (("--profile=nowhere",), 2, "expected a profile of the kind slurm (cluster)"),
         ((), 1, "sbatch, squeue, scontrol, scancel is not found"),
     ],
