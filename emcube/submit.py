@@ -180,8 +180,8 @@ def prepare_submission(
     ahead = look_ahead(Recipe.read(file), out, overwrite=overwrite)
     if set('"\\\n\r') & set(str(ahead.path)):
         raise InputError(
-            f"submit: the result's place {str(ahead.path)!r} holds a quote, a backslash or a line break, which "
-            "sbatch does not understand in the name of a log",
+            f"submit: the result's place {str(ahead.path)!r} holds a quote, a backslash or a line "
+            "break, which sbatch does not understand in the name of a log",
             hint="choose another place with --out",
         )
     run = RunOfRecipe(file.absolute(), ahead.path, overwrite)
