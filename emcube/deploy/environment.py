@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from emcube.deploy.deployment import Deployment, in_force
+from emcube.errors import EngineError
 
 __all__ = ["chosen", "client_for", "wish"]
 
@@ -58,7 +59,7 @@ def client_for(active: Any) -> Any:
     Parameters
     ----------
     active : distributed.Client or None
-        The client that is active and running, if there is one.
+        The client that is active, if there is one.
 
     Raises
     ------
@@ -74,21 +75,27 @@ def client_for(active: Any) -> Any:
     if deployment is None and active is None and wish():
         deployment = _from_wish(wish())
     if deployment is None:
-        return _compared(active)
+        return _usable(active)
     if deployment.client is None:
-        return None if active is deployment.outer else _compared(active)
+        return None if active is deployment.outer else _usable(active)
     if active is None or active is deployment.client:
         deployment.require_alive()
-        return _compared(deployment.client)
-    return _compared(active)
+        return _usable(deployment.client)
+    return _usable(active)
 
 
-def _compared(client: Any) -> Any:
-    """The client, once its workers are known to run what this process runs."""
-    if client is not None:
-        from emcube.deploy.versions import compare_versions
+def _usable(client: Any) -> Any:
+    """The client, once its scheduler is there and its workers are known to run what this process runs."""
+    if client is None:
+        return None
+    if client.status != "running":
+        raise EngineError(
+            f"the active Dask client has lost its scheduler ({client.scheduler.address})",
+            hint="start a scheduler with workers, or close the client to run on threads",
+        )
+    from emcube.deploy.versions import compare_versions
 
-        compare_versions(client)
+    compare_versions(client)
     return client
 
 

@@ -176,7 +176,6 @@ def _arguments(options: JobqueueOptions, account_word: str | None) -> dict[str, 
         "local_directory": options.scratch,
         "log_directory": None if options.logs is None else str(options.logs),
         "job_name": "emcube",
-        "job_directives_skip": [],
         "job_extra_directives": list(options.directives),
         "job_script_prologue": [*options.prologue, *_environment()],
         # Each worker has a server of its state in HTTP: not for other hosts.

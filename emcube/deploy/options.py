@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,15 +25,17 @@ def _bytes(value: Any) -> Any:
 
 
 def _seconds(value: Any) -> Any:
-    """Seconds of a number, ``"90s"``, ``"5 min"`` or ``"01:30:00"``."""
+    """Seconds of a number, ``"90s"``, ``"5 min"``, ``"2 h"`` or ``"01:30:00"``."""
     if not isinstance(value, str):
         return value
-    if ":" in value:
-        parts = [float(p) for p in value.split(":")]
-        return sum(p * 60.0**i for i, p in enumerate(reversed(parts)))
-    from dask.utils import parse_timedelta
-
-    return parse_timedelta(value)
+    clock = re.fullmatch(r"\s*(?:(\d+):)?(\d+):(\d+)\s*", value)
+    if clock:
+        hours, minutes, seconds = (int(part or 0) for part in clock.groups())
+        return hours * 3600.0 + minutes * 60.0 + seconds
+    plain = re.fullmatch(r"\s*(\d+\.?\d*)\s*(s|min|h|)\s*", value)
+    if not plain:
+        raise ValueError('write seconds, or for example "90 s", "5 min" or "01:30:00"')
+    return float(plain[1]) * {"": 1, "s": 1, "min": 60, "h": 3600}[plain[2]]
 
 
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]

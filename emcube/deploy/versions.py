@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import queue
 import sys
+import threading
 import warnings
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from emcube.errors import EngineError
@@ -12,6 +16,11 @@ from emcube.errors import EngineError
 __all__ = ["compare_versions", "installed"]
 
 COMPARED = ("numpy", "scipy", "numba", "zarr", "numcodecs", "xarray", "dask", "distributed")
+
+ANSWER_SECONDS = 60.0
+"""Workers answer at once, unless they hang or are held up by the machine."""
+
+_log = logging.getLogger(__name__)
 
 _seen: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
 
@@ -48,12 +57,15 @@ def compare_versions(client: Any) -> None:
         Workers have other versions of numerical libraries: results may differ in their last bits.
     """
     seen = _seen.setdefault(client, set())
-    fresh = sorted(set(client.scheduler_info(n_workers=-1)["workers"]) - seen)
-    if not fresh:
+    try:
+        answers = _within(ANSWER_SECONDS, lambda: _ask(client, seen))
+    except (TimeoutError, OSError) as error:
+        # Who does not answer is dropped or waited for by the run itself, and asked at the next one.
+        _log.warning("workers did not say what they run: %s", error)
         return
     here = installed()
     others: dict[str, str] = {}
-    for worker, there in client.run(installed, workers=fresh, on_error="return").items():
+    for worker, there in answers.items():
         _require_same(worker, here, there)
         for name in COMPARED:
             if there[name] != here[name]:
@@ -66,6 +78,35 @@ def compare_versions(client: Any) -> None:
             UserWarning,
             stacklevel=2,
         )
+
+
+def _ask(client: Any, seen: set[str]) -> dict[str, Any]:
+    """What workers run that were not asked before."""
+    fresh = sorted(set(client.scheduler_info(n_workers=-1)["workers"]) - seen)
+    answers: dict[str, Any] = (
+        client.run(installed, workers=fresh, on_error="return") if fresh else {}
+    )
+    return answers
+
+
+def _within(seconds: float, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a call returns, or TimeoutError: a client waits without limit for a worker that hangs."""
+    answers: queue.SimpleQueue[dict[str, Any] | BaseException] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            answers.put(call())
+        except BaseException as error:  # noqa: BLE001 (raised again below)
+            answers.put(error)
+
+    threading.Thread(target=work, name="emcube versions", daemon=True).start()
+    try:
+        answer = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer for {seconds:g} s") from None
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
 
 
 def _require_same(worker: str, here: dict[str, str | None], there: Any) -> None:

@@ -281,7 +281,7 @@ def _inside_task() -> bool:
 
 
 def active_client() -> Any:
-    """The active and running dask.distributed client, or None."""
+    """The active dask.distributed client, or None; one that lost its scheduler is active still."""
     distributed = sys.modules.get("distributed")
     if distributed is None:
         return None
@@ -289,4 +289,4 @@ def active_client() -> Any:
         client = distributed.get_client()
     except ValueError:  # no client is active
         return None
-    return client if client.status == "running" else None
+    return client if client.status in ("running", "connecting") else None

@@ -232,4 +232,6 @@ def test_a_lost_scheduler_is_an_error_and_not_threads(tmp_path: Path) -> None:
         wait_until(lambda: deployment.client.status != "running", "the client notices")
         with pytest.raises(EngineError, match="the local deployment is lost"):
             current_executor()
+        with em.deploy("threads"):
+            assert isinstance(current_executor(), ThreadExecutor)
     assert isinstance(current_executor(), ThreadExecutor)

@@ -51,7 +51,7 @@ def test_places(text: str, kind: str, options: dict[str, Any]) -> None:
         ("local workers=0", "workers: got '0': input should be greater than 0"),
         ("local workers=many", "workers: got 'many'"),
         ("local memory=much", "memory: got 'much': 'much' is not a size in bytes"),
-        ("local timeout=soon", "timeout: got 'soon'"),
+        ("local timeout=soon", "timeout: got 'soon': write seconds"),
         ("threads workers=2.5", "workers: got '2.5'"),
         ("slurms", "there is no 'slurms'"),
         ("jobqueue", "cluster: .*cores: .*memory: "),
@@ -136,7 +136,7 @@ def test_the_users_profile_takes_the_place_of_the_sites(files: tuple[Path, Path]
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("kind = ", "is not a TOML file: .*line 1"),
+        ("kind = \n", "is not a TOML file: .*line 1"),
         ("lab = 3", "profile 'lab' of .*: got 3, a table is expected"),
         ("[lab]\nworkers = 2", "profile 'lab' of .*: kind is None, expected one of threads"),
         ('[lab]\nkind = "dask"', "kind is 'dask'"),

@@ -38,7 +38,7 @@ def test_another_patch_of_python_will_do() -> None:
 
 
 def test_a_worker_with_another_emcube_is_refused(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = tmp_path / "other"
     shutil.copytree(
@@ -48,11 +48,12 @@ def test_a_worker_with_another_emcube_is_refused(
     init.write_text(init.read_text().replace(f'"{emcube.__version__}"', '"9.9.9"'))
     file = tmp_path / "scheduler.json"
     with ExitStack() as stack:
-        Command(stack, "scheduler", ["--scheduler-file", str(file)], tmp_path / "scheduler.log")
-        monkeypatch.syspath_prepend(str(other))
-        many = ["--scheduler-file", str(file), "--watch-parent"]
-        Command(stack, "worker", many, tmp_path / "worker.log")
-        monkeypatch.undo()
+        one = ["--scheduler-file", str(file), "--watch-parent"]
+        Command(stack, "scheduler", one, tmp_path / "scheduler.log")
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(str(other))
+            many = ["--scheduler-file", str(file), "--watch-parent"]
+            Command(stack, "worker", many, tmp_path / "worker.log")
         wait_until(file.exists, "scheduler file")
         with pytest.raises(EngineError, match=r"runs emcube 9\.9\.9, .* expected as here"):
             em.deploy(str(file))
