@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from emcube.disk import exclusive, replace_file
+from emcube.engine.identity import content_of, shape_of
 from emcube.engine.memory import arrays_of
 from emcube.engine.source import BlockSource
 from emcube.engine.states import UnknownKindError, bytes_of, copied, fingerprint, pack, unpack
@@ -53,7 +54,6 @@ _MOST_WAITING = 256 << 20
 
 _SUFFIX = ".checkpoint"
 _ANSWERS = "answers"
-_PROBES = 3
 
 _log = logging.getLogger(__name__)
 _on_this_thread = threading.local()
@@ -117,7 +117,7 @@ def checkpointing(
     """
     place = Path(folder)
     seconds = _interval(interval)
-    with _made(place), exclusive(place / "lock", f"checkpoints in {str(place)!r}"):
+    with _own_folder(place):
         kept = Checkpoints(place, seconds, identity)
         before = current_checkpoints()
         _on_this_thread.checkpoints = kept
@@ -148,8 +148,8 @@ def _interval(wish: float | None) -> float:
 
 
 @contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Make the folder; remove it afterwards where nothing is left in it."""
+def _own_folder(folder: Path) -> Iterator[None]:
+    """Make a folder, lock it, and remove it afterwards where nothing is left in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -157,11 +157,12 @@ def _made(folder: Path) -> Iterator[None]:
             f"checkpoints cannot be kept in {str(folder)!r}: {error.strerror or error}",
             hint="choose a folder that can be written",
         ) from error
-    try:
-        yield
-    finally:
-        if {p.name for p in folder.iterdir()} <= {"lock"}:
-            shutil.rmtree(folder, ignore_errors=True)
+    with exclusive(folder / "lock", f"checkpoints in {str(folder)!r}"):
+        try:
+            yield
+        finally:
+            if {p.name for p in folder.iterdir()} <= {"lock"}:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -465,34 +466,19 @@ class Checkpoints:
 
     def _of_source(self, source: BlockSource, *, named: bool) -> tuple[Any, ...]:
         """Identity of what blocks hold, in any process."""
-        plan = source.plan
-        shape = (plan.nav_shape, plan.block_shape, source.n_pixels, source.n_channels)
         inner = getattr(source, "source", None)
         if inner is not None:
             made = source.token.removeprefix(inner.token)
+            shape = (source.n_pixels, source.n_channels)
             return (type(source).__name__, made, shape, self._of_source(inner, named=named))
-        selection = getattr(source, "selection", None)
-        chosen = None if selection is None else selection.token()
         content = None if self.identity is not None and not named else self._content(source)
-        return (shape, chosen, content)
+        return (shape_of(source), content)
 
-    def _content(self, source: Any) -> Any:
+    def _content(self, source: BlockSource) -> Any:
         token = source.token
         if token not in self._contents:
-            self._contents[token] = self._new_content(source)
+            self._contents[token] = content_of(source, trusted=self.identity is not None)
         return self._contents[token]
-
-    def _new_content(self, source: Any) -> Any:
-        array, rows = getattr(source, "array", None), getattr(source, "rows", None)
-        if isinstance(array, np.ndarray):
-            return fingerprint(array)
-        if rows is not None:
-            return fingerprint(rows)
-        if self.identity is not None:
-            return source.token
-        last = source.plan.n_blocks - 1
-        probed = sorted({round(i * last / (_PROBES - 1)) for i in range(_PROBES)})
-        return source.token, [fingerprint(source.load(i)) for i in probed]
 
 
 @dataclass(eq=False)

@@ -79,7 +79,7 @@ def interrupted_at(matches: Callable[[Event], bool]) -> Iterator[None]:
 
 
 @contextmanager
-def expected(error: type[BaseException], match: str = "") -> Iterator[None]:
+def expected(error: type[BaseException], match: str | None = None) -> Iterator[None]:
     """What is inside ends with an error."""
     with pytest.raises(error, match=match):
         yield
@@ -438,12 +438,11 @@ def test_written_groups_stay_unless_they_are_damaged(source: DaskSource, tmp_pat
     damaged, gone = files[2], files[4]
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     gone.unlink()
-    before = {p: p.stat().st_mtime_ns for p in files}
-    os.sync()
+    before = {p: p.stat().st_mtime_ns for p in files if p != gone}
     with checkpointing(tmp_path / "k", interval=0):
         write()
     after = {p: p.stat().st_mtime_ns for p in files}
-    changed = {p for p in files if before[p] != after[p]}
+    changed = {p for p in files if before.get(p) != after[p]}
     assert changed == {damaged, gone}
     np.testing.assert_array_equal(array[:], source.array.sum(-1).compute())
 
@@ -601,7 +600,7 @@ def test_every_estimator_goes_on_from_anywhere(
     while found is None:
         tries += 1
         assert tries < 200
-        left = [11]
+        left = [5 if name.startswith("pca") else 11]
 
         def watch(event: Event, left: list[int] = left) -> None:
             left[0] -= 1
