@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -59,10 +60,21 @@ def _plain(value: Any) -> Any:
 
 @contextmanager
 def progress() -> Iterator[None]:
-    """Show the engine's progress on a terminal: passes, blocks, pixels a second, time left."""
-    if not sys.stderr.isatty():
+    """Show the engine's progress: on a terminal, and in the file that EMCUBE_PROGRESS names."""
+    file = os.environ.get("EMCUBE_PROGRESS", "").strip()
+    with ExitStack() as stack:
+        if file:
+            from emcube.engine.progress import write_progress
+
+            stack.enter_context(write_progress(file))
+        if sys.stderr.isatty():
+            stack.enter_context(_bars())
         yield
-        return
+
+
+@contextmanager
+def _bars() -> Iterator[None]:
+    """Show passes, blocks, pixels a second and time left."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 

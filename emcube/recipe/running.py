@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from emcube.errors import EmcubeError, InputError, SelectionError
 from emcube.models.base import resolve_seed
 from emcube.models.labels import as_source
 from emcube.models.sweeps import TotalsSweep
-from emcube.recipe.inputs import Input, find_input
+from emcube.recipe.inputs import Input, find_input, stored_input
 from emcube.recipe.prepare import Prepared, prepare
 from emcube.recipe.recipe import Recipe
 from emcube.recipe.schema import Where
@@ -37,10 +38,10 @@ from emcube.recipe.steps import Run, first_sums, run_step
 from emcube.recipe.sums import pixel_sums, smooth_sums
 from emcube.results.provenance import now, run_id, stack
 from emcube.results.result import Result, open_result
-from emcube.results.tree import ResultWriter, checkpoint_folder, frame, read_root
+from emcube.results.tree import ResultWriter, checkpoint_folder, frame, read_root, require_free
 from emcube.store.write import local_path
 
-__all__ = ["default_recipe", "run"]
+__all__ = ["Ahead", "default_recipe", "look_ahead", "run"]
 
 _log = logging.getLogger(__name__)
 
@@ -139,6 +140,69 @@ def default_recipe(n_components: int | None = None) -> dict[str, Any]:
             {"kmeans": {"n_clusters": number, "random_state": 0}},
         ],
     }
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What is known of a run before it reads anything.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        Folder of its result, absolute.
+    run_id : str or None
+        None where it takes the cube's content to know it, or a seed that is still to be drawn.
+    finished : bool
+        The folder holds this very run, complete.
+    """
+
+    path: Path
+    run_id: str | None
+    finished: bool
+
+
+def look_ahead(
+    recipe: Recipe, out: str | os.PathLike[str] | None = None, *, overwrite: bool = False
+) -> Ahead:
+    """Find where a run would write and whether it may, reading labels and attributes only.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    out : path-like, optional
+        Folder of the result; default the recipe's ``output``.
+    overwrite : bool
+        Another run's result may be replaced.
+
+    Raises
+    ------
+    InputError
+        The recipe and its input do not fit, or the folder holds something else.
+    ReadError, StoreError, CatalogError
+        The input is not there or cannot be opened.
+
+    Notes
+    -----
+    What lies in an instrument file is known only when the run has read it; a result that is in the way
+    is then recognised by its recipe alone.
+    """
+    path = _destination(recipe, out)
+    source = stored_input(recipe)
+    root = read_root(path)
+    if source is None:
+        identity = None
+        same = root is not None and root.get("recipe") == recipe.normalised()
+    else:
+        with _noted(recipe):
+            attributes = _identify(recipe, source, prepare(source.cube, recipe.prepare), path)
+        identity = attributes["run_id"]
+        same = root is not None and root.get("run_id") == identity
+        if attributes["provenance"]["drawn_seeds"] and not same:
+            identity = None  # drawn anew by the run itself
+    complete = root is not None and bool(root["emcube"].get("complete"))
+    if not same and (root is None or not overwrite):
+        require_free(path, identity)
+    return Ahead(path, identity, identity is not None and same and complete)
 
 
 def _understand(

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
 __all__ = ["FORMAT", "ResultWriter", "array_digest", "checkpoint_folder", "is_result"]
-__all__ += ["missing_chunks", "node_attributes", "read_root"]
+__all__ += ["missing_chunks", "node_attributes", "read_root", "require_free"]
 
 FORMAT = 1
 """Version of the layout of a result."""
@@ -69,6 +69,35 @@ def read_root(path: Path) -> dict[str, Any] | None:
 def is_result(path: str | Path) -> bool:
     """Tell whether a folder holds a result, complete or not."""
     return read_root(Path(path)) is not None
+
+
+def require_free(path: Path, run_id: str | None = None) -> None:
+    """Refuse a folder that holds anything at all.
+
+    Parameters
+    ----------
+    path : Path
+    run_id : str, optional
+        Of the run that is to be written there, for the message.
+
+    Raises
+    ------
+    InputError
+        It holds a result, complete or not, or something else.
+    """
+    root = read_root(path)
+    if root is not None:
+        kind = "result" if root["emcube"]["complete"] else "unfinished result"
+        this = "" if run_id is None else f", this one is {_short(run_id)}"
+        raise InputError(
+            f"{str(path)!r} holds the {kind} of another run ({_short(root.get('run_id'))}{this})",
+            hint="choose another place with --out, or replace it with --overwrite",
+        )
+    if path.exists() and not _is_empty(path):
+        raise InputError(
+            f"{str(path)!r} exists and is not a result of emcube, expected a new folder",
+            hint="choose another place with --out; nothing was touched",
+        )
 
 
 class ResultWriter:
@@ -110,22 +139,13 @@ class ResultWriter:
             It holds another result and `overwrite` is False.
         """
         root = read_root(self.path)
-        if root is None and self.path.exists() and not _is_empty(self.path):
-            raise InputError(
-                f"{str(self.path)!r} exists and is not a result of emcube, expected a new folder",
-                hint="choose another place with --out; nothing was touched",
-            )
-        if root is not None:
+        if root is None:
+            require_free(self.path)
+        else:
             if root.get("run_id") == self.attributes["run_id"] and not root["emcube"]["complete"]:
                 return
             if not overwrite:
-                kind = "result" if root["emcube"]["complete"] else "unfinished result"
-                raise InputError(
-                    f"{str(self.path)!r} holds the {kind} of another run "
-                    f"({_short(root.get('run_id'))}, this one is "
-                    f"{_short(self.attributes['run_id'])})",
-                    hint="choose another place with --out, or replace it with --overwrite",
-                )
+                require_free(self.path, self.attributes["run_id"])
             if root["emcube"]["complete"]:
                 self.path = self._beside("new")
                 begun = read_root(self.path)
