@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from emcube.engine.adoption import adopted, at_block
 from emcube.engine.executor import Executor, current_executor
 from emcube.engine.memory import (
     Projection,
-    adopted,
     current_residency,
     memory_budget,
     resident,
@@ -129,6 +129,7 @@ def load_block(source: BlockSource, block_id: int) -> tuple[Block, bool]:
     kept : bool
         Whether it is in memory from now on.
     """
+    at_block(block_id)
     residency = current_residency()
     if residency is None:
         return source.load(block_id), False
