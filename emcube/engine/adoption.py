@@ -19,7 +19,16 @@ from typing import Any
 from emcube.engine.memory import Residency, current_residency, memory_budget, use_residency
 from emcube.errors import EngineError
 
-__all__ = ["adopted", "at_block", "halt", "release", "relieve", "tell_blocks"]
+__all__ = [
+    "adopted",
+    "at_block",
+    "halt",
+    "pin_threads",
+    "release",
+    "relieve",
+    "tell_blocks",
+    "teller",
+]
 
 KEEP_BELOW = 0.85
 """Share of the spill threshold up to which the process may grow by blocks that stay."""
@@ -49,6 +58,18 @@ _sessions: dict[str, _Adopted] = {}
 _halted: dict[str, None] = {}
 _lock = threading.Lock()
 _task = threading.local()
+_pinned = False
+
+
+def pin_threads() -> None:
+    """Limit the array libraries of a worker process to one thread, for good; once is enough."""
+    global _pinned
+    with _lock:
+        if not _pinned:
+            from threadpoolctl import threadpool_limits
+
+            threadpool_limits(limits=1)
+            _pinned = True
 
 
 @contextmanager

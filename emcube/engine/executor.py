@@ -16,7 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any, Protocol
 
-from emcube.engine.adoption import release, relieve
+from emcube.engine.adoption import pin_threads, release, relieve
 from emcube.engine.combine import TreeCombiner
 from emcube.engine.health import Limits, Watch, bounded
 from emcube.engine.placement import Homes
@@ -158,17 +158,21 @@ class DistributedExecutor:
         def register() -> None:
             self.client.register_plugin(_worker_plugin(), name="emcube-worker")
 
-        patience = 3 * self.limits.silence
-        try:
-            # A worker that hangs holds this up until it is dropped for its silence.
-            bounded(register, patience, meanwhile=self.watch.look)
-        except (TimeoutError, OSError) as error:
-            self.watch.require_scheduler()
-            raise EngineError(
-                f"workers of the Dask scheduler ({self.watch.address}) did not answer within "
-                f"{patience:g} s",
-                hint="see their logs, and restart those that hang",
-            ) from error
+        end = time.monotonic() + 3 * self.limits.silence
+        while True:
+            try:
+                # A worker that hangs holds this up until it is dropped for its silence.
+                bounded(register, max(0.0, end - time.monotonic()), meanwhile=self.watch.look)
+                break
+            except TimeoutError as error:
+                raise EngineError(
+                    f"workers of the Dask scheduler ({self.watch.address}) did not answer within "
+                    f"{3 * self.limits.silence:g} s",
+                    hint="see their logs, and restart those that hang",
+                ) from error
+            except (OSError, KeyError):  # one of them died just then
+                time.sleep(0.1)
+                self.watch.look(now=True)
         _prepared.add(self.client)
 
     def homes(self, n_groups: int) -> Homes:
@@ -226,10 +230,9 @@ def _worker_plugin() -> Any:
         idempotent = True
 
         def setup(self, worker: Any) -> None:
-            from threadpoolctl import threadpool_limits
             from tornado.ioloop import PeriodicCallback
 
-            threadpool_limits(limits=1)
+            pin_threads()
             look = PeriodicCallback(partial(relieve, worker), RELIEF_SECONDS * 1000)
             worker.periodic_callbacks["emcube-relief"] = look
             look.start()

@@ -297,6 +297,33 @@ class Watch:
 
         self.ask(restart)
 
+    def retry(self, keys: list[str]) -> None:
+        """Have the scheduler take tasks up again that failed, or that it has no worker for."""
+
+        def retry() -> Any:
+            # Not client.retry(): that knows only futures which it still holds.
+            return self.client.sync(self.client.scheduler.retry, keys=keys)
+
+        self.ask(retry)
+
+    def take_up(self, keys: Iterable[str]) -> int:
+        """Have the scheduler take up tasks that it has left lying; returns how many.
+
+        Dask gives a task that prefers a dead worker to any other one, but only while there is another: what
+        comes up when there is none waits for that very worker, for ever.
+        """
+        if not self.threads:
+            return 0
+        wanted = list(keys)
+        states = self.ask(
+            lambda: self.client.sync(self.client.scheduler.get_task_status, keys=wanted)
+        )
+        lying = [key for key, state in states.items() if state == "no-worker"]
+        if lying:
+            _log.info("%d tasks waited for workers that are gone: taken up again", len(lying))
+            self.retry(lying)
+        return len(lying)
+
     def expendable(self, address: str) -> bool:
         """Whether the run can go on after a worker is dropped."""
         return bool(self._nannies.get(address)) or bool(self.threads.keys() - {address})

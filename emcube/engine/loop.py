@@ -24,7 +24,13 @@ from emcube.engine.progress import Event, emit
 from emcube.engine.source import Block, BlockSource
 from emcube.engine.sweep import Counted, Outcome, RngKey, Sweep, Together, shared_key
 from emcube.engine.threads import single_threaded_blas
-from emcube.errors import ConservationError, EmcubeError, EngineError, InterruptedRunError
+from emcube.errors import (
+    ConservationError,
+    EmcubeError,
+    EngineError,
+    InterruptedRunError,
+    StoreError,
+)
 
 __all__ = ["ArrayTarget", "Target", "Writing", "ZarrTarget", "load_block", "map_blocks"]
 __all__ += ["project_memory", "run_sweep", "run_sweeps"]
@@ -117,7 +123,13 @@ class ZarrTarget:
 
     def write(self, region: tuple[slice, ...], values: NDArray[Any]) -> None:
         """Write one box, whole chunks of which nobody else writes any."""
-        self._open("r+")[region] = values
+        try:
+            self._open("r+")[region] = values
+        except OSError as error:
+            raise StoreError(
+                f"{self.store}/{self.path} cannot be written: {error}",
+                hint="see whether its disk is full or gone, then run again: it goes on from what is there",
+            ) from error
 
 
 def load_block(source: BlockSource, block_id: int) -> tuple[Block, bool]:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from emcube.engine.adoption import halt, tell_blocks, teller
+from emcube.engine.adoption import halt, pin_threads, tell_blocks, teller
 from emcube.engine.combine import TreeCombiner
 from emcube.engine.health import bounded
 from emcube.engine.memory import arrays_of
@@ -48,6 +48,9 @@ ATTEMPTS = 3
 BAD_LUCK = 4
 """A group may see so many times the deaths of one guilty block, as long as no block is found guilty."""
 
+TAKE_UP_SECONDS = 1.0
+"""Once nothing has finished for so long (twice as long each further time) tasks left lying are looked for."""
+
 CALLBACK_SECONDS = 0.5
 """Pause between looks at who is there while nothing finishes."""
 
@@ -62,6 +65,7 @@ class _Task:
     watched: bool = False
 
     def __call__(self, shared: dict[str, Any] | None = None, values: Any = None) -> Any:
+        pin_threads()  # a worker that joins at a bad moment may have missed it
         task = self.task
         if self.keys:
             task = replace(
@@ -144,6 +148,9 @@ class Round:
         self._suspect: str | None = None
         self._longest = 0.0
         self._probe_after = self.limits.silence
+        self._keys: list[str] = []
+        self._idle_since = time.monotonic()
+        self._take_up_after = TAKE_UP_SECONDS
         self._first: Any = tasks(0)
         self._shared = self._share()
         self._threads: dict[str, int] = {}
@@ -200,11 +207,24 @@ class Round:
         while left:
             self._fill()
             flight = self._next()
-            if flight is not None and self._is_done(flight):
+            if flight is None:
+                self._take_up()
+            elif self._is_done(flight):
+                self._busy()
                 left -= 1
                 sink(flight.group, flight.future)
                 self.done(flight.group)
             self._look()
+
+    def _busy(self) -> None:
+        self._idle_since, self._take_up_after = time.monotonic(), TAKE_UP_SECONDS
+
+    def _take_up(self) -> None:
+        """See whether tasks were left lying, once nothing has finished for a while."""
+        if time.monotonic() - self._idle_since > self._take_up_after:
+            self._take_up_after *= 2
+            if self.watch.take_up(self._keys):
+                self._busy()
 
     def _next(self) -> _Flight | None:
         """The next task that ended, or None after a moment."""
@@ -304,6 +324,7 @@ class Round:
             allow_other_workers=True,
             retries=0,
         )
+        self._keys.append(key)
         self._flying[key] = _Flight(group, future, worker, watched)
         self._load[worker] += 1
         if watched:
@@ -445,6 +466,7 @@ class Round:
         ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         root.add_done_callback(ended.put)
         since, attempts, deaths = time.monotonic(), 0, 0
+        self._busy()
         limit = self.limits.task + 4 * (since - self.began)
         while True:
             if root.status == "finished":
@@ -456,6 +478,7 @@ class Round:
             else:
                 with contextlib.suppress(queue.Empty):
                     ended.get(timeout=CALLBACK_SECONDS)
+                self._take_up()
             if self.watch.look():
                 since = time.monotonic()
             self.watch.require_workers(lambda: "the statistics of a round")
@@ -488,7 +511,7 @@ class Round:
                 "(fewer threads a worker, or more memory)",
             ) from error
         _log.warning("%d workers died while statistics were joined; it is tried again", deaths)
-        self.watch.ask(lambda: self.client.retry([root]))
+        self.watch.retry([root.key])
         return deaths
 
 
