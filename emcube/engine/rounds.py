@@ -59,6 +59,8 @@ CALLBACK_SECONDS = 0.5
 class _Task:
     """What runs on a worker: a group, fed with what is sent apart from it."""
 
+    __name__ = "emcube_map"  # Dask would print the whole task for want of it
+
     task: Any
     run: str
     keys: tuple[Any, ...] = ()
@@ -82,6 +84,8 @@ class _Task:
 class _Joined:
     """A join on a worker, of what is sent apart from it."""
 
+    __name__ = "emcube_join"
+
     join: Any
 
     def __call__(self, shared: dict[str, Any] | None, a: Any, b: Any) -> Any:
@@ -94,6 +98,8 @@ class _Joined:
 @dataclass(frozen=True, eq=False)
 class _Same:
     """A task that gives what it was made with: unlike scattered data, Dask can make it again."""
+
+    __name__ = "emcube_shared"
 
     value: Any
 
@@ -149,7 +155,7 @@ class Round:
         self._longest = 0.0
         self._probe_after = self.limits.silence
         self._keys: list[str] = []
-        self._idle_since = time.monotonic()
+        self._idle_since = self._checked = time.monotonic()
         self._take_up_after = TAKE_UP_SECONDS
         self._first: Any = tasks(0)
         self._shared = self._share()
@@ -159,8 +165,8 @@ class Round:
 
     def each(self) -> None:
         """Run every group for its effect."""
-        with _Cancelling(self) as mine:
-            self._run(lambda group, future: None, mine)
+        with _Cancelling(self):
+            self._run(lambda group, future: None)
 
     def reduce(self, join: Callable[[Any, Any], Any]) -> Any:
         """Run every group and join the parts along the fixed tree."""
@@ -179,7 +185,7 @@ class Round:
 
             tree = TreeCombiner(self.n_groups, submit_join)
             mine.futures = lambda: tree.parts
-            self._run(tree.add, mine)
+            self._run(tree.add)
             return self._result(tree.root, joins)
 
     def _slim(self, join: Any) -> bool:
@@ -201,19 +207,21 @@ class Round:
 
     # --- tasks in flight --------------------------------------------------------------------------
 
-    def _run(self, sink: Callable[[int, Any], Any], mine: _Cancelling) -> None:
+    def _run(self, sink: Callable[[int, Any], Any]) -> None:
         left = self.n_groups
         self._look(now=True)
         while left:
-            self._fill()
+            self._submit_again()
             flight = self._next()
             if flight is None:
                 self._take_up()
-            elif self._is_done(flight):
+            else:
+                self._fill(flight.worker)
                 self._busy()
-                left -= 1
-                sink(flight.group, flight.future)
-                self.done(flight.group)
+                if self._is_done(flight):
+                    left -= 1
+                    sink(flight.group, flight.future)
+                    self.done(flight.group)
             self._look()
 
     def _busy(self) -> None:
@@ -272,20 +280,22 @@ class Round:
         new.__cause__ = error
         return new
 
-    def _fill(self) -> None:
-        """Submit what may fly."""
+    def _fill(self, worker: str) -> None:
+        """Submit what may fly on a worker."""
+        threads, mine = self.watch.threads.get(worker, 0), self._pending.get(worker, deque())
+        while mine and self._load[worker] < WINDOW * threads:
+            self._launch(mine.popleft(), worker)
+        while self._load[worker] < threads and (group := self._spare(worker)) is not None:
+            self._launch(group, worker)
+
+    def _submit_again(self) -> None:
+        """Submit what Dask gave up on; one at a time what is under suspicion."""
         if not self.watch.threads:
             return
         if self._suspect is None and self._suspects:
             self._submit(self._suspects.popleft(), self._least_loaded(), watched=True)
         while self._again:
             self._submit(self._again.popleft(), self._least_loaded())
-        for worker, threads in self.watch.threads.items():
-            mine = self._pending.get(worker, deque())
-            while mine and self._load[worker] < WINDOW * threads:
-                self._launch(mine.popleft(), worker)
-            while self._load[worker] < threads and (group := self._spare(worker)) is not None:
-                self._launch(group, worker)
 
     def _launch(self, group: int, worker: str) -> None:
         self._waiting.discard(group)
@@ -293,6 +303,8 @@ class Round:
 
     def _spare(self, worker: str) -> int | None:
         """A group for a worker that has nothing to do, from the one with the most before it."""
+        if not self._waiting:
+            return None
         longest = max(self._pending, key=lambda w: len(self._pending[w]) / self._threads[w])
         if not self._pending[longest]:
             return None
@@ -342,10 +354,13 @@ class Round:
             self._pending = {worker: deque() for worker in self._threads}
             for group in sorted(self._waiting):
                 self._pending[self.homes[group]].append(group)
+            for worker in self._threads:
+                self._fill(worker)
         for flight in self._flying.values():
             if flight.worker in lost or not self.watch.threads:
                 flight.since = time.monotonic()
-        if self._flying:
+        if self._flying and time.monotonic() - self._checked > CALLBACK_SECONDS:
+            self._checked = time.monotonic()
             self._check_age(time.monotonic() - min(f.since for f in self._flying.values()))
             self._check_late()
 

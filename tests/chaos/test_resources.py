@@ -108,7 +108,10 @@ def test_a_disk_that_is_full_is_named(cluster, source, small_disk):
     zarr.create_array(f"{path}/wide", shape=(96, 6, 400), chunks=(4, 6, 400), dtype="f8")
     it: Cluster = cluster()
     it.add(2)
-    with it.client(2) as client, pytest.raises(StoreError, match="No space left on device") as caught:
+    with (
+        it.client(2) as client,
+        pytest.raises(StoreError, match="No space left on device") as caught,
+    ):
         map_blocks(
             wide,
             source,

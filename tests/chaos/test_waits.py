@@ -86,7 +86,7 @@ def test_the_scheduler_is_killed(cluster, source, marks):
             target=lambda: (until(lambda: n_mapped(marks) > 5), kill(it.scheduler)), daemon=True
         ).start()
         began = time.monotonic()
-        with pytest.raises(EngineError, match="connection to the Dask scheduler .* was lost"):
+        with pytest.raises(EngineError, match=r"connection to the Dask scheduler .* was lost"):
             run_sweep(Sums(marks, pause=0.1), source, seed=3, max_rounds=9, executor=executor)
         assert time.monotonic() - began < 30
     # Another scheduler, the same script: the same answer.
