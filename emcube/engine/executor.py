@@ -28,7 +28,7 @@ __all__ = ["DistributedExecutor", "Executor", "ThreadExecutor", "current_executo
 CLOSING_SECONDS = 10.0
 """Time that workers get to let resident blocks go; one that is gone holds nothing."""
 
-RELIEF_SECONDS = 1.0
+RELIEF_SECONDS = 0.5
 """A worker looks so often whether resident blocks must make way."""
 
 _log = logging.getLogger(__name__)
@@ -206,9 +206,27 @@ class DistributedExecutor:
         done: Done,
     ) -> Any:
         """Run every group and join the parts along the fixed tree, on the workers."""
-        from emcube.engine.rounds import Round
+        from emcube.engine.rounds import Round, RoundLostError
 
-        return Round(self, tasks, n_groups, done).reduce(join)
+        reported: set[int] = set()
+
+        def done_once(group: int) -> None:
+            if group not in reported:
+                reported.add(group)
+                done(group)
+
+        deaths = 0
+        for _ in range(self.limits.deaths):
+            try:
+                return Round(self, tasks, n_groups, done_once).reduce(join)
+            except RoundLostError as error:
+                deaths += error.deaths
+                _log.warning("a round is run again: %s", error)
+        raise EngineError(
+            f"a round was run {self.limits.deaths} times and lost each time, the last time when {deaths} "
+            "workers had died",
+            hint="see the workers' logs: where workers are taken away so fast no round can end",
+        )
 
     def each(self, tasks: Callable[[int], Callable[[], Any]], n_groups: int, done: Done) -> None:
         """Run every group for its effect."""

@@ -297,23 +297,21 @@ class Watch:
 
         self.ask(restart)
 
-    def retry(self, keys: list[str]) -> None:
-        """Have the scheduler take tasks up again that failed, or that it has no worker for."""
-
+    def _retry(self, keys: list[str]) -> None:
         def retry() -> Any:
             # Not client.retry(): that knows only futures which it still holds.
             return self.client.sync(self.client.scheduler.retry, keys=keys)
 
         self.ask(retry)
 
-    def take_up(self, keys: Iterable[str]) -> int:
-        """Have the scheduler take up tasks that it has left lying; returns how many.
+    def take_up(self, keys: Iterable[str]) -> bool:
+        """Have the scheduler take up tasks that it has left lying; tells whether any task is on its way.
 
         Dask gives a task that prefers a dead worker to any other one, but only while there is another: what
         comes up when there is none waits for that very worker, for ever.
         """
         if not self.threads:
-            return 0
+            return True
         wanted = list(keys)
         states = self.ask(
             lambda: self.client.sync(self.client.scheduler.get_task_status, keys=wanted)
@@ -321,8 +319,8 @@ class Watch:
         lying = [key for key, state in states.items() if state == "no-worker"]
         if lying:
             _log.info("%d tasks waited for workers that are gone: taken up again", len(lying))
-            self.retry(lying)
-        return len(lying)
+            self._retry(lying)
+        return bool({"no-worker", "processing", "queued"} & set(states.values()))
 
     def expendable(self, address: str) -> bool:
         """Whether the run can go on after a worker is dropped."""

@@ -29,7 +29,7 @@ from emcube.errors import EmcubeError, EngineError
 if TYPE_CHECKING:
     from emcube.engine.executor import DistributedExecutor, Done
 
-__all__ = ["Round"]
+__all__ = ["Round", "RoundLostError"]
 
 _log = logging.getLogger(__name__)
 
@@ -51,8 +51,19 @@ BAD_LUCK = 4
 TAKE_UP_SECONDS = 1.0
 """Once nothing has finished for so long (twice as long each further time) tasks left lying are looked for."""
 
+IDLE_LOOKS = 2
+"""So often nothing may be found on its way until a round is taken for lost."""
+
 CALLBACK_SECONDS = 0.5
 """Pause between looks at who is there while nothing finishes."""
+
+
+class RoundLostError(EngineError):
+    """A round has to be run again: what was lost with workers cannot be made again within it."""
+
+    def __init__(self, deaths: int, message: str) -> None:
+        super().__init__(message)
+        self.deaths = deaths
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,8 +242,7 @@ class Round:
         """See whether tasks were left lying, once nothing has finished for a while."""
         if time.monotonic() - self._idle_since > self._take_up_after:
             self._take_up_after *= 2
-            if self.watch.take_up(self._keys):
-                self._busy()
+            self.watch.take_up(self._keys)
 
     def _next(self) -> _Flight | None:
         """The next task that ended, or None after a moment."""
@@ -480,27 +490,45 @@ class Round:
         """Value of the whole, once it is there; parts that are lost on the way are made again."""
         ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         root.add_done_callback(ended.put)
-        since, attempts, deaths = time.monotonic(), 0, 0
-        self._busy()
+        keys = [*self._keys, *joins]
+        since, attempts, idle = time.monotonic(), 0, 0
         limit = self.limits.task + 4 * (since - self.began)
+        self._busy()
         while True:
             if root.status == "finished":
                 found = self._fetched(root)
                 if found:
                     return found[0]
             elif root.status in ("error", "cancelled"):
-                deaths = self._retry(root, deaths)
+                raise self._failed(root)
             else:
                 with contextlib.suppress(queue.Empty):
                     ended.get(timeout=CALLBACK_SECONDS)
-                self._take_up()
+                idle = self._idle(keys, idle)
             if self.watch.look():
                 since = time.monotonic()
             self.watch.require_workers(lambda: "the statistics of a round")
             self._check_age(time.monotonic() - since)
             if time.monotonic() - since > limit * 2**attempts:
-                self._unhang(set(joins), "joining the statistics of a round", limit, attempts)
+                self._unhang(set(keys), "joining the statistics of a round", limit, attempts)
                 attempts, since = attempts + 1, time.monotonic()
+
+    def _failed(self, root: Any) -> BaseException:
+        error = self._error(root)
+        if not _is_killed(error):
+            return error
+        return RoundLostError(_n_deaths(error), "Dask gave up parts that were lost with workers")
+
+    def _idle(self, keys: list[str], idle: int) -> int:
+        """Count the looks at which no task of the round was on its way though the root is not there."""
+        if time.monotonic() - self._idle_since <= self._take_up_after:
+            return idle
+        self._take_up_after *= 2
+        if self.watch.take_up(keys):
+            return 0
+        if idle >= IDLE_LOOKS:
+            raise RoundLostError(0, "no part of it is on its way any more")
+        return idle + 1
 
     def _fetched(self, root: Any) -> list[Any]:
         """Bring the whole here, in a list; an empty one if its worker died meanwhile."""
@@ -512,22 +540,6 @@ class Round:
             if root.status == "finished":
                 raise
             return []
-
-    def _retry(self, root: Any, deaths: int) -> int:
-        """Have Dask try again what it gave up on; returns the deaths until now."""
-        error = self._error(root)
-        if not _is_killed(error):
-            raise error
-        deaths += _n_deaths(error)
-        if deaths >= BAD_LUCK * self.limits.deaths:
-            raise EngineError(
-                f"{deaths} workers have died while the statistics of a round were joined",
-                hint="see the workers' logs: most often a worker has too little memory "
-                "(fewer threads a worker, or more memory)",
-            ) from error
-        _log.warning("%d workers died while statistics were joined; it is tried again", deaths)
-        self.watch.retry([root.key])
-        return deaths
 
 
 class _Cancelling:

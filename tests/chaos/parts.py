@@ -41,6 +41,7 @@ class Sums:
     folder: str
     rounds: int = 2
     pause: float = 0.0
+    ballast: int = 0
     name: str = "sums"
 
     def start(self) -> Any:
@@ -62,7 +63,8 @@ class Sums:
         return a[0] + b[0], a[1] + b[1]
 
     def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
-        return statistic, round_number + 1 == self.rounds
+        state = (*statistic, np.full(self.ballast, statistic[0].sum()))
+        return state, round_number + 1 == self.rounds
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,16 @@ def wide(block: Block) -> dict[str, Any]:
     """Noise, which does not compress, 400 values a pixel."""
     noise = np.random.default_rng(block.id).normal(size=(block.n_pixels, 400))
     return {"wide": noise}
+
+
+_held: list[Any] = []
+
+
+def hold(n_bytes: int) -> None:
+    """Take memory that Dask knows nothing of; 0 lets it go."""
+    _held.clear()
+    if n_bytes:
+        _held.append(np.ones(n_bytes // 8))
 
 
 @dataclass(frozen=True)
