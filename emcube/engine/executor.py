@@ -188,7 +188,7 @@ class DistributedExecutor:
 
     def tell_all(self, function: Callable[[str], None], word: str) -> None:
         """Call a function on every worker that answers soon; the others are none of its business."""
-        if self.client.status != "running":
+        if self.client.status != "running" or self.watch.lost:
             return
         try:
             bounded(

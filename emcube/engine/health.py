@@ -159,6 +159,8 @@ class Watch:
         Address and threads of the workers that tasks are given to.
     cut_off : set of str
         Hosts that get no tasks, since other workers cannot reach them.
+    lost : bool
+        The scheduler is gone or does not answer: nothing is to be asked any more.
     """
 
     def __init__(self, client: Any, limits: Limits) -> None:
@@ -167,6 +169,8 @@ class Watch:
         self.address = str(client.scheduler.address)
         self._heard: dict[str, tuple[float, float]] = {}
         self._nannies: dict[str, Any] = {}
+        self._dropping: dict[str, threading.Thread] = {}
+        self.lost = False
         self._paused = 0
         self.cut_off: set[str] = set()
         self._looked = 0.0
@@ -185,6 +189,7 @@ class Watch:
         try:
             return bounded(call, self.limits.silence)
         except TimeoutError as error:
+            self.lost = True
             raise EngineError(
                 f"the Dask scheduler ({self.address}) has not answered for "
                 f"{self.limits.silence:g} s",
@@ -196,6 +201,7 @@ class Watch:
 
     def gone(self) -> EngineError:
         """Error for a scheduler that is no longer there."""
+        self.lost = True
         return EngineError(
             f"the connection to the Dask scheduler ({self.address}) was lost: it ended, or the network "
             "did",
@@ -229,9 +235,12 @@ class Watch:
         self.threads = {
             address: int(w["nthreads"])
             for address, w in workers.items()
-            if w["status"] == "running" and _host(address) not in self.cut_off
+            if w["status"] == "running"
+            and _host(address) not in self.cut_off
+            and not (address in self._dropping and self._dropping[address].is_alive())
         }
-        self._listen({address: float(w["last_seen"]) for address, w in workers.items()}, gap)
+        seen = {a: float(w["last_seen"]) for a, w in workers.items() if a not in self._dropping}
+        self._listen(seen, gap)
         return before - set(self.threads)
 
     def _identity(self) -> Any:
@@ -247,7 +256,7 @@ class Watch:
             known = self._heard.get(address)
             heard[address] = known if known and known[0] == seen and not fresh else (seen, now)
         self._heard = heard
-        for address, (_, since) in heard.items():
+        for address, (_, since) in list(heard.items()):
             if now - since > self.limits.silence:
                 self.drop(address, f"it has sent no sign of life for {self.limits.silence:g} s")
 
@@ -295,7 +304,18 @@ class Watch:
                 stimulus_id=f"emcube-drop-{time.time()}",
             )
 
-        self.ask(restart)
+        # A nanny may need long to end what hangs: nobody has to wait for that.
+        ending = threading.Thread(target=self._try, args=(restart,), daemon=True)
+        self._dropping[address] = ending
+        ending.start()
+
+    def _try(self, call: Callable[[], Any]) -> None:
+        try:
+            call()
+        except (OSError, RuntimeError, AttributeError) as error:
+            _log.debug(
+                "a worker was not dropped: %s", error
+            )  # if it is still there, it is looked at again
 
     def _retry(self, keys: list[str]) -> None:
         def retry() -> Any:

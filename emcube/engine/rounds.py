@@ -558,7 +558,7 @@ class _Cancelling:
         mine = self.round
         futures = [flight.future for flight in mine._flying.values()]
         futures += self.futures()
-        if mine.client.status == "running":
+        if mine.client.status == "running" and not mine.watch.lost:
             try:
                 bounded(lambda: mine.client.cancel(futures, force=True), 10.0)
             except (TimeoutError, OSError, RuntimeError, AttributeError) as failure:

@@ -47,14 +47,14 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
 
 
 class Zygote:
-    """The process that starts the others; `prefix` goes before its command (a network namespace)."""
+    """The process that starts the others."""
 
-    def __init__(self, prefix: tuple[str, ...] = ()) -> None:
+    def __init__(self) -> None:
         env = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONFAULTHANDLER="1")
         env |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
         env.pop("EMCUBE_LIMITS", None)
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "tests.chaos.zygote"],
+            [sys.executable, "-m", "tests.chaos.zygote"],
             cwd=ROOT,
             env=env,
             stdin=subprocess.PIPE,
@@ -131,7 +131,6 @@ class Cluster:
 
     def add(self, n: int = 1, *, threads: int = 1, **others: Any) -> list[int]:
         """Start workers."""
-        zygote = others.pop("zygote", self.zygote)
         new = []
         for _ in range(n):
             name = f"w{self.started}"
@@ -148,7 +147,7 @@ class Cluster:
                 "log": str(self.folder / f"{name}.log"),
                 "config": self.config,
             }
-            new.append(zygote.start(**(spec | others)))
+            new.append(self.zygote.start(**(spec | others)))
         self.workers += new
         return new
 

@@ -197,13 +197,13 @@ def hold(n_bytes: int) -> None:
 class WritesTwice:
     """A task that writes each of its chunks two times."""
 
-    source: Any
-    group: range
+    blocks: Any
+    ids: range
     target: ZarrTarget
 
     def __call__(self) -> int:
-        for block_id in [*self.group, *self.group]:
-            block = self.source.load(block_id)
+        for block_id in [*self.ids, *self.ids]:
+            block = self.blocks.load(block_id)
             values = block.expand(totals(block)["total"], np.nan)
-            self.target.write(self.source.plan.slices(block_id), values)
-        return len(self.group)
+            self.target.write(self.blocks.plan.slices(block_id), values)
+        return len(self.ids)

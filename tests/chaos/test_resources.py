@@ -18,7 +18,7 @@ from emcube.engine.executor import DistributedExecutor
 from emcube.engine.health import Limits
 from emcube.errors import EmcubeError, StoreError
 from tests.chaos.conftest import blocks_of
-from tests.chaos.harness import Cluster, Zygote, until
+from tests.chaos.harness import Cluster, until
 from tests.chaos.parts import Grows, Sums, hold, wide
 from tests.chaos.test_deaths import n_mapped, same, undisturbed
 
@@ -48,7 +48,7 @@ def test_resident_blocks_stay_under_the_spill_threshold_and_give_way(cluster, ma
     path = str(tmp_path / "large.zarr")
     array = zarr.create_array(path, shape=(96, 6, 175_000), chunks=(4, 6, 175_000), dtype="f4")
     for i in range(24):  # 16 MB a block in memory, next to nothing on disk
-        array[4 * i : 4 * i + 4] = i
+        array[4 * i : 4 * i + 4] = i + 1
     source = blocks_of(path)
     it: Cluster = cluster(memory="800MB")
     it.add(1)
@@ -187,7 +187,6 @@ def network():
         ip("link", "add", bridge, "type", "bridge")
     except subprocess.CalledProcessError as error:
         pytest.skip(f"network namespaces are not permitted here: {error.stderr.strip()}")
-    zygotes: list[Zygote] = []
     try:
         ip("addr", "add", f"{NET}1/24", "dev", bridge)
         ip("link", "set", bridge, "up")
@@ -198,11 +197,8 @@ def network():
             ip("-n", name, "addr", "add", f"{NET}{i}/24", "dev", "eth0")
             ip("-n", name, "link", "set", "eth0", "up")
             ip("-n", name, "link", "set", "lo", "up")
-            zygotes.append(Zygote(("ip", "netns", "exec", name)))
-        yield zygotes
+        yield names
     finally:
-        for zygote in zygotes:
-            zygote.close()
         for name in names:
             subprocess.run(["ip", "netns", "del", name], capture_output=True)
         ip("link", "del", bridge)
@@ -227,8 +223,8 @@ def test_a_network_that_is_split(network, cluster, source, marks):
         for mark in Path(marks).glob("mapped-*"):
             mark.unlink()
         it: Cluster = cluster(host=f"{NET}1")
-        for i, zygote in enumerate(network, 2):
-            it.add(1, host=f"{NET}{i}", zygote=zygote)
+        for i, name in enumerate(network, 2):
+            it.add(1, host=f"{NET}{i}", netns=name)
         with it.client(2) as client:
             executor = DistributedExecutor(client, Limits(silence=5))
             cutter = threading.Thread(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -56,7 +57,7 @@ def test_the_nanny_of_a_worker_that_hangs_starts_another(cluster, source, marks)
     it: Cluster = cluster(nanny=True)
     it.add(1)
     with it.client(1) as client:
-        executor = DistributedExecutor(client, Limits(task=3))
+        executor = DistributedExecutor(client, Limits(task=3, silence=10))
         got = run_sweep(Hangs(marks), source, seed=3, max_rounds=9, executor=executor).state
     assert same(got, expected)
 
@@ -73,7 +74,7 @@ def test_a_hang_on_the_only_worker_is_named(cluster, source, store, marks):
         )
     assert "block 3 (positions 12:16, 0:6)" in str(caught.value)
     assert store in str(caught.value)
-    assert "has not ended for 2 s" in str(caught.value)
+    assert re.search(r"has not ended for \d+ s on tcp://127", str(caught.value))
 
 
 def test_the_scheduler_is_killed(cluster, source, marks):

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 
@@ -40,6 +41,16 @@ async def worker(spec: dict[str, Any]) -> None:
         await it.finished()
 
 
+def enter(network: str) -> None:
+    """Move this process into a network namespace; os.setns is there from Python 3.12 on only."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    with Path("/var/run/netns", network).open() as file:
+        if libc.setns(file.fileno(), 0x40000000):  # CLONE_NEWNET
+            raise OSError(ctypes.get_errno(), f"namespace {network} cannot be entered")
+
+
 def child(spec: dict[str, Any]) -> None:
     import dask
 
@@ -49,6 +60,8 @@ def child(spec: dict[str, Any]) -> None:
     os.dup2(log, 2)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.environ["EMCUBE_CHAOS_WORKER"] = "1"
+    if spec.get("netns"):
+        enter(spec["netns"])
     dask.config.set(spec["config"])
     asyncio.run({"scheduler": scheduler, "worker": worker}[spec["kind"]](spec))
 
