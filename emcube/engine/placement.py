@@ -6,6 +6,7 @@ belong to workers in runs of neighbours, so that most joins of the fixed tree fi
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping
 
 __all__ = ["Homes"]
@@ -65,8 +66,6 @@ class Homes:
             start = stop
 
     def _adopt(self, orphans: list[int], held: dict[str, list[int]]) -> None:
-        import heapq
-
         load = [(len(groups) / self._threads[w], w) for w, groups in held.items()]
         heapq.heapify(load)
         for group in orphans:
@@ -77,12 +76,21 @@ class Homes:
 
     def _fill(self, new: list[str], held: dict[str, list[int]]) -> None:
         """Let new workers take from the fullest as long as that evens the load."""
+
+        def load(worker: str, more: int = 0) -> float:
+            return (len(held[worker]) + more) / self._threads[worker]
+
+        fullest = [(-load(worker), worker) for worker in held]
+        heapq.heapify(fullest)
         for worker in new:
             while True:
-                fullest = max(held, key=lambda w: (len(held[w]) / self._threads[w], w))
-                mine = (len(held[worker]) + 1) / self._threads[worker]
-                if fullest == worker or mine > (len(held[fullest]) - 1) / self._threads[fullest]:
+                while -fullest[0][0] != load(fullest[0][1]):  # it has taken some since
+                    heapq.heapreplace(fullest, (-load(fullest[0][1]), fullest[0][1]))
+                giver = fullest[0][1]
+                if giver == worker or load(worker, 1) > load(giver, -1):
                     break
-                group = held[fullest].pop()
+                group = held[giver].pop()
                 self._home[group] = worker
                 held[worker].append(group)
+                heapq.heapreplace(fullest, (-load(giver), giver))
+            heapq.heappush(fullest, (-load(worker), worker))
