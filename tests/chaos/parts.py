@@ -35,7 +35,7 @@ def first_times(folder: str, name: str, times: int) -> bool:
 class Sums:
     """Channel sums times an irrational number, so that the order of additions shows in the bits.
 
-    Every block leaves a mark in `folder` each time it is mapped.
+    Every block notes in `folder` each time it is mapped, and by which process.
     """
 
     folder: str
@@ -52,7 +52,7 @@ class Sums:
 
     def map(self, block: Block, state: Any, rng_key: tuple[int, int, int]) -> Any:
         with Path(self.folder, f"mapped-{rng_key[1]}-{block.id}").open("a") as file:
-            file.write("x")
+            file.write(f"{os.getpid()}\n")
         self.before(block, rng_key)
         time.sleep(self.pause)
         noise = np.random.default_rng(rng_key).normal(size=3)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emcube.engine import run_sweep
+from emcube.engine import resident, run_sweep
 from emcube.engine.executor import DistributedExecutor
 from emcube.engine.health import Limits
 from emcube.errors import EngineError
@@ -123,7 +123,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 import emcube.engine.plan
 emcube.engine.plan.MAX_GROUPS = 4  # tasks of six blocks
 from distributed import Client
-from emcube.engine import run_sweep
+from emcube.engine import resident, run_sweep
 from emcube.errors import InterruptedRunError
 from tests.chaos.conftest import blocks_of
 from tests.chaos.parts import Sums
@@ -202,3 +202,33 @@ def test_a_task_that_is_run_twice_changes_nothing(cluster, source, marks, tmp_pa
         )
     expected = np.concatenate([source.load(i).dense().sum(axis=1).reshape(4, 6) for i in range(24)])
     np.testing.assert_array_equal(zarr.open_array(path, path="total")[...], expected)
+
+
+def test_blocks_are_mapped_where_they_are_resident_and_few_are_in_flight(cluster, source, marks):
+    it: Cluster = cluster()
+    it.add(2)
+    most = 0
+    with it.client(2) as client, resident():
+        executor = DistributedExecutor(client)
+        finished = threading.Event()
+
+        def watch():
+            nonlocal most
+            while not finished.wait(0.02):
+                most = max(most, *(len(keys) for keys in client.processing().values()))
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        run_sweep(Sums(marks, rounds=4, pause=0.03), source, max_rounds=9, executor=executor)
+        finished.set()
+        watcher.join()
+    # Three tasks in flight a thread, and the joins of what they gave.
+    assert 2 <= most <= 3 + 5
+    stayed = 0
+    for block in range(24):
+        by = {Path(marks, f"mapped-{n}-{block}").read_text() for n in range(1, 4)}
+        stayed += len(by) == 1
+    # Dask lets an idle worker steal now and then.
+    assert stayed >= 16
+    half = {Path(marks, f"mapped-0-{block}").read_text() for block in range(8)}
+    assert len(half) == 1, "neighbours belong to one worker"
