@@ -14,11 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from emcube.engine.adoption import adopted, at_block
 from emcube.engine.checkpoint import Call, Journal, current_checkpoints
 from emcube.engine.executor import Executor, current_executor
 from emcube.engine.memory import (
     Projection,
-    adopted,
     current_residency,
     memory_budget,
     resident,
@@ -44,6 +44,7 @@ from emcube.errors import (
     EngineError,
     InterruptedRunError,
     PreemptedRunError,
+    StoreError,
 )
 
 __all__ = ["ArrayTarget", "Target", "Writing", "ZarrTarget", "load_block", "map_blocks"]
@@ -195,7 +196,13 @@ class ZarrTarget:
 
     def write(self, region: tuple[slice, ...], values: NDArray[Any]) -> None:
         """Write one box, whole chunks of which nobody else writes any."""
-        self._open("r+")[region] = values
+        try:
+            self._open("r+")[region] = values
+        except OSError as error:
+            raise StoreError(
+                f"{self.store}/{self.path} cannot be written: {error}",
+                hint="see whether its disk is full or gone, then run again: it goes on from what is there",
+            ) from error
 
     def holds(self, region: tuple[slice, ...]) -> bool:
         """Tell whether the chunks of one box are all there and can be read.
@@ -227,6 +234,7 @@ def load_block(source: BlockSource, block_id: int) -> tuple[Block, bool]:
     kept : bool
         Whether it is in memory from now on.
     """
+    at_block(block_id)
     residency = current_residency()
     if residency is None:
         return source.load(block_id), False

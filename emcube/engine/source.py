@@ -32,6 +32,7 @@ __all__ = [
     "compress",
     "feed",
     "needed",
+    "place_of",
 ]
 
 
@@ -520,6 +521,15 @@ def _with_data(array: Any, values: dict[Any, Any]) -> Any:
 
     graph = {**dict(array.__dask_graph__()), **{k: DataNode(k, v) for k, v in values.items()}}
     return da.Array(graph, array.name, array.chunks, meta=array._meta)
+
+
+def place_of(source: BlockSource) -> str:
+    """Where a source reads: the path or URL of a store; else what it is."""
+    if isinstance(source, MappedSource):
+        return place_of(source.source)
+    if isinstance(source, StoreSource):
+        return str(getattr(source.reader, "store", source.name))
+    return "a Dask array" if isinstance(source, DaskSource) else "an array in memory"
 
 
 def needed(source: BlockSource) -> dict[Any, Any]:
