@@ -18,7 +18,7 @@ from emcube.cli.failure import exit_status, message
 
 Run = Callable[..., Any]
 
-VERBS = ("demo", "ingest", "info", "run", "estimate", "catalog", "doctor")
+VERBS = ("demo", "ingest", "info", "run", "plan", "estimate", "catalog", "doctor")
 
 
 def command(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
