@@ -122,8 +122,6 @@ def _fed(task: Any, values: dict[Any, Any]) -> Any:
 class _Fed:
     """A task whose source needs persisted blocks; called with them on a worker."""
 
-    __name__ = "emcube_fed"
-
     task: Any
     keys: tuple[Any, ...]
 

@@ -148,9 +148,6 @@ def _where(source: BlockSource, block_id: int) -> str:
 class _MapGroup:
     """One task: the statistic of a group of blocks, joined in their order."""
 
-    # distributed asks for the name of what it is given at each submit, and would print all arrays for want of one.
-    __name__ = "emcube_map"
-
     sweep: Sweep
     source: BlockSource
     state: Any
@@ -186,8 +183,6 @@ class _MapGroup:
 
 @dataclass(frozen=True, eq=False)
 class _Join:
-    __name__ = "emcube_join"
-
     sweep: Sweep
     into: bool
 
@@ -558,8 +553,6 @@ def _write(
 @dataclass(frozen=True, eq=False)
 class _WriteGroup:
     """One task: compute and write the output of a group of blocks."""
-
-    __name__ = "emcube_write"
 
     function: Callable[[Block], Mapping[str, NDArray[Any]]]
     source: BlockSource
