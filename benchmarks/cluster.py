@@ -2,8 +2,8 @@
 
 One round is one pass of a sweep: every group of blocks is handed out, read where it is not resident, mapped,
 and its statistic joined with its neighbours' along the engine's own tree (`emcube.engine.combine`), each join
-on the worker that holds one side. What is serial is a queue: the scheduler (with the client that feeds it), the
-storage all workers share, each worker, and each worker's link. Nothing is random.
+on the worker that holds one side. What is serial is a queue: the scheduler (with the client that feeds it),
+the storage all workers share, each worker, and each worker's link. Nothing is random.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import heapq
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from emcube.engine.combine import TreeCombiner
 

@@ -2,11 +2,11 @@
 
 A whole recipe runs on the SRM 2135c scene with ten times the pixels, on 1, 2 and 4 worker processes of one
 thread each. For every pass the time spent in map and combine is measured in the client (from handing out the
-first group until the root is there), and what the workers did of it by Dask's task stream. Empty tasks tell what
-client and scheduler take for one; large ones, what moving a statistic takes. From these a model is made:
+first group until the root is there), and what the workers did of it by Dask's task stream. Empty tasks tell
+what client and scheduler take for one; large ones, what moving a statistic takes. From these a model is made:
 seconds of a group's map and join by kind of pass, of a task, of a byte moved, of the client between passes.
-`benchmarks.cluster` plays it event by event; it is held against the runs it was fitted to, and then asked about
-other numbers of workers and of bytes.
+`benchmarks.cluster` plays it event by event; it is held against the runs it was fitted to, and then asked
+about other numbers of workers and of bytes.
 """
 
 from __future__ import annotations
@@ -278,25 +278,38 @@ def scene(scale: float, folder: Path) -> Path:
 
 
 def measure(
-    scale: float, folder: Path, workers: tuple[int, ...] = WORKERS, memory: str = "4GiB"
+    scale: float,
+    folder: Path,
+    workers: tuple[int, ...] = WORKERS,
+    memory: str = "4GiB",
+    partial: Path | None = None,
 ) -> dict[str, Any]:
-    """Measure the recipe on each number of workers, one after the other."""
+    """Measure the recipe on each number of workers, one after the other.
+
+    Parameters
+    ----------
+    scale : float
+        Times the pixels of the full tilt series.
+    folder : Path
+        Keeps the scene.
+    workers : tuple of int
+    memory : str
+        Of each worker.
+    partial : Path, optional
+        Where what is there is written after each run.
+    """
     import numpy as np
 
     import emcube as em
 
     store = scene(scale, folder)
     cube = em.open(store)
-    kept = em.plan({"emcube": 1, "steps": STEPS}, cube, calibration=_no_rates()).cube["kept_bytes"]
+    kept = em.plan(
+        {"emcube": 1, "input": {"path": str(store)}, "steps": STEPS}, calibration=_no_rates()
+    ).cube["kept_bytes"]
     on_disk = sum(f.stat().st_size for f in store.rglob("*") if f.is_file())
     total_counts = float(np.asarray(em.open(store, "total_counts")).sum())
-    runs = []
-    with tempfile.TemporaryDirectory(prefix="emcube-scaling-", dir=folder) as scratch:
-        for n in workers:
-            runs.append(measure_workers(store, n, Path(scratch), memory))
-            print(n, round(runs[-1]["map_and_combine"], 1), "s in map and combine", flush=True)
-    _require_same_bits(runs)
-    return {
+    found: dict[str, Any] = {
         "scale": scale,
         "shape": list(cube.shape),
         "channels": int(cube.shape[-1]),
@@ -308,15 +321,26 @@ def measure(
         "decode_seconds_per_pixel": _decode_seconds(store),
         "machine": machine(),
         "date": time.strftime("%Y-%m-%d"),
-        "runs": runs,
+        "runs": [],
     }
+    digests: list[Any] = []
+    with tempfile.TemporaryDirectory(prefix="emcube-scaling-", dir=folder) as scratch:
+        for n in workers:
+            run = measure_workers(store, n, Path(scratch), memory)
+            digests.append(run.pop("digests"))
+            _require_same_bits(digests)
+            found["runs"].append(run)
+            print(n, round(run["map_and_combine"], 1), "s in map and combine", flush=True)
+            if partial is not None:
+                partial.parent.mkdir(parents=True, exist_ok=True)
+                partial.write_text(json.dumps(found, indent=1) + "\n")
+    return found
 
 
-def _require_same_bits(runs: list[dict[str, Any]]) -> None:
+def _require_same_bits(digests: list[Any]) -> None:
     """Refuse figures of runs that did not give the same answer."""
-    found = [run.pop("digests") for run in runs]
-    if any(other != found[0] for other in found[1:]):
-        raise RuntimeError(f"results on {[r['workers'] for r in runs]} workers differ: {found}")
+    if any(other != digests[0] for other in digests[1:]):
+        raise RuntimeError(f"results on different numbers of workers differ: {digests}")
 
 
 def _decode_seconds(store: Path) -> float:
@@ -620,10 +644,9 @@ def markdown(found: dict[str, Any]) -> str:
     whole = found["extrapolation"]
     speed = speed_up(found)
     lines = [
-        f"Scene: {' x '.join(map(str, found['shape']))} ({found['pixels'] * found['channels']:.3g} cells), "
-        f"{found['machine']['cores']} cores of {found['machine']['processor']}, {found['date']}.",
+        _scene_words(found),
         "",
-        "| workers | map and combine | simulated | whole run | simulated | speed-up (map and combine, whole) |",
+        "| workers | map, combine | simulated | whole run | simulated | speed-up: map and combine; whole |",
         "|---:|---:|---:|---:|---:|---:|",
     ]
     for row, faster in zip(found["validation"], speed, strict=True):
@@ -634,11 +657,7 @@ def markdown(found: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        f"One task costs client and scheduler {1e3 * model['task_seconds']:.1f} ms "
-        f"({1 / model['task_seconds']:.0f} tasks a second), an empty pass {1e3 * model['round_seconds']:.0f} ms, "
-        f"a byte between workers {1e9 / model['link']:.2f} ns ({model['link'] / 1e9:.2f} GB/s); a pixel is "
-        f"{model['stored_bytes_per_pixel']:.0f} bytes in files and {model['kept_bytes_per_pixel']:.0f} in memory; "
-        f"the client hashes results at {model['hash_bytes_per_second'] / 1e9:.2f} GB/s.",
+        _model_words(model),
         "",
         "| cells | " + " | ".join(f"{n:,}" for n in MANY) + " |",
         "|---|" + "---:|" * len(MANY),
@@ -654,6 +673,27 @@ def markdown(found: dict[str, Any]) -> str:
     lines += ["", "| 100 TB on 1,000 workers | |", "|---|---:|"]
     lines += [f"| {x['limit']} | {_minutes(x['seconds'])} |" for x in whole["limits"]]
     return "\n".join(lines) + "\n"
+
+
+def _scene_words(found: dict[str, Any]) -> str:
+    shape, here = " x ".join(map(str, found["shape"])), found["machine"]
+    cells = found["pixels"] * found["channels"]
+    loads = ", ".join(str(r["load_before"]) for r in found["runs"])
+    return (
+        f"Scene: {shape} ({cells:.3g} cells), {here['cores']} cores of {here['processor']}, "
+        f"{found['date']}, load before each run {loads}."
+    )
+
+
+def _model_words(model: dict[str, Any]) -> str:
+    task, link = model["task_seconds"], model["link"]
+    return (
+        f"One task costs client and scheduler {1e3 * task:.1f} ms ({1 / task:.0f} tasks a second), an empty "
+        f"pass {1e3 * model['round_seconds']:.0f} ms; bytes move between workers at {link / 1e9:.2f} GB/s; a "
+        f"pixel is {model['stored_bytes_per_pixel']:.0f} bytes in files and "
+        f"{model['kept_bytes_per_pixel']:.0f} in memory; the client hashes results at "
+        f"{model['hash_bytes_per_second'] / 1e9:.2f} GB/s."
+    )
 
 
 def _minutes(seconds: float) -> str:
@@ -711,7 +751,13 @@ def main(arguments: list[str] | None = None) -> None:
     if wanted.again:
         found = json.loads((wanted.results / "scaling.json").read_text())
     else:
-        found = measure(wanted.scale, wanted.data, tuple(wanted.workers), wanted.memory)
+        found = measure(
+            wanted.scale,
+            wanted.data,
+            tuple(wanted.workers),
+            wanted.memory,
+            wanted.results / "scaling.json",
+        )
     found = analyse(found)
     write(found, wanted.results)
     print(markdown(found))

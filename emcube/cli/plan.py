@@ -144,9 +144,9 @@ def _whole(found: Plan) -> list[str]:
         )
     if workers:
         lines.append(f"moved      {_bytes(found.moved.low, found.moved.high)} between processes")
+    files = _number(found.files.low, found.files.high)
     lines += [
-        f"result     {_bytes(found.output.low, found.output.high)} in "
-        f"{_number(found.files.low, found.files.high)} files",
+        f"result     {_bytes(found.output.low, found.output.high)} in {files} files",
         f"time       {_time(found.seconds)}, of these {_time(found.start)} before the first block",
     ]
     return lines

@@ -1,8 +1,7 @@
 """What this machine takes for the work of a pass: a small measurement, kept for the next time.
 
 It runs in a process of its own (``python -m emcube.recipe.calibration``), on one thread, so that it also
-tells what such a process needs to begin: seconds and memory. Letters: P pixels, E channels, K components, n stored
-pairs of (channel, counts).
+tells what such a process needs to begin: seconds and memory. A stored pair is a channel with its counts.
 """
 
 from __future__ import annotations

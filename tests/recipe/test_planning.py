@@ -240,7 +240,7 @@ def test_workers(big: Path) -> None:
 def test_what_does_not_fit_is_refused_with_what_to_do(big: Path) -> None:
     found = em.plan(recipe(big), memory="20MiB", calibration=EVEN)
     assert not found.fits
-    with pytest.raises(BudgetError, match="the budget is 20.0 MiB") as caught:
+    with pytest.raises(BudgetError, match=r"the budget is 20\.0 MiB") as caught:
         found.require()
     assert "EMCUBE_MEMORY" in str(caught.value)
 
