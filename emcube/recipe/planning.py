@@ -618,7 +618,7 @@ class _Numbers:
             min(1.0, left.low / kept.high) if kept.high else 1.0,
             min(1.0, left.high / kept.low) if kept.low else 1.0,
         )
-        if not over.reading or step_reads_nothing(one):
+        if not over.reading or _reads_nothing(one):
             return Range(1.0, 1.0), Range(0.0, 0.0), 0.0
         if "digest" in one.name or one.name in ("read input", "smoothed counts"):
             return Range(0.0, 0.0), Range(1.0, 1.0), 1.0
@@ -769,7 +769,7 @@ def _n_coords(cube: xr.DataArray) -> int:
     return len([c for c in cube.coords.values() if c.ndim])
 
 
-def step_reads_nothing(one: Pass) -> bool:
+def _reads_nothing(one: Pass) -> bool:
     """Whether a pass is over blocks that are made and not read."""
     return one.over.name == "simulated pixels"
 
@@ -820,7 +820,7 @@ def _whole(
     if machine.deployment == "workers":
         start = start + Range(*WORKER_SECONDS).times(numbers.rates.start_seconds * 0.5)
     peak = 0 if numbers.largest is None else numbers.largest.peak
-    problems = [*numbers.problems, *_memory_problems(machine, used, peak)]
+    problems = [*numbers.problems, *_memory_problems(machine, used, numbers.largest)]
     planned = Plan(
         machine,
         {
@@ -850,9 +850,11 @@ def _whole(
     return replace(planned, problems=tuple(problems))
 
 
-def _memory_problems(machine: Machine, used: Facts, peak: int) -> list[Problem]:
+def _memory_problems(machine: Machine, used: Facts, largest: Projection | None) -> list[Problem]:
     import psutil
 
+    peak = 0 if largest is None else largest.peak
+    needed = 0 if largest is None else peak - largest.resident
     problems = []
     room = machine.resident * machine.workers
     if used.kept.high > room:
@@ -867,7 +869,7 @@ def _memory_problems(machine: Machine, used: Facts, peak: int) -> list[Problem]:
             )
         )
     if machine.deployment == "workers" and peak > DASK_SPILLS * machine.memory:
-        sure = peak > machine.memory
+        sure = needed > machine.memory
         problems.append(
             Problem(
                 sure,
@@ -881,7 +883,7 @@ def _memory_problems(machine: Machine, used: Facts, peak: int) -> list[Problem]:
     if peak * on_this_host > free:
         problems.append(
             Problem(
-                machine.deployment == "threads",
+                False,
                 f"{on_this_host} process(es) of up to {format_bytes(peak)} are expected on this host, "
                 f"{format_bytes(free)} are free",
                 "use a smaller --memory or --threads, or close other programs",
@@ -988,6 +990,12 @@ def _taken(
 
 def _notes(machine: Machine, recipe: Recipe, used: Facts) -> list[str]:
     notes = []
+    place = os.environ.get("EMCUBE_DEPLOY", "").strip()
+    if machine.deployment == "threads" and place not in ("", "threads"):
+        notes.append(
+            f"EMCUBE_DEPLOY is {place!r}, and this plan is for threads of one process: give --workers, "
+            "and --threads and --memory of each"
+        )
     if recipe.model.where is not None:
         notes.append("'where' decides by counts which pixels are used: all of them are taken here")
     if used.rows is None:
