@@ -115,7 +115,7 @@ def _cluster(workers: int, memory: str) -> Iterator[Any]:
             n_workers=workers,
             threads_per_worker=1,
             memory_limit=memory,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             processes=True,
         ) as cluster,
         Client(cluster) as client,

@@ -246,7 +246,7 @@ def test_what_does_not_fit_is_refused_with_what_to_do(big: Path) -> None:
 
 
 def test_rereading_is_told(big: Path) -> None:
-    found = em.plan(recipe(big), memory="96MiB", threads=1, calibration=EVEN)
+    found = em.plan(recipe(big), memory="40MiB", threads=1, calibration=EVEN)
     assert any("reads the others again" in p.what for p in found.problems)
     scaling = next(p for p in found.steps[1].passes if p.name == "noise scaling")
     whole = found.cube["decoded_bytes"]
