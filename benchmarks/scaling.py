@@ -42,7 +42,7 @@ STEPS = [
 EMPTY_TASKS = 400
 MAX_GROUPS = 4096
 CELLS = {"1 TB": 1e12, "10 TB": 1e13, "100 TB": 1e14}
-MANY = (1, 4, 16, 64, 128, 256, 512, 1000, 2000, 4000)
+MANY = (1, 4, 16, 64, 256, 1000, 2000, 4000)
 
 FILE_SYSTEM = 20e9
 """Bytes a second of a shared file system, all workers together: a mid-sized Lustre or GPFS."""
