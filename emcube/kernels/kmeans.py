@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emcube.kernels._numba import jit
+from emcube.kernels.poisson_nmf import FAST
 from emcube.kernels.rows import CountRows
 
 __all__ = [
@@ -324,12 +325,15 @@ def _halves(centers: NDArray[np.float64]) -> NDArray[np.float64]:
     return 0.5 * np.einsum("kf,kf->k", centers, centers)
 
 
+# Unsigned indices below: signed ones that may be negative cost a test at each access, half of the time.
+
+
 @jit
 def _row_squares(indptr, counts):
     out = np.zeros(indptr.size - 1, dtype=np.float64)
     for p in range(out.size):
         total = 0.0
-        for i in range(indptr[p], indptr[p + 1]):
+        for i in range(np.uint64(indptr[p]), np.uint64(indptr[p + 1])):
             count = np.float64(counts[i])
             total += count * count
         out[p] = total
@@ -343,7 +347,7 @@ def _row_moments(indptr, channels, counts, weights, sums):
     for p in range(indptr.size - 1):
         w = weights[p]
         square = 0.0
-        for i in range(indptr[p], indptr[p + 1]):
+        for i in range(np.uint64(indptr[p]), np.uint64(indptr[p + 1])):
             count = np.float64(counts[i])
             square += count * count
             sums[channels[i]] += w * count
@@ -351,11 +355,11 @@ def _row_moments(indptr, channels, counts, weights, sums):
     return squares
 
 
-@jit
+@jit(**FAST)
 def _row_products(indptr, channels, counts, start, stop, table, products, totals, squares):
     """Products of a tile of pixels with the vectors of a table, their sums and sums of squares."""
     for p in range(start, stop):
-        first, last = indptr[p], indptr[p + 1]
+        first, last = np.uint64(indptr[p]), np.uint64(indptr[p + 1])
         total = 0.0
         square = 0.0
         for g in range(table.shape[0]):
@@ -430,7 +434,7 @@ def _row_lloyd(
                 won[r, nearest] += w
                 inertia[r] += cost
                 row = sums[r, nearest]
-                for i in range(indptr[p], indptr[p + 1]):
+                for i in range(np.uint64(indptr[p]), np.uint64(indptr[p + 1])):
                     row[channels[i]] += w * np.float64(counts[i])
                 if cost > far_cost[r, nearest]:
                     far_cost[r, nearest] = cost
