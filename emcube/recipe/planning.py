@@ -7,6 +7,7 @@ of this machine (`calibration`).
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -558,6 +559,10 @@ class _Sized:
 
     statistic: int
     state: int
+    output: int
+
+    def output_bytes(self) -> int:
+        return self.output
 
     def statistic_bytes(self, n_channels: int) -> int:
         return self.statistic
@@ -666,7 +671,7 @@ class _Numbers:
         machine = self.machine
         state = int(one.state.high) + (one.held if machine.deployment == "threads" else 0)
         source = _Measured(self.sources["used"], one.over)
-        sized: Any = _Sized(one.statistic, state)
+        sized: Any = _Sized(one.statistic, state, self._gathered(one))
         found = project_memory(sized, source, machine.threads)
         held = sum(v.high for v in self.resident.values())
         projection = replace(
@@ -750,13 +755,24 @@ class _Numbers:
         # An array is its metadata and its chunks; small ones have one, and scalars too.
         return output, Range(1.0 + n_arrays + chunks + small, 3.0 + 2 * n_arrays + chunks)
 
+    def _output_shape(self, one: Pass) -> tuple[tuple[int, ...], int]:
+        """Pixels of a chunk that a pass writes, and bytes of a pixel."""
+        pixel = max(1, round(one.output.high / max(1, one.over.n_pixels)))
+        return self.sources["used"].plan.output_shape(pixel), pixel
+
+    def _gathered(self, one: Pass) -> int:
+        """Bytes of output that is gathered from several blocks before it is written."""
+        if not one.output.high:
+            return 0
+        shape, pixel = self._output_shape(one)
+        return math.prod(shape) * pixel
+
     def _chunks(self, one: Pass) -> int:
-        plan_ = self.sources["used"].plan
-        pixel = max(1, int(one.output.high / max(1, one.over.n_pixels)))
-        if one.over.name == "loadings" or not hasattr(plan_, "output_shape"):
+        if one.over.name == "loadings":
             return one.over.n_blocks
-        shape = plan_.output_shape(pixel)
-        return int(np.prod([-(-n // c) for n, c in zip(plan_.nav_shape, shape, strict=True)]))
+        shape, _ = self._output_shape(one)
+        nav = self.sources["used"].plan.nav_shape
+        return math.prod(-(-n // c) for n, c in zip(nav, shape, strict=True))
 
 
 _SMALL = {"input": 2, "estimate_n_components": 4, "pca": 5, "nmf": 4, "kmeans": 3}
