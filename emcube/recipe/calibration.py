@@ -16,12 +16,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from emcube.errors import EngineError
+
+if TYPE_CHECKING:
+    from emcube.engine import BlockSource
+    from emcube.kernels.rows import CountRows
 
 __all__ = ["RATES", "Calibration", "calibrate", "measure"]
 
@@ -252,12 +257,25 @@ def _counts(n_pixels: int, n_channels: int, per_pixel: float) -> Any:
     )
 
 
+def _rows(n_pixels: int, n_channels: int, per_pixel: float) -> CountRows:
+    from emcube.kernels.rows import rows_from_dense
+
+    rows = rows_from_dense(_counts(n_pixels, n_channels, per_pixel))
+    if rows is None:
+        raise EngineError("counts of the measurement are not rare")
+    return rows
+
+
+def _load_all(source: BlockSource) -> None:
+    for i in range(source.plan.n_blocks):
+        source.load(i)
+
+
 def _row_works() -> Iterator[Work]:
     from emcube.kernels import biwhiten
     from emcube.kernels import kmeans as kernel
     from emcube.kernels.gram import add_upper, weighted_gram
     from emcube.kernels.products import pixel_products
-    from emcube.kernels.rows import rows_from_dense
     from emcube.models.nmf_losses import resolve_loss
 
     n_pixels, n_channels, k = 8192, 1024, 4
@@ -266,39 +284,39 @@ def _row_works() -> Iterator[Work]:
     components = rng.dirichlet(np.ones(n_channels), k)
     matrix = rng.standard_normal((n_channels, k))
     for per_pixel in (4.0, 80.0):
-        rows = rows_from_dense(_counts(n_pixels, n_channels, per_pixel))
-        assert rows is not None
+        rows = _rows(n_pixels, n_channels, per_pixel)
         lengths = np.diff(rows.indptr).astype(np.float64)
         pairs, squares = float(lengths.sum()), float(np.square(lengths).sum())
         weights = 1.0 / np.maximum(rows.pixel_totals(), 1)
         yield (
             ("gram_pixel", "gram_pair2"),
             (n_pixels, squares),
-            lambda r=rows, w=weights: weighted_gram(r, w),
+            partial(weighted_gram, rows, weights),
         )
         yield (
             ("nmf_pixel", "nmf_pair"),
             (n_pixels * k, pairs * k),
-            lambda r=rows: loss.evaluate(r, components),
+            partial(loss.evaluate, rows, components),
         )
         yield (
             ("solve_pixel", "solve_pair"),
             (n_pixels * k, pairs * k),
-            lambda r=rows: loss.loadings(r, components),
+            partial(loss.loadings, rows, components),
         )
-    yield ("pair",), (pairs,), lambda: (rows.channel_totals(), rows.pixel_totals())
-    yield ("score_pair",), (pairs * k,), lambda: pixel_products(rows, matrix)
-    groups, _ = biwhiten.group_pixels(rows.pixel_totals(), 100.0)
+    full = _rows(n_pixels, n_channels, 80.0)
+    yield ("pair",), (pairs,), lambda: (full.channel_totals(), full.pixel_totals())
+    yield ("score_pair",), (pairs * k,), lambda: pixel_products(full, matrix)
+    groups, n_groups = biwhiten.group_pixels(full.pixel_totals(), 100.0)
     channels, columns = np.arange(n_channels), np.ones(n_channels)
     yield (
         ("scaling_pair",),
         (pairs,),
-        lambda: biwhiten.scaled_sums_of_groups(rows, groups, channels, columns),
+        lambda: biwhiten.scaled_sums_of_groups(full, groups, channels, columns),
     )
     yield (
         ("pool_pair",),
         (pairs,),
-        lambda: biwhiten.pool(rows, groups, int(groups.max()) + 1, channels, n_channels),
+        lambda: biwhiten.pool(full, groups, n_groups, channels, n_channels),
     )
     values, centers = rng.standard_normal((n_pixels, k)), rng.standard_normal((4, 4, k))
     even = np.ones(n_pixels)
@@ -363,7 +381,7 @@ def _file_works(folder: Path) -> Iterator[Work]:
         yield (
             (name,),
             (units,),
-            lambda s=source: [s.load(i) for i in range(s.plan.n_blocks)],
+            partial(_load_all, source),
         )
     loadings = np.random.default_rng(4).random((4, 256, 256, 4))
     array = zarr.create_array(

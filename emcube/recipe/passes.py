@@ -305,7 +305,7 @@ class Passes:
             found = list(self._nmf(step))
         else:
             found = list(self._kmeans(step))
-        notes = ()
+        notes: tuple[str, ...] = ()
         if "auto" in (getattr(step, "n_components", 0), getattr(step, "n_clusters", 0)):
             low, high = AUTO_COMPONENTS
             notes = (f"the estimate decides how many; {low} to {high} are taken here",)

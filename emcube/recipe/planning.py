@@ -356,6 +356,7 @@ def plan(
 
 
 def _machine(workers: int | None, threads: int | None, memory: int | str | None) -> Machine:
+    value: Any
     for word, value in (("workers", workers), ("threads", threads)):
         if value is not None and (
             isinstance(value, bool) or not isinstance(value, int) or value < 1
@@ -670,7 +671,7 @@ class _Numbers:
         """The engine's projection for one process that holds blocks, with what stays known better."""
         machine = self.machine
         state = int(one.state.high) + (one.held if machine.deployment == "threads" else 0)
-        source = _Measured(self.sources["used"], one.over)
+        source: Any = _Measured(one.over)
         sized: Any = _Sized(one.statistic, state, self._gathered(one))
         found = project_memory(sized, source, machine.threads)
         held = sum(v.high for v in self.resident.values())
@@ -792,9 +793,8 @@ def _reads_nothing(one: Pass) -> bool:
 
 @dataclass(frozen=True)
 class _Measured:
-    """A source with the sizes of other blocks, for the engine's projection."""
+    """Stands for a source in the engine's projection."""
 
-    source: BlockSource
     over: Facts
 
     @property
