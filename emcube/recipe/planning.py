@@ -59,7 +59,7 @@ WORKER_SECONDS = (1.0, 4.0)
 LINK = (2e9, 2e8)
 """Bytes a second between processes, for each worker: at best on one host, at worst on a network."""
 
-CLIENT_SHARE = 0.35
+CLIENT_SHARE = 0.6
 """A process that has no blocks to work on holds so much of the memory of one that has."""
 
 DASK_SPILLS = 0.6
