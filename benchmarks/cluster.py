@@ -140,7 +140,7 @@ class _Simulation:
         self.pending = [self._homes(w) for w in range(cluster.workers)]
         self.end = 0.0
         self.root: _Part | None = None
-        self.left = one.groups
+        self.left = self.unstarted = one.groups
         self.tree = TreeCombiner(one.groups, self._join)
 
     def _homes(self, worker: int) -> list[int]:
@@ -166,24 +166,25 @@ class _Simulation:
     # --- maps
 
     def _submit(self, worker: int) -> None:
+        if not self.unstarted:
+            return
         mine = self.pending[worker]
-        if not mine:
-            # A worker without work takes from the one that has most before it.
-            mine = max(self.pending, key=len)
-            if not mine:
-                return
-            group = mine.pop(0)
-        else:
+        if mine:
             group = mine.pop()
+        else:
+            # A worker without work takes from the one that has most before it.
+            group = max(self.pending, key=len).pop(0)
+        self.unstarted -= 1
         given = self.scheduler.serve(self.now, self.cluster.task_seconds)
-        self.at(given, lambda: self._read(group, worker))
+        if self.one.read_bytes:
+            self.at(given, lambda: self._read(group, worker))
+        else:
+            self.at(given, lambda: self._map(group, worker))
 
     def _read(self, group: int, worker: int) -> None:
         size = self.one.read_bytes
-        arrives = self.now
-        if size:
-            shared = self.storage.serve(self.now, size / self.cluster.storage)
-            arrives = max(shared, self.now + size / self.cluster.reader)
+        shared = self.storage.serve(self.now, size / self.cluster.storage)
+        arrives = max(shared, self.now + size / self.cluster.reader)
         self.at(arrives, lambda: self._map(group, worker))
 
     def _map(self, group: int, worker: int) -> None:

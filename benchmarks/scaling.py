@@ -42,7 +42,7 @@ STEPS = [
 EMPTY_TASKS = 400
 MAX_GROUPS = 4096
 CELLS = {"1 TB": 1e12, "10 TB": 1e13, "100 TB": 1e14}
-MANY = (1, 4, 16, 64, 256, 1000, 2000, 4000)
+MANY = (1, 16, 64, 256, 1000, 4000)
 
 FILE_SYSTEM = 20e9
 """Bytes a second of a shared file system, all workers together: a mid-sized Lustre or GPFS."""
@@ -372,7 +372,7 @@ def fit(found: dict[str, Any]) -> dict[str, Any]:
     runs = {r["workers"]: r for r in found["runs"]}
     one = runs[min(runs)]
     pixels = found["pixels"]
-    passes = [_pass(p, pixels) for p in one["passes"]]
+    passes = _kinds(one["passes"], pixels)
     links = [r["link_bytes_per_second"] for r in found["runs"] if r["link_bytes_per_second"]]
     output = OUTPUT_BYTES * pixels
     hashing = statistics.median(r["hash_bytes_per_second"] for r in found["runs"])
@@ -396,16 +396,28 @@ OUTPUT_BYTES = 8 + 8 * 4 + 8 * 3 + 4
 """Of a pixel: total counts, scores of PCA, loadings of NMF, label."""
 
 
-def _pass(measured: dict[str, Any], pixels: int) -> dict[str, Any]:
-    """One pass: seconds a pixel, or altogether where it is not over the cube."""
-    fixed = measured["name"] == "parallel analysis"
-    return {
-        "name": measured["name"],
-        "groups": measured["groups"] if fixed else None,
-        "map_seconds": measured["map_seconds"] / (1 if fixed else pixels),
-        "join_seconds": measured["join_seconds"] / max(1, measured["joins"]),
-        "statistic": measured["statistic"],
-    }
+def _kinds(measured: list[dict[str, Any]], pixels: int) -> list[dict[str, Any]]:
+    """Passes by kind: seconds a pixel, or altogether where it is not over the cube."""
+    kinds: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for i, one in enumerate(measured):
+        kinds.setdefault((i == 0, one["name"], one["statistic"]), []).append(one)
+    made = []
+    for (first, name, statistic), members in kinds.items():
+        fixed = name == "parallel analysis"
+        seconds = statistics.mean(m["map_seconds"] for m in members)
+        joins = sum(m["joins"] for m in members)
+        made.append(
+            {
+                "name": name,
+                "first": first,
+                "times": len(members),
+                "groups": members[0]["groups"] if fixed else None,
+                "map_seconds": seconds / (1 if fixed else pixels),
+                "join_seconds": sum(m["join_seconds"] for m in members) / max(1, joins),
+                "statistic": statistic,
+            }
+        )
+    return made
 
 
 def rounds(
@@ -424,10 +436,11 @@ def rounds(
     client = model["client_seconds"] + OUTPUT_BYTES * pixels / model["hash_bytes_per_second"]
     stored = model["stored_bytes_per_pixel"] * pixels / groups
     decode = model["decode_seconds_per_pixel"] * pixels / groups
-    for i, one in enumerate(model["passes"]):
+    for one in model["passes"]:
+        first = one["first"]
         fixed = one["groups"] is not None
         n = one["groups"] or groups
-        again = 0.0 if fixed or i == 0 else 1.0 - resident
+        again = 0.0 if fixed or first else 1.0 - resident
         seconds = one["map_seconds"] / n if fixed else one["map_seconds"] * pixels / n
         made.append(
             (
@@ -435,12 +448,12 @@ def rounds(
                     one["name"],
                     n,
                     seconds + again * decode,
-                    0.0 if cached or fixed else stored * (1.0 if i == 0 else again),
+                    0.0 if cached or fixed else stored * (1.0 if first else again),
                     float(one["statistic"]),
                     one["join_seconds"],
-                    client / len(model["passes"]),
+                    client / sum(p["times"] for p in model["passes"]),
                 ),
-                1,
+                one["times"],
             )
         )
     return made
@@ -523,18 +536,7 @@ def _limits(model: dict[str, Any], cells: float, workers: int) -> list[dict[str,
     plain = cluster_of(model, workers)
     whole = total(plain, made)
     even = sum(r.map_seconds * r.groups * n for r, n in made) / workers
-    fine = [
-        (
-            replace(
-                r,
-                groups=r.groups * 16,
-                map_seconds=r.map_seconds / 16,
-                read_bytes=r.read_bytes / 16,
-            ),
-            n,
-        )
-        for r, n in made
-    ]
+    fine = [(_finer(r, 4), n) for r, n in made]
     found = [
         {"limit": "work, evenly shared", "seconds": even},
         {"limit": "client (hashing, steps)", "seconds": whole.client},
@@ -550,6 +552,16 @@ def _limits(model: dict[str, Any], cells: float, workers: int) -> list[dict[str,
     coarse = whole.rounds - total(without(plain, "scheduler"), fine).rounds
     found.append({"limit": f"{groups} tasks a pass", "seconds": max(0.0, coarse)})
     return [*found, {"limit": "whole", "seconds": whole.seconds}]
+
+
+def _finer(one: Round, times: int) -> Round:
+    """A pass whose groups are cut into so many."""
+    return replace(
+        one,
+        groups=one.groups * times,
+        map_seconds=one.map_seconds / times,
+        read_bytes=one.read_bytes / times,
+    )
 
 
 def _grains() -> list[dict[str, float]]:
@@ -747,6 +759,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--again", action="store_true", help="no measurement: analyse the last one anew"
     )
+    parser.add_argument("--only-measure", action="store_true", help="leave the analysis to --again")
     wanted = parser.parse_args(arguments)
     if wanted.again:
         found = json.loads((wanted.results / "scaling.json").read_text())
@@ -758,6 +771,8 @@ def main(arguments: list[str] | None = None) -> None:
             wanted.memory,
             wanted.results / "scaling.json",
         )
+        if wanted.only_measure:
+            return
     found = analyse(found)
     write(found, wanted.results)
     print(markdown(found))
