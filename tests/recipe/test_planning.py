@@ -158,7 +158,7 @@ def test_sums_that_do_not_fit_are_made_again(store: Path, tmp_path: Path) -> Non
     data = recipe(
         store, [{"pca": {"n_components": 3}}, {"nmf": {"n_components": 2, "random_state": 0}}]
     )
-    os.environ["EMCUBE_MEMORY"] = "2400000"
+    os.environ["EMCUBE_MEMORY"] = "2520000"
     try:
         found = em.plan(data, out=tmp_path / "r", calibration=EVEN, threads=1)
         os.environ["EMCUBE_THREADS"] = "1"
