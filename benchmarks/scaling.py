@@ -615,6 +615,7 @@ def _draw_curves(axes: Any, curves: dict[str, list[dict[str, Any]]]) -> None:
     for colour, (name, points) in zip(colours, curves.items(), strict=True):
         n = [p["workers"] for p in points]
         axes.loglog(n, [p["seconds"] / 60 for p in points], "o-", color=colour, ms=4)
+        axes.loglog(n, [p["rounds"] / 60 for p in points], "--", color=colour, lw=1)
         axes.loglog(n, [p["work"] / p["workers"] / 60 for p in points], ":", color=colour, lw=1)
         axes.annotate(
             name,
@@ -627,26 +628,30 @@ def _draw_curves(axes: Any, curves: dict[str, list[dict[str, Any]]]) -> None:
     axes.axvline(1000, color="grey", lw=0.6)
     axes.set_xlabel("workers of one core (simulated)")
     axes.set_ylabel("whole recipe (min)")
-    axes.set_title("Extrapolated; dotted: work evenly shared", loc="left", fontsize=10)
+    axes.set_title(
+        "Extrapolated; dashed: map and combine; dotted: evenly shared", loc="left", fontsize=10
+    )
 
 
 def _draw_limits(axes: Any, limits: list[dict[str, Any]]) -> None:
     names = [x["limit"] for x in limits][::-1]
     values = [x["seconds"] / 60 for x in limits][::-1]
     colours = ["#9aa3a0" if n == "whole" else "#2a7f62" for n in names]
-    axes.barh(range(len(names)), values, color=colours)
+    least = 0.1
+    axes.barh(range(len(names)), [max(v - least, 0.0) for v in values], left=least, color=colours)
+    axes.set_xscale("log")
     axes.set_yticks(range(len(names)), names, fontsize=8)
     for place, value in enumerate(values):
         axes.annotate(
             f"{value:.1f}",
-            (value, place),
+            (max(value, least), place),
             (3, 0),
             textcoords="offset points",
             va="center",
             fontsize=8,
         )
-    axes.set_xlim(0, max(values) * 1.18)
-    axes.set_xlabel("min")
+    axes.set_xlim(least, max(values) * 4)
+    axes.set_xlabel("min (logarithmic)")
     axes.set_title("100 TB on 1,000 workers: what each limit takes", loc="left", fontsize=10)
 
 
