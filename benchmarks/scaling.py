@@ -50,7 +50,8 @@ FILE_SYSTEM = 20e9
 NETWORK = 1e9
 """Bytes a second of one worker's link: a quarter of a 25 Gbit/s or a tenth of a 100 Gbit/s card."""
 
-WORKER_MEMORY = 8 * 2**30
+WORKER_MEMORY, SCARCE_MEMORY = 8 * 2**30, 2**30
+"""Bytes of a worker, and of one that has little: a third is for blocks that stay."""
 
 
 # ---------------------------------------------------------------------------------------- measuring
@@ -500,19 +501,24 @@ def extrapolate(model: dict[str, Any]) -> dict[str, Any]:
     return {
         "curves": curves,
         "limits": _limits(model, CELLS["100 TB"], 1000),
-        "granularity": _grains(),
+        "scarce": _point(model, CELLS["100 TB"], 1000, SCARCE_MEMORY),
     }
 
 
-def _setting(model: dict[str, Any], cells: float, workers: int) -> tuple[float, int, float]:
+def _setting(
+    model: dict[str, Any], cells: float, workers: int, memory: float = WORKER_MEMORY
+) -> tuple[float, int, float]:
+    """Pixels, groups, and the share of the blocks that stays."""
     pixels = cells / model["channels"]
     groups = min(MAX_GROUPS, max(1, round(pixels / model["pixels_per_block"])))
-    room = workers * WORKER_MEMORY / 3
+    room = workers * memory / 3
     return pixels, groups, min(1.0, room / (model["kept_bytes_per_pixel"] * pixels))
 
 
-def _point(model: dict[str, Any], cells: float, workers: int) -> dict[str, Any]:
-    pixels, groups, resident = _setting(model, cells, workers)
+def _point(
+    model: dict[str, Any], cells: float, workers: int, memory: float = WORKER_MEMORY
+) -> dict[str, Any]:
+    pixels, groups, resident = _setting(model, cells, workers, memory)
     made = rounds(model, pixels, groups, resident)
     spent = total(cluster_of(model, workers), made)
     work = sum(r.map_seconds * r.groups * n for r, n in made)
@@ -562,11 +568,6 @@ def _finer(one: Round, times: int) -> Round:
         map_seconds=one.map_seconds / times,
         read_bytes=one.read_bytes / times,
     )
-
-
-def _grains() -> list[dict[str, float]]:
-    """Share of its time that a worker works where so many tasks are shared out evenly."""
-    return [{"workers": n, "share": MAX_GROUPS / n / math.ceil(MAX_GROUPS / n)} for n in MANY]
 
 
 # ------------------------------------------------------------------------------------------- report
@@ -689,6 +690,11 @@ def markdown(found: dict[str, Any]) -> str:
         )
     lines += ["", "| 100 TB on 1,000 workers | |", "|---|---:|"]
     lines += [f"| {x['limit']} | {_minutes(x['seconds'])} |" for x in whole["limits"]]
+    scarce = whole["scarce"]
+    lines.append(
+        f"| whole, with {SCARCE_MEMORY >> 30} GiB a worker: {scarce['resident']:.0%} of the blocks stay | "
+        f"{_minutes(scarce['seconds'])} |"
+    )
     return "\n".join(lines) + "\n"
 
 
