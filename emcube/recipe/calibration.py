@@ -358,7 +358,7 @@ def _file_works(folder: Path) -> Iterator[Work]:
     from emcube.cube import make_cube
     from emcube.engine.loop import ZarrTarget
     from emcube.models.labels import as_source
-    from emcube.results.tree import _fast_codec, array_digest
+    from emcube.results.tree import array_digest, block_codecs
     from emcube.store import open_cube, write_cube
 
     counts = _counts(8192, 1024, 20.0).reshape(64, 128, 1024)
@@ -390,7 +390,7 @@ def _file_works(folder: Path) -> Iterator[Work]:
         shape=loadings.shape,
         chunks=(1, *loadings.shape[1:]),
         dtype=loadings.dtype,
-        compressors=[_fast_codec()],
+        compressors=block_codecs(),
         fill_value=np.nan,
     )
     target = ZarrTarget(str(folder / "out.zarr"), "loadings")
