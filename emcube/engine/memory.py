@@ -89,6 +89,8 @@ class Projection:
         Blocks that stay in memory between rounds, at most.
     process : int
         What the process holds before it begins: Python, libraries, compiled kernels.
+    outputs : int
+        Per-pixel output that is gathered and written.
     """
 
     blocks: int
@@ -97,11 +99,12 @@ class Projection:
     block_bytes: int
     resident: int = 0
     process: int = 0
+    outputs: int = 0
 
     @property
     def total(self) -> int:
         """What the sweep itself needs, besides resident blocks."""
-        return self.blocks + self.statistics
+        return self.blocks + self.statistics + self.outputs
 
     @property
     def peak(self) -> int:
@@ -118,7 +121,13 @@ class Projection:
         """
         if self.total <= budget:
             return
-        if self.blocks >= self.statistics:
+        if self.outputs > max(self.blocks, self.statistics):
+            worst = (
+                f"per-pixel output of {self.slots} tasks needs {format_bytes(self.outputs)} until it "
+                "is written"
+            )
+            advice = "use fewer threads (EMCUBE_THREADS=1) or components, or raise EMCUBE_MEMORY"
+        elif self.blocks >= self.statistics:
             fits = max(1, budget // max(1, self.slots * 3))
             worst = (
                 f"{self.slots} blocks of {format_bytes(self.block_bytes)} in flight need "

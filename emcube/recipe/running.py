@@ -13,7 +13,6 @@ import numpy as np
 import xarray as xr
 
 from emcube.cube import nav_dims, sig_dims
-from emcube.cube.reduce import smoothed_counts
 from emcube.engine import Target, Writing, ZarrTarget, map_blocks, resident, run_sweeps
 from emcube.errors import EmcubeError, InputError, SelectionError
 from emcube.models.base import resolve_seed
@@ -24,7 +23,7 @@ from emcube.recipe.prepare import Prepared, prepare
 from emcube.recipe.recipe import Recipe
 from emcube.recipe.schema import Where
 from emcube.recipe.steps import Run, first_sums, run_step
-from emcube.recipe.sums import pixel_sums
+from emcube.recipe.sums import pixel_sums, smooth_sums
 from emcube.results.provenance import now, run_id, stack
 from emcube.results.result import Result, open_result
 from emcube.results.tree import ResultWriter, frame, read_root
@@ -290,13 +289,13 @@ def _write_input(
     }
     where = region
     if rule is not None:
-        where = _used(cube, region, rule)
+        where = _used(cube, region, rule, writer.path / INPUT / "smoothing")
     used_blocks, used_labels = as_source(cube, where)
     nothing = np.zeros(used_blocks.n_channels)
     spectrum = used_labels.spectra(nothing, dim=None, name="sum_spectrum", attrs=units)
     values: dict[str, xr.DataArray] = {
         "total_counts": frame(
-            nav, labels.nav_shape, blocks.plan.block_shape, np.float64, units, coords
+            nav, labels.nav_shape, blocks.plan.output_shape(8), np.float64, units, coords
         ),
         "sum_spectrum": spectrum.chunk(),
     }
@@ -327,10 +326,12 @@ def _write_input(
     return where
 
 
-def _used(cube: xr.DataArray, region: xr.DataArray | None, rule: Where) -> xr.DataArray:
+def _used(
+    cube: xr.DataArray, region: xr.DataArray | None, rule: Where, scratch: Path
+) -> xr.DataArray:
     """Pixels whose smoothed counts reach a level, within the region."""
     level = rule.min_smoothed_counts
-    smooth = smoothed_counts(cube, sigma=rule.sigma).compute()
+    smooth = smooth_sums(cube, rule.sigma, scratch)
     used = smooth >= level
     if region is not None:
         used = used & region
