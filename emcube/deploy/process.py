@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
