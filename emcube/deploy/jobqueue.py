@@ -25,6 +25,7 @@ from emcube.deploy.local import (
     LOOPBACK,
     command_path,
     dashboard_address,
+    dashboard_link,
     security_from,
     warn_of_dashboard,
 )
@@ -101,6 +102,8 @@ def jobqueue_deployment(options: JobqueueOptions) -> Deployment:
     MissingDependencyError
         dask-jobqueue or cryptography is not installed.
     """
+    from distributed import Status
+
     until = time.monotonic() + options.timeout
     with ExitStack() as stack:
         cluster = make_cluster(options, stack)
@@ -115,6 +118,8 @@ def jobqueue_deployment(options: JobqueueOptions) -> Deployment:
             # A job that was submitted has a number; all of a round are tried before they are listed.
             jobs = list(cluster.workers.values())
             if jobs and all(job.job_id is None for job in jobs):
+                for job in jobs:  # or the cluster refuses to close
+                    job.status = Status.failed
                 raise EngineError(
                     f"deploy 'jobqueue': {options.cluster} took none of {len(jobs)} jobs",
                     hint="what it said is in the log above; compare queue, account and walltime",
@@ -127,7 +132,7 @@ def jobqueue_deployment(options: JobqueueOptions) -> Deployment:
             "cluster": options.cluster,
             "jobs": [options.minimum, options.maximum or options.minimum],
             "encrypted": True,
-            "dashboard": client.dashboard_link if options.dashboard else None,
+            "dashboard": dashboard_link(client, options),
             "logs": None if options.logs is None else str(options.logs),
         }
         return Deployment("jobqueue", client=client, cleanup=stack.pop_all(), about=about)

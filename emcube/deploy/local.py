@@ -31,6 +31,7 @@ __all__ = [
     "command_environment",
     "command_path",
     "dashboard_address",
+    "dashboard_link",
     "local_deployment",
     "process_command",
     "security_from",
@@ -109,7 +110,7 @@ def local_deployment(options: LocalOptions) -> Deployment:
             "threads": options.threads,
             "memory": memory,
             "encrypted": tls,
-            "dashboard": client.dashboard_link if options.dashboard else None,
+            "dashboard": dashboard_link(client, options),
             "logs": None if options.logs is None else str(logs),
         }
         return Deployment("local", client=client, cleanup=stack.pop_all(), about=about)
@@ -156,6 +157,15 @@ def dashboard_address(options: Place) -> str | None:
             hint=f"dashboard=true is {LOOPBACK}:{DASHBOARD_PORT}",
         )
     return wish
+
+
+def dashboard_link(client: Any, options: Place) -> str | None:
+    """Where to look at the dashboard: where it listens, which need not be where the scheduler does."""
+    address = dashboard_address(options)
+    if address is None:
+        return None
+    port = client.scheduler_info(n_workers=-1)["services"].get("dashboard")
+    return f"http://{split_address(address)[1]}:{port}/status"
 
 
 def _private_folder(stack: ExitStack, parent: Path | None) -> Path:
