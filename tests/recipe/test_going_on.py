@@ -58,7 +58,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for variable in data.variables.values():
         variable.attrs.pop("metadata", None)
     store = str(folder / "map.zarr")
-    data.to_zarr(store, zarr_format=3, encoding={"data": {"chunks": (6, 10, 100)}})
+    data.to_zarr(
+        store, zarr_format=3, consolidated=False, encoding={"data": {"chunks": (6, 10, 100)}}
+    )
     recipe = {"emcube": 1, "input": {"path": store}, "steps": STEPS}
     (folder / "recipe.yaml").write_text(json.dumps(recipe))
     return folder
