@@ -580,6 +580,7 @@ class _Numbers:
     ) -> None:
         self.machine, self.rates, self.sources = machine, rates, sources
         self.resident: dict[str, Range] = {}
+        self.shares: dict[str, Range] = {}
         self.problems: list[Problem] = []
         self.largest: Projection | None = None
         self.client = 0
@@ -611,43 +612,50 @@ class _Numbers:
             self._seconds(one, first, again),
         )
 
-    def _stays(self, one: Pass) -> tuple[Range, Range, float]:
+    def _stays(self, one: Pass) -> tuple[Range, Range, Range]:
         """Shares of the blocks that stay, that each further pass reads, and that the first one reads."""
         over = one.over
+        if not over.reading or _reads_nothing(one):
+            return Range(1.0, 1.0), Range(0.0, 0.0), Range(0.0, 0.0)
+        if one.name in ("digest", "read input", "smoothed counts"):
+            return Range(0.0, 0.0), Range(1.0, 1.0), Range(1.0, 1.0)
+        known = over.name in self.shares
+        if not known:
+            self._settle(over)
+        stays = self.shares[over.name]
+        again = Range(1.0 - stays.high, 1.0 - stays.low)
+        if one.also_reads is None:
+            return stays, again, again if known else Range(1.0, 1.0)
+        # Pooled blocks and profiles are made of blocks that are there, as far as these stayed.
+        base = self.shares.get(one.also_reads.name, Range(0.0, 0.0))
+        missing = Range(1.0 - base.high, 1.0 - base.low)
+        again = Range(again.low * missing.low, again.high * missing.high)
+        return stays, again, again if known else missing
+
+    def _settle(self, over: Facts) -> None:
+        """Let blocks stay as far as there is room beside those that are there; nothing is thrown out."""
         room = float(self.machine.resident * self.machine.workers)
-        used = {k: v for k, v in self.resident.items() if k != over.name}
-        held = sum((v for v in used.values()), Range(0, 0))
-        known = over.name in self.resident
+        held = sum(self.resident.values(), Range(0, 0))
         left = Range(max(0.0, room - held.high), max(0.0, room - held.low))
         kept = over.kept
         stays = Range(
             min(1.0, left.low / kept.high) if kept.high else 1.0,
             min(1.0, left.high / kept.low) if kept.low else 1.0,
         )
-        if not over.reading or _reads_nothing(one):
-            return Range(1.0, 1.0), Range(0.0, 0.0), 0.0
-        if "digest" in one.name or one.name in ("read input", "smoothed counts"):
-            return Range(0.0, 0.0), Range(1.0, 1.0), 1.0
-        if not known:
-            self.resident[over.name] = Range(
-                min(kept.low * stays.low, room), min(kept.high * stays.high, room)
-            )
-        base = self.resident.get(one.also_reads.name) if one.also_reads is not None else None
-        # Pooled blocks and profiles are made of blocks that are there, as far as these stayed.
-        there = 1.0 if base is not None or known else 0.0
-        again = Range(1.0 - stays.high, 1.0 - stays.low)
-        return stays, again, 1.0 - there if not known else again.low
+        self.shares[over.name] = stays
+        self.resident[over.name] = Range(
+            min(kept.low * stays.low, room), min(kept.high * stays.high, room)
+        )
 
-    def _read(self, one: Pass, first: float, again: Range) -> Range:
+    def _read(self, one: Pass, first: Range, again: Range) -> Range:
         """Bytes decoded in all its rounds."""
-        over = one.also_reads or one.over
-        whole = float(over.decoded)
+        whole = float((one.also_reads or one.over).decoded)
         low, high = one.likely
-        if not low and not high:
+        if not high:
             return Range(0, 0)
         return Range(
-            whole * (first + max(0, low - 1) * again.low),
-            whole * (max(first, again.high) + max(0, high - 1) * again.high),
+            whole * (first.low + (low - 1) * again.low) if low else 0.0,
+            whole * (first.high + (high - 1) * again.high),
         )
 
     def _stored(self, one: Pass, read: Range) -> Range | None:
@@ -699,7 +707,7 @@ class _Numbers:
 
     # ------------------------------------------------------------------------------------- seconds
 
-    def _seconds(self, one: Pass, first: float, again: Range) -> Range:
+    def _seconds(self, one: Pass, first: Range, again: Range) -> Range:
         low, high = one.likely
         fast, slow = self.rates.fast, self.rates.slow
         over = one.also_reads or one.over
@@ -717,8 +725,8 @@ class _Numbers:
         )
         slots = min(self.machine.slots, max(1, one.over.n_groups))
         blocks = Range(
-            low * work.low + read.low * (first + max(0, low - 1) * again.low),
-            high * work.high + read.high * (max(first, again.high) + max(0, high - 1) * again.high),
+            low * work.low + read.low * (first.low + max(0, low - 1) * again.low),
+            high * work.high + read.high * (first.high + max(0, high - 1) * again.high),
         )
         kind = self.machine.deployment
         groups = one.over.n_groups
