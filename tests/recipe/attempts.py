@@ -9,14 +9,17 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import emcube as em
 import emcube.models
 from emcube.cli import main
-from emcube.engine import listen, plan_blocks
+from emcube.engine import listen, plan_blocks, use_threads
 from emcube.engine.progress import Event
 
 Watch = Callable[[Event], None]
@@ -67,6 +70,8 @@ def forked(work: Callable[[], int]) -> int:
         status = 70
         try:
             status = work()
+        except BaseException:  # noqa: BLE001 (said, and told by the status)
+            traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(status)
@@ -88,14 +93,30 @@ def attempt(job: dict[str, Any], point: dict[str, Any]) -> int:
 
 
 def work_through(job: dict[str, Any]) -> list[int]:
-    """Statuses of the tries of one result."""
-    return [forked(lambda p=point: attempt(job, p)) for point in job["points"]]  # type: ignore[misc]
+    """Statuses of the tries of one result, up to the first that is through."""
+    statuses: list[int] = []
+    for point in job["points"]:
+        statuses.append(forked(lambda p=point: attempt(job, p)))  # type: ignore[misc]
+        if statuses[-1] == 0:
+            break
+    return statuses
+
+
+def load_kernels() -> None:
+    """Fit something small on this thread, so that not every child loads the compiled kernels again."""
+    counts = np.random.default_rng(0).poisson(1.0, (60, 40)).astype(np.uint8)
+    with use_threads(1):
+        em.estimate_n_components(counts)
+        em.IncrementalPCA(2).fit(counts)
+        em.MiniBatchNMF(2, random_state=0, max_iter=3).fit(counts)
+        em.KMeans(2, random_state=0).fit(counts)
 
 
 if __name__ == "__main__":
     defaults = plan_blocks.__kwdefaults__
     assert defaults is not None
     defaults["target_bytes"] = 7_000
+    load_kernels()
     jobs = json.loads(sys.stdin.read())
     if jobs["do"] == "events":
         print(json.dumps(count_events(jobs["recipe"], Path(jobs["out"]))))

@@ -20,7 +20,7 @@ from tests.recipe.test_running import simulated
 STEPS: list[Any] = [
     "estimate_n_components",
     {"pca": {"n_components": 6}},
-    {"nmf": {"n_components": "auto", "random_state": 0, "tol": 1e-9, "max_iter": 12}},
+    {"nmf": {"n_components": "auto", "random_state": 0, "tol": 1e-9, "max_iter": 6}},
     {"kmeans": {"n_clusters": 3, "random_state": 0}},
     {"kmeans": {"name": "on_loadings", "n_clusters": 3, "on": "nmf", "random_state": 0}},
 ]
@@ -40,6 +40,7 @@ def attempts(job: dict[str, Any]) -> Any:
         env={**os.environ, "EMCUBE_CHECKPOINT": "0", "PYTHONPATH": str(ROOT)},
     )
     assert found.returncode == 0, found.stderr
+    print(found.stderr)  # what the tries said, where a test fails
     return json.loads(found.stdout.splitlines()[-1])
 
 
@@ -104,9 +105,9 @@ def test_killed_anywhere(place: Path, events: list[str]) -> None:
     """A run is killed once; what goes on has another number of threads and another budget."""
     assert sum("write maps" in event for event in events) > 40
     assert any(int(event.split()[-2]) > 3 for event in events if event.startswith("round NMF"))
-    points = [*spread(events, 7), of_step(events, "block pca: write maps")]
-    points += [of_step(events, "round NMF"), of_step(events, "block total counts")]
-    other = {"env": {"EMCUBE_THREADS": "1", "EMCUBE_MEMORY": "40MB"}}
+    points = [*spread(events, 2), of_step(events, "block pca: write maps")]
+    points += [of_step(events, "round NMF"), of_step(events, "total counts")]
+    other = {"env": {"EMCUBE_THREADS": "1", "EMCUBE_MEMORY": "200MB"}}
     jobs = [job(place, f"killed-{i}", [{"event": i}, other]) for i in points]
     found = attempts({"do": "tries", "jobs": jobs})
     assert found == [[-9, 0]] * len(jobs)
@@ -116,19 +117,18 @@ def test_killed_anywhere(place: Path, events: list[str]) -> None:
 
 def test_killed_again_and_again(place: Path, events: list[str]) -> None:
     """Each try gets further than the one before: what it costs is what was lost."""
-    step = len(events) // 9
+    step = len(events) // 5
     points: list[dict[str, Any]] = [{"event": step}] * 25
     (statuses,) = attempts({"do": "tries", "jobs": [job(place, "again", points)]})
-    n_killed = statuses.index(0)
-    assert statuses[:n_killed] == [-9] * n_killed
-    assert 5 <= n_killed <= 15
-    assert set(statuses[n_killed:]) == {0}
+    n_killed = len(statuses) - 1
+    assert statuses == [-9] * n_killed + [0]
+    assert 4 <= n_killed <= 9
     same_as_whole(place, "again")
 
 
 def test_asked_to_leave(place: Path, events: list[str]) -> None:
-    names = ["SIGTERM", "SIGUSR1", "SIGTERM", "SIGUSR1", "SIGTERM"]
-    where = [*spread(events, 3), of_step(events, "block pca: write maps")]
+    names = ["SIGTERM", "SIGUSR1", "SIGTERM"]
+    where = [len(events) // 4, of_step(events, "block pca: write maps")]
     where.append(of_step(events, "block NMF"))
     jobs = [
         job(place, f"left-{i}", [{"event": i, "signal": name}, {}])
