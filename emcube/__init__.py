@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from emcube.cube import make_cube
     from emcube.deploy import deploy
     from emcube.models import IncrementalPCA, KMeans, MiniBatchNMF, estimate_n_components
-    from emcube.recipe import Recipe, run
+    from emcube.recipe import Recipe, plan, run
     from emcube.results import open_result
     from emcube.sources import ingest, open  # noqa: A004
 
@@ -40,6 +40,7 @@ __all__ = [
     "open",
     "open_catalog",
     "open_result",
+    "plan",
     "plot",
     "run",
     "scenes",
@@ -58,6 +59,7 @@ _HOMES = {
     "open": "emcube.sources",
     "open_catalog": "emcube.catalog",
     "open_result": "emcube.results",
+    "plan": "emcube.recipe",
     "plot": "emcube.plot",
     "run": "emcube.recipe",
     "scenes": "emcube.scenes",

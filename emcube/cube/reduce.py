@@ -104,7 +104,22 @@ def smoothed_counts(
             f"smoothed_counts: got sigma={sigma}, expected a positive number of pixels",
             hint="the default is 1.5",
         )
-    totals = total_counts(cube).astype(np.float64)
+    return smoothed_totals(total_counts(cube).astype(np.float64), sigma, chosen)
+
+
+def smoothed_totals(totals: xr.DataArray, sigma: float, dims: Iterable[str]) -> xr.DataArray:
+    """Smooth totals that are there already.
+
+    Parameters
+    ----------
+    totals : xarray.DataArray of float64
+        Over the navigation dims.
+    sigma : float
+        Width of the Gaussian, in pixels.
+    dims : iterable of str
+        Dims to smooth along.
+    """
+    chosen = tuple(dims)
     if not chosen:
         return totals
     width = tuple(sigma if dim in chosen else 0.0 for dim in totals.dims)

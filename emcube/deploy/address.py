@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def _address(options: AddressOptions) -> tuple[str, Path | None]:
     if options.address is not None or file is None:
         return str(options.address), options.credentials
     try:
-        address = str(json.loads(file.read_text())["address"])
+        address = str(_content(file)["address"])
     except FileNotFoundError:
         raise InputError(
             f"deploy: there is no scheduler file {str(file)!r}",
@@ -73,6 +74,16 @@ def _address(options: AddressOptions) -> tuple[str, Path | None]:
         ) from error
     beside = file.parent / CREDENTIALS_BESIDE
     return address, options.credentials or (beside if beside.is_dir() else None)
+
+
+def _content(file: Path) -> Any:
+    """What a scheduler file holds; a scheduler that starts just now may be writing it."""
+    for _ in range(10):
+        text = file.read_text()
+        if text.rstrip().endswith("}"):
+            break
+        time.sleep(0.2)
+    return json.loads(text)
 
 
 def _security(protocol: str, credentials: Path | None, address: str) -> Any:

@@ -74,6 +74,10 @@ def client_for(active: Any) -> Any:
     deployment = in_force()
     if deployment is None and active is None and wish():
         deployment = _from_wish(wish())
+    elif _started is not None and deployment is _started[2] and wish():
+        fresh = _from_wish(wish())
+        if fresh is not deployment:  # another place is asked for by now
+            deployment, active = fresh, None
     if deployment is None:
         return _usable(active)
     if deployment.client is None:

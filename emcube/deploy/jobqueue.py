@@ -25,6 +25,7 @@ from emcube.deploy.local import (
     LOOPBACK,
     command_path,
     dashboard_address,
+    dashboard_link,
     security_from,
     warn_of_dashboard,
 )
@@ -101,9 +102,12 @@ def jobqueue_deployment(options: JobqueueOptions) -> Deployment:
     MissingDependencyError
         dask-jobqueue or cryptography is not installed.
     """
+    from distributed import Status
+
     until = time.monotonic() + options.timeout
     with ExitStack() as stack:
         cluster = make_cluster(options, stack)
+        _require_command(cluster, options)
         if options.maximum is None or options.maximum == options.minimum:
             cluster.scale(jobs=options.minimum)
         else:
@@ -111,8 +115,15 @@ def jobqueue_deployment(options: JobqueueOptions) -> Deployment:
         _log.info("waiting for the first job of %s", cluster)
 
         def still_there() -> None:
-            if cluster.status.name == "failed":
-                raise EngineError(f"{options.cluster} refused the jobs", hint="see the log above")
+            # A job that was submitted has a number; all of a round are tried before they are listed.
+            jobs = list(cluster.workers.values())
+            if jobs and all(job.job_id is None for job in jobs):
+                for job in jobs:  # or the cluster refuses to close
+                    job.status = Status.failed
+                raise EngineError(
+                    f"deploy 'jobqueue': {options.cluster} took none of {len(jobs)} jobs",
+                    hint="what it said is in the log above; compare queue, account and walltime",
+                )
 
         client = connect(
             cluster, workers=1, timeout=until - time.monotonic(), still_there=still_there
@@ -121,11 +132,21 @@ def jobqueue_deployment(options: JobqueueOptions) -> Deployment:
             "cluster": options.cluster,
             "jobs": [options.minimum, options.maximum or options.minimum],
             "encrypted": True,
-            "dashboard": client.dashboard_link if options.dashboard else None,
+            "dashboard": dashboard_link(client, options),
             "logs": None if options.logs is None else str(options.logs),
         }
         return Deployment("jobqueue", client=client, cleanup=stack.pop_all(), about=about)
     raise AssertionError("unreachable")
+
+
+def _require_command(cluster: Any, options: JobqueueOptions) -> None:
+    command = shlex.split(cluster.job_cls.submit_command)[0]
+    if shutil.which(command) is None:
+        raise EngineError(
+            f"deploy 'jobqueue': there is no command {command!r} on this machine, {options.cluster} "
+            "takes jobs by it",
+            hint="start from a host that may submit jobs, or load the batch system's module",
+        )
 
 
 def make_cluster(options: JobqueueOptions, stack: ExitStack) -> Any:

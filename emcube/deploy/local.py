@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import site
 import subprocess
 import sys
@@ -30,6 +31,7 @@ __all__ = [
     "command_environment",
     "command_path",
     "dashboard_address",
+    "dashboard_link",
     "local_deployment",
     "process_command",
     "security_from",
@@ -108,7 +110,7 @@ def local_deployment(options: LocalOptions) -> Deployment:
             "threads": options.threads,
             "memory": memory,
             "encrypted": tls,
-            "dashboard": client.dashboard_link if options.dashboard else None,
+            "dashboard": dashboard_link(client, options),
             "logs": None if options.logs is None else str(logs),
         }
         return Deployment("local", client=client, cleanup=stack.pop_all(), about=about)
@@ -155,6 +157,15 @@ def dashboard_address(options: Place) -> str | None:
             hint=f"dashboard=true is {LOOPBACK}:{DASHBOARD_PORT}",
         )
     return wish
+
+
+def dashboard_link(client: Any, options: Place) -> str | None:
+    """Where to look at the dashboard: where it listens, which need not be where the scheduler does."""
+    address = dashboard_address(options)
+    if address is None:
+        return None
+    port = client.scheduler_info(n_workers=-1)["services"].get("dashboard")
+    return f"http://{split_address(address)[1]}:{port}/status"
 
 
 def _private_folder(stack: ExitStack, parent: Path | None) -> Path:
@@ -310,9 +321,11 @@ class Command:
             child.kill()
 
 
-def _tail(log: Path, lines: int = 4) -> str:
+def _tail(log: Path, lines: int = 3) -> str:
+    """What a log says of the end: its exceptions if there are any, else its last lines."""
     try:
         text = log.read_text(errors="replace").strip().splitlines()
     except OSError:
         return "(no log)"
-    return " | ".join(text[-lines:]) or "(none)"
+    raised = [line for line in text if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return " | ".join((raised or text)[-lines:]) or "(none)"

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -211,8 +210,10 @@ def _watch_parent(
     """End when standard input closes or the parent changes: both happen when the parent is killed."""
 
     def watch_pipe() -> None:
-        # A pipe that nothing is written to: reading returns when its other end has closed.
-        sys.stdin.buffer.read()
+        # A pipe that nothing is written to: reading returns when its other end has closed. Not through
+        # sys.stdin, whose lock this thread would hold when the interpreter ends: Python aborts then.
+        while os.read(0, 1024):
+            pass
         gone.set()
 
     def watch_parent() -> None:

@@ -302,7 +302,9 @@ class Checkpoints:
         found = self._read(path, key)
         if found is not None:
             return found[1]
-        value = make()
+        # Calls in here are numbered on their own: another try does not make them.
+        with self.scope(f"{self._scope}-{path.stem}"):
+            value = make()
         header = {"kind": "value", "name": name}
         self.add(path, header, key, lambda: value, n_bytes=bytes_of(value))
         return value

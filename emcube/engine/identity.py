@@ -18,7 +18,7 @@ _PROBES = 3
 def shape_of(source: BlockSource) -> tuple[Any, ...]:
     """How a source is cut, and which of it is used; not what it holds."""
     plan, selection = source.plan, getattr(source, "selection", None)
-    chosen = None if selection is None else selection.token()
+    chosen = None if selection is None else selection.digest
     cut = (plan.nav_shape, plan.block_shape, plan.n_channels, plan.itemsize)
     return (*cut, source.n_pixels, source.n_channels, chosen)
 

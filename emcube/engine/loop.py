@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from emcube.engine.adoption import adopted, at_block
 from emcube.engine.checkpoint import Call, Journal, current_checkpoints
 from emcube.engine.executor import Executor, current_executor
 from emcube.engine.memory import (
     Projection,
-    adopted,
     current_residency,
     memory_budget,
     resident,
@@ -26,7 +27,16 @@ from emcube.engine.plan import BlockPlan
 from emcube.engine.progress import Event, emit
 from emcube.engine.source import Block, BlockSource
 from emcube.engine.stopping import check_stop, passing
-from emcube.engine.sweep import Counted, Outcome, RngKey, Sweep, Together, shared_key
+from emcube.engine.sweep import (
+    Counted,
+    Outcome,
+    RngKey,
+    Sweep,
+    Together,
+    finish_group,
+    for_group,
+    shared_key,
+)
 from emcube.engine.threads import single_threaded_blas
 from emcube.errors import (
     ConservationError,
@@ -34,6 +44,7 @@ from emcube.errors import (
     EngineError,
     InterruptedRunError,
     PreemptedRunError,
+    StoreError,
 )
 
 __all__ = ["ArrayTarget", "Target", "Writing", "ZarrTarget", "load_block", "map_blocks"]
@@ -51,7 +62,15 @@ class Target(Protocol):
         ...
 
     def check(self, plan: BlockPlan) -> None:
-        """Refuse a layout in which two blocks would write the same chunk."""
+        """Refuse a layout in which two tasks would write the same chunk."""
+        ...
+
+    def box(self, plan: BlockPlan) -> tuple[int, ...]:
+        """Blocks along each dim that are written at once."""
+        ...
+
+    def box_bytes(self, plan: BlockPlan) -> int:
+        """Bytes that are written at once."""
         ...
 
     def write(self, region: tuple[slice, ...], values: NDArray[Any]) -> None:
@@ -72,6 +91,15 @@ class ArrayTarget:
 
     def check(self, plan: BlockPlan) -> None:
         """Nothing is shared between boxes of an array."""
+
+    def box(self, plan: BlockPlan) -> tuple[int, ...]:
+        """One block: nothing is gained by gathering several."""
+        return (1,) * len(plan.grid)
+
+    def box_bytes(self, plan: BlockPlan) -> int:
+        """Bytes of a block's values."""
+        trailing = math.prod(self.array.shape[len(plan.grid) :])
+        return math.prod(plan.block_shape) * trailing * self.array.dtype.itemsize
 
     def write(self, region: tuple[slice, ...], values: NDArray[Any]) -> None:
         """Write one box."""
@@ -115,27 +143,66 @@ class ZarrTarget:
             self.store, path=self.path, mode=mode, config={"write_empty_chunks": True}
         )
 
+    def _owned(self) -> tuple[tuple[int, ...], int]:
+        """Cells of a file along each dim, and bytes of a cell."""
+        array = self._open("r")
+        return tuple(array.shards or array.chunks), int(array.dtype.itemsize)
+
     def check(self, plan: BlockPlan) -> None:
-        """Refuse chunks that two blocks would share.
+        """Refuse chunks that two tasks would share.
 
         Raises
         ------
         EngineError
-            A chunk (or shard) lies in more than one block.
+            A chunk (or shard) lies in more than one group of blocks, or in blocks that do not follow each
+            other.
         """
-        array = self._open("r")
-        owned = array.shards or array.chunks
-        for d, (chunk, block) in enumerate(zip(owned, plan.block_shape, strict=False)):
-            if block % chunk and plan.grid[d] > 1:
+        owned, _ = self._owned()
+        box = self.box(plan)
+        cut = next((d for d, k in enumerate(box) if k > 1), len(box))
+        for d, (chunk, block, n) in enumerate(
+            zip(owned, plan.block_shape, plan.nav_shape, strict=False)
+        ):
+            group, grid = plan.group_shape[d], plan.grid[d]
+            even = chunk >= n or block % chunk == 0 or chunk % block == 0
+            inside = group == grid or group % box[d] == 0
+            run = d <= cut or box[d] == grid
+            if not (even and inside and run):
+                where = f" in groups of {group}" if group > 1 else ""
                 raise EngineError(
-                    f"chunks of {self.path} would be written by two blocks: dim {d} has chunks of "
-                    f"{chunk} and blocks of {block}",
-                    hint="make the chunks of the output a divisor of the blocks",
+                    f"chunks of {self.path} would be written by two tasks: dim {d} has chunks of "
+                    f"{chunk} and blocks of {block}{where}",
+                    hint="make the chunks of the output a divisor of the blocks, or take them from "
+                    "BlockPlan.output_shape",
                 )
+
+    def box(self, plan: BlockPlan) -> tuple[int, ...]:
+        """Blocks along each dim of the smallest box that holds whole chunks."""
+        return tuple(
+            min(max(1, -(-chunk // block)), max(1, grid))
+            for chunk, block, grid in zip(
+                self._owned()[0], plan.block_shape, plan.grid, strict=False
+            )
+        )
+
+    def box_bytes(self, plan: BlockPlan) -> int:
+        """Bytes of such a box."""
+        owned, itemsize = self._owned()
+        pixels = math.prod(
+            min(k * b, n)
+            for k, b, n in zip(self.box(plan), plan.block_shape, plan.nav_shape, strict=True)
+        )
+        return pixels * math.prod(owned[len(plan.grid) :]) * itemsize
 
     def write(self, region: tuple[slice, ...], values: NDArray[Any]) -> None:
         """Write one box, whole chunks of which nobody else writes any."""
-        self._open("r+")[region] = values
+        try:
+            self._open("r+")[region] = values
+        except OSError as error:
+            raise StoreError(
+                f"{self.store}/{self.path} cannot be written: {error}",
+                hint="see whether its disk is full or gone, then run again: it goes on from what is there",
+            ) from error
 
     def holds(self, region: tuple[slice, ...]) -> bool:
         """Tell whether the chunks of one box are all there and can be read.
@@ -167,6 +234,7 @@ def load_block(source: BlockSource, block_id: int) -> tuple[Block, bool]:
     kept : bool
         Whether it is in memory from now on.
     """
+    at_block(block_id)
     residency = current_residency()
     if residency is None:
         return source.load(block_id), False
@@ -200,10 +268,11 @@ class _MapGroup:
 
     def _run(self) -> Counted:
         joined: Counted | None = None
+        sweep = for_group(self.sweep, self.group)
         for block_id in self.group:
             try:
                 block, kept = load_block(self.source, block_id)
-                value = self.sweep.map(block, self.state, (self.seed, self.round, block_id))
+                value = sweep.map(block, self.state, (self.seed, self.round, block_id))
             except EmcubeError as error:
                 error.add_note(f"in {self.sweep.name}, {_where(self.source, block_id)}")
                 raise
@@ -214,6 +283,7 @@ class _MapGroup:
                 ) from error
             part = Counted(block.n_pixels, 1, value, int(kept))
             joined = part if joined is None else _join(self.sweep, joined, part, True)
+        finish_group(sweep)
         if joined is None:
             raise EngineError(f"{self.sweep.name}: a group without blocks")
         return joined
@@ -289,7 +359,8 @@ def project_memory(sweep: Sweep | None, source: BlockSource, slots: int) -> Proj
     """Memory that a run needs besides resident blocks: pure arithmetic.
 
     A block in flight counts three times: compressed bytes with what decodes them, decoded values,
-    and the rows or floats made of them. Of blocks that stay resident the projection holds what may
+    and the rows or floats made of them; so does output that is gathered to be written: values, laid out,
+    compressed. Of blocks that stay resident the projection holds what may
     stay at most: how small counts become is known when they have been read.
     """
     plan = source.plan
@@ -302,6 +373,9 @@ def project_memory(sweep: Sweep | None, source: BlockSource, slots: int) -> Proj
     state = 0
     if sweep is not None and hasattr(sweep, "state_bytes"):
         state = int(sweep.state_bytes(source.n_channels))
+    output = 0
+    if sweep is not None and hasattr(sweep, "output_bytes"):
+        output = int(sweep.output_bytes())
     levels = max(1, len(plan.groups)).bit_length()
     return Projection(
         blocks=3 * slots * source.block_bytes,
@@ -310,6 +384,7 @@ def project_memory(sweep: Sweep | None, source: BlockSource, slots: int) -> Proj
         block_bytes=source.block_bytes,
         resident=limit if kept is None else min(limit, int(kept)),
         process=_process_bytes(),
+        outputs=3 * slots * output,
     )
 
 
@@ -676,13 +751,19 @@ class Writing:
     name: str = "write maps"
 
     def start(self) -> None:
-        """Refuse targets in which two blocks would write the same chunk."""
+        """Refuse targets in which two tasks would write the same chunk."""
         for target in self.targets.values():
             target.check(self.plan)
 
+    def for_group(self, group: range) -> _Gathering:
+        """What writes the output of one group of blocks."""
+        return _Gathering(self, group)
+
     def map(self, block: Block, state: None, rng_key: RngKey) -> None:
-        """Write what belongs to one block."""
-        _write(self.function, block, self.plan, self.targets)
+        """Write what belongs to one block, where chunks hold one."""
+        alone = self.for_group(range(block.id, block.id + 1))
+        alone.map(block, state, rng_key)
+        alone.finish_group()
 
     def combine(self, a: None, b: None) -> None:
         """Nothing travels."""
@@ -691,28 +772,85 @@ class Writing:
         """One round is all."""
         return None, True
 
+    def output_bytes(self) -> int:
+        """Bytes that a task gathers before it writes them."""
+        return sum(target.box_bytes(self.plan) for target in self.targets.values())
 
-def _write(
-    function: Callable[[Block], Mapping[str, NDArray[Any]]],
-    block: Block,
-    plan: BlockPlan,
-    targets: Mapping[str, Target],
-) -> None:
-    values = function(block)
-    region = plan.slices(block.id)
-    for key, target in targets.items():
-        target.write(region, block.expand(np.asarray(values[key]), target.fill))
+
+class _Gathering:
+    """Output of the blocks of one group, written as soon as a chunk is whole.
+
+    It lives as long as one task: a task that is run again writes all its chunks again.
+    """
+
+    def __init__(self, writing: Writing, group: range) -> None:
+        self.writing, self.group = writing, group
+        self.name = writing.name
+        self._boxes = {key: target.box(writing.plan) for key, target in writing.targets.items()}
+        self._open: dict[tuple[str, tuple[int, ...]], _Box] = {}
+
+    def map(self, block: Block, state: None, rng_key: RngKey) -> None:
+        """Take in the output of one block."""
+        plan, values = self.writing.plan, self.writing.function(block)
+        region = plan.slices(block.id)
+        for key, target in self.writing.targets.items():
+            laid_out = block.expand(np.asarray(values[key]), target.fill)
+            box = self._boxes[key]
+            if math.prod(box) == 1:
+                target.write(region, laid_out)
+                continue
+            whole, n_blocks = plan.box_of(block.id, box)
+            corner = tuple(r.start for r in whole)
+            gathered = self._open.setdefault((key, corner), _Box(whole, n_blocks))
+            if gathered.add(region, laid_out):
+                del self._open[key, corner]
+                target.write(whole, gathered.values)
+
+    def finish_group(self) -> None:
+        """Make sure that nothing is left.
+
+        Raises
+        ------
+        EngineError
+            A chunk lies only in part in the group.
+        """
+        if self._open:
+            raise EngineError(
+                f"{self.name}: blocks {self.group.start} to {self.group.stop - 1} leave "
+                f"{len(self._open)} chunks in part unwritten",
+                hint="take the chunks of the output from BlockPlan.output_shape",
+            )
+
+
+class _Box:
+    """Values of several blocks, to be written at once."""
+
+    def __init__(self, region: tuple[slice, ...], n_blocks: int) -> None:
+        self.region, self.missing = region, n_blocks
+        self.values: NDArray[Any] = np.empty(0)
+
+    def add(self, region: tuple[slice, ...], values: NDArray[Any]) -> bool:
+        """Put the values of one block in their place; tell whether all are there."""
+        if not self.values.size:
+            trailing = values.shape[len(self.region) :]
+            shape = (*(r.stop - r.start for r in self.region), *trailing)
+            self.values = np.empty(shape, dtype=values.dtype)
+        place = tuple(
+            slice(r.start - o.start, r.stop - o.start)
+            for r, o in zip(region, self.region, strict=True)
+        )
+        self.values[place] = values
+        self.missing -= 1
+        return self.missing == 0
 
 
 @dataclass(frozen=True, eq=False)
 class _WriteGroup:
     """One task: compute and write the output of a group of blocks."""
 
-    function: Callable[[Block], Mapping[str, NDArray[Any]]]
+    writing: Writing
     source: BlockSource
     group: range
-    targets: Mapping[str, Target]
-    name: str
     session: str
     written: bool = False
 
@@ -723,28 +861,32 @@ class _WriteGroup:
     def _run(self) -> int:
         if self.written and self._is_whole():
             return len(self.group)
+        name, gathering = self.writing.name, self.writing.for_group(self.group)
         for block_id in self.group:
             try:
                 block, _ = load_block(self.source, block_id)
-                _write(self.function, block, self.source.plan, self.targets)
+                gathering.map(block, None, (0, 0, block_id))
             except EmcubeError as error:
-                error.add_note(f"in {self.name}, {_where(self.source, block_id)}")
+                error.add_note(f"in {name}, {_where(self.source, block_id)}")
                 raise
             except Exception as error:
                 raise EngineError(
-                    f"{self.name} failed at {_where(self.source, block_id)}: "
+                    f"{name} failed at {_where(self.source, block_id)}: "
                     f"{type(error).__name__}: {error}"
                 ) from error
+        gathering.finish_group()
         return len(self.group)
 
     def _is_whole(self) -> bool:
         """Whether what an earlier try wrote is there and undamaged."""
-        boxes = [self.source.plan.slices(i) for i in self.group]
-        region = tuple(
-            slice(min(s.start for s in along), max(s.stop for s in along))
-            for along in zip(*boxes, strict=True)
-        )
-        return all(target.holds(region) for target in self.targets.values())
+        plan = self.source.plan
+        for target in self.writing.targets.values():
+            box = target.box(plan)
+            # A box at a time: all of a group may be more than fits.
+            regions = {str(r): r for r in (plan.box_of(i, box)[0] for i in self.group)}
+            if not all(target.holds(region) for region in regions.values()):
+                return False
+        return True
 
 
 def map_blocks(
@@ -772,16 +914,16 @@ def map_blocks(
     Raises
     ------
     EngineError
-        A target's chunks would be written by two blocks, or a block failed.
+        A target's chunks would be written by two tasks, or a block failed.
     InterruptedRunError
         The user stopped the run, or a signal asked it to leave (`PreemptedRunError`).
     """
     journal = _journal(name, source, function, continues)
     with resident(), single_threaded_blas(), passing():
         executor = executor or current_executor()
-        for target in targets.values():
-            target.check(source.plan)
-        projection = project_memory(None, source, executor.slots)
+        writing = Writing(function, source.plan, targets, name)
+        writing.start()
+        projection = project_memory(writing, source, executor.slots)
         projection.require(memory_budget(), name)
         groups = source.plan.groups
         session = _session(executor)
@@ -791,7 +933,7 @@ def map_blocks(
         def task(group: int) -> Callable[[], Any]:
             needed = source.part(groups[group]) if executor.remote else source
             written = journal is not None and group in before
-            return _WriteGroup(function, needed, groups[group], targets, name, session, written)
+            return _WriteGroup(writing, needed, groups[group], session, written)
 
         def done(group: int) -> None:
             if journal is not None:

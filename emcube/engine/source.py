@@ -8,15 +8,16 @@ import math
 import sys
 import uuid
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emcube.engine.plan import BlockPlan, plan_blocks
-from emcube.errors import InputError
+from emcube.errors import EngineError, InputError
 from emcube.kernels.rows import MAX_ROW_DENSITY, CountRows, rows_from_dense, rows_from_sparse
 
 __all__ = [
@@ -31,7 +32,12 @@ __all__ = [
     "compress",
     "feed",
     "needed",
+    "place_of",
 ]
+
+
+OBJECT_BYTES = 1024
+"""What Python needs for a block that is kept, besides its values: it counts where blocks are small."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +76,7 @@ class Block:
     def nbytes(self) -> int:
         """Bytes held."""
         extra = 0 if self.selected is None else self.selected.nbytes
-        return int(self.data.nbytes) + extra
+        return int(self.data.nbytes) + extra + OBJECT_BYTES
 
     def subset(self, pixels: NDArray[Any]) -> Block:
         """Block with some of its pixels: indices into `data`, or a boolean selection."""
@@ -149,12 +155,31 @@ def compress(cells: NDArray[Any]) -> CountRows | NDArray[Any]:
     Signed integers with negative values and floats stay dense.
     """
     kind = cells.dtype.kind
+    if kind == "f" and cells.dtype.itemsize not in (4, 8):
+        # Half and long floats are what neither BLAS nor the kernels know.
+        cells = cells.astype(np.float32 if cells.dtype.itemsize < 4 else np.float64)
     if kind not in "iub" or (kind == "i" and cells.size and int(cells.min()) < 0):
         return np.ascontiguousarray(cells, dtype=cells.dtype.newbyteorder("="))
     rows = rows_from_dense(cells, max_density=MAX_ROW_DENSITY)
     if rows is None:
         return np.ascontiguousarray(cells, dtype=cells.dtype.newbyteorder("="))
     return rows
+
+
+def refuse_masked(values: Any) -> None:
+    """Refuse values of which some are masked: as an array they would show again.
+
+    Raises
+    ------
+    InputError
+        A value is masked.
+    """
+    if np.ma.is_masked(values):
+        n_hidden = int(np.ma.getmaskarray(values).sum())
+        raise InputError(
+            f"a chunk is masked: {n_hidden} of its {values.size} values are hidden",
+            hint="fill them with dask.array.ma.filled(array, 0), or leave pixels out with where=",
+        )
 
 
 _process = uuid.uuid4().hex
@@ -178,14 +203,50 @@ def _identity(thing: Any) -> str:
     return name
 
 
+def _region_of(plan: BlockPlan, block_ids: Sequence[int]) -> tuple[slice, ...]:
+    """Smallest box that holds some blocks."""
+    boxes = [plan.slices(i) for i in block_ids]
+    return tuple(
+        slice(min(s.start for s in along), max(s.stop for s in along))
+        for along in zip(*boxes, strict=True)
+    )
+
+
+def _inside(
+    plan: BlockPlan, block_id: int, corner: tuple[int, ...], shape: tuple[int, ...]
+) -> tuple[slice, ...]:
+    """Region of a block within a part that begins at a corner.
+
+    Raises
+    ------
+    EngineError
+        The part does not hold the block: slices past its end would give less, without a word.
+    """
+    region = tuple(
+        slice(s.start - o, s.stop - o) for s, o in zip(plan.slices(block_id), corner, strict=True)
+    )
+    if any(s.start < 0 or s.stop > n for s, n in zip(region, shape, strict=False)):
+        raise EngineError(
+            f"block {block_id} is not in this part of the source",
+            hint="ask part() for every block that is going to be loaded",
+        )
+    return region
+
+
 @dataclass(frozen=True, eq=False)
 class _Selection:
-    """Pixels and channels that are used; None means all."""
+    """Pixels and channels that are used; None means all.
+
+    A part holds the pixels of some blocks: `corner` is where they begin, and count and digest are those of
+    the whole.
+    """
 
     pixels: NDArray[np.bool_] | None = None
     channels: NDArray[np.int64] | None = None
+    corner: tuple[int, ...] | None = None
 
-    def token(self) -> str:
+    @cached_property
+    def digest(self) -> str:
         """Short digest of the selection."""
         if self.pixels is None and self.channels is None:
             return "all"
@@ -195,16 +256,36 @@ class _Selection:
             digest.update(b"|")
         return digest.hexdigest()[:16]
 
+    @cached_property
+    def count(self) -> int:
+        """Pixels that are used, where not all are."""
+        return 0 if self.pixels is None else int(np.count_nonzero(self.pixels))
+
     def n_channels(self, plan: BlockPlan) -> int:
         return plan.n_channels if self.channels is None else int(self.channels.size)
 
     def n_pixels(self, plan: BlockPlan) -> int:
-        return plan.n_pixels if self.pixels is None else int(np.count_nonzero(self.pixels))
+        return plan.n_pixels if self.pixels is None else self.count
+
+    def cut(self, plan: BlockPlan, block_ids: Sequence[int]) -> _Selection:
+        """What some blocks need of it: all pixels of a cube are too many to go with every task."""
+        if self.pixels is None or self.corner is not None or not block_ids:
+            return self
+        region = _region_of(plan, block_ids)
+        part = _Selection(
+            np.ascontiguousarray(self.pixels[region]),
+            self.channels,
+            tuple(s.start for s in region),
+        )
+        part.__dict__.update(digest=self.digest, count=self.count)
+        return part
 
     def of_block(self, plan: BlockPlan, block_id: int) -> NDArray[np.bool_] | None:
         if self.pixels is None:
             return None
-        return np.ascontiguousarray(self.pixels[plan.slices(block_id)]).reshape(-1)
+        corner = self.corner or (0,) * self.pixels.ndim
+        region = _inside(plan, block_id, corner, self.pixels.shape)
+        return np.ascontiguousarray(self.pixels[region]).reshape(-1)
 
     def block(self, plan: BlockPlan, block_id: int, cells: NDArray[Any]) -> Block:
         """Block of dense cells (box pixels, all channels)."""
@@ -253,7 +334,7 @@ class _SelectingSource:
         """Identity of the values, how they are cut into blocks, and the selection."""
         # The same array may be a cube in two ways: other signal dims, or other chunks of the same values.
         cut = "-".join("x".join(map(str, n)) for n in (self.plan.nav_shape, self.plan.block_shape))
-        return f"{self.name}/{cut}/{self.selection.token()}"
+        return f"{self.name}/{cut}/{self.selection.digest}"
 
     @property
     def block_bytes(self) -> int:
@@ -265,20 +346,20 @@ class _SelectingSource:
         """Bytes of all blocks as they are kept, at most: dense, or rows nearly too full to be rows."""
         pair_bytes = 4 if self.n_channels <= 1 << 16 else 8
         cell_bytes = max(self.plan.itemsize, MAX_ROW_DENSITY * pair_bytes)
-        return int(self.n_pixels * self.n_channels * cell_bytes)
+        return int(self.n_pixels * self.n_channels * cell_bytes + OBJECT_BYTES * self.plan.n_blocks)
 
 
 @dataclass(frozen=True, eq=False)
 class DaskSource(_SelectingSource):
     """Blocks of a Dask array whose leading `n_nav` dims are the navigation dims.
 
-    Each block is computed by one task on one thread; only the part of the graph that it needs is
-    sent. Blocks that a client persisted stay on its workers: they are `futures`, which the scheduler
-    brings to the task, and which it sees as `given`.
+    Each block is computed by one task on one thread; only the part of the graph that its group needs is
+    sent, as an array of its own that begins at `corner`. Blocks that a client persisted stay on its workers:
+    they are `futures`, which the scheduler brings to the task, and which it sees as `given`.
     """
 
     array: Any = None
-    parts: dict[int, Any] = field(default_factory=dict)
+    corner: tuple[int, ...] = ()
     futures: dict[Any, Any] = field(default_factory=dict)
     given: dict[Any, Any] = field(default_factory=dict)
 
@@ -312,9 +393,8 @@ class DaskSource(_SelectingSource):
         return cls(plan, _Selection(pixels, channels), name, array, futures=futures)
 
     def _values(self, block_id: int) -> Any:
-        if self.array is None:
-            return self.parts[block_id]
-        return self.array[self.plan.slices(block_id)]
+        corner = self.corner or (0,) * len(self.plan.nav_shape)
+        return self.array[_inside(self.plan, block_id, corner, self.array.shape)]
 
     def load(self, block_id: int) -> Block:
         """Compute one block on this thread."""
@@ -324,19 +404,26 @@ class DaskSource(_SelectingSource):
             given = _fetched(self._missing([cut]))
         if given:
             cut = _with_data(cut, given)
-        values = np.asarray(cut.compute(scheduler="synchronous"))
+        found = cut.compute(scheduler="synchronous")
+        refuse_masked(found)
+        values = np.asarray(found)
         n_box = math.prod(self.plan.shape(block_id))
         return self.selection.block(self.plan, block_id, values.reshape(n_box, -1))
 
     def part(self, block_ids: Iterable[int]) -> DaskSource:
-        """Source with the culled graphs of some blocks."""
-        parts = {i: self._values(i) for i in block_ids}
-        if self.array is not None and parts:
-            parts = dict(zip(parts, _optimized(list(parts.values())), strict=True))
-            # Optimising several arrays together gives each the graph of all: cull them apart.
-            parts = {i: _optimized([a])[0] for i, a in parts.items()}
-        futures = self._missing(list(parts.values())) if self.futures else {}
-        return replace(self, array=None, parts=parts, futures=futures)
+        """Source with the culled and optimised graph of some blocks."""
+        ids = list(block_ids)
+        if not ids or self.corner:
+            return self
+        region = _region_of(self.plan, ids)
+        (array,) = _optimized([_culled(self.array[region])])
+        return replace(
+            self,
+            array=array,
+            corner=tuple(s.start for s in region),
+            selection=self.selection.cut(self.plan, ids),
+            futures=self._missing([array]) if self.futures else {},
+        )
 
     def _missing(self, arrays: list[Any]) -> dict[Any, Any]:
         """Futures that the optimised graphs of some arrays ask for: Dask leaves them out there."""
@@ -369,6 +456,45 @@ def _futures(array: Any) -> dict[Any, Any]:
     }
 
 
+class _Keys:
+    """Keys of all layers of a graph, without a list of them: there may be millions."""
+
+    def __init__(self, layers: Mapping[str, Any]) -> None:
+        self._layers = list(layers.values())
+
+    def __contains__(self, key: Any) -> bool:
+        return any(self._makes(layer, key) for layer in self._layers)
+
+    @staticmethod
+    def _makes(layer: Any, key: Any) -> bool:
+        from dask.blockwise import Blockwise
+
+        if not isinstance(layer, Blockwise) or layer.is_materialized():
+            return key in layer
+        if not isinstance(key, tuple) or not key or key[0] != layer.output:
+            return False
+        counts = [layer.dims[i] for i in layer.output_indices]
+        return len(key) == len(counts) + 1 and all(
+            isinstance(k, int) and 0 <= k < n for k, n in zip(key[1:], counts, strict=True)
+        )
+
+
+def _culled(array: Any) -> Any:
+    """The array with what it needs of its graph.
+
+    Dask's own way lists all keys of all layers for each cut, a second for every hundred thousand.
+    """
+    import dask.array as da
+    from dask.core import flatten
+    from dask.highlevelgraph import HighLevelGraph
+
+    graph = HighLevelGraph(dict(array.dask.layers), dict(array.dask.dependencies))
+    # What `get_all_external_keys` would fill; only looked into for membership.
+    vars(graph)["_all_external_keys"] = _Keys(graph.layers)
+    graph = graph.cull(set(flatten(array.__dask_keys__())))
+    return da.Array(dict(graph), array.name, array.chunks, meta=array._meta)
+
+
 def _optimized(arrays: list[Any]) -> list[Any]:
     from dask.base import optimize
 
@@ -395,6 +521,15 @@ def _with_data(array: Any, values: dict[Any, Any]) -> Any:
 
     graph = {**dict(array.__dask_graph__()), **{k: DataNode(k, v) for k, v in values.items()}}
     return da.Array(graph, array.name, array.chunks, meta=array._meta)
+
+
+def place_of(source: BlockSource) -> str:
+    """Where a source reads: the path or URL of a store; else what it is."""
+    if isinstance(source, MappedSource):
+        return place_of(source.source)
+    if isinstance(source, StoreSource):
+        return str(getattr(source.reader, "store", source.name))
+    return "a Dask array" if isinstance(source, DaskSource) else "an array in memory"
 
 
 def needed(source: BlockSource) -> dict[Any, Any]:
@@ -497,8 +632,9 @@ class StoreSource(_SelectingSource):
         return self.selection.block(self.plan, block_id, values.reshape(n_box, -1))
 
     def part(self, block_ids: Iterable[int]) -> StoreSource:
-        """The source itself: it holds paths and numbers."""
-        return self
+        """The source with the selection of some blocks: besides, it holds paths and numbers."""
+        part = self.selection.cut(self.plan, list(block_ids))
+        return self if part is self.selection else replace(self, selection=part)
 
 
 @dataclass(frozen=True, eq=False)
@@ -533,14 +669,16 @@ class ArraySource(_SelectingSource):
 
     def part(self, block_ids: Iterable[int]) -> ArraySource:
         """Source with copies of some blocks."""
+        ids = list(block_ids)
         return replace(
             self,
             array=None,
+            selection=self.selection.cut(self.plan, ids),
             parts={
                 i: self.parts[i]
                 if self.array is None
                 else np.ascontiguousarray(self.array[self.plan.slices(i)])
-                for i in block_ids
+                for i in ids
             },
         )
 
@@ -601,7 +739,13 @@ class SparseSource(_SelectingSource):
 
     def part(self, block_ids: Iterable[int]) -> SparseSource:
         """Source with some blocks."""
-        return replace(self, rows=None, parts={i: self._rows(i) for i in block_ids})
+        ids = list(block_ids)
+        return replace(
+            self,
+            rows=None,
+            selection=self.selection.cut(self.plan, ids),
+            parts={i: self._rows(i) for i in ids},
+        )
 
 
 @dataclass(frozen=True, eq=False)

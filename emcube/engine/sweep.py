@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from emcube.engine.source import Block
 
-__all__ = ["Counted", "Outcome", "RngKey", "Sweep", "Together", "shared_key"]
+__all__ = ["Counted", "Outcome", "RngKey", "Sweep", "Together", "finish_group", "for_group"]
+__all__ += ["shared_key"]
 
 RngKey = tuple[int, int, int]
 """(seed, round, block id): the only source of random numbers in `map`."""
@@ -30,6 +31,9 @@ class Sweep(Protocol):
     - ``statistic_bytes(n_channels) -> int``: the memory projection counts it.
     - ``state_bytes(n_channels) -> int``: the state that the client holds between rounds, at most; the
       projection counts that too.
+    - ``output_bytes() -> int``: output that a task gathers before it is written; the projection counts it.
+    - ``for_group(group)``: what maps the blocks of one group instead, in their order and on one thread; it
+      lives for one task, and may hold what belongs to several blocks until its ``finish_group()``.
     - ``combine_into(a, b)``: `combine` that may use the memory of `a`, which nobody needs any more.
     - ``answers_to``, a hashable identity or None: the answer of one round depends on this and the source
       alone (no random numbers, no state but that of `start`). Whoever asks again for an equal
@@ -103,6 +107,17 @@ def shared_key(sweep: Sweep) -> Hashable | None:
     return key
 
 
+def for_group(sweep: Any, group: range) -> Any:
+    """Return what maps the blocks of one group: the sweep itself, unless it wants to know of groups."""
+    return sweep.for_group(group) if hasattr(sweep, "for_group") else sweep
+
+
+def finish_group(sweep: Any) -> None:
+    """Tell what `for_group` returned that its blocks have been mapped."""
+    if hasattr(sweep, "finish_group"):
+        sweep.finish_group()
+
+
 @dataclass(frozen=True, eq=False)
 class Together:
     """Several sweeps of one round, fed with the same blocks; each has the bits that it has alone.
@@ -122,6 +137,15 @@ class Together:
     def start(self) -> tuple[Any, ...]:
         """State of each."""
         return tuple(s.start() for s in self.sweeps)
+
+    def for_group(self, group: range) -> Together:
+        """What maps the blocks of one group, of each."""
+        return Together(tuple(for_group(s, group) for s in self.sweeps))
+
+    def finish_group(self) -> None:
+        """Tell each that the blocks of a group have been mapped."""
+        for sweep in self.sweeps:
+            finish_group(sweep)
 
     def map(self, block: Block, state: tuple[Any, ...], rng_key: RngKey) -> tuple[Any, ...]:
         """Statistic of each."""
@@ -151,6 +175,10 @@ class Together:
     def statistic_bytes(self, n_channels: int) -> int:
         """Bytes of all."""
         return sum(_bytes_of(s, n_channels) for s in self.sweeps)
+
+    def output_bytes(self) -> int:
+        """Bytes of output that a task of all gathers."""
+        return sum(int(s.output_bytes()) for s in self.sweeps if hasattr(s, "output_bytes"))
 
 
 def _bytes_of(sweep: Any, n_channels: int) -> int:

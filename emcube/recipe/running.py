@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ import numpy as np
 import xarray as xr
 
 from emcube.cube import nav_dims, sig_dims
-from emcube.cube.reduce import smoothed_counts
 from emcube.engine import (
     Checkpoints,
     Target,
@@ -26,7 +25,7 @@ from emcube.engine import (
     resident,
     run_sweeps,
 )
-from emcube.engine.checkpoint import remembered
+from emcube.engine.checkpoint import current_checkpoints, remembered
 from emcube.errors import EmcubeError, InputError, SelectionError
 from emcube.models.base import resolve_seed
 from emcube.models.labels import as_source
@@ -36,7 +35,7 @@ from emcube.recipe.prepare import Prepared, prepare
 from emcube.recipe.recipe import Recipe
 from emcube.recipe.schema import Where
 from emcube.recipe.steps import Run, first_sums, run_step
-from emcube.recipe.sums import pixel_sums
+from emcube.recipe.sums import pixel_sums, smooth_sums
 from emcube.results.provenance import now, run_id, stack
 from emcube.results.result import Result, open_result
 from emcube.results.tree import ResultWriter, checkpoint_folder, frame, read_root, require_free
@@ -379,13 +378,13 @@ def _write_input(
     }
     where = region
     if rule is not None:
-        where = _used(cube, region, rule)
+        where = _used(cube, region, rule, writer.path / INPUT / "smoothing")
     used_blocks, used_labels = as_source(cube, where)
     nothing = np.zeros(used_blocks.n_channels)
     spectrum = used_labels.spectra(nothing, dim=None, name="sum_spectrum", attrs=units)
     values: dict[str, xr.DataArray] = {
         "total_counts": frame(
-            nav, labels.nav_shape, blocks.plan.block_shape, np.float64, units, coords
+            nav, labels.nav_shape, blocks.plan.output_shape(8), np.float64, units, coords
         ),
         "sum_spectrum": spectrum.chunk(),
     }
@@ -416,13 +415,19 @@ def _write_input(
     return where
 
 
-def _used(cube: xr.DataArray, region: xr.DataArray | None, rule: Where) -> xr.DataArray:
+def _used(
+    cube: xr.DataArray, region: xr.DataArray | None, rule: Where, scratch: Path
+) -> xr.DataArray:
     """Pixels whose smoothed counts reach a level, within the region."""
     level = rule.min_smoothed_counts
-    lazy = smoothed_counts(cube, sigma=rule.sigma)
+    nav = nav_dims(cube)
+    coords = {k: c for k, c in cube.coords.items() if set(map(str, c.dims)) <= set(nav)}
 
     def choose() -> Any:
-        smooth = lazy.compute()
+        kept = current_checkpoints()
+        # Whether it is asked or remembered must not change the numbers of later calls.
+        with nullcontext() if kept is None else kept.scope("smoothing"):
+            smooth = smooth_sums(cube, rule.sigma, scratch)
         used = smooth >= level if region is None else (smooth >= level) & region
         if not bool(used.any()):
             raise SelectionError(
@@ -430,9 +435,9 @@ def _used(cube: xr.DataArray, region: xr.DataArray | None, rule: Where) -> xr.Da
                 f"the most is {float(smooth.max()):g}",
                 hint="lower min_smoothed_counts",
             )
-        return used.transpose(*lazy.dims).values
+        return used.transpose(*nav).values
 
-    return lazy.copy(data=remembered("where", choose))
+    return xr.DataArray(remembered("where", choose), dims=nav, coords=coords)
 
 
 # ----------------------------------------------------------------------------------- when it goes wrong

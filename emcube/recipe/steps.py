@@ -240,7 +240,9 @@ def _write(
     if model is not None and cube is not None:
         source, _ = as_source(cube, where, channels=model.axes_.channels)
         name, fill = ("labels", -1) if n_components is None else ("loadings", np.nan)
-        dataset[name] = _frame(model.axes_, source.plan.block_shape, n_components)
+        pixel_bytes = 4 if n_components is None else 8 * n_components
+        chunks = source.plan.output_shape(pixel_bytes)
+        dataset[name] = _frame(model.axes_, chunks, n_components)
         targets[name] = ZarrTarget(str(run.writer.path), f"{step.label}/{name}", fill)
     node = run.writer.write_node(
         step.label,
@@ -261,9 +263,9 @@ def _write(
     return node.finish({**stamp()})
 
 
-def _frame(labels: Labels, block_shape: tuple[int, ...], n_components: int | None) -> xr.DataArray:
+def _frame(labels: Labels, chunks: tuple[int, ...], n_components: int | None) -> xr.DataArray:
     """Frame of loadings (nav..., component), or of labels (nav...) where there are no components."""
-    shape, chunks, dims = labels.nav_shape, block_shape, labels.nav_dims
+    shape, dims = labels.nav_shape, labels.nav_dims
     attributes: dict[str, Any] = {"units": "1", "sig_dims": []}
     dtype: type = np.int32
     if n_components is not None:

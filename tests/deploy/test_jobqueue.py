@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +16,7 @@ from emcube.deploy.jobqueue import JobqueueOptions, make_cluster
 from emcube.deploy.kinds import resolve
 from emcube.deploy.options import parse_options
 from emcube.engine.executor import DistributedExecutor, current_executor
-from emcube.errors import InputError
+from emcube.errors import EngineError, InputError
 from tests.deploy.conftest import wait_until
 
 pytest.importorskip("dask_jobqueue")
@@ -170,9 +169,25 @@ def test_a_job_runs_and_ends_with_the_deployment(
         wait_until(lambda: len(deployment.client.scheduler_info()["workers"]) >= 2, "workers")
         jobs = [p for p in psutil.process_iter() if _runs(p, str(deployment.address))]
         assert jobs
+        jobs += [child for job in jobs for child in job.children(recursive=True)]
     _, left = psutil.wait_procs(jobs, timeout=60)
     assert left == [], (tmp_path / "job.log").read_text()
-    assert not re.search("Traceback", (tmp_path / "job.log").read_text())
+    assert list((tmp_path / "shared").iterdir()) == []
+
+
+def test_a_batch_system_that_takes_no_job_is_an_error_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = {"cluster": "pbs", "cores": 1, "memory": "1 GiB", "shared": tmp_path / "shared"}
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EngineError, match="there is no command 'qsub' on this machine"):
+        em.deploy("jobqueue", **wanted)
+    qsub = tmp_path / "qsub"
+    qsub.write_text("#!/bin/sh\necho 'no such queue' >&2\nexit 1\n")
+    qsub.chmod(0o755)
+    with pytest.raises(EngineError, match="pbs took none of 1 jobs"):
+        em.deploy("jobqueue", **wanted)
+    assert list((tmp_path / "shared").iterdir()) == []
 
 
 def _runs(process: psutil.Process, address: str) -> bool:

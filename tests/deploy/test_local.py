@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -27,15 +26,18 @@ from tests.deploy.conftest import wait_until
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     folder = tmp_path_factory.mktemp("local")
-    with em.deploy(
-        "local",
-        workers=2,
-        memory="600 MiB",
-        tls=True,
-        dashboard="127.0.0.1:0",
-        scratch=folder / "scratch",
-        logs=folder / "logs",
-    ) as deployment:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMCUBE_DEPLOY", "nowhere")
+        deployment = em.deploy(
+            "local",
+            workers=2,
+            memory="600 MiB",
+            tls=True,
+            dashboard="127.0.0.1:0",
+            scratch=folder / "scratch",
+            logs=folder / "logs",
+        )
+    with deployment:
         yield deployment
     assert list((folder / "scratch").iterdir()) == []
 
@@ -187,7 +189,9 @@ def test_a_worker_that_cannot_start_says_why(tmp_path: Path) -> None:
     with (
         pytest.warns(InsecureWarning),
         # An address that is kept for examples is none of this machine's.
-        pytest.raises(EngineError, match=r"process ended with status .* its last words: .*203"),
+        pytest.raises(
+            EngineError, match=r"process ended with status 1 .* its last words: .*OSError"
+        ),
     ):
         em.deploy("local", workers=1, listen="203.0.113.7")
 
@@ -201,8 +205,7 @@ time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_nothing_outlives_a_client_that_is_killed(tmp_path: Path, how: signal.Signals) -> None:
+def test_nothing_outlives_a_client_that_is_killed(tmp_path: Path) -> None:
     client = subprocess.Popen(
         [sys.executable, "-c", CLIENT, str(tmp_path / "scratch")], stdout=subprocess.PIPE, text=True
     )
@@ -212,7 +215,7 @@ def test_nothing_outlives_a_client_that_is_killed(tmp_path: Path, how: signal.Si
         tree = psutil.Process(client.pid).children(recursive=True)
         assert len(tree) >= 3  # the scheduler, the host of the workers, a worker
         assert list((tmp_path / "scratch").iterdir())
-        client.send_signal(how)
+        client.kill()
         client.wait(30)
         _, left = psutil.wait_procs(tree, timeout=60)
         assert left == []
@@ -234,4 +237,4 @@ def test_a_lost_scheduler_is_an_error_and_not_threads(tmp_path: Path) -> None:
             current_executor()
         with em.deploy("threads"):
             assert isinstance(current_executor(), ThreadExecutor)
-    assert isinstance(current_executor(), ThreadExecutor)
+    assert in_force() is not deployment

@@ -114,3 +114,15 @@ class SharedSums:
 
     def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
         return statistic, True
+
+
+@dataclass(frozen=True)
+class TotalsBut:
+    """Total of each pixel, but not of one block."""
+
+    block_id: int
+
+    def __call__(self, block: Block) -> dict[str, Any]:
+        if block.id == self.block_id:
+            raise ZeroDivisionError("no such luck")
+        return totals(block)
