@@ -32,6 +32,7 @@ class Job:
         self.method: str = settings["method"]
         self.scene = Path(settings["scene"])  # folder, as `benchmarks.data` fills it
         self.warm = Path(settings.get("warm") or settings["scene"])  # the same, small
+        self.store = "counts.zarr"  # in the scene's folder
         self.out = Path(settings["out"])  # folder for the answer
         self.k = int(settings["k"])
         self.n_clusters = int(settings["n_clusters"])

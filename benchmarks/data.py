@@ -1,8 +1,8 @@
 """Scenes on disk, made once and kept: ``python -m benchmarks.data FOLDER NAME SCALE FULL``.
 
-A scene's folder holds its store (``counts.zarr``), what it is (``scene.json``), its true components, and
-where peers or judges want them the same counts as plain numbers (``counts.npy``) and as sparse rows
-(``rows-*.npy``, the three arrays of a CSR matrix over pixels).
+A scene's folder holds its store (``counts.zarr``; ``events.zarr`` is the same as events), what it is
+(``scene.json``), its true components, and where peers or judges want them the same counts as plain
+numbers (``counts.npy``) and as sparse rows (``rows-*.npy``, the three arrays of a CSR matrix over pixels).
 """
 
 from __future__ import annotations
@@ -46,14 +46,24 @@ def make(folder: Path, name: str, scale: float, full: bool) -> dict[str, Any]:
         about.write_text(json.dumps(known, indent=2) + "\n")
     if full and not (folder / "rows-data.npy").exists():
         _plain(folder)
+    if full and not (folder / "events.json").exists():
+        _events(folder)
     return known
+
+
+def _events(folder: Path) -> None:
+    """Keep the counts as events too."""
+    import emcube as em
+
+    em.ingest(folder / "counts.zarr", folder / "events.zarr", layout="events", overwrite=True)
+    (folder / "events.json").write_text("{}")
 
 
 def _simulate(folder: Path, name: str, scale: float) -> dict[str, Any]:
     import emcube as em
 
-    for old in folder.glob("*.npy"):
-        old.unlink()
+    for old in [*folder.glob("*.npy"), folder / "events.json"]:
+        old.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     scene = getattr(em.scenes, name)(scale=scale, random_state=0, **dict(SCENES[name].options))
     em.ingest(scene.cube, folder / "counts.zarr", overwrite=True)

@@ -30,7 +30,7 @@ def _timed(task: Callable[[Job, Run], Answer]) -> Method:
 def _open(job: Job) -> Any:
     import emcube as em
 
-    return em.open(str(job.scene / "counts.zarr"))
+    return em.open(str(job.scene / job.store))
 
 
 def _numbers(values: Any) -> np.ndarray:
@@ -138,7 +138,7 @@ def _run(steps: Callable[[Job], list[dict[str, Any]]]) -> Callable[[Job, Run], A
 
         out = job.out / "result"
         shutil.rmtree(out, ignore_errors=True)  # one that is there would be recognised and kept
-        wanted = {"emcube": 1, "input": {"path": str(Path(job.scene).absolute() / "counts.zarr")}}
+        wanted = {"emcube": 1, "input": {"path": str(Path(job.scene).absolute() / job.store)}}
         run.restart()
         result = em.run({**wanted, "steps": steps(job)}, out=out)
         run.clock.lap("fit")
@@ -152,16 +152,30 @@ def _run(steps: Callable[[Job], list[dict[str, Any]]]) -> Callable[[Job, Run], A
     return task
 
 
+def _from_events(method: Method) -> Method:
+    """The same from the store that keeps the counts as events."""
+
+    def other(job: Job) -> Callable[[Run], Answer]:
+        job = job.at(job.scene)
+        job.store = "events.zarr"
+        return method(job)
+
+    return other
+
+
 METHODS: dict[str, Method] = {
     "pca": _timed(_pca),
+    "pca-events": _from_events(_timed(_pca)),
     "pca-scores": _timed(_pca_scores),
     "count": _timed(_count),
     "count-and-pca": _timed(_run(lambda job: recipe(job.k, job.n_clusters)[:2])),
     "nmf-race": _nmf_race,
     "nmf": _timed(_nmf),
     "kmeans-counts": _timed(_kmeans("counts")),
+    "kmeans-counts-events": _from_events(_timed(_kmeans("counts"))),
     "kmeans-profiles": _timed(_kmeans("profiles")),
     "whole": _timed(_run(lambda job: recipe(job.k, job.n_clusters))),
+    "whole-events": _from_events(_timed(_run(lambda job: recipe(job.k, job.n_clusters)))),
 }
 
 PACKAGES = ("emcube", "numpy", "scipy", "dask", "numba", "zarr", "xarray")

@@ -108,6 +108,7 @@ METHODS = (
     Method("start", "emcube", "start", "emcube, command line", scenes=BOTH),
     # -- principal components
     Method("pca", "emcube", "pca", "emcube `IncrementalPCA`", scenes=BOTH),
+    Method("pca-events", "emcube", "pca", "the same, from a store of events", scenes=BOTH),
     Method(
         "pca-covariance",
         "sklearn",
@@ -224,6 +225,13 @@ METHODS = (
         'emcube `KMeans(features="counts")`',
         scenes=BOTH,
     ),
+    Method(
+        "kmeans-counts-events",
+        "emcube",
+        "kmeans-counts",
+        "the same, from a store of events",
+        scenes=BOTH,
+    ),
     Method("kmeans", "sklearn", "kmeans-counts", "scikit-learn `KMeans`, in memory", target=20),
     Method(
         "kmeans-sparse",
@@ -265,6 +273,7 @@ METHODS = (
     ),
     # -- everything
     Method("whole", "emcube", "whole", "emcube `run`", scenes=BOTH),
+    Method("whole-events", "emcube", "whole", "the same, from a store of events", scenes=BOTH),
 )
 
 LINEAR = ("srm2135c", (0.1, 1.0, 10.0))

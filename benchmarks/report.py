@@ -249,9 +249,9 @@ def readme(found: Found) -> str:
         for row in rows_of(found, first, work):
             if "seconds" not in row and "failed" not in row:
                 continue
-            ours = row["peer"] == "emcube"
-            name = WORKS[work].title if ours else ""
-            cells = [name, row["title"], *_cells(row, ours_of(found, first, work), short=True)]
+            mine = ours_of(found, first, work)
+            name = WORKS[work].title if row is mine else ""
+            cells = [name, row["title"], *_cells(row, mine, short=True)]
             lines.append(f"| {' | '.join(cells)} |")
     lines += ["", _conditions(found, first), ""]
     lines += _own(found)

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from emcube import plot, scenes
     from emcube.catalog import open_catalog
     from emcube.cube import make_cube
+    from emcube.deploy import deploy
     from emcube.models import IncrementalPCA, KMeans, MiniBatchNMF, estimate_n_components
-    from emcube.recipe import Recipe, run
+    from emcube.recipe import Recipe, plan, run
     from emcube.results import open_result
     from emcube.sources import ingest, open  # noqa: A004
 
@@ -31,6 +32,7 @@ __all__ = [
     "MiniBatchNMF",
     "Recipe",
     "__version__",
+    "deploy",
     "errors",
     "estimate_n_components",
     "ingest",
@@ -38,6 +40,7 @@ __all__ = [
     "open",
     "open_catalog",
     "open_result",
+    "plan",
     "plot",
     "run",
     "scenes",
@@ -49,12 +52,14 @@ _HOMES = {
     "KMeans": "emcube.models",
     "MiniBatchNMF": "emcube.models",
     "Recipe": "emcube.recipe",
+    "deploy": "emcube.deploy",
     "estimate_n_components": "emcube.models",
     "ingest": "emcube.sources",
     "make_cube": "emcube.cube",
     "open": "emcube.sources",
     "open_catalog": "emcube.catalog",
     "open_result": "emcube.results",
+    "plan": "emcube.recipe",
     "plot": "emcube.plot",
     "run": "emcube.recipe",
     "scenes": "emcube.scenes",
@@ -78,3 +83,4 @@ def __dir__() -> list[str]:
 
 
 _hooks.after_import("xarray", "emcube.cube")
+_hooks.provide("client", "emcube.deploy.environment:client_for")

@@ -1,8 +1,13 @@
-"""Import one module right after another one, whenever that happens.
+"""Hooks between stations that must not import each other.
+
+`after_import` imports one module right after another one, whenever that happens.
 
 ``.em`` must exist on every ``DataArray`` once emcube is imported, and ``emcube --help`` must not pay for
 xarray. There is no ``DataArray`` without xarray, so the accessor is registered when xarray is imported:
 at once where it is already there, else right after its first import.
+
+`provide` and `provided` let a station ask for something whose home lies behind it: the engine asks where
+to run without knowing of deployments.
 """
 
 from __future__ import annotations
@@ -11,14 +16,28 @@ import importlib
 import importlib.util
 import sys
 from importlib.abc import MetaPathFinder
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-__all__ = ["after_import"]
+__all__ = ["after_import", "provide", "provided"]
+
+_homes: dict[str, str] = {}
+
+
+def provide(name: str, home: str) -> None:
+    """Say where the function of a name lives (``module:function``); it is imported when first used."""
+    _homes[name] = home
+
+
+def provided(name: str) -> Callable[..., Any]:
+    """The function that is provided under a name."""
+    module, _, function = _homes[name].partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found
 
 
 def after_import(awaited: str, follower: str) -> None:

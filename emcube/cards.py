@@ -126,6 +126,7 @@ def describe_result(result: Result) -> dict[str, Any]:
         "address": str(result.path),
         "run_id": result.run_id,
         "complete": result.complete,
+        "progress": None if result.complete else result.progress,
         "cube": provenance["cube"],
         "input": provenance["input"],
         "seeds": provenance["seeds"],
@@ -268,6 +269,10 @@ def _result_card(card: Mapping[str, Any]) -> list[str]:
         f"result {card['address']} (run {card['run_id'].removeprefix('sha256:')[:12]}{state})",
         f"  of ({shape}) {cube['dtype']} {cube['units']}",
     ]
+    if card.get("progress"):
+        from emcube.results.unfinished import progress_text
+
+        rows.append(f"  {progress_text(card['progress'])}")
     width = max((len(s) for s in card["steps"]), default=0)
     for name, step in card["steps"].items():
         seconds = "" if step.get("seconds") is None else f" ({step['seconds']:.1f} s)"

@@ -34,7 +34,7 @@ def examine() -> dict[str, Any]:
         JSON values: ``healthy``, ``versions`` (core libraries; None where one is missing), ``extras``
         (each with what it is for, whether it is installed, what is missing and the command that
         brings it), ``machine`` (threads, memory, BLAS; None where a core library is missing),
-        ``scratch``, ``kernel_cache`` and ``advice``.
+        ``scratch``, ``kernel_cache``, ``deploy`` (where fits run and the profiles) and ``advice``.
     """
     from emcube import __version__
 
@@ -52,6 +52,7 @@ def examine() -> dict[str, Any]:
         "extras": {extra: _extra(extra, names) for extra, names in extras.items()},
         "scratch": {"folder": folder, "free": shutil.disk_usage(folder).free},
         "kernel_cache": _cache(),
+        "deploy": None if missing else _deploy(),
         # What the libraries say of the machine can only be asked where they are.
         "machine": None if missing else _machine(),
     }
@@ -83,6 +84,7 @@ def render(report: dict[str, Any]) -> str:
             f"for {b.get('architecture', '?')}"
             for b in machine["blas"]
         ]
+    rows += _deploy_rows(report["deploy"]) if report["deploy"] is not None else []
     width = max(map(len, report["versions"]))
     rows.append("libraries")
     rows += [f"  {n:<{width}}  {v or 'MISSING'}" for n, v in sorted(report["versions"].items())]
@@ -155,6 +157,63 @@ def _machine() -> dict[str, Any]:
     }
 
 
+def _deploy() -> dict[str, Any]:
+    """Where fits run, and the profiles that may be named; starts nothing."""
+    from emcube.deploy.deployment import in_force
+    from emcube.deploy.environment import wish
+    from emcube.deploy.kinds import resolve
+    from emcube.deploy.profiles import load_profiles, profile_files
+    from emcube.errors import EmcubeError
+
+    started = in_force()
+    found: dict[str, Any] = {
+        "in_force": None
+        if started is None
+        else {"kind": started.kind, "address": started.address, **started.about},
+        "wish": wish() or None,
+        "kind": "threads",
+        "options": {},
+        "files": [{"file": str(f), "there": f.exists()} for f in profile_files()],
+        "profiles": {},
+        "problems": [],
+    }
+    try:
+        profiles = load_profiles()
+        found["profiles"] = {
+            p.name: {"kind": p.kind, "file": str(p.file)} for p in profiles.values()
+        }
+    except EmcubeError as error:
+        found["problems"].append(str(error))
+        profiles = {}
+    for text in [*profiles, *([wish()] if wish() else [])]:
+        try:
+            wanted = resolve(text)
+        except (EmcubeError, ImportError) as error:
+            found["problems"].append(str(error))
+            if text == wish():
+                found["kind"] = None
+            continue
+        if text == wish():
+            found["kind"] = wanted.kind.name
+            found["options"] = wanted.options.model_dump(mode="json", exclude_unset=True)
+    return found
+
+
+def _deploy_rows(deploy: dict[str, Any]) -> list[str]:
+    told = f"EMCUBE_DEPLOY={deploy['wish']}" if deploy["wish"] else "EMCUBE_DEPLOY is not set"
+    rows = [f"deploy     {deploy['kind'] or 'NOT USABLE'} ({told})"]
+    if deploy["in_force"] is not None:
+        rows.append(f"in force   {deploy['in_force']['kind']} at {deploy['in_force']['address']}")
+    for place in deploy["files"]:
+        rows.append(f"profiles   {place['file']}{'' if place['there'] else ' (not there)'}")
+        rows += [
+            f"  {name}: {profile['kind']}"
+            for name, profile in sorted(deploy["profiles"].items())
+            if profile["file"] == place["file"]
+        ]
+    return rows
+
+
 def _cache() -> dict[str, Any]:
     """Folder where compiled kernels are kept, in the order in which Numba looks for one."""
     import emcube
@@ -199,6 +258,8 @@ def _advice(report: dict[str, Any]) -> list[str]:
         advice.append(
             "no folder for compiled kernels can be written: set NUMBA_CACHE_DIR to one that can"
         )
+    if report["deploy"] is not None:
+        advice += report["deploy"]["problems"]
     if report["machine"] is not None and report["machine"]["memory_budget"] < 2**29:
         advice.append("little memory is free: close other programs, or set EMCUBE_MEMORY")
     return advice

@@ -21,6 +21,7 @@ __all__ = [
     "InterruptedRunError",
     "MissingDependencyError",
     "NotFittedError",
+    "PreemptedRunError",
     "ReadError",
     "RecipeError",
     "SelectionError",
@@ -133,3 +134,7 @@ class BudgetError(EngineError, MemoryError):
 
 class InterruptedRunError(EmcubeError, KeyboardInterrupt):
     """A run was stopped by the user; the message says what is incomplete."""
+
+
+class PreemptedRunError(InterruptedRunError):
+    """A signal (SIGTERM, SIGUSR1) asked a run to leave; the same command goes on from its checkpoint."""

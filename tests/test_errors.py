@@ -23,6 +23,7 @@ BUILTIN_BASES = {
     "InterruptedRunError": (KeyboardInterrupt,),
     "MissingDependencyError": (ImportError,),
     "NotFittedError": (ValueError, AttributeError),
+    "PreemptedRunError": (KeyboardInterrupt,),
     "ReadError": (OSError,),
     "RecipeError": (ValueError,),
     "SelectionError": (ValueError,),

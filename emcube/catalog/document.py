@@ -18,8 +18,8 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from emcube.disk import replace_file, try_lock
 from emcube.errors import CatalogError
-from emcube.store.journal import replace_file, try_lock
 
 __all__ = [
     "CATALOG_DIR",

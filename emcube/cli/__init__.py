@@ -1,7 +1,7 @@
 """The command line: one small file a verb, no logic.
 
 Exit status: 0 done; 1 the run failed; 2 the input or the usage is wrong; 3 a comparison found a
-difference; 130 stopped with Ctrl-C.
+difference; 75 stopped by a signal with a checkpoint, the same command goes on; 130 stopped with Ctrl-C.
 """
 
 from __future__ import annotations

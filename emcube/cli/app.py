@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from emcube.cli import catalog, demo, doctor, estimate, info, ingest, run
+from emcube.cli import catalog, demo, doctor, estimate, info, ingest, plan, run, submit
 from emcube.cli.failure import exit_status, show
 
 __all__ = ["app", "run_app"]
@@ -22,7 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit status: 0 done; 1 the run failed; 2 the input or the usage is wrong; "
-    "3 a difference was found; 130 stopped with Ctrl-C.",
+    "3 a difference was found; 75 a signal stopped the run with a checkpoint, the same command "
+    "goes on; 130 stopped with Ctrl-C.",
 )
 
 
@@ -54,6 +55,8 @@ app.command("demo")(demo.demo)
 app.command("ingest")(ingest.ingest)
 app.command("info")(info.info)
 app.command("run")(run.run)
+app.command("plan")(plan.plan)
+app.command("submit")(submit.submit)
 app.command("estimate")(estimate.estimate)
 app.add_typer(catalog.app, name="catalog")
 app.command("doctor")(doctor.doctor)

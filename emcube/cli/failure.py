@@ -12,6 +12,11 @@ __all__ = ["exit_status", "message", "show"]
 
 FAILED, WRONG_INPUT, STOPPED = 1, 2, 130
 
+PREEMPTED = 75
+"""A signal asked the run to leave, and its checkpoint is written: EX_TEMPFAIL of sysexits.h, "try again".
+A status of its own lets a batch script tell a run to be queued again from one that failed.
+"""
+
 _INPUT = (
     errors.InputError,
     errors.ReadError,
@@ -21,7 +26,11 @@ _INPUT = (
 
 
 def exit_status(error: BaseException) -> int:
-    """Exit status for an error: 2 for input and usage, 130 for Ctrl-C, 1 for the rest."""
+    """Exit status for an error: 2 for input and usage, 130 for Ctrl-C, 75 where a signal asked the run to
+    leave, 1 for the rest.
+    """
+    if isinstance(error, errors.PreemptedRunError):
+        return PREEMPTED
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
         return STOPPED
     if _is_usage(error):

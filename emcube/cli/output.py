@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,9 +16,18 @@ import typer
 if TYPE_CHECKING:
     from emcube.engine.progress import Event
 
-__all__ = ["Json", "Signal", "emit_json", "progress", "say"]
+__all__ = ["Deploy", "Json", "Signal", "emit_json", "progress", "say"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")]
+Deploy = Annotated[
+    str | None,
+    typer.Option(
+        "--deploy",
+        metavar="WHERE",
+        help="Where the work runs: threads, local, slurm, auto, host:port, a scheduler file or a profile, "
+        'with options as in "local workers=4"; default: EMCUBE_DEPLOY, else threads.',
+    ),
+]
 Signal = Annotated[
     str | None, typer.Option("--name", help="Which signal, where a file holds several.")
 ]
@@ -50,10 +60,21 @@ def _plain(value: Any) -> Any:
 
 @contextmanager
 def progress() -> Iterator[None]:
-    """Show the engine's progress on a terminal: passes, blocks, pixels a second, time left."""
-    if not sys.stderr.isatty():
+    """Show the engine's progress: on a terminal, and in the file that EMCUBE_PROGRESS names."""
+    file = os.environ.get("EMCUBE_PROGRESS", "").strip()
+    with ExitStack() as stack:
+        if file:
+            from emcube.engine.progress import write_progress
+
+            stack.enter_context(write_progress(file))
+        if sys.stderr.isatty():
+            stack.enter_context(_bars())
         yield
-        return
+
+
+@contextmanager
+def _bars() -> Iterator[None]:
+    """Show passes, blocks, pixels a second and time left."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 

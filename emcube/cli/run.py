@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from emcube.cli.output import Json, Signal, emit_json, progress
+from emcube.cli.output import Deploy, Json, Signal, emit_json, progress
 
 
 def run(
@@ -31,13 +31,20 @@ def run(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace another run's result.")
     ] = False,
+    deploy: Deploy = None,
     as_json: Json = False,
 ) -> None:
-    """Run a whole analysis and write its result; the same run again is continued or kept."""
+    """Run a whole analysis and write its result; the same run again is continued or kept.
+
+    SIGTERM and SIGUSR1 (a batch system's warning that time is up) stop it with a checkpoint and the exit
+    status 75: the same command goes on from there.
+    """
     from emcube.cards import describe, render
+    from emcube.deploy.environment import chosen
+    from emcube.engine import stop_on_signals
     from emcube.recipe import run as run_recipe
 
-    with progress():
+    with stop_on_signals(), chosen(deploy), progress():
         result = run_recipe(
             what,
             out=out,

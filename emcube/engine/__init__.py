@@ -7,6 +7,7 @@ active.
 
 from __future__ import annotations
 
+from emcube.engine.checkpoint import Checkpoints, checkpointing
 from emcube.engine.loop import (
     ArrayTarget,
     Target,
@@ -30,6 +31,7 @@ from emcube.engine.source import (
     SparseSource,
     StoreSource,
 )
+from emcube.engine.stopping import request_stop, stop_on_signals
 from emcube.engine.sweep import Outcome, RngKey, Sweep
 from emcube.engine.threads import use_threads
 
@@ -39,6 +41,7 @@ __all__ = [
     "Block",
     "BlockPlan",
     "BlockSource",
+    "Checkpoints",
     "DaskSource",
     "Event",
     "MappedSource",
@@ -50,6 +53,7 @@ __all__ = [
     "Target",
     "Writing",
     "ZarrTarget",
+    "checkpointing",
     "format_bytes",
     "listen",
     "load_block",
@@ -57,8 +61,10 @@ __all__ = [
     "memory_budget",
     "plan_blocks",
     "project_memory",
+    "request_stop",
     "resident",
     "run_sweep",
     "run_sweeps",
+    "stop_on_signals",
     "use_threads",
 ]

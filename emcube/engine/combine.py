@@ -67,6 +67,11 @@ class TreeCombiner:
             level, node = level + 1, node // 2
 
     @property
+    def parts(self) -> list[Any]:
+        """Parts that wait for a neighbour, or the whole."""
+        return [*self._waiting.values(), *([self._root] if self._complete else [])]
+
+    @property
     def root(self) -> Any:
         """The whole, once all leaves are in.
 

@@ -9,21 +9,29 @@ from __future__ import annotations
 import itertools
 import logging
 import sys
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
+from emcube._hooks import provided
+from emcube.engine.adoption import pin_threads, release, relieve
 from emcube.engine.combine import TreeCombiner
-from emcube.engine.memory import release
-from emcube.engine.source import feed, needed
+from emcube.engine.health import Limits, Watch, bounded
+from emcube.engine.placement import Homes
 from emcube.engine.threads import default_threads
 from emcube.errors import EngineError
 
-__all__ = ["DistributedExecutor", "Executor", "ThreadExecutor", "current_executor"]
+__all__ = ["DistributedExecutor", "Executor", "ThreadExecutor"]
+__all__ += ["active_client", "current_executor"]
 
-PATIENCE = 120
-"""Seconds to wait for the first worker of a client."""
+CLOSING_SECONDS = 10.0
+"""Time that workers get to let resident blocks go; one that is gone holds nothing."""
+
+RELIEF_SECONDS = 0.5
+"""A worker looks so often whether resident blocks must make way."""
 
 _log = logging.getLogger(__name__)
 
@@ -114,80 +122,83 @@ class ThreadExecutor:
             done(group)
 
 
-def _fed(task: Any, values: dict[Any, Any]) -> Any:
-    return replace(task, source=feed(task.source, values))
-
-
-@dataclass(frozen=True, eq=False)
-class _Fed:
-    """A task whose source needs persisted blocks; called with them on a worker."""
-
-    task: Any
-    keys: tuple[Any, ...]
-
-    def __call__(self, values: list[Any] | None = None) -> Any:
-        return _fed(self.task, dict(zip(self.keys, values or (), strict=True)))()
-
-
-def _limit_threads() -> None:
-    """Pin BLAS and OpenMP of a worker process to one thread, for good."""
-    from threadpoolctl import threadpool_limits
-
-    threadpool_limits(limits=1)
-
-
 class DistributedExecutor:
-    """Workers of an active dask.distributed client. Parts are joined on the workers."""
+    """Workers of an active dask.distributed client. Parts are joined on the workers.
+
+    Workers may come, die, hang or be cut off while it runs: what they had is done elsewhere, and the bits
+    stay the same. What cannot go on ends with an `EngineError` within the time that `limits` allow.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    limits : Limits, optional
+        How long to wait for what; default: ``EMCUBE_LIMITS``.
+    """
 
     remote = True
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, limits: Limits | None = None) -> None:
         self.client = client
-        info = client.scheduler_info(n_workers=-1)["workers"]
-        if not info:
-            _log.warning("the Dask client has no workers yet: waiting %d s for one", PATIENCE)
+        self.limits = limits or Limits.from_environment()
+        self.watch = Watch(client, self.limits)
+        self.watch.look(now=True)
+        if not self.watch.threads:
+            _log.warning(
+                "the Dask client has no workers yet: waiting %g s for one", self.limits.workers
+            )
+        while not self.watch.require_workers(lambda: "the run"):
+            time.sleep(0.2)
+            self.watch.look(now=True)
+        self.slots = sum(self.watch.threads.values())
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Have each worker, now and later, pin its threads and watch its memory."""
+        if self.client in _prepared:
+            return
+
+        def register() -> None:
+            self.client.register_plugin(_worker_plugin(), name="emcube-worker")
+
+        end = time.monotonic() + 3 * self.limits.silence
+        while True:
             try:
-                client.wait_for_workers(1, timeout=PATIENCE)
+                # A worker that hangs holds this up until it is dropped for its silence.
+                bounded(register, max(0.0, end - time.monotonic()), meanwhile=self.watch.look)
+                break
             except TimeoutError as error:
                 raise EngineError(
-                    f"the active Dask client ({client.scheduler.address}) has had no workers for "
-                    f"{PATIENCE} s",
-                    hint="start workers, or close the client to run on threads of this process",
+                    f"workers of the Dask scheduler ({self.watch.address}) did not answer within "
+                    f"{3 * self.limits.silence:g} s",
+                    hint="see their logs, and restart those that hang",
                 ) from error
-            info = client.scheduler_info(n_workers=-1)["workers"]
-        self.workers = sorted(info)
-        self.slots = sum(int(w["nthreads"]) for w in info.values())
-        client.register_plugin(_thread_plugin(), name="emcube-threads")
+            except (OSError, KeyError):  # one of them died just then
+                time.sleep(0.1)
+                self.watch.look(now=True)
+        _prepared.add(self.client)
+
+    def homes(self, n_groups: int) -> Homes:
+        """Where the groups of a plan belong, the same from run to run on this client."""
+        plans = _homes.setdefault(self.client, {})
+        if n_groups not in plans:
+            plans[n_groups] = Homes(n_groups)
+        return plans[n_groups]
 
     def releaser(self, session: str) -> Callable[[], None]:
         """What lets the workers' resident blocks of a session go."""
+        return lambda: self.tell_all(release, session)
 
-        def close() -> None:
-            if self.client.status == "running":
-                self.client.run(release, session, on_error="ignore")
-
-        return close
-
-    def _place(self, group: int) -> list[str]:
-        """The worker where a group's blocks are resident: the same one in every round."""
-        return [self.workers[group % len(self.workers)]]
-
-    def _submit(self, task: Callable[[], Any], group: int) -> Any:
-        arguments: list[Any] = []
-        source = getattr(task, "source", None)
-        futures = {} if source is None else needed(source)
-        if futures:
-            # As arguments, so that the scheduler waits for them and brings them to the worker.
-            task = _Fed(_fed(task, {}), tuple(futures))
-            arguments = [list(futures.values())]
-        return self.client.submit(
-            task,
-            *arguments,
-            workers=self._place(group),
-            allow_other_workers=True,
-            pure=False,
-            retries=0,
-        )
+    def tell_all(self, function: Callable[[str], None], word: str) -> None:
+        """Call a function on every worker that answers soon; the others are none of its business."""
+        if self.client.status != "running" or self.watch.lost:
+            return
+        try:
+            bounded(
+                lambda: self.client.run(function, word, on_error="ignore"),
+                CLOSING_SECONDS,
+            )
+        except (TimeoutError, OSError, RuntimeError, ValueError) as error:
+            _log.debug("not all workers heard %s: %s", function.__name__, error)
 
     def reduce(
         self,
@@ -197,72 +208,93 @@ class DistributedExecutor:
         done: Done,
     ) -> Any:
         """Run every group and join the parts along the fixed tree, on the workers."""
+        from emcube.engine.rounds import Round, RoundLostError
 
-        def submit_join(a: Any, b: Any) -> Any:
-            return self.client.submit(join, a, b, pure=False)
+        reported: set[int] = set()
 
-        tree = TreeCombiner(n_groups, submit_join)
-        for group, future in self._completed(tasks, n_groups):
-            tree.add(group, future)
-            done(group)
-        return tree.root.result()
+        def done_once(group: int) -> None:
+            if group not in reported:
+                reported.add(group)
+                done(group)
+
+        deaths = 0
+        for _ in range(self.limits.deaths):
+            try:
+                return Round(self, tasks, n_groups, done_once).reduce(join)
+            except RoundLostError as error:
+                deaths += error.deaths
+                _log.warning("a round is run again: %s", error)
+        raise EngineError(
+            f"a round was run {self.limits.deaths} times and lost each time, the last time when {deaths} "
+            "workers had died",
+            hint="see the workers' logs: where workers are taken away so fast no round can end",
+        )
 
     def each(self, tasks: Callable[[int], Callable[[], Any]], n_groups: int, done: Done) -> None:
         """Run every group for its effect."""
-        for group, _ in self._completed(tasks, n_groups):
-            done(group)
+        from emcube.engine.rounds import Round
 
-    def _completed(
-        self, tasks: Callable[[int], Callable[[], Any]], n_groups: int
-    ) -> Iterator[tuple[int, Any]]:
-        """Futures of finished groups, with a bounded number in flight."""
-        from distributed import as_completed
-
-        window = max(2, 3 * self.slots)
-        waiting = iter(range(n_groups))
-        flying: dict[Any, int] = {}
-        queue = as_completed(loop=self.client.loop)
-        try:
-            for group in itertools.islice(waiting, window):
-                future = self._submit(tasks(group), group)
-                flying[future] = group
-                queue.add(future)
-            for future in queue:
-                group = flying.pop(future)
-                if future.status != "finished":
-                    future.result()
-                yield group, future
-                for following in itertools.islice(waiting, 1):
-                    new = self._submit(tasks(following), following)
-                    flying[new] = following
-                    queue.add(new)
-        finally:
-            if flying:
-                self.client.cancel(list(flying))
+        Round(self, tasks, n_groups, done).each()
 
 
-def _thread_plugin() -> Any:
+_prepared: weakref.WeakSet[Any] = weakref.WeakSet()
+_homes: weakref.WeakKeyDictionary[Any, dict[int, Homes]] = weakref.WeakKeyDictionary()
+
+
+def _worker_plugin() -> Any:
     from distributed import WorkerPlugin
 
-    class PinThreads(WorkerPlugin):
-        """Limit array libraries of each worker to one thread when it starts."""
+    class Prepare(WorkerPlugin):
+        """Limit array libraries to one thread for good, and let blocks go where memory runs short."""
 
         idempotent = True
 
         def setup(self, worker: Any) -> None:
-            _limit_threads()
+            from tornado.ioloop import PeriodicCallback
 
-    return PinThreads()
+            pin_threads()
+            look = PeriodicCallback(partial(relieve, worker), RELIEF_SECONDS * 1000)
+            worker.periodic_callbacks["emcube-relief"] = look
+            look.start()
+
+        def teardown(self, worker: Any) -> None:
+            look = worker.periodic_callbacks.pop("emcube-relief", None)
+            if look is not None:
+                look.stop()
+
+    return Prepare()
 
 
 def current_executor() -> Executor:
-    """The active dask.distributed client if there is one, threads of this process otherwise."""
+    """The workers of the deployment in force or of the active client, else threads of this process.
+
+    A deployment may be started by it (``EMCUBE_DEPLOY``). Inside a task of a worker it is always threads:
+    a task that waits for others would hold the place that they need.
+    """
+    if _inside_task():
+        return ThreadExecutor()
+    client = provided("client")(active_client())
+    return ThreadExecutor() if client is None else DistributedExecutor(client)
+
+
+def _inside_task() -> bool:
     distributed = sys.modules.get("distributed")
-    if distributed is not None:
-        try:
-            client = distributed.get_client()
-        except ValueError:  # no client is active
-            client = None
-        if client is not None and client.status == "running":
-            return DistributedExecutor(client)
-    return ThreadExecutor()
+    if distributed is None:
+        return False
+    try:
+        distributed.get_worker()
+    except ValueError:
+        return False
+    return True
+
+
+def active_client() -> Any:
+    """The active dask.distributed client, or None; one that lost its scheduler is active still."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return None
+    try:
+        client = distributed.get_client()
+    except ValueError:  # no client is active
+        return None
+    return client if client.status in ("running", "connecting") else None

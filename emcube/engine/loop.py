@@ -7,15 +7,18 @@ import math
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emcube.engine.adoption import adopted, at_block
+from emcube.engine.checkpoint import Call, Journal, current_checkpoints
 from emcube.engine.executor import Executor, current_executor
 from emcube.engine.memory import (
     Projection,
-    adopted,
     current_residency,
     memory_budget,
     resident,
@@ -23,6 +26,7 @@ from emcube.engine.memory import (
 from emcube.engine.plan import BlockPlan
 from emcube.engine.progress import Event, emit
 from emcube.engine.source import Block, BlockSource
+from emcube.engine.stopping import check_stop, passing
 from emcube.engine.sweep import (
     Counted,
     Outcome,
@@ -34,7 +38,14 @@ from emcube.engine.sweep import (
     shared_key,
 )
 from emcube.engine.threads import single_threaded_blas
-from emcube.errors import ConservationError, EmcubeError, EngineError, InterruptedRunError
+from emcube.errors import (
+    ConservationError,
+    EmcubeError,
+    EngineError,
+    InterruptedRunError,
+    PreemptedRunError,
+    StoreError,
+)
 
 __all__ = ["ArrayTarget", "Target", "Writing", "ZarrTarget", "load_block", "map_blocks"]
 __all__ += ["project_memory", "run_sweep", "run_sweeps"]
@@ -66,6 +77,10 @@ class Target(Protocol):
         """Write the values of one box, shape (box..., trailing...)."""
         ...
 
+    def holds(self, region: tuple[slice, ...]) -> bool:
+        """Tell whether one box was written and is undamaged."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class ArrayTarget:
@@ -89,6 +104,10 @@ class ArrayTarget:
     def write(self, region: tuple[slice, ...], values: NDArray[Any]) -> None:
         """Write one box."""
         self.array[region] = values
+
+    def holds(self, region: tuple[slice, ...]) -> bool:
+        """Memory does not outlive a run: no."""
+        return False
 
     def __reduce__(self) -> Any:
         raise EngineError(
@@ -177,7 +196,33 @@ class ZarrTarget:
 
     def write(self, region: tuple[slice, ...], values: NDArray[Any]) -> None:
         """Write one box, whole chunks of which nobody else writes any."""
-        self._open("r+")[region] = values
+        try:
+            self._open("r+")[region] = values
+        except OSError as error:
+            raise StoreError(
+                f"{self.store}/{self.path} cannot be written: {error}",
+                hint="see whether its disk is full or gone, then run again: it goes on from what is there",
+            ) from error
+
+    def holds(self, region: tuple[slice, ...]) -> bool:
+        """Tell whether the chunks of one box are all there and can be read.
+
+        Damage shows where the array's chunks carry a checksum, as those of results do.
+        """
+        array = self._open("r")
+        owned = array.shards or array.chunks
+        whole = (*region, *(slice(0, n) for n in array.shape[len(region) :]))
+        spans = [range(r.start // c, -(-r.stop // c)) for r, c in zip(whole, owned, strict=True)]
+        folder = Path(self.store, self.path)
+        for chunk in product(*spans):
+            # A missing chunk would be read as fill values.
+            if not (folder / array.metadata.encode_chunk_key(chunk)).is_file():
+                return False
+            try:
+                array[tuple(slice(i * c, (i + 1) * c) for i, c in zip(chunk, owned, strict=True))]
+            except (OSError, RuntimeError, ValueError):
+                return False
+        return True
 
 
 def load_block(source: BlockSource, block_id: int) -> tuple[Block, bool]:
@@ -189,6 +234,7 @@ def load_block(source: BlockSource, block_id: int) -> tuple[Block, bool]:
     kept : bool
         Whether it is in memory from now on.
     """
+    at_block(block_id)
     residency = current_residency()
     if residency is None:
         return source.load(block_id), False
@@ -299,11 +345,14 @@ class _Meter:
         )
 
     def begin_round(self, number: int) -> None:
+        check_stop()
         self.round, self.blocks = number, 0
 
     def group_done(self, group: int) -> None:
         self.blocks += len(self.source.plan.groups[group])
         self.send("block")
+        if self.blocks < self.source.plan.n_blocks:  # else the round is worth its end
+            check_stop()
 
 
 def project_memory(sweep: Sweep | None, source: BlockSource, slots: int) -> Projection:
@@ -404,53 +453,117 @@ def run_sweep(
     ConservationError
         Pixels were lost or counted twice in a round.
     InterruptedRunError
-        The user stopped the run.
+        The user stopped the run, or a signal asked it to leave (`PreemptedRunError`).
     EngineError
         A block failed; the message names it.
+
+    Notes
+    -----
+    Inside `checkpointing` the state after a round is kept from time to time, and a call that an earlier
+    try had begun goes on from there.
     """
+    kept = current_checkpoints()
+    # Numbered whether it is answered or not: what is kept in memory must not change the numbers.
+    call = None if kept is None else kept.call(sweep, source, seed, max_rounds, state)
+    key = None if state is not None else _answer_key(sweep, source)
+    found = _known_answer(sweep, source, key)
+    if found is not None:
+        return found
+    began = time.monotonic()
+    with resident():
+        # What is shared is kept as an answer, under the name of what was asked.
+        own = call if key is None else None
+        outcome = _run_rounds(sweep, source, seed, max_rounds, state, executor, own)
+        if outcome.n_rounds == 1:
+            _keep_answer(sweep, source, key, outcome, time.monotonic() - began)
+    return outcome
+
+
+def _run_rounds(
+    sweep: Sweep,
+    source: BlockSource,
+    seed: int,
+    max_rounds: int,
+    state: Any,
+    executor: Executor | None,
+    call: Call | None,
+) -> Outcome:
+    """Run the rounds of a sweep that its checkpoint, if it has one, does not know of."""
     if source.plan.n_blocks == 0 or source.n_pixels == 0:
         raise EngineError(
             f"{sweep.name}: the cube has no pixels to work on", hint="check the selection (where=)"
         )
-    key = None if state is not None else _answer_key(sweep, source)
-    found = _known_answer(sweep, key)
-    if found is not None:
-        return found
-    history: list[float] = []
-    with resident(), single_threaded_blas():
+    began = time.monotonic()
+    restored = None if call is None else call.restore()
+    if restored is not None and restored[1]:
+        return restored[0]
+    outcome = Outcome(state, 0, False) if restored is None else restored[0]
+    with resident(), single_threaded_blas(), passing():
         executor = executor or current_executor()
         projection = project_memory(sweep, source, executor.slots)
         projection.require(memory_budget(), sweep.name)
-        state = sweep.start() if state is None else state
+        if restored is None and state is None:
+            outcome = Outcome(sweep.start(), 0, False)
         meter = _Meter(sweep.name, source, max_rounds, projection)
-        converged = False
-        number = -1
         try:
-            for number in range(max_rounds):
-                meter.begin_round(number)
-                total = _one_round(sweep, source, state, seed, number, executor, meter)
-                meter.resident_blocks = total.n_resident
-                _report_rereading(sweep.name, source, total.n_resident)
-                state, converged = sweep.step(state, total.value, number)
-                objective = None
-                if hasattr(sweep, "objective"):
-                    objective = float(sweep.objective(state))
-                    history.append(objective)
-                meter.send("round", objective)
-                if converged:
-                    break
+            while outcome.n_rounds < max_rounds and not outcome.converged:
+                outcome = _next_outcome(sweep, source, outcome, seed, executor, meter)
+                if call is not None and outcome.n_rounds < max_rounds and not outcome.converged:
+                    call.progress(outcome)
         except KeyboardInterrupt as error:
-            raise InterruptedRunError(
-                f"{sweep.name} was stopped in round {number + 1}, after {meter.blocks} of "
-                f"{source.plan.n_blocks} blocks: it has no result",
-                hint="start it again to get one",
-            ) from error
+            raise _stopped(error, sweep.name, meter, call) from error
         finally:
             meter.send("end")
-        outcome = Outcome(state, number + 1, converged, history)
-        if number == 0:
-            _keep_answer(sweep, source, key, outcome)
+    if call is not None:
+        call.done(outcome, time.monotonic() - began)
     return outcome
+
+
+def _next_outcome(
+    sweep: Sweep,
+    source: BlockSource,
+    outcome: Outcome,
+    seed: int,
+    executor: Executor,
+    meter: _Meter,
+) -> Outcome:
+    """Outcome after one more round."""
+    number = outcome.n_rounds
+    meter.begin_round(number)
+    total = _one_round(sweep, source, outcome.state, seed, number, executor, meter)
+    meter.resident_blocks = total.n_resident
+    _report_rereading(sweep.name, source, total.n_resident)
+    state, converged = sweep.step(outcome.state, total.value, number)
+    objective, history = None, outcome.history
+    if hasattr(sweep, "objective"):
+        objective = float(sweep.objective(state))
+        history = [*history, objective]
+    meter.send("round", objective)
+    return Outcome(state, number + 1, bool(converged), history)
+
+
+def _stopped(
+    error: KeyboardInterrupt, name: str, meter: _Meter, call: Call | None
+) -> InterruptedRunError:
+    """What to say of a run that was stopped, and how much of it is kept."""
+    rounds = 0 if call is None else call.save()
+    what = (
+        f"{name} was stopped in round {meter.round + 1}, after {meter.blocks} of "
+        f"{meter.source.plan.n_blocks} blocks"
+    )
+    if rounds:
+        what += f": {rounds} of its rounds are kept"
+        hint = "start it again to go on from there"
+    else:
+        what += ": it has no result"
+        hint = "start it again to get one"
+    return _interrupted(error, what, hint)
+
+
+def _interrupted(error: KeyboardInterrupt, what: str, hint: str) -> InterruptedRunError:
+    if isinstance(error, PreemptedRunError):
+        return PreemptedRunError(f"{error.message}: {what}", hint=hint)
+    return InterruptedRunError(what, hint=hint)
 
 
 def run_sweeps(
@@ -482,7 +595,11 @@ def run_sweeps(
         As in `run_sweep`.
     """
     keys = [_answer_key(s, source) for s in sweeps]
-    outcomes = [_known_answer(s, key) for s, key in zip(sweeps, keys, strict=True)]
+    calls = [_own_call(s, source, key) for s, key in zip(sweeps, keys, strict=True)]
+    outcomes = [
+        _known_answer(s, source, key) or _finished_call(call)
+        for s, key, call in zip(sweeps, keys, calls, strict=True)
+    ]
     missing = [i for i, outcome in enumerate(outcomes) if outcome is None]
     # The same question twice is asked once.
     first: dict[Hashable, int] = {}
@@ -491,15 +608,18 @@ def run_sweeps(
     asked = list(first.values())
     if asked:
         with resident():
-            states = run_sweep(
-                Together(tuple(sweeps[i] for i in asked)), source, executor=executor
-            ).state
+            began = time.monotonic()
+            together = Together(tuple(sweeps[i] for i in asked))
+            states = _run_rounds(together, source, 0, 1, None, executor, None).state
+            seconds = time.monotonic() - began
             for i, (state, done) in zip(asked, states, strict=True):
                 if not done:
                     raise EngineError(f"{sweeps[i].name} is not done after one round")
                 outcome = Outcome(state, 1, True)
                 outcomes[i] = outcome
-                _keep_answer(sweeps[i], source, keys[i], outcome)
+                _keep_answer(sweeps[i], source, keys[i], outcome, seconds)
+                if (call := calls[i]) is not None:
+                    call.done(outcome, seconds)
     for i in missing:
         outcomes[i] = outcomes[first[i if keys[i] is None else keys[i]]]
     return [outcome for outcome in outcomes if outcome is not None]
@@ -511,24 +631,66 @@ def _answer_key(sweep: Sweep, source: BlockSource) -> Hashable | None:
     return None if share is None else (source.token, source.plan, share)
 
 
-def _known_answer(sweep: Sweep, key: Hashable | None) -> Outcome | None:
-    residency = current_residency()
-    if key is None or residency is None:
+def _own_call(sweep: Sweep, source: BlockSource, key: Hashable | None) -> Call | None:
+    """Number of a sweep of one round among the calls, where its outcome is kept under it."""
+    kept = current_checkpoints()
+    if kept is None:
         return None
-    found: Outcome | None = residency.answer(key)
+    call = kept.call(sweep, source, 0, 1, None)
+    # What writes must write again; answers are kept under the name of what was asked.
+    return None if key is not None or isinstance(sweep, Writing) else call
+
+
+def _finished_call(call: Call | None) -> Outcome | None:
+    restored = None if call is None else call.restore()
+    return restored[0] if restored is not None and restored[1] else None
+
+
+def _known_answer(sweep: Sweep, source: BlockSource, key: Hashable | None) -> Outcome | None:
+    """Answer of an equal question in this process, or in an earlier try of this run."""
+    residency, kept = current_residency(), current_checkpoints()
+    if key is None:
+        return None
+    found: Outcome | None = None if residency is None else residency.answer(key)
+    restored = found is None and kept is not None
+    if found is None and kept is not None:
+        found = kept.answer(source, shared_key(sweep))
     if found is not None and hasattr(sweep, "accepts") and not sweep.accepts(found.state):
         return None
+    if found is not None and restored:
+        _share(sweep, source, key, found)
     return found
 
 
-def _keep_answer(sweep: Sweep, source: BlockSource, key: Hashable | None, outcome: Outcome) -> None:
+def _share(sweep: Sweep, source: BlockSource, key: Hashable, outcome: Outcome) -> None:
+    """Give an answer to whoever asks again in this process."""
     residency = current_residency()
-    if key is None or residency is None:
+    if residency is None:
         return
     residency.keep_answer(key, outcome)
-    if hasattr(sweep, "also"):
-        for share, state in sweep.also(outcome.state):
-            residency.keep_answer((source.token, source.plan, share), Outcome(state, 1, True))
+    for share, state in _implied(sweep, outcome):
+        residency.keep_answer((source.token, source.plan, share), Outcome(state, 1, True))
+
+
+def _implied(sweep: Sweep, outcome: Outcome) -> list[tuple[Hashable, Any]]:
+    """Answers of other sweeps that this one implies."""
+    return list(sweep.also(outcome.state)) if hasattr(sweep, "also") else []
+
+
+def _keep_answer(
+    sweep: Sweep, source: BlockSource, key: Hashable | None, outcome: Outcome, seconds: float
+) -> None:
+    """Share an answer, and keep it for a later try of this run."""
+    if key is None:
+        return
+    _share(sweep, source, key, outcome)
+    kept = current_checkpoints()
+    if kept is None:
+        return
+    kept.keep_answer(source, shared_key(sweep), sweep.name, outcome, seconds)
+    for share, state in _implied(sweep, outcome):
+        also = Outcome(state, 1, True)
+        kept.keep_answer(source, share, sweep.name, also, seconds)
 
 
 def _session(executor: Executor) -> str:
@@ -690,12 +852,15 @@ class _WriteGroup:
     source: BlockSource
     group: range
     session: str
+    written: bool = False
 
     def __call__(self) -> int:
         with adopted(self.session):
             return self._run()
 
     def _run(self) -> int:
+        if self.written and self._is_whole():
+            return len(self.group)
         name, gathering = self.writing.name, self.writing.for_group(self.group)
         for block_id in self.group:
             try:
@@ -712,6 +877,17 @@ class _WriteGroup:
         gathering.finish_group()
         return len(self.group)
 
+    def _is_whole(self) -> bool:
+        """Whether what an earlier try wrote is there and undamaged."""
+        plan = self.source.plan
+        for target in self.writing.targets.values():
+            box = target.box(plan)
+            # A box at a time: all of a group may be more than fits.
+            regions = {str(r): r for r in (plan.box_of(i, box)[0] for i in self.group)}
+            if not all(target.holds(region) for region in regions.values()):
+                return False
+        return True
+
 
 def map_blocks(
     function: Callable[[Block], Mapping[str, NDArray[Any]]],
@@ -720,6 +896,7 @@ def map_blocks(
     *,
     name: str = "write maps",
     executor: Executor | None = None,
+    continues: str | None = None,
 ) -> None:
     """Compute per-pixel output block by block and write it where it belongs, never gathering it.
 
@@ -730,15 +907,19 @@ def map_blocks(
     source : BlockSource
     targets : mapping of str to Target
         Where each key goes. Unused pixels get the target's fill value.
+    continues : str, optional
+        Identity of the targets, for `checkpointing`: groups of blocks that an earlier try wrote into
+        targets of the same identity, and that are whole, stay. None: everything is written.
 
     Raises
     ------
     EngineError
         A target's chunks would be written by two tasks, or a block failed.
     InterruptedRunError
-        The user stopped the run.
+        The user stopped the run, or a signal asked it to leave (`PreemptedRunError`).
     """
-    with resident(), single_threaded_blas():
+    journal = _journal(name, source, function, continues)
+    with resident(), single_threaded_blas(), passing():
         executor = executor or current_executor()
         writing = Writing(function, source.plan, targets, name)
         writing.start()
@@ -747,18 +928,35 @@ def map_blocks(
         groups = source.plan.groups
         session = _session(executor)
         meter = _Meter(name, source, 1, projection)
+        before = frozenset() if journal is None else frozenset(journal.finished)
 
         def task(group: int) -> Callable[[], Any]:
             needed = source.part(groups[group]) if executor.remote else source
-            return _WriteGroup(writing, needed, groups[group], session)
+            written = journal is not None and group in before
+            return _WriteGroup(writing, needed, groups[group], session, written)
+
+        def done(group: int) -> None:
+            if journal is not None:
+                journal.add(group)
+            meter.group_done(group)
 
         try:
-            executor.each(task, len(groups), meter.group_done)
+            meter.begin_round(0)
+            executor.each(task, len(groups), done)
         except KeyboardInterrupt as error:
-            raise InterruptedRunError(
-                f"{name} was stopped after {meter.blocks} of {source.plan.n_blocks} blocks: "
-                "its output is incomplete",
-                hint="start it again to complete it",
+            what = f"{name} was stopped after {meter.blocks} of {source.plan.n_blocks} blocks"
+            raise _interrupted(
+                error, f"{what}: its output is incomplete", "start it again to complete it"
             ) from error
         finally:
             meter.send("end")
+
+
+def _journal(
+    name: str, source: BlockSource, function: Any, continues: str | None
+) -> Journal | None:
+    kept = current_checkpoints()
+    if kept is None:
+        return None
+    journal = kept.journal(name, source, (function, continues))
+    return None if continues is None else journal

@@ -18,14 +18,13 @@ from emcube.errors import BudgetError, InputError
 __all__ = [
     "Projection",
     "Residency",
-    "adopted",
     "arrays_of",
     "current_residency",
     "format_bytes",
     "memory_budget",
     "parse_bytes",
-    "release",
     "resident",
+    "use_residency",
 ]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20}
@@ -153,10 +152,22 @@ class Residency:
     What is kept never changes an answer, only how often blocks are read. Once full, further blocks
     are read again each round; nothing that is kept is thrown out for them, since a cyclic sweep
     over more than fits would evict every block just before it is used.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes at most.
+    session : str, optional
+        Name; a new one by default.
+    room : callable, optional
+        Bytes that may be kept more at the moment, whatever the limit.
     """
 
-    def __init__(self, limit: int, session: str | None = None) -> None:
+    def __init__(
+        self, limit: int, session: str | None = None, room: Callable[[], int] | None = None
+    ) -> None:
         self.limit = limit
+        self._room = room
         self.session = session or uuid.uuid4().hex
         self.on_close: dict[str, Callable[[], None]] = {}
         self.used = self._used_by_answers = 0
@@ -176,12 +187,23 @@ class Residency:
         with self._lock:
             if (token, block_id) in self._blocks:
                 return True
-            if self.used + size > self.limit:
+            full = self.used + size > self.limit
+            if full or (self._room is not None and size > self._room()):
                 self.refused += 1
                 return False
             self._blocks[token, block_id] = block
             self.used += size
             return True
+
+    def shrink(self, n_bytes: int) -> int:
+        """Let at least so many bytes of blocks go, the last kept first, for good; returns how many went."""
+        with self._lock:
+            before = self.used
+            while self._blocks and before - self.used < n_bytes:
+                self.used -= self._blocks.popitem()[1].nbytes
+            # They would be back after the next round otherwise.
+            self.limit = min(self.limit, self.used)
+            return before - self.used
 
     def answer(self, key: Hashable) -> Any | None:
         """What was found before of a sweep, or None."""
@@ -239,7 +261,6 @@ _current: Residency | None = None
 _depth = 0
 _context_lock = threading.Lock()
 _on_this_thread = threading.local()
-_adopted: dict[str, Residency] = {}
 
 
 def current_residency() -> Residency | None:
@@ -275,39 +296,11 @@ def resident(limit: int | None = None) -> Iterator[Residency]:
 
 
 @contextmanager
-def adopted(session: str) -> Iterator[None]:
-    """In a worker process: use the blocks that this worker keeps for a client's `resident` context.
-
-    The worker's share is a third of its memory limit, well under the point at which Dask spills.
-    """
-    if _current is not None and _current.session == session:  # the worker lives in the client
-        yield
-        return
-    with _context_lock:
-        if session not in _adopted:
-            _adopted[session] = Residency(_worker_share(), session)
-        residency = _adopted[session]
+def use_residency(residency: Residency) -> Iterator[None]:
+    """Have this thread keep its blocks in another place than the enclosing context."""
     before = getattr(_on_this_thread, "residency", None)
     _on_this_thread.residency = residency
     try:
         yield
     finally:
         _on_this_thread.residency = before
-
-
-def release(session: str) -> None:
-    """In a worker process: let the blocks of a client's context go."""
-    with _context_lock:
-        residency = _adopted.pop(session, None)
-    if residency is not None:
-        residency.clear()
-
-
-def _worker_share() -> int:
-    from distributed import get_worker
-
-    try:
-        limit = get_worker().memory_manager.memory_limit
-    except ValueError:  # not inside a worker's task
-        limit = None
-    return int(limit) // 3 if limit else memory_budget() // 4

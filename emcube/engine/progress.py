@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
-__all__ = ["Event", "Listener", "emit", "listen"]
+__all__ = ["Event", "Listener", "emit", "listen", "read_event", "write_progress"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,8 @@ class Event:
     projected_bytes: int | None = None
 
 
+_log = logging.getLogger(__name__)
+
 Listener = Callable[[Event], None]
 _listeners: list[Listener] = []
 _lock = threading.Lock()
@@ -85,3 +92,51 @@ def emit(event: Event) -> None:
     """Send an event to all listeners, in the order in which they came."""
     for listener in tuple(_listeners):
         listener(event)
+
+
+@contextmanager
+def write_progress(file: str | os.PathLike[str], every: float = 1.0) -> Iterator[None]:
+    """Keep the newest event of the runs inside this context in a file, for whoever looks on.
+
+    Parameters
+    ----------
+    file : path-like
+        Replaced as a whole each time; see `read_event`.
+    every : float
+        Seconds between two writes at least, but for the end of a round or of a run.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written when the context is entered. What goes wrong later costs the look, not
+        the run.
+    """
+    path = Path(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.new")
+    new.touch()
+    lock = threading.Lock()
+    last = float("-inf")
+
+    def listener(event: Event) -> None:
+        nonlocal last
+        with lock:
+            now = time.monotonic()
+            if last == float("inf") or (event.kind in ("start", "block") and now - last < every):
+                return
+            last = now
+            try:
+                new.write_text(json.dumps(asdict(event)), encoding="utf-8")
+                new.replace(path)
+            except OSError as error:
+                _log.warning("progress is not told any more: %s", error)
+                last = float("inf")
+
+    with listen(listener):
+        yield
+
+
+def read_event(text: str) -> Event:
+    """Read an event that `write_progress` wrote; what a later version added is left out."""
+    known = {f.name for f in fields(Event)}
+    return Event(**{k: v for k, v in json.loads(text).items() if k in known})

@@ -32,6 +32,7 @@ __all__ = [
     "compress",
     "feed",
     "needed",
+    "place_of",
 ]
 
 
@@ -154,12 +155,31 @@ def compress(cells: NDArray[Any]) -> CountRows | NDArray[Any]:
     Signed integers with negative values and floats stay dense.
     """
     kind = cells.dtype.kind
+    if kind == "f" and cells.dtype.itemsize not in (4, 8):
+        # Half and long floats are what neither BLAS nor the kernels know.
+        cells = cells.astype(np.float32 if cells.dtype.itemsize < 4 else np.float64)
     if kind not in "iub" or (kind == "i" and cells.size and int(cells.min()) < 0):
         return np.ascontiguousarray(cells, dtype=cells.dtype.newbyteorder("="))
     rows = rows_from_dense(cells, max_density=MAX_ROW_DENSITY)
     if rows is None:
         return np.ascontiguousarray(cells, dtype=cells.dtype.newbyteorder("="))
     return rows
+
+
+def refuse_masked(values: Any) -> None:
+    """Refuse values of which some are masked: as an array they would show again.
+
+    Raises
+    ------
+    InputError
+        A value is masked.
+    """
+    if np.ma.is_masked(values):
+        n_hidden = int(np.ma.getmaskarray(values).sum())
+        raise InputError(
+            f"a chunk is masked: {n_hidden} of its {values.size} values are hidden",
+            hint="fill them with dask.array.ma.filled(array, 0), or leave pixels out with where=",
+        )
 
 
 _process = uuid.uuid4().hex
@@ -384,7 +404,9 @@ class DaskSource(_SelectingSource):
             given = _fetched(self._missing([cut]))
         if given:
             cut = _with_data(cut, given)
-        values = np.asarray(cut.compute(scheduler="synchronous"))
+        found = cut.compute(scheduler="synchronous")
+        refuse_masked(found)
+        values = np.asarray(found)
         n_box = math.prod(self.plan.shape(block_id))
         return self.selection.block(self.plan, block_id, values.reshape(n_box, -1))
 
@@ -499,6 +521,15 @@ def _with_data(array: Any, values: dict[Any, Any]) -> Any:
 
     graph = {**dict(array.__dask_graph__()), **{k: DataNode(k, v) for k, v in values.items()}}
     return da.Array(graph, array.name, array.chunks, meta=array._meta)
+
+
+def place_of(source: BlockSource) -> str:
+    """Where a source reads: the path or URL of a store; else what it is."""
+    if isinstance(source, MappedSource):
+        return place_of(source.source)
+    if isinstance(source, StoreSource):
+        return str(getattr(source.reader, "store", source.name))
+    return "a Dask array" if isinstance(source, DaskSource) else "an array in memory"
 
 
 def needed(source: BlockSource) -> dict[Any, Any]:

@@ -17,13 +17,20 @@ __all__ = ["held_out_counts", "held_out_squares", "thin"]
 
 
 def thin(rows: CountRows, rng: np.random.Generator) -> tuple[CountRows, CountRows]:
-    """Deal each count to one of two halves at random: two independent Poisson cubes of half the counts."""
-    first = rng.binomial(rows.counts.astype(np.int64), 0.5)
-    second = rows.counts.astype(np.int64) - first
+    """Deal each count to one of two halves at random: two independent Poisson cubes of half the counts.
+
+    Of a value that is no whole number (a scaled or corrected cube) the fraction is dealt as a whole.
+    """
+    whole = np.floor(rows.counts).astype(np.int64)
+    first: NDArray[Any] = rng.binomial(whole, 0.5)
+    second: NDArray[Any] = whole - first
+    if rows.counts.dtype.kind == "f" and (rest := rows.counts - whole).any():
+        mine = rng.random(rest.size) < 0.5
+        first, second = first + np.where(mine, rest, 0.0), second + np.where(mine, 0.0, rest)
     return _without_zeros(rows, first), _without_zeros(rows, second)
 
 
-def _without_zeros(rows: CountRows, counts: NDArray[np.int64]) -> CountRows:
+def _without_zeros(rows: CountRows, counts: NDArray[Any]) -> CountRows:
     kept = counts > 0
     before = np.concatenate(([0], np.cumsum(kept)))
     return CountRows(

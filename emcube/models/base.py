@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, Self
 
 import numpy as np
+import sklearn.exceptions
+import xarray as xr
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import validate_data
 
+from emcube import errors
 from emcube.engine import Block
-from emcube.errors import InputError, NotFittedError
+from emcube.engine.checkpoint import remembered
+from emcube.errors import InputError
 from emcube.models.labels import Labels, as_source, map_pixels
 
-__all__ = ["Estimator", "Pick", "as_source", "resolve_seed"]
+__all__ = ["Estimator", "NotFittedError", "Pick", "as_source", "resolve_seed"]
+
+
+class NotFittedError(errors.NotFittedError, sklearn.exceptions.NotFittedError):
+    """An estimator was asked for an answer before ``fit``: emcube's error and scikit-learn's."""
 
 
 def resolve_seed(random_state: Any) -> int:
@@ -26,7 +36,8 @@ def resolve_seed(random_state: Any) -> int:
         `random_state` is neither None, a non-negative integer, nor a NumPy generator.
     """
     if random_state is None:
-        return int(np.random.SeedSequence().generate_state(1, np.uint32)[0])
+        # A run that goes on from a checkpoint keeps the seed that it drew.
+        return int(remembered("seed", _fresh_seed))
     if isinstance(random_state, np.random.Generator):
         return int(random_state.integers(2**32))
     if isinstance(random_state, np.random.RandomState):
@@ -40,15 +51,47 @@ def resolve_seed(random_state: Any) -> int:
     return int(random_state)
 
 
-class Estimator(BaseEstimator, ABC):
+def _fresh_seed() -> int:
+    return int(np.random.SeedSequence().generate_state(1, np.uint32)[0])
+
+
+class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC):
     """Base of the models: parameters in ``__init__``, answers in attributes with an underscore.
 
-    A fitted estimator has ``axes_`` (the axes of what it was fitted on), ``n_features_in_`` and, where
-    it draws random numbers, ``seed_`` (the seed that was used).
+    A fitted estimator has ``axes_`` (the axes of what it was fitted on), ``n_features_in_``, for frames
+    with named columns ``feature_names_in_`` and, where it draws random numbers, ``seed_`` (the seed that
+    was used).
     """
 
     axes_: Labels
     n_features_in_: int
+    feature_names_in_: NDArray[np.object_]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let ``set_output`` make frames of bare matrices, and leave labelled cubes labelled."""
+        names = [n for n in ("transform", "fit_transform") if n in vars(cls)]
+        plain = {name: vars(cls)[name] for name in names}
+        super().__init_subclass__(**kwargs)
+        for name in names:
+            setattr(cls, name, _unless_labelled(plain[name], vars(cls)[name]))
+
+    @property
+    @abstractmethod
+    def _n_features_out(self) -> int:
+        """Columns of what `transform` gives."""
+
+    @property
+    @abstractmethod
+    def _counts_only(self) -> bool:
+        """Whether the parameters let no negative value pass."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.positive_only = self._counts_only
+        # Answers are float64 whatever came in.
+        tags.transformer_tags.preserves_dtype = []
+        return tags
 
     @abstractmethod
     def fit(self, X: Any, y: None = None, *, where: Any = None) -> Self:
@@ -64,11 +107,31 @@ class Estimator(BaseEstimator, ABC):
         self.axes_ = labels
         self.n_features_in_ = labels.n_all_channels
 
+    def _remember_columns(self, X: Any) -> None:
+        """Keep the names of a frame's columns as ``feature_names_in_``; forget those of an earlier fit."""
+        if hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+        if hasattr(X, "columns"):
+            validate_data(self, X, reset=True, skip_check_array=True)
+
+    def _require_same_signal(self, X: Any, labels: Labels) -> None:
+        """Refuse what has another signal, or other columns, than the fit."""
+        self.axes_.require_same_signal(labels, type(self).__name__)
+        if isinstance(X, xr.DataArray):
+            return
+        try:
+            validate_data(self, X, reset=False, skip_check_array=True)
+        except ValueError as error:
+            raise InputError(
+                f"{type(self).__name__}: {error}".strip(),
+                hint="pass the columns of the fit in their order",
+            ) from error
+
     def _check_signal(self, X: Any) -> Labels:
         """Labels of `X`, whose signal must be that of the fit."""
         self._require_fitted()
         _, labels = as_source(X, None)
-        self.axes_.require_same_signal(labels, f"{type(self).__name__}")
+        self._require_same_signal(X, labels)
         return labels
 
     @abstractmethod
@@ -102,6 +165,17 @@ class Estimator(BaseEstimator, ABC):
             where=where,
         )
         return labels.maps(values, dims=dims, name=name, attrs=attrs)
+
+
+def _unless_labelled(plain: Callable[..., Any], framed: Callable[..., Any]) -> Callable[..., Any]:
+    """`plain` for labelled cubes, `framed` (scikit-learn's ``set_output``) for everything else."""
+
+    @wraps(plain)
+    def either(self: Estimator, X: Any, *args: Any, **kwargs: Any) -> Any:
+        method = plain if isinstance(X, xr.DataArray) else framed
+        return method(self, X, *args, **kwargs)
+
+    return either
 
 
 class Pick:

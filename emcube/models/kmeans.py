@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import ClusterMixin, TransformerMixin
+from sklearn.base import ClusterMixin
 
 from emcube.engine import Block, BlockSource, MappedSource, RngKey, run_sweep
 from emcube.engine.memory import resident
@@ -30,6 +30,7 @@ from emcube.models.kmeans_start import (
 from emcube.models.kmeans_subspace import profile_basis
 from emcube.models.labels import (
     Labels,
+    dtype_of,
     map_pixels,
     require_finite_counts,
     require_finite_values,
@@ -39,6 +40,9 @@ __all__ = ["KMeans"]
 
 PATIENCE = 10
 """Rounds at the gain of the last one after which a start must have reached the best."""
+
+FAR = 1e8
+"""Square of the mean over the variance from which squared distances lose too many digits to it."""
 
 FeatureName = Literal["auto", "profiles", "counts"]
 
@@ -57,6 +61,38 @@ class _AsIs:
     def labels(self, block: Block, centers: NDArray[np.float64]) -> NDArray[np.int32]:
         require_finite_values(block)
         return kernel.assign(block.data, centers).labels
+
+    def inner(self, centers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Centers in the coordinates of `of`."""
+        return centers
+
+    def outer(self, centers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Centers in the cube's coordinates."""
+        return centers
+
+
+@dataclass(frozen=True, eq=False)
+class _Shifted(_AsIs):
+    """The cube less its mean spectrum, where that is so long that distances would drown in it.
+
+    ||x||^2 - 2 x c + ||c||^2 loses the digits that the mean has in common.
+    """
+
+    shift: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+    def of(self, block: Block) -> tuple[kernel.Cells, NDArray[np.float64]]:
+        require_finite_values(block)
+        return block.dense() - self.shift, np.ones(block.n_pixels)
+
+    def labels(self, block: Block, centers: NDArray[np.float64]) -> NDArray[np.int32]:
+        cells, _ = self.of(block)
+        return kernel.assign(cells, self.inner(centers)).labels
+
+    def inner(self, centers: NDArray[np.float64]) -> NDArray[np.float64]:
+        return centers - self.shift
+
+    def outer(self, centers: NDArray[np.float64]) -> NDArray[np.float64]:
+        return centers + self.shift
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +122,14 @@ class _Profiles:
     def labels(self, block: Block, centers: NDArray[np.float64]) -> NDArray[np.int32]:
         require_finite_counts(block)
         return kernel.assign_profiles(block.data, self.basis, centers)
+
+    def inner(self, centers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Centers in the coordinates of `of`."""
+        return centers
+
+    def outer(self, centers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Centers as they are kept."""
+        return centers
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,11 +258,12 @@ class _LabelPixels:
     def __call__(self, block: Block) -> dict[str, NDArray[Any]]:
         if self.distances:
             values, _ = self.features.of(block)
-            return {"distances": np.sqrt(kernel.square_distances(values, self.centers))}
+            centers = self.features.inner(self.centers)
+            return {"distances": np.sqrt(kernel.square_distances(values, centers))}
         return {"labels": self.features.labels(block, self.centers)}
 
 
-class KMeans(ClusterMixin, TransformerMixin, Estimator):
+class KMeans(ClusterMixin, Estimator):
     """Partition pixels into clusters of least inertia, sum_i w_i min_k ||f_i - c_k||^2.
 
     Parameters
@@ -314,6 +359,14 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
         self.tol = tol
         self.random_state = random_state
 
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.feature_centers_)
+
+    @property
+    def _counts_only(self) -> bool:
+        return self.features == "profiles"
+
     def _check_parameters(self) -> None:
         for name, least in (("n_clusters", 1), ("n_init", 1), ("max_iter", 1)):
             value: Any = getattr(self, name)
@@ -362,9 +415,15 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
             self.seed_ = resolve_seed(self.random_state)
             self.features_, features = self._make_features(X, where, source, labels)
             cheap, source_of_features = _features_source(source, features)
-            starts, variance = self._find_starts(cheap, source_of_features, features.total)
+            survey = self._survey(cheap, source_of_features, features.total)
+            if isinstance(features, _AsIs) and (mean := _far_mean(survey[0])) is not None:
+                cheap = features = _Shifted(features.n_features, features.total, mean)
+                survey = self._survey(cheap, source_of_features, features.total)
+            starts, variance = self._find_starts(cheap, source_of_features, *survey)
             self._iterate(cheap, source_of_features, starts, variance)
+            self.feature_centers_ = features.outer(self.feature_centers_)
             self._remember(labels)
+            self._remember_columns(X)
             self._features = features
             self._spectrum_sums = None
             self._describe_clusters(source)
@@ -374,7 +433,7 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
     def _make_features(
         self, X: Any, where: Any, source: BlockSource, labels: Labels
     ) -> tuple[str, _AsIs | _Profiles]:
-        dtype = X.dtype if hasattr(X, "dtype") else np.asarray(X).dtype
+        dtype = dtype_of(X)
         name = self.features
         if name == "auto":
             name = "profiles" if dtype.kind in "iub" else "counts"
@@ -388,18 +447,26 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
         if not 1 <= n_subspace <= most:
             raise InputError(
                 f"KMeans: profiles of {source.n_pixels} pixels and {source.n_channels} channels lie in "
-                f"at most {max(most, 0)} dimensions, {max(n_subspace, 1)} are asked for",
+                f"at most {max(most, 0)} dimensions, {max(n_subspace, 1)} are asked for "
+                f"(n_samples = {source.n_pixels}, n_features = {source.n_channels})",
                 hint="use features='counts', or a smaller n_subspace",
             )
         return name, _Profiles(*profile_basis(X, where, source, n_subspace))
 
-    def _find_starts(
+    def _survey(
         self, features: Features, source: BlockSource, total: float | None
-    ) -> tuple[NDArray[np.float64], float]:
-        """Centers to start from (R, K, F), and the variance of the features, in two passes."""
-        k = self.n_clusters
-        survey = Survey(features, k, source.n_pixels, total)
+    ) -> tuple[NDArray[np.float64], Any]:
+        """Weight, sum of squares and sums of the features, and a sample, in one pass."""
+        survey = Survey(features, self.n_clusters, source.n_pixels, total)
         moments, sample = run_sweep(survey, source, seed=self.seed_).state
+        _refuse_extremes(moments)
+        return moments, sample
+
+    def _find_starts(
+        self, features: Features, source: BlockSource, moments: NDArray[np.float64], sample: Any
+    ) -> tuple[NDArray[np.float64], float]:
+        """Centers to start from (R, K, F), and the variance of the features, in one more pass."""
+        k = self.n_clusters
         weight, squares, sums = float(moments[0]), float(moments[1]), moments[2:]
         if weight <= 0:
             raise InputError(
@@ -493,7 +560,7 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
         axes = self._check_signal(X)
         function = _LabelPixels(self._features, self.feature_centers_, distances=True)
         values = map_pixels(
-            X, Pick(function, "distances"), (self.n_clusters,), labels=self.axes_, where=where
+            X, Pick(function, "distances"), (self._n_features_out,), labels=self.axes_, where=where
         )
         return axes.maps(values, dims=("cluster",), name="distances", attrs={"units": "1"})
 
@@ -505,7 +572,8 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
         """Minus the inertia of a cube at the centers found, in one pass."""
         self._check_signal(X)
         source, _ = as_source(X, where, channels=self.axes_.channels)
-        sweep = _Lloyd(self._features, self.feature_centers_[None], np.inf)
+        centers = self._features.inner(self.feature_centers_)
+        sweep = _Lloyd(self._features, centers[None], np.inf)
         return -float(run_sweep(sweep, source).state.inertia[0])
 
     def partial_fit(self, X: Any, y: None = None, *, where: Any = None) -> Self:
@@ -520,13 +588,15 @@ class KMeans(ClusterMixin, TransformerMixin, Estimator):
         self._check_signal(X)
         with resident():
             source, _ = as_source(X, where, channels=self.axes_.channels)
-            sweep = _Lloyd(self._features, self.feature_centers_[None], np.inf)
+            centers = self._features.inner(self.feature_centers_)
+            sweep = _Lloyd(self._features, centers[None], np.inf)
             moved = run_sweep(_Totals(sweep), source).state
             sums, won, inertia = moved[0][0], moved[1][0], float(moved[2][0])
             weights = self.cluster_weights_ + won
-            self.feature_centers_ = (
-                self.feature_centers_ * self.cluster_weights_[:, None] + sums
-            ) / np.where(weights > 0, weights, 1.0)[:, None]
+            centers = (centers * self.cluster_weights_[:, None] + sums) / np.where(
+                weights > 0, weights, 1.0
+            )[:, None]
+            self.feature_centers_ = self._features.outer(centers)
             self.cluster_weights_ = weights
             self.inertia_ = inertia
             self.n_iter_ += 1
@@ -553,6 +623,31 @@ class _Totals:
 
     def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
         return statistic, True
+
+
+def _refuse_extremes(moments: NDArray[np.float64]) -> None:
+    """Refuse values whose distances, which are squared again, are beyond float64.
+
+    Raises
+    ------
+    InputError
+        The mean square of the values is too large or too small.
+    """
+    if not moments[0] > 0 or not moments[1:].any():
+        return
+    square = float(moments[1] / moments[0])
+    if not 1e-140 < square < 1e140:
+        raise InputError(
+            f"KMeans: values have a mean square of {square:g}, 1e-140 to 1e140 can be clustered",
+            hint="scale the cube by a constant first",
+        )
+
+
+def _far_mean(moments: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Mean of the features, where it is so much longer than they are wide that digits are lost."""
+    weight, squares, mean = float(moments[0]), float(moments[1]), moments[2:] / moments[0]
+    length = float(mean @ mean)
+    return mean if length > FAR * max(0.0, squares / weight - length) and length > 0 else None
 
 
 def _features_source(source: BlockSource, features: Features) -> tuple[Features, BlockSource]:

@@ -109,6 +109,11 @@ def profile_basis(
             "k-means: all pixels that are used are empty (no counts)",
             hint="check the selection (where=) and the energy window",
         )
+    if not 1e-100 < totals.total < 1e100:
+        raise InputError(
+            f"KMeans: the sum of all counts is {totals.total:g}, 1e-100 to 1e100 can be clustered",
+            hint="scale the cube by a constant first",
+        )
     scale = noise.channel_scale(totals.channels, totals.total)
     if gram is None:
         # `IncrementalPCA` gives c = v / scale.

@@ -19,10 +19,17 @@ from emcube.cube import make_cube, nav_dims, sig_dims, validate_cube
 from emcube.engine import ArraySource, Block, BlockSource, DaskSource, SparseSource, StoreSource
 from emcube.engine.executor import ThreadExecutor
 from emcube.engine.loop import ArrayTarget, map_blocks
-from emcube.engine.source import compress
+from emcube.engine.source import compress, refuse_masked
 from emcube.errors import InputError, SelectionError
 
-__all__ = ["Labels", "as_source", "map_pixels", "require_finite_counts", "require_finite_values"]
+__all__ = [
+    "Labels",
+    "as_source",
+    "dtype_of",
+    "map_pixels",
+    "require_finite_counts",
+    "require_finite_values",
+]
 
 #: Coordinates of signal axes count as equal within this share of a channel's width.
 AXIS_TOLERANCE = 1e-3
@@ -167,9 +174,10 @@ class Labels:
         """
         if self.plain or other.plain:
             if self.n_all_channels != other.n_all_channels:
+                # The words in which scikit-learn says it, so that whoever looks for them finds them.
                 raise InputError(
-                    f"{what}: got {other.n_all_channels} channels, the model was fitted on "
-                    f"{self.n_all_channels}",
+                    f"X has {other.n_all_channels} features, but {what} is expecting "
+                    f"{self.n_all_channels} features as input: the channels it was fitted on",
                     hint="pass data with the channels of the fit",
                 )
             return
@@ -278,6 +286,11 @@ def as_source(X: Any, where: Any = None, *, channels: Channels = ...) -> tuple[B
 
 
 def _check_dtype(dtype: np.dtype[Any]) -> None:
+    if dtype.kind == "c":
+        raise InputError(
+            f"Complex data not supported: values must be real numbers, got dtype {dtype}",
+            hint="take the part you mean: .real, .imag or abs()",
+        )
     if dtype.kind not in "iubf":
         raise InputError(
             f"values must be real numbers, got dtype {dtype}", hint="convert with .astype(float)"
@@ -331,11 +344,17 @@ def _from_matrix(X: Any, where: Any, channels: Channels) -> tuple[BlockSource, L
         )
     sparse = scipy.sparse.issparse(X)
     lazy = hasattr(X, "dask")
-    matrix = X if sparse or lazy else np.asarray(X)
+    matrix = _as_matrix(X)
     if matrix.ndim != 2:
         raise InputError(
             f"a bare array must have the shape (pixels, channels), got {matrix.shape}",
-            hint="label it with emcube.make_cube(array, dims=..., sig_dims=...), or reshape it",
+            hint="label it with emcube.make_cube(array, dims=..., sig_dims=...). Reshape your data "
+            "with array.reshape(1, -1) where it is one pixel",
+        )
+    if matrix.shape[1] == 0:
+        raise InputError(
+            f"the matrix has 0 feature(s) (shape={matrix.shape}) while a minimum of 1 is required",
+            hint="check how its columns, the channels, were selected",
         )
     _check_dtype(matrix.dtype)
     pixels = None
@@ -363,14 +382,67 @@ def _from_matrix(X: Any, where: Any, channels: Channels) -> tuple[BlockSource, L
     return source, labels
 
 
+def _as_matrix(X: Any) -> Any:
+    """Sparse matrices and Dask arrays as they are, frames and everything else as an ndarray."""
+    import scipy.sparse
+
+    if scipy.sparse.issparse(X):
+        return X
+    if hasattr(X, "dask"):
+        if not hasattr(X, "dtype"):
+            raise InputError(
+                f"a Dask {type(X).__name__} has columns, a matrix (pixels, channels) is expected",
+                hint="convert it with .to_dask_array(lengths=True)",
+            )
+        if scipy.sparse.issparse(X._meta):
+            return X.map_blocks(_dense, dtype=X.dtype, meta=np.empty((0, 0), dtype=X.dtype))
+        return X
+    if hasattr(X, "dtypes") and hasattr(X, "to_numpy"):
+        return _frame_values(X)
+    try:
+        return np.asarray(X)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"a matrix of numbers (pixels, channels) is expected, got {type(X).__name__}: {error}",
+            hint="give every pixel as many channels",
+        ) from error
+
+
+def _dense(chunk: Any) -> NDArray[Any]:
+    return np.asarray(chunk.toarray() if hasattr(chunk, "toarray") else chunk)
+
+
+def _frame_values(frame: Any) -> NDArray[Any]:
+    """Values of a frame; pandas' own integers and floats become NumPy's."""
+    values = np.asarray(frame.to_numpy())
+    dtypes = [getattr(d, "numpy_dtype", d) for d in frame.dtypes]
+    numbers = all(isinstance(d, np.dtype) and d.kind in "iubf" for d in dtypes)
+    if values.dtype.kind != "O" or not numbers:
+        return values
+    try:
+        return np.asarray(frame.to_numpy(dtype=np.result_type(*dtypes)))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"the frame has missing values: {error}",
+            hint="fill them with .fillna(0), or leave their rows out",
+        ) from error
+
+
+def dtype_of(X: Any) -> np.dtype[Any]:
+    """Dtype of a cube or matrix."""
+    found = getattr(X, "dtype", None)
+    dtype: np.dtype[Any] = np.dtype(_as_matrix(X).dtype if found is None else found)
+    return dtype
+
+
 def _holds_counts(matrix: Any) -> bool:
-    """Tell whether a sparse matrix holds whole numbers that are not negative."""
+    """Tell whether a sparse matrix holds whole numbers that are not negative and fit into rows."""
     values = matrix.tocsr(copy=False).data
     if not values.size:
         return True
     if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
         return False
-    return bool(values.min() >= 0)
+    return bool(values.min() >= 0 and values.max() < 2**32)
 
 
 def map_pixels(
@@ -472,6 +544,7 @@ class _ChunkFunction:
     def __call__(
         self, chunk: NDArray[Any], selected: NDArray[np.bool_] | None = None
     ) -> NDArray[Any]:
+        refuse_masked(chunk)
         box = chunk.shape[: self.n_nav]
         if 0 in chunk.shape:
             return np.full(box + self.trailing, self.fill, dtype=self.dtype)
@@ -511,7 +584,8 @@ def require_finite_values(block: Block) -> None:
     if not good.all():
         row, channel = (int(i) for i in np.argwhere(~good)[0])
         raise InputError(
-            f"values must be finite: position {_place(block, row)}, used channel {channel} holds "
+            f"values must be finite, not NaN or inf: position {_place(block, row)}, used channel "
+            f"{channel} holds "
             f"{data[row, channel]}",
             hint="leave such pixels out with where=, or fill them",
         )
@@ -532,7 +606,8 @@ def require_finite_counts(block: Block) -> None:
     if data.size and data.min() < 0:
         row, channel = (int(i) for i in np.argwhere(data < 0)[0])
         raise InputError(
-            f"counts must not be negative: position {_place(block, row)}, used channel {channel} "
+            "Negative values in data, but counts must not be negative: position "
+            f"{_place(block, row)}, used channel {channel} "
             f"holds {data[row, channel]}",
             hint="after background removal use noise=None (PCA) or beta_loss='frobenius' (NMF), or "
             "clip with cube.clip(min=0)",

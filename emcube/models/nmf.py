@@ -6,7 +6,6 @@ Letters: P pixels, E used channels, K components. D_i = sum_k L_ik s_k.
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -20,6 +19,7 @@ from emcube.kernels.freedom import spectral_freedom
 from emcube.kernels.independence import independent_shares
 from emcube.models.base import Estimator, resolve_seed
 from emcube.models.labels import Labels, as_source
+from emcube.models.nmf_gain import gain_of, in_counts, sketch_in_counts
 from emcube.models.nmf_losses import Loss, resolve_loss
 from emcube.models.nmf_start import Sketch, choose_side, corners, sketch, tile_of
 from emcube.models.nmf_sweeps import (
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from emcube.engine import Block, BlockSource
 
 __all__ = ["MiniBatchNMF"]
-
-FEW_COUNTS = 10.0
-"""Fractions that sum to less in a pixel are normalised spectra or rates, as a rule, and no counts."""
 
 
 class MiniBatchNMF(Estimator):
@@ -111,6 +108,10 @@ class MiniBatchNMF(Estimator):
         Side of the tiles that was used.
     volume_strength_ : float
         Weight of the log determinant, in units of the loss.
+    gain_ : float
+        What one count is worth in the values. 1 for counts and least squares; where values are fractions
+        that sum to less than ten in a pixel (normalised spectra, rates) it follows from their noise, and
+        volume and tolerance mean for them what they mean for counts.
     component_totals_ : ndarray, shape (K,)
         Sum of the loadings of each component over the pixels of the last fit.
     freedom_ : DataArray (component, other), or ndarray (K, K)
@@ -158,6 +159,7 @@ class MiniBatchNMF(Estimator):
     n_iter_: int
     converged_: bool
     pool_: int
+    gain_: float
     seed_: int
     component_totals_: NDArray[np.float64]
     freedom_: Any
@@ -218,10 +220,14 @@ class MiniBatchNMF(Estimator):
         with resident():
             found = sketch(source, loss, int(self.n_components), seed)
             self._refuse_empty(found)
-            _warn_of_fractions(found, loss)
+            gain = gain_of(source, found, int(self.n_components)) if loss.counts else 1.0
+            if gain != 1.0:
+                source, found = in_counts(source, gain), sketch_in_counts(found, gain)
+            self.gain_ = gain
             side = self._side(source, labels, loss, found)
             first = self._first(source, labels, loss, found, side, seed)
             self._run(source, labels, loss, found.totals, side, first, seed, earlier=None)
+        self._remember_columns(X)
         return self
 
     def partial_fit(self, X: Any, y: None = None, *, where: Any = None) -> Self:
@@ -245,9 +251,11 @@ class MiniBatchNMF(Estimator):
             )
         loss = self._check_parameters()
         source, labels = as_source(X, pixels_only(X, where), channels=self.axes_.channels)
-        self.axes_.require_same_signal(labels, type(self).__name__)
+        self._require_same_signal(X, labels)
         with resident():
-            totals = run_sweep(TotalsSweep(counts=loss.counts), source).state.channels
+            # `in_counts` takes values as they come: they are checked before.
+            totals = run_sweep(TotalsSweep(counts=loss.counts), source).state.channels / self.gain_
+            source = in_counts(source, self.gain_)
             self._run(
                 source,
                 labels,
@@ -263,6 +271,14 @@ class MiniBatchNMF(Estimator):
     def fit_transform(self, X: Any, y: None = None, *, where: Any = None) -> Any:
         """Fit and return the loadings (see `transform`)."""
         return self.fit(X, where=where).transform(X, where=pixels_only(X, where))
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self._require_values())
+
+    @property
+    def _counts_only(self) -> bool:
+        return self.beta_loss in ("kullback-leibler", 1)
 
     def _check_parameters(self) -> Loss:
         k: Any = self.n_components
@@ -313,6 +329,12 @@ class MiniBatchNMF(Estimator):
             raise InputError(
                 f"the sum of all values is {found.totals.sum():g}, a positive signal is expected",
                 hint="non-negative components cannot describe it; use emcube.IncrementalPCA",
+            )
+        held = float(found.totals.sum()) / max(1, full)
+        if not 1e-100 < held < 1e100:
+            raise InputError(
+                f"pixels hold {held:g} on average, 1e-100 to 1e100 can be factorised",
+                hint="scale the cube by a constant first",
             )
 
     def _side(self, source: BlockSource, labels: Labels, loss: Loss, found: Sketch) -> int:
@@ -420,13 +442,13 @@ class MiniBatchNMF(Estimator):
         self._statistic = _reordered(statistic, order)
         if earlier is None:
             self._remember(labels)
-        self.objective_ = float(state.statistic.divergence)
-        self.objective_path_ = np.array(outcome.history)
+        self.objective_ = float(state.statistic.divergence) * self.gain_
+        self.objective_path_ = np.array(outcome.history) * self.gain_
         self.n_iter_ = outcome.n_rounds
         self.converged_ = outcome.converged
         self.pool_ = side
-        self.volume_strength_ = float(state.strength or 0.0)
-        self.component_totals_ = statistic.loadings[order]
+        self.volume_strength_ = float(state.strength or 0.0) * self.gain_
+        self.component_totals_ = statistic.loadings[order] * self.gain_
         self.seed_ = seed
         errors = loss.errors(self._values, self._statistic, self.objective_)
         freedom = spectral_freedom(self._values, errors)
@@ -491,7 +513,8 @@ class MiniBatchNMF(Estimator):
     def pixel_function(self) -> Callable[[Block], dict[str, NDArray[Any]]]:
         """Loadings of a block's pixels, or with ``sum_to_one`` abundances; and their sum, the scale."""
         self._require_fitted()
-        return _Solve(resolve_loss(self.beta_loss), self._values, bool(self.sum_to_one))
+        loss = resolve_loss(self.beta_loss)
+        return _Solve(loss, self._values, bool(self.sum_to_one), self.gain_)
 
     def transform(self, X: Any, where: Any = None) -> Any:
         """Solve the loadings of every pixel; lazy where `X` is.
@@ -568,7 +591,8 @@ class MiniBatchNMF(Estimator):
         """Score the components on data, with loadings that have not seen what is scored; more is better.
 
         Counts: mean Poisson log-likelihood per count. Each count of X is dealt to one of two halves; loadings
-        from one half predict the other, both ways round. Least squares: one minus the share of the sum of
+        from one half predict the other, both ways round. Fractions are divided by ``gain_`` first, and what
+        is no whole count then is dealt as one piece. Least squares: one minus the share of the sum of
         squares that is left in every other channel after fitting the channels between, both ways round.
 
         Raises
@@ -580,6 +604,7 @@ class MiniBatchNMF(Estimator):
         self._check_signal(X)
         loss = resolve_loss(self.beta_loss)
         source, _ = as_source(X, pixels_only(X, where), channels=self.axes_.channels)
+        source = in_counts(source, self.gain_)
         sums = run_sweep(ScoreSweep(loss, values), source, seed=self.seed_).state
         if sums[1] <= 0.0:
             raise InputError("there is nothing to score: every used value is zero")
@@ -588,23 +613,6 @@ class MiniBatchNMF(Estimator):
     def _require_values(self) -> NDArray[np.float64]:
         self._require_fitted()
         return self._values
-
-
-def _warn_of_fractions(found: Sketch, loss: Loss) -> None:
-    """Say so where a pixel holds less than a few counts because its values are no counts."""
-    full = max(1, found.n_pixels - found.n_empty)
-    held = float(found.totals.sum()) / full
-    if (
-        loss.counts
-        and held < FEW_COUNTS
-        and not np.array_equal(found.totals, np.rint(found.totals))
-    ):
-        warnings.warn(
-            f"NMF takes values for counts, and these are fractions with {held:.3g} in a pixel: volume and "
-            "tol, which are in nats, outweigh the data. Scale the cube to counts, set volume=0 and tol=0, "
-            "or use beta_loss='frobenius'",
-            stacklevel=3,
-        )
 
 
 def _pairs(values: NDArray[np.float64]) -> xr.DataArray:
@@ -645,10 +653,15 @@ class _Solve:
     loss: Loss
     components: NDArray[np.float64]
     sum_to_one: bool
+    gain: float = 1.0
 
     def __call__(self, block: Block) -> dict[str, NDArray[Any]]:
         self.loss.check(block)
-        loadings = self.loss.loadings(block.data, self.components)
+        if self.gain == 1.0:
+            loadings = self.loss.loadings(block.data, self.components)
+        else:
+            counts = block.dense() / self.gain
+            loadings = self.loss.loadings(counts, self.components) * self.gain
         scale = loadings.sum(axis=1)
         if self.sum_to_one:
             loadings = loadings / np.where(scale > 0.0, scale, 1.0)[:, None]

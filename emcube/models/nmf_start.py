@@ -182,6 +182,11 @@ class SketchSweep:
     ) -> tuple[_SketchState, bool]:
         """Take the next basis; at the end values and vectors."""
         image, inner, channels, square, n_pixels, n_empty = statistic
+        if not np.isfinite(image).all():
+            raise InputError(
+                "values are too large: the products of their spectra are not finite",
+                hint="divide the cube by a constant first",
+            )
         found = state.found
         if found is None:
             scale = np.sqrt(self.loss.channel_weights(channels))

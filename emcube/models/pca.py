@@ -19,7 +19,7 @@ from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels.gram import add_symmetric
 from emcube.models.base import Estimator, resolve_seed
-from emcube.models.labels import Labels, as_source, map_pixels
+from emcube.models.labels import Labels, as_source, dtype_of, map_pixels
 from emcube.models.noise import NoiseModel, resolve_noise, weighs
 from emcube.models.pca_sweeps import (
     GatherSweep,
@@ -177,7 +177,7 @@ class IncrementalPCA(Estimator):
         """
         self._check_parameters()
         source, labels = as_source(X, where)
-        noise = resolve_noise(self.noise, _dtype(X))
+        noise = resolve_noise(self.noise, dtype_of(X))
         self._refuse_too_many(source)
         solver = self._choose_solver(source)
         seed = resolve_seed(self.random_state)
@@ -197,6 +197,7 @@ class IncrementalPCA(Estimator):
             else:
                 self._forget()
                 self._fit_randomized(source, noise, labels, seed)
+        self._remember_columns(X)
         self.seed_ = seed
         return self
 
@@ -221,11 +222,11 @@ class IncrementalPCA(Estimator):
                 hint="use fit on the whole cube, or bin channels with cube.em.bin(...)",
             )
         if first:
-            noise = resolve_noise(self.noise, _dtype(X))
+            noise = resolve_noise(self.noise, dtype_of(X))
             shift = self._shift(source, noise)
             earlier = None
         else:
-            self.axes_.require_same_signal(labels, type(self).__name__)
+            self._require_same_signal(X, labels)
             noise, shift, earlier, labels = self.noise_, self._anchor, self._moments, self.axes_
             if earlier is None:
                 raise InputError(
@@ -237,6 +238,8 @@ class IncrementalPCA(Estimator):
             if earlier is not None:
                 moments = earlier + moments
             self._take_moments(moments, shift, noise, labels)
+        if first:
+            self._remember_columns(X)
         self.n_iter_ = 1 if shift is None else 2
         self.seed_ = resolve_seed(self.random_state)
         return self
@@ -252,6 +255,14 @@ class IncrementalPCA(Estimator):
             self.svd_solver == "auto" and source.n_channels <= MAX_GRAM
         )
         return [GramSweep(noise)] if summed and not _mean_first(noise) else []
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_components_
+
+    @property
+    def _counts_only(self) -> bool:
+        return self.noise == "poisson" or bool(getattr(self.noise, "needs_counts", False))
 
     def _check_parameters(self) -> None:
         k: Any = self.n_components
@@ -274,6 +285,12 @@ class IncrementalPCA(Estimator):
 
     def _refuse_too_many(self, source: BlockSource) -> None:
         most = min(source.n_pixels, source.n_channels)
+        if most < 1:
+            raise InputError(
+                f"principal components need pixels and channels, got {source.n_pixels} and "
+                f"{source.n_channels}",
+                hint="check the selection (where=)",
+            )
         if self.n_components is not None and self.n_components > most:
             raise InputError(
                 f"{self.n_components} components are asked of {source.n_pixels} pixels and "
@@ -331,6 +348,7 @@ class IncrementalPCA(Estimator):
         used = np.flatnonzero(np.diagonal(gram) > 0)
         trivial = self._trivial(moments.sums, total, noise)
         energy = float(np.trace(gram))
+        _refuse_overflow(energy)
         small = gram if used.size == n_channels else gram[np.ix_(used, used)]
         most = min(n, n_channels)
         k = most if self.n_components is None else min(int(self.n_components), most)
@@ -372,6 +390,8 @@ class IncrementalPCA(Estimator):
         trivial = self._trivial(sums, total, noise)
         if trivial is not None and self.remove_trivial:
             rows = rows - np.outer(rows @ trivial, trivial)
+        energy = float(np.square(rows).sum())
+        _refuse_overflow(energy)
         k = n if self.n_components is None else int(self.n_components)
         values, left = _top_eigen(rows @ rows.T, k)
         back = rows.T @ left
@@ -380,7 +400,6 @@ class IncrementalPCA(Estimator):
         if (values <= values[0] * n * np.finfo(float).eps).any():
             fixed = [trivial] if trivial is not None and self.remove_trivial else []
             vectors = _orthonormal(vectors, fixed, np.flatnonzero(np.square(rows).sum(axis=0) > 0))
-        energy = float(np.square(rows).sum())
         self._finish(values, vectors, energy, scale, sums, n, noise, labels, trivial, "pixels")
         self.n_iter_, self.converged_ = 1, True
 
@@ -401,12 +420,14 @@ class IncrementalPCA(Estimator):
         n_dims = min(n, int(np.count_nonzero(sums)) if noise.needs_counts else n_channels)
         n_dims -= 0 if trivial is None else 1
         against = () if trivial is None else (trivial[:, None],)
-        first = new_directions(scale[:, None] * sketch.image, against, n_dims)
+        tamed = _taming(sketch.image)
+        steady = scale * tamed
+        first = new_directions(steady[:, None] * sketch.image, against, n_dims)
         if first.shape[1] == 0:  # an empty cube
             first = np.zeros((n_channels, 1))
         sweep = SubspaceSweep(
             noise,
-            scale,
+            steady,
             sums / n if noise.centred else None,
             trivial,
             first,
@@ -417,8 +438,9 @@ class IncrementalPCA(Estimator):
         )
         outcome = run_sweep(sweep, source, seed=seed, max_rounds=sweep.max_rounds)
         found = outcome.state
-        values, vectors = np.maximum(found.eigenvalues, 0.0), found.vectors
-        angles, energy = found.angles, found.energy
+        values, vectors = np.maximum(found.eigenvalues, 0.0) / tamed**2, found.vectors
+        angles, energy = found.angles, found.energy / tamed**2
+        _refuse_overflow(energy)
         if trivial is not None and self.remove_trivial:
             energy -= total
         elif trivial is not None:
@@ -593,8 +615,14 @@ class IncrementalPCA(Estimator):
     def score(self, X: Any, y: None = None, *, where: Any = None) -> float:
         """Mean log-likelihood of a pixel under probabilistic PCA, in the weighted space.
 
-        As scikit-learn's ``PCA.score``, to which it is equal without weights. It needs components to
-        be left out (K below E and P), since their variance is that of the noise.
+        As scikit-learn's ``PCA.score``, to which it is equal without weights. Where components are left
+        out their mean variance is that of the noise; it must not be zero, as with fewer pixels than channels
+        and all components kept.
+
+        Raises
+        ------
+        InputError
+            The signal is not that of the fit, or the model leaves no noise in some direction.
 
         References
         ----------
@@ -614,16 +642,18 @@ class IncrementalPCA(Estimator):
         inside, energy, n = run_sweep(sweep, source).state
         n_dims = self._sums.size - (1 if self._trivial_removed() else 0)
         values = np.asarray(self.explained_variance_)
-        if self.noise_variance_ <= 0 or not (values > 0).all():
+        n_outside = n_dims - values.size
+        if (n_outside > 0 and self.noise_variance_ <= 0) or not (values > 0).all():
             raise InputError(
-                f"the score needs noise to be left: all {self.n_components_} components are kept",
+                f"the score needs noise to be left: the {self.n_components_} components explain "
+                f"everything, and {n_dims} directions have a variance",
                 hint="fit with fewer components",
             )
-        outside = max(energy - float(inside.sum()), 0.0) / n
-        log_det = float(np.log(values).sum()) + (n_dims - values.size) * math.log(
-            self.noise_variance_
-        )
-        fit = float((inside / n / values).sum()) + outside / self.noise_variance_
+        log_det = float(np.log(values).sum())
+        fit = float((inside / n / values).sum())
+        if n_outside > 0:
+            log_det += n_outside * math.log(self.noise_variance_)
+            fit += max(energy - float(inside.sum()), 0.0) / n / self.noise_variance_
         return float(-0.5 * (n_dims * math.log(2 * math.pi) + log_det + fit))
 
     def _trivial_removed(self) -> bool:
@@ -666,11 +696,6 @@ def _mean_first(noise: NoiseModel) -> bool:
     return noise.centred and weighs(noise)
 
 
-def _dtype(X: Any) -> np.dtype[Any]:
-    found = getattr(X, "dtype", None)
-    return np.dtype(np.asarray(X).dtype if found is None else found)
-
-
 def _pixels_only(X: Any, where: Any) -> Any:
     """The part of a selection that lies over pixels: the fit has fixed the channels."""
     if where is None or not isinstance(X, xr.DataArray):
@@ -691,6 +716,31 @@ def _curve(labels: Labels, values: NDArray[np.float64], name: str, attrs: dict[s
         name=name,
         attrs=attrs,
     )
+
+
+def _taming(image: NDArray[np.float64]) -> float:
+    """Factor of the data, a power of two, that keeps fourth powers of extreme values within float64."""
+    largest = float(np.abs(image).max(initial=0.0))
+    _refuse_overflow(largest)
+    if largest == 0.0 or 1e-60 < largest < 1e60:
+        return 1.0
+    # The image goes with the square of the data.
+    return float(2.0 ** -round(math.log2(largest) / 2))
+
+
+def _refuse_overflow(square: float) -> None:
+    """Refuse values whose squares are beyond float64.
+
+    Raises
+    ------
+    InputError
+        A sum of squares is not finite.
+    """
+    if not math.isfinite(square):
+        raise InputError(
+            f"values are too large: a sum of their squares is {square}, it must be below 1.8e308",
+            hint="divide the cube by a constant first",
+        )
 
 
 def _row_totals(block: Block) -> NDArray[np.float64]:

@@ -199,6 +199,9 @@ class Project:
         scores = pixel_products(block.data, self.matrix)
         if self.offset is not None:
             scores -= self.offset
+        # A value that is not finite is searched for only where it shows.
+        if not np.isfinite(scores).all():
+            require_finite_values(block)
         return {"loadings": scores}
 
 

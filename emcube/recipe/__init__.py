@@ -7,16 +7,23 @@ from typing import TYPE_CHECKING, Any
 from emcube.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
+    from emcube.recipe.planning import plan
     from emcube.recipe.running import run
 
-__all__ = ["Recipe", "run"]
+__all__ = ["Recipe", "plan", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `run`, and with it the numerical libraries, on first use: checking needs none of them."""
-    if name != "run":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from emcube.recipe.running import run
+    """Import `run` and `plan`, and with them the numerical libraries, on first use."""
+    if name == "run":
+        from emcube.recipe.running import run
 
-    globals()["run"] = run
-    return run
+        value: Any = run
+    elif name == "plan":
+        from emcube.recipe.planning import plan
+
+        value = plan
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value

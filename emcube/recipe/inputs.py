@@ -19,7 +19,7 @@ from emcube.recipe.recipe import Recipe
 if TYPE_CHECKING:
     from emcube.store import IngestProgress
 
-__all__ = ["Input", "announce", "find_input"]
+__all__ = ["Input", "announce", "find_input", "stored_input"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +106,37 @@ def _named_input(recipe: Recipe, scratch: Path) -> Iterator[Input]:
     with tempfile.TemporaryDirectory(prefix=".emcube-input-", dir=scratch) as folder:
         path = ingest(cube, Path(folder) / "input.zarr", progress=announce)
         yield Input(open_store(path), read_digest(path), address)
+
+
+def stored_input(recipe: Recipe) -> Input | None:
+    """Open what a recipe names, if its digest is known without reading it: a whole cube in a store.
+
+    Returns
+    -------
+    Input or None
+        None for an instrument file and the like, which was found and can be opened.
+
+    Raises
+    ------
+    InputError
+        The recipe names no input.
+    ReadError, StoreError, CatalogError
+        It is not there or cannot be opened.
+    """
+    from emcube.sources import open as open_cube
+    from emcube.store import is_store, read_digest
+
+    named = recipe.model.input
+    if named is None:
+        raise InputError(
+            "the recipe names no input", hint="write 'input: {path: map.zarr}' into the recipe"
+        )
+    where, options = _address(recipe, named)
+    cube = open_cube(where, **options)
+    place = cube.encoding.get("source")
+    if place is None or named.name is not None or not is_store(place):
+        return None
+    return Input(cube, read_digest(place), named.model_dump(mode="json", exclude_none=True))
 
 
 def _address(recipe: Recipe, named: schema.Input) -> tuple[str | list[str], dict[str, Any]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,22 @@ import numpy as np
 import xarray as xr
 
 from emcube.cube import nav_dims, sig_dims
-from emcube.engine import Target, Writing, ZarrTarget, map_blocks, resident, run_sweeps
+from emcube.engine import (
+    Checkpoints,
+    Target,
+    Writing,
+    ZarrTarget,
+    checkpointing,
+    map_blocks,
+    resident,
+    run_sweeps,
+)
+from emcube.engine.checkpoint import current_checkpoints, remembered
 from emcube.errors import EmcubeError, InputError, SelectionError
 from emcube.models.base import resolve_seed
 from emcube.models.labels import as_source
 from emcube.models.sweeps import TotalsSweep
-from emcube.recipe.inputs import Input, find_input
+from emcube.recipe.inputs import Input, find_input, stored_input
 from emcube.recipe.prepare import Prepared, prepare
 from emcube.recipe.recipe import Recipe
 from emcube.recipe.schema import Where
@@ -26,10 +38,10 @@ from emcube.recipe.steps import Run, first_sums, run_step
 from emcube.recipe.sums import pixel_sums, smooth_sums
 from emcube.results.provenance import now, run_id, stack
 from emcube.results.result import Result, open_result
-from emcube.results.tree import ResultWriter, frame, read_root
+from emcube.results.tree import ResultWriter, checkpoint_folder, frame, read_root, require_free
 from emcube.store.write import local_path
 
-__all__ = ["default_recipe", "run"]
+__all__ = ["Ahead", "default_recipe", "look_ahead", "run"]
 
 _log = logging.getLogger(__name__)
 
@@ -77,13 +89,15 @@ def run(
     InputError
         Recipe and cube do not fit, or `out` holds something else.
     InterruptedRunError
-        The user stopped the run; finished steps stay, and the same call goes on after them.
+        The user stopped the run, or a signal did (`PreemptedRunError`); the same call goes on from there.
 
     Notes
     -----
-    The same run (see `Result.run_id`) that is complete is not run again. Steps share blocks, which stay in
-    memory as far as the budget goes. A ``random_state`` left open is drawn and recorded; a result that
-    is continued keeps the seeds it was begun with.
+    The same run (see `Result.run_id`) that is complete is not run again; one that was stopped, however, goes
+    on: finished steps stay, the step that was running goes on from its last checkpoint (see
+    `emcube.engine.checkpointing`; here they lie in a hidden folder beside the result). Steps share blocks,
+    which stay in memory as far as the budget goes. A ``random_state`` left open is drawn and recorded; a
+    result that is continued keeps the seeds it was begun with.
 
     Examples
     --------
@@ -101,7 +115,8 @@ def run(
         writer = ResultWriter(path, attributes)
         with writer.lock(), _what_is_left(writer, recipe):
             writer.create(overwrite=overwrite)
-            return _carry_out(recipe, source, prepared, writer)
+            with checkpointing(writer.checkpoints, identity=attributes["run_id"]) as kept:
+                return _carry_out(recipe, source, prepared, writer, kept)
 
 
 # ------------------------------------------------------------------------------ before the first read
@@ -125,6 +140,69 @@ def default_recipe(n_components: int | None = None) -> dict[str, Any]:
             {"kmeans": {"n_clusters": number, "random_state": 0}},
         ],
     }
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What is known of a run before it reads anything.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        Folder of its result, absolute.
+    run_id : str or None
+        None where it takes the cube's content to know it, or a seed that is still to be drawn.
+    finished : bool
+        The folder holds this very run, complete.
+    """
+
+    path: Path
+    run_id: str | None
+    finished: bool
+
+
+def look_ahead(
+    recipe: Recipe, out: str | os.PathLike[str] | None = None, *, overwrite: bool = False
+) -> Ahead:
+    """Find where a run would write and whether it may, reading labels and attributes only.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    out : path-like, optional
+        Folder of the result; default the recipe's ``output``.
+    overwrite : bool
+        Another run's result may be replaced.
+
+    Raises
+    ------
+    InputError
+        The recipe and its input do not fit, or the folder holds something else.
+    ReadError, StoreError, CatalogError
+        The input is not there or cannot be opened.
+
+    Notes
+    -----
+    What lies in an instrument file is known only when the run has read it; a result that is in the way
+    is then recognised by its recipe alone.
+    """
+    path = _destination(recipe, out)
+    source = stored_input(recipe)
+    root = read_root(path)
+    if source is None:
+        identity = None
+        same = root is not None and root.get("recipe") == recipe.normalised()
+    else:
+        with _noted(recipe):
+            attributes = _identify(recipe, source, prepare(source.cube, recipe.prepare), path)
+        identity = attributes["run_id"]
+        same = root is not None and root.get("run_id") == identity
+        if attributes["provenance"]["drawn_seeds"] and not same:
+            identity = None  # drawn anew by the run itself
+    complete = root is not None and bool(root["emcube"].get("complete"))
+    if not same and (root is None or not overwrite):
+        require_free(path, identity)
+    return Ahead(path, identity, identity is not None and same and complete)
 
 
 def _understand(
@@ -225,38 +303,49 @@ def _kept(path: Path, identity: str) -> Result | None:
     root = read_root(path)
     if root is None or root.get("run_id") != identity or not root["emcube"].get("complete"):
         return None
+    # A run that was killed at its very end leaves them.
+    shutil.rmtree(checkpoint_folder(path), ignore_errors=True)
     return open_result(path)
 
 
 # ------------------------------------------------------------------------------------------- running
 
 
-def _carry_out(recipe: Recipe, source: Input, prepared: Prepared, writer: ResultWriter) -> Result:
+def _carry_out(
+    recipe: Recipe, source: Input, prepared: Prepared, writer: ResultWriter, kept: Checkpoints
+) -> Result:
     started = now()
     where = prepared.region
     state = Run(writer, prepared.cube, where, writer.attributes["provenance"]["seeds"])
     if recipe.model.where is None:
         with resident():
-            _write_input(recipe, prepared.cube, where, writer)
-            _run_steps(recipe, state)
+            with kept.scope(INPUT):
+                _write_input(recipe, prepared.cube, where, writer)
+            _run_steps(recipe, state, kept)
     else:
         # The sums come from all pixels and the steps from some: blocks that only the sums need
         # would take the place of those that every step needs.
-        state.where = _write_input(recipe, prepared.cube, where, writer, rule=recipe.model.where)
+        with kept.scope(INPUT):
+            state.where = _write_input(
+                recipe, prepared.cube, where, writer, rule=recipe.model.where
+            )
         with resident():
-            _run_steps(recipe, state)
+            _run_steps(recipe, state, kept)
     provenance = {**writer.attributes["provenance"], "started": started, "finished": now()}
     writer.finish({"provenance": provenance})
     return open_result(writer.path)
 
 
-def _run_steps(recipe: Recipe, state: Run) -> None:
+def _run_steps(recipe: Recipe, state: Run, kept: Checkpoints) -> None:
+    kept.drop(INPUT)
     for i, step in enumerate(recipe.steps):
         if state.writer.has_node(step.label):
             state.nodes[step.label] = state.writer.node(step.label)
             continue
         try:
-            state.nodes[step.label] = run_step(step, state)
+            with kept.scope(step.label):
+                state.nodes[step.label] = run_step(step, state)
+            kept.drop(step.label)
         except EmcubeError as error:
             error.add_note(f"in step {step.label!r}, {recipe.step_place(i)}")
             raise
@@ -319,7 +408,7 @@ def _write_input(
         sums = run_sweeps([*asked, writing], blocks)[0].state
     else:
         sums = run_sweeps(asked, used_blocks)[0].state
-        map_blocks(pixel_sums, blocks, target, name="total counts")
+        map_blocks(pixel_sums, blocks, target, name="total counts", continues=node.attempt)
     filled = used_labels.spectra(sums.channels, dim=None)
     node.put("sum_spectrum", filled.values)
     node.finish()
@@ -331,16 +420,24 @@ def _used(
 ) -> xr.DataArray:
     """Pixels whose smoothed counts reach a level, within the region."""
     level = rule.min_smoothed_counts
-    smooth = smooth_sums(cube, rule.sigma, scratch)
-    used = smooth >= level
-    if region is not None:
-        used = used & region
-    if not bool(used.any()):
-        raise SelectionError(
-            f"where: no pixel reaches {level:g} smoothed counts, the most is {float(smooth.max()):g}",
-            hint="lower min_smoothed_counts",
-        )
-    return used
+    nav = nav_dims(cube)
+    coords = {k: c for k, c in cube.coords.items() if set(map(str, c.dims)) <= set(nav)}
+
+    def choose() -> Any:
+        kept = current_checkpoints()
+        # Whether it is asked or remembered must not change the numbers of later calls.
+        with nullcontext() if kept is None else kept.scope("smoothing"):
+            smooth = smooth_sums(cube, rule.sigma, scratch)
+        used = smooth >= level if region is None else (smooth >= level) & region
+        if not bool(used.any()):
+            raise SelectionError(
+                f"where: no pixel reaches {level:g} smoothed counts, "
+                f"the most is {float(smooth.max()):g}",
+                hint="lower min_smoothed_counts",
+            )
+        return used.transpose(*nav).values
+
+    return xr.DataArray(remembered("where", choose), dims=nav, coords=coords)
 
 
 # ----------------------------------------------------------------------------------- when it goes wrong

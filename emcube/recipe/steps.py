@@ -253,7 +253,13 @@ def _write(
         attributes=attributes,
     )
     if model is not None and targets:
-        map_blocks(model.pixel_function(), source, targets, name=f"{step.label}: write maps")
+        map_blocks(
+            model.pixel_function(),
+            source,
+            targets,
+            name=f"{step.label}: write maps",
+            continues=node.attempt,
+        )
     return node.finish({**stamp()})
 
 

@@ -11,6 +11,7 @@ import xarray as xr
 
 from emcube.errors import IncompleteError, StoreError
 from emcube.results.tree import FORMAT, array_digest, missing_chunks, read_root
+from emcube.results.unfinished import progress_of, progress_text
 from emcube.results.watched import WatchedStore
 
 if TYPE_CHECKING:
@@ -66,6 +67,33 @@ class Result:
     def complete(self) -> bool:
         """Whether the run was finished (False only where `open_result` was told to allow it)."""
         return bool(self.tree.attrs["emcube"]["complete"])
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """How far the run got: names of all ``steps`` and of the ``finished`` ones, what was ``running``,
+        and what the latest ``checkpoint`` says of itself.
+        """
+        return progress_of(self.path, self.tree.attrs)
+
+    def require_complete(self, what: str) -> None:
+        """Refuse a result that was never finished, for work that needs a whole one.
+
+        Parameters
+        ----------
+        what : str
+            Who needs it, for the message ("report").
+
+        Raises
+        ------
+        IncompleteError
+            It was opened with ``allow_incomplete=True``, and is not complete.
+        """
+        if not self.complete:
+            raise IncompleteError(
+                f"{what} needs a whole result, and {str(self.path)!r} was never finished: "
+                f"{progress_text(self.progress)}",
+                hint="run its recipe again to complete it",
+            )
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -169,7 +197,13 @@ class Result:
         -------
         list of Path
             Named after step and content: ``nmf-components.png``.
+
+        Raises
+        ------
+        IncompleteError
+            The run was never finished.
         """
+        self.require_complete("save_figures")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         saved: list[Path] = []
@@ -206,9 +240,15 @@ class Result:
         -------
         dict
             Variable (``nmf/loadings``) to what is wrong; empty when all is well.
+
+        Raises
+        ------
+        IncompleteError
+            The run was never finished: what is missing was not noted.
         """
         import zarr
 
+        self.require_complete("verify")
         wrong: dict[str, str] = {}
         for name, node in self.tree.children.items():
             expected = node.attrs["emcube"].get("digests", {})
@@ -283,7 +323,8 @@ def open_result(path: str | Path, *, allow_incomplete: bool = False) -> Result:
     complete = bool(marker.get("complete"))
     if not complete and not allow_incomplete:
         raise IncompleteError(
-            f"the result at {str(path)!r} was never finished",
+            f"the result at {str(path)!r} was never finished: "
+            f"{progress_text(progress_of(path, root))}",
             hint="run its recipe again to complete it, or look at what is there with "
             "open_result(path, allow_incomplete=True)",
         )

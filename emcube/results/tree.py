@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,16 +22,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from emcube.disk import exclusive
+from emcube.engine.states import fingerprint
 from emcube.engine.threads import default_threads
-from emcube.errors import IncompleteError, InputError, StoreError
+from emcube.errors import EngineError, IncompleteError, InputError, StoreError
 from emcube.results.variables import check_dataset
 from emcube.store import to_json
-from emcube.store.journal import exclusive
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["FORMAT", "ResultWriter", "array_digest", "is_result", "missing_chunks", "read_root"]
+__all__ = ["FORMAT", "ResultWriter", "array_digest", "checkpoint_folder", "is_result"]
+__all__ += ["missing_chunks", "node_attributes", "read_root", "require_free"]
 
 FORMAT = 1
 """Version of the layout of a result."""
@@ -68,6 +71,35 @@ def is_result(path: str | Path) -> bool:
     return read_root(Path(path)) is not None
 
 
+def require_free(path: Path, run_id: str | None = None) -> None:
+    """Refuse a folder that holds anything at all.
+
+    Parameters
+    ----------
+    path : Path
+    run_id : str, optional
+        Of the run that is to be written there, for the message.
+
+    Raises
+    ------
+    InputError
+        It holds a result, complete or not, or something else.
+    """
+    root = read_root(path)
+    if root is not None:
+        kind = "result" if root["emcube"]["complete"] else "unfinished result"
+        this = "" if run_id is None else f", this one is {_short(run_id)}"
+        raise InputError(
+            f"{str(path)!r} holds the {kind} of another run ({_short(root.get('run_id'))}{this})",
+            hint="choose another place with --out, or replace it with --overwrite",
+        )
+    if path.exists() and not _is_empty(path):
+        raise InputError(
+            f"{str(path)!r} exists and is not a result of emcube, expected a new folder",
+            hint="choose another place with --out; nothing was touched",
+        )
+
+
 class ResultWriter:
     """Writes the nodes of one result, and its marker last.
 
@@ -80,7 +112,8 @@ class ResultWriter:
 
     Notes
     -----
-    A node is written whole or not at all: a node without its own marker is removed and written again.
+    A node is written whole or not at all: a node without its own marker is removed and written again, or
+    goes on being filled where it was begun as it would be begun now.
     A complete result that is to be replaced stays until the new one is whole: that one grows in a hidden
     folder beside it (`path` while it is written) and takes its place in `finish`.
     """
@@ -106,22 +139,13 @@ class ResultWriter:
             It holds another result and `overwrite` is False.
         """
         root = read_root(self.path)
-        if root is None and self.path.exists() and not _is_empty(self.path):
-            raise InputError(
-                f"{str(self.path)!r} exists and is not a result of emcube, expected a new folder",
-                hint="choose another place with --out; nothing was touched",
-            )
-        if root is not None:
+        if root is None:
+            require_free(self.path)
+        else:
             if root.get("run_id") == self.attributes["run_id"] and not root["emcube"]["complete"]:
                 return
             if not overwrite:
-                kind = "result" if root["emcube"]["complete"] else "unfinished result"
-                raise InputError(
-                    f"{str(self.path)!r} holds the {kind} of another run "
-                    f"({_short(root.get('run_id'))}, this one is "
-                    f"{_short(self.attributes['run_id'])})",
-                    hint="choose another place with --out, or replace it with --overwrite",
-                )
+                require_free(self.path, self.attributes["run_id"])
             if root["emcube"]["complete"]:
                 self.path = self._beside("new")
                 begun = read_root(self.path)
@@ -130,12 +154,19 @@ class ResultWriter:
             if self.path.exists():
                 with _disk(self.path):
                     shutil.rmtree(self.path)
+        # Checkpoints go with the unfinished result that they are of.
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
         with _disk(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._write_root(complete=False)
 
     def _beside(self, word: str) -> Path:
-        return self.destination.with_name(f".{self.destination.name}.emcube-{word}")
+        return _beside(self.destination, word)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Hidden folder beside the result for checkpoints while it is unfinished."""
+        return checkpoint_folder(self.destination)
 
     def _write_root(self, *, complete: bool) -> None:
         import zarr
@@ -162,7 +193,7 @@ class ResultWriter:
 
     def has_node(self, name: str) -> bool:
         """Tell whether a node is there and whole."""
-        marker = _node_attributes(self.path / name).get("emcube")
+        marker = node_attributes(self.path / name).get("emcube")
         if not isinstance(marker, dict) or marker.get("complete") is not True:
             return False
         return not missing_chunks(self.path / name, marker)
@@ -206,9 +237,18 @@ class ResultWriter:
             Dims of the cube.
         attributes : mapping, optional
             More attributes of the node; JSON values.
+
+        Returns
+        -------
+        Node
+            A new one; or one that an earlier try began with the same contents and filled in part.
         """
         checked = check_dataset(dataset, verb, nav=nav, sig=sig)
         folder = self.path / name
+        begun = _contents(checked, verb, attributes)
+        marker = node_attributes(folder).get("emcube") or {}
+        if begun is not None and marker.get("begun") == begun and not marker.get("complete"):
+            return Node(self.path, name, _frames(checked), str(marker["attempt"]))
         with _disk(folder):
             if folder.exists():
                 shutil.rmtree(folder)
@@ -219,11 +259,7 @@ class ResultWriter:
             for variable in checked.variables.values():
                 variable.attrs = to_json(variable.attrs, f"attributes in {name}")
                 variable.encoding = {}
-            encoding = {
-                str(n): {"chunks": v.data.chunksize, "compressors": _fast_codec()}
-                for n, v in checked.variables.items()
-                if v.chunks is not None
-            }
+            encoding = {str(n): _encoding(v) for n, v in checked.variables.items()}
             checked.to_zarr(
                 str(self.path),
                 group=name,
@@ -233,7 +269,10 @@ class ResultWriter:
                 compute=False,
                 encoding=encoding,
             )
-        return Node(self.path, name, tuple(encoding))
+            # Only now: without this mark nobody goes on with it.
+            attempt = uuid.uuid4().hex
+            _mark(self.path, name, begun=begun, attempt=attempt)
+        return Node(self.path, name, _frames(checked), attempt)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -275,12 +314,15 @@ class Node:
     ----------
     frames : tuple of str
         Variables whose values are written block by block.
+    attempt : str
+        Identity of the arrays: another one means that they are new.
     """
 
-    def __init__(self, path: Path, name: str, frames: tuple[str, ...]) -> None:
+    def __init__(self, path: Path, name: str, frames: tuple[str, ...], attempt: str) -> None:
         self.path = path
         self.name = name
         self.frames = frames
+        self.attempt = attempt
 
     def put(self, name: str, values: NDArray[Any]) -> None:
         """Fill a frame whose values are all in hand."""
@@ -307,6 +349,8 @@ class Node:
                 chunks[key] = array.nchunks_initialized
                 digests[key] = array_digest(array)
             marker: dict[str, Any] = dict(group.attrs["emcube"])  # type: ignore[arg-type]
+            for key in ("begun", "attempt"):
+                marker.pop(key, None)
             marker.update(complete=True, chunks=chunks, digests=digests)
             group.update_attributes({**to_json(attributes or {}), "emcube": marker})
         return _open_node(self.path, self.name)
@@ -339,15 +383,65 @@ def frame(
     return xr.DataArray(data, dims=tuple(dims), coords=coords, attrs=dict(attributes))
 
 
-def _fast_codec() -> Any:
-    """Codec of what is written block by block: loadings are noise in their last digits.
+def _frames(dataset: xr.Dataset) -> tuple[str, ...]:
+    return tuple(str(n) for n, v in dataset.variables.items() if v.chunks is not None)
 
-    On loadings of 1.5 million pixels LZ4 on shuffled bytes packs several times faster than Zarr's default
+
+def _encoding(variable: xr.Variable) -> dict[str, Any]:
+    """Chunks and codecs; each chunk ends with a checksum, so that one that is damaged is not read."""
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
+    if variable.chunks is None:
+        return {"compressors": (ZstdCodec(), Crc32cCodec())}
+    return {"chunks": variable.data.chunksize, "compressors": block_codecs()}
+
+
+def block_codecs() -> tuple[Any, ...]:
+    """Codecs of what is written block by block: loadings are noise in their last digits.
+
+    On those of 1.5 million pixels LZ4 on shuffled bytes is several times faster than Zarr's default
     (Zstandard) and, of PCA, as small; of NMF, with its many zeros, to 1.8 times the size.
     """
-    from zarr.codecs import BloscCodec
+    from zarr.codecs import BloscCodec, Crc32cCodec
 
-    return BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
+    return BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec()
+
+
+def _contents(dataset: xr.Dataset, verb: str, attributes: Mapping[str, Any] | None) -> str | None:
+    """Fingerprint of a node as it is begun; None where it cannot be told."""
+    parts = [
+        (str(n), v.dims, v.shape, str(v.dtype), to_json(v.attrs), _values(v))
+        for n, v in dataset.variables.items()
+    ]
+    try:
+        return fingerprint(verb, to_json(attributes or {}), parts)
+    except EngineError:
+        return None
+
+
+def _values(variable: xr.Variable) -> Any:
+    """Values of a small variable, layout of a large one."""
+    if variable.chunks is not None:
+        return variable.chunks
+    return variable.values.tolist() if variable.dtype.kind in "OT" else variable.values
+
+
+def _mark(path: Path, name: str, **changed: Any) -> None:
+    """Change the marker of a node."""
+    import zarr
+
+    group = zarr.open_group(str(path), path=name, mode="r+")
+    marker: dict[str, Any] = dict(group.attrs["emcube"])  # type: ignore[arg-type]
+    group.update_attributes({"emcube": {**marker, **changed}})
+
+
+def checkpoint_folder(path: Path) -> Path:
+    """Where the checkpoints of an unfinished result lie: in a hidden folder beside it."""
+    return _beside(path.resolve() if path.is_symlink() else path, "checkpoint")
+
+
+def _beside(destination: Path, word: str) -> Path:
+    return destination.with_name(f".{destination.name}.emcube-{word}")
 
 
 def array_digest(array: Any) -> str:
@@ -406,7 +500,8 @@ def _open_node(path: Path, name: str) -> xr.Dataset:
     )
 
 
-def _node_attributes(folder: Path) -> dict[str, Any]:
+def node_attributes(folder: Path) -> dict[str, Any]:
+    """Attributes of a node; empty where it is not there or cannot be read."""
     try:
         document = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -148,6 +148,11 @@ class EventReader:
     count: ChunkReader
 
     @property
+    def store(self) -> str:
+        """Path or URL of the store."""
+        return self.channel.store
+
+    @property
     def ndim(self) -> int:
         """Number of dims."""
         return len(self.shape)

@@ -8,14 +8,10 @@ which is written last; the hidden folder then keeps only ``manifest.json``, the 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 import shutil
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emcube.disk import exclusive, replace_file, try_lock
 from emcube.errors import StoreError
 from emcube.store.quicklook import SpectrumSum
 
@@ -43,19 +40,6 @@ _INGEST = "ingest.json"
 _MANIFEST = "manifest.json"
 _PARTS = "parts"
 _LOCK = "lock"
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even after a power failure."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -84,48 +68,6 @@ def file_digest(path: Path) -> str:
     """Digest of a file as it lies on disk."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-@contextmanager
-def exclusive(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock file; the operating system lets go of it when the process dies.
-
-    Parameters
-    ----------
-    path : Path
-        The lock file; made if missing.
-    what : str
-        What is locked, for the message.
-
-    Raises
-    ------
-    StoreError
-        Another process (or thread) holds it.
-    """
-    with path.open("a+b") as file:
-        try:
-            try_lock(file.fileno())
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-                raise
-            raise StoreError(
-                f"another process is writing {what} (it holds {path})",
-                hint="wait until it is done, or choose another destination",
-            ) from None
-        yield
-
-
-def try_lock(fd: int) -> None:
-    """Lock an open file, or raise OSError at once where another holds it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        os.lseek(fd, 0, os.SEEK_SET)
-        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-    else:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @dataclass(eq=False)

@@ -18,7 +18,7 @@ from emcube.cli.failure import exit_status, message
 
 Run = Callable[..., Any]
 
-VERBS = ("demo", "ingest", "info", "run", "estimate", "catalog", "doctor")
+VERBS = ("demo", "ingest", "info", "run", "plan", "submit", "estimate", "catalog", "doctor")
 
 
 def command(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -401,3 +401,33 @@ def test_progress_on_a_terminal(
     assert "pass 2, 4/4 blocks" in shown.err
     assert "pixels/s" in shown.err
     assert "3/3 blocks" in shown.err
+
+
+# ------------------------------------------------------------------------------------------------ plan
+
+
+def test_plan(emcube: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from emcube.recipe import calibration
+
+    rates = dict.fromkeys(calibration.RATES, 1e-9)
+    known = calibration.Calibration(rates, rates, 1.0, 300 << 20, "any")
+    monkeypatch.setattr(calibration, "calibrate", lambda *, again: known)
+    found = emcube("plan", folder / "recipe.yaml", "--workers", "2", "--memory", "2GiB")
+    assert found.status == 0, found.err
+    for word in ("blocks", "passes", "memory", "moved", "result", "time", "2 worker processes"):
+        assert word in found.out
+    plain = emcube("plan", folder / "recipe.yaml", "--json").json
+    assert plain["fits"] is True
+    assert [s["name"] for s in plain["steps"]] == [
+        "input",
+        "estimate_n_components",
+        "pca",
+        "kmeans",
+    ]
+    assert plain["seconds"]["low"] < plain["seconds"]["high"]
+    assert not (folder / "results").exists()
+    tight = emcube("plan", folder / "recipe.yaml", "--memory", "10kB")
+    assert tight.status == 1
+    assert "EMCUBE_MEMORY" in tight.err
+    (folder / "wrong.yaml").write_text("emcube: 1\nsteps:\n  - pca: {k: 3}\n")
+    assert emcube("plan", folder / "wrong.yaml").status == 2

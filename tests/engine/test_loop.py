@@ -181,10 +181,10 @@ def residency_of(source):
 
 
 def test_the_blocks_of_worker_processes_are_let_go(source, client, tmp_path):
-    from emcube.engine.memory import _adopted
+    from emcube.engine.adoption import _sessions
 
     def held():
-        return len(_adopted)
+        return len(_sessions)
 
     run_sweep(
         CountsLoads(2, folder=str(tmp_path)),

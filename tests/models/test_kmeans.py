@@ -211,3 +211,31 @@ def test_profiles_without_room_for_a_subspace_are_refused(shape, parameters, wor
 def test_as_many_clusters_as_pixels():
     counts = np.random.default_rng(0).poisson(4, (12, 30))
     assert em.KMeans(12, random_state=0).fit(counts).inertia_ < 1e-9
+
+
+@pytest.mark.parametrize("offset", [1e7, -3e8, 1e12])
+def test_an_offset_changes_no_cluster(offset):
+    """Distances are taken from the mean where it would drown them."""
+    rng = np.random.default_rng(0)
+    centers = rng.normal(0, 10, (4, 12))
+    values = centers[rng.integers(0, 4, 600)] + rng.normal(size=(600, 12))
+    values = np.round(values * 1024) / 1024  # exact with the offset, but for the last one
+    want = em.KMeans(4, random_state=0).fit(values)
+    found = em.KMeans(4, random_state=0).fit(values + offset)
+    np.testing.assert_array_equal(found.labels_, want.labels_)
+    tolerance = 1e-3 if abs(offset) == 1e12 else 1e-9
+    np.testing.assert_allclose(found.cluster_centers_ - offset, want.cluster_centers_, atol=0.01)
+    assert found.inertia_ == pytest.approx(want.inertia_, rel=tolerance)
+    assert found.score(values + offset) == pytest.approx(-want.inertia_, rel=tolerance)
+    np.testing.assert_allclose(
+        found.transform(values + offset), want.transform(values), rtol=1e-3, atol=1e-3
+    )
+    found.partial_fit(values[:50] + offset)
+    want.partial_fit(values[:50])
+    np.testing.assert_allclose(found.cluster_centers_ - offset, want.cluster_centers_, atol=0.01)
+
+
+def test_equal_pixels_far_from_zero_are_no_obstacle():
+    found = em.KMeans(1, random_state=0).fit(np.full((20, 3), 1e9))
+    np.testing.assert_array_equal(found.cluster_centers_, 1e9)
+    assert found.inertia_ == 0

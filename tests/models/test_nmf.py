@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import warnings
 
 import dask.array as da
 import numpy as np
@@ -462,13 +461,56 @@ def test_errors_of_lazy_maps_do_not_name_a_wrong_pixel():
         model.transform(cube).compute()
 
 
-def test_normalised_spectra_are_not_taken_for_counts_silently():
+@pytest.mark.parametrize("gain", [1e-6, 1e-3, 1.0 / 700.0])
+def test_counts_in_another_unit_give_the_components_of_counts(gain):
+    """Fractions are counts times a gain, which their noise tells: volume and tolerance mean the same."""
+    rng = np.random.default_rng(0)
+    spectra, shares = rng.dirichlet(np.full(60, 0.3), 3), rng.dirichlet(np.full(3, 0.3), 900)
+    counts = rng.poisson(300 * shares @ spectra).astype(float)
+    want = em.MiniBatchNMF(3, random_state=0).fit(counts)
+    found = em.MiniBatchNMF(3, random_state=0).fit(counts * gain)
+    assert want.gain_ == 1.0
+    assert found.gain_ == pytest.approx(gain, rel=0.1)
+    np.testing.assert_allclose(found.components_, want.components_, atol=2e-3)
+    np.testing.assert_allclose(found.component_totals_ / gain, want.component_totals_, rtol=0.02)
+    assert found.objective_ / gain == pytest.approx(want.objective_, rel=1e-3)
+    assert found.volume_strength_ / gain == pytest.approx(want.volume_strength_, rel=0.15)
+    np.testing.assert_allclose(found.freedom_, want.freedom_, atol=0.05)
+    loadings = found.transform(counts * gain)
+    np.testing.assert_allclose(loadings.sum(axis=1), counts.sum(axis=1) * gain, rtol=1e-6)
+
+
+def test_normalised_spectra_are_counts_too():
     rng = np.random.default_rng(0)
     spectra, shares = rng.dirichlet(np.full(60, 0.3), 3), rng.dirichlet(np.full(3, 0.3), 400)
     counts = rng.poisson(2000 * shares @ spectra).astype(float)
-    with pytest.warns(UserWarning, match="fractions with 0.5 in a pixel"):
-        em.MiniBatchNMF(3, random_state=0).fit(counts / counts.sum(axis=1, keepdims=True) / 2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        em.MiniBatchNMF(3, random_state=0).fit(counts)
-        em.MiniBatchNMF(3, beta_loss="frobenius", random_state=0).fit(counts / 2000)
+    want = em.MiniBatchNMF(3, random_state=0).fit(counts)
+    found = em.MiniBatchNMF(3, random_state=0).fit(counts / counts.sum(axis=1, keepdims=True) / 2)
+    assert found.gain_ == pytest.approx(1 / 4000, rel=0.1)
+    np.testing.assert_allclose(found.components_, want.components_, atol=5e-3)
+
+
+def test_fractions_without_noise_are_fitted_to_the_end():
+    """The tolerance is not in nats of counts that nobody counted."""
+    rng = np.random.default_rng(1)
+    spectra, shares = rng.dirichlet(np.full(40, 0.3), 3), rng.dirichlet(np.full(3, 0.2), 400)
+    shares[:3] = np.eye(3)
+    exact = 0.7 * shares @ spectra
+    nmf = em.MiniBatchNMF(3, random_state=0).fit(exact)
+    left = exact - nmf.transform(exact) @ nmf.components_
+    assert np.abs(left).max() < 0.02 * exact.max()
+
+
+def test_fractions_come_in_parts():
+    rng = np.random.default_rng(0)
+    spectra, shares = rng.dirichlet(np.full(60, 0.3), 3), rng.dirichlet(np.full(3, 0.3), 900)
+    values = rng.poisson(300 * shares @ spectra) / 700
+    parts = em.MiniBatchNMF(3, random_state=0).fit(values[:450])
+    first = parts.component_totals_.sum()
+    parts.partial_fit(values[450:])
+    assert first == pytest.approx(values[:450].sum(), rel=1e-6)
+    assert parts.component_totals_.sum() == pytest.approx(values.sum(), rel=1e-6)
+    whole = em.MiniBatchNMF(3, random_state=0).fit(values)
+    np.testing.assert_allclose(parts.components_, whole.components_, atol=0.02)
+    with pytest.raises(InputError, match="must not be negative"):
+        parts.partial_fit(-values)

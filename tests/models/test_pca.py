@@ -281,3 +281,27 @@ def test_what_is_no_matrix_is_refused(values, words):
 def test_parameters_of_wrong_types_are_refused(values, parameters):
     with pytest.raises(InputError, match=f"{next(iter(parameters))} must be"):
         em.IncrementalPCA(2, **parameters).fit(values)
+
+
+@pytest.mark.parametrize("size", [1e-120, 1e100])
+def test_the_randomized_solver_takes_extreme_values(size):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(300, 4)) @ rng.normal(size=(4, 60)) + 0.1 * rng.normal(size=(300, 60))
+    settings = {"noise": None, "svd_solver": "randomized", "random_state": 0}
+    want = em.IncrementalPCA(3, **settings).fit(values)
+    found = em.IncrementalPCA(3, **settings).fit(values * size)
+    np.testing.assert_allclose(found.components_, want.components_, atol=1e-6)
+    np.testing.assert_allclose(found.singular_values_ / size, want.singular_values_, rtol=1e-9)
+    np.testing.assert_allclose(
+        found.explained_variance_ratio_, want.explained_variance_ratio_, rtol=1e-9
+    )
+    assert found.converged_
+
+
+@pytest.mark.parametrize("solver", ["gram", "randomized"])
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_values_whose_squares_overflow_are_refused(solver):
+    values = 1e180 * np.random.default_rng(0).normal(size=(50, 8))
+    with pytest.raises(InputError, match="too large"):
+        em.IncrementalPCA(2, noise=None, svd_solver=solver).fit(values)

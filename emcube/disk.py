@@ -1,0 +1,80 @@
+"""Files that are there whole or not at all, and locks that end with their process."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from emcube.errors import StoreError
+
+__all__ = ["exclusive", "replace_file", "try_lock"]
+
+
+def replace_file(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None:
+    """Write a file so that it is there whole or not at all, even after a power failure.
+
+    Parameters
+    ----------
+    path : Path
+    data : bytes, or iterable of buffers
+        Contents; several buffers are written one after the other.
+
+    Raises
+    ------
+    OSError
+        It cannot be written (the disk is full); what lay at `path` before still does.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.writelines([data] if isinstance(data, bytes) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def exclusive(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock file; the operating system lets go of it when the process dies.
+
+    Parameters
+    ----------
+    path : Path
+        The lock file; made if missing.
+    what : str
+        What is locked, for the message.
+
+    Raises
+    ------
+    StoreError
+        Another process (or thread) holds it.
+    """
+    with path.open("a+b") as file:
+        try:
+            try_lock(file.fileno())
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                raise
+            raise StoreError(
+                f"another process is writing {what} (it holds {path})",
+                hint="wait until it is done, or choose another destination",
+            ) from None
+        yield
+
+
+def try_lock(fd: int) -> None:
+    """Lock an open file, or raise OSError at once where another holds it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        os.lseek(fd, 0, os.SEEK_SET)
+        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+    else:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,698 @@
+"""Which passes over which blocks a recipe makes, as arithmetic: nothing is read and nothing is run.
+
+What is written here follows what the estimators do and what runs share (see `emcube.engine.Sweep`); a test
+counts the passes of real runs. Letters: P pixels, E channels, K components, n stored pairs of a block.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from emcube.models import n_components as number
+from emcube.models import nmf_start, pca
+from emcube.models.kmeans_start import SAMPLE_NUMBERS
+from emcube.recipe import schema
+
+__all__ = ["AUTO_COMPONENTS", "Facts", "Pass", "Passes", "Range", "StepPasses"]
+
+AUTO_COMPONENTS = (2, 10)
+"""Components taken for a number that an estimate will give."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """From a low to a high value."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, value: float) -> Range:
+        """A range of one value."""
+        return cls(value, value)
+
+    def __add__(self, other: Range) -> Range:
+        return Range(self.low + other.low, self.high + other.high)
+
+    def times(self, low: float, high: float | None = None) -> Range:
+        """Both ends multiplied."""
+        return Range(self.low * low, self.high * (low if high is None else high))
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of blocks before they are read.
+
+    Attributes
+    ----------
+    name : str
+        What the blocks hold, such as "the cube".
+    n_blocks, n_groups : int
+        Blocks, and the tasks they are handed out in.
+    n_pixels, n_channels : int
+        Of what is used.
+    block_bytes : int
+        Of one block as it is read.
+    decoded : int
+        Bytes of all cells, as they would be dense.
+    stored : int or None
+        Bytes in files; None where nobody can tell before.
+    pairs : Range
+        Stored pairs of all blocks, where these become rows.
+    rows : bool or None
+        Whether blocks become rows; None: it hangs on how many cells hold counts.
+    kept : Range
+        Bytes of all blocks while they stay in memory.
+    reading : str
+        Rate of reading: "read_cell", "read_pair", "read_float".
+    """
+
+    name: str
+    n_blocks: int
+    n_groups: int
+    n_pixels: int
+    n_channels: int
+    block_bytes: int
+    decoded: int
+    stored: int | None
+    pairs: Range
+    rows: bool | None
+    kept: Range
+    reading: str
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One or several rounds over all blocks.
+
+    Attributes
+    ----------
+    name : str
+        As in progress events.
+    over : Facts
+        Blocks that are visited.
+    least, most : int
+        Rounds in any case, and at most; `most` is -1 where nothing but the data bounds it.
+    likely : tuple of int
+        Rounds as a rule.
+    decides : str
+        What decides how many; empty where the number is fixed.
+    statistic : int
+        Bytes that a block's answer holds.
+    state : Range
+        Bytes that go with every task.
+    held : int
+        Bytes that the client holds besides.
+    work : dict
+        Units of each rate a round, for all blocks together (see `calibration.RATES`).
+    client : dict
+        The same, done once a round in the client.
+    output : Range
+        Bytes that it writes.
+    also_reads : Facts or None
+        Blocks that are read where the ones visited are not there yet (pooled blocks are made of others).
+    """
+
+    name: str
+    over: Facts
+    least: int = 1
+    most: int = 1
+    likely: tuple[int, int] = (1, 1)
+    decides: str = ""
+    statistic: int = 0
+    state: Range = Range(0, 0)
+    held: int = 0
+    work: Mapping[str, Range] = field(default_factory=dict)
+    client: Mapping[str, float] = field(default_factory=dict)
+    output: Range = Range(0, 0)
+    also_reads: Facts | None = None
+
+
+@dataclass(frozen=True)
+class StepPasses:
+    """What one step does."""
+
+    name: str
+    verb: str
+    passes: tuple[Pass, ...]
+    notes: tuple[str, ...] = ()
+
+
+def _once(name: str, over: Facts, **more: Any) -> Pass:
+    return Pass(name, over, **more)
+
+
+def _added(*parts: Mapping[str, Range]) -> dict[str, Range]:
+    whole: dict[str, Range] = {}
+    for part in parts:
+        for key, value in part.items():
+            whole[key] = whole.get(key, Range(0, 0)) + value
+    return whole
+
+
+class Passes:
+    """Walks through the steps of a recipe and notes their passes.
+
+    Parameters
+    ----------
+    cube : Facts
+        Of the prepared cube with the pixels that are used.
+    everything : Facts
+        The same with all pixels.
+    kind : str
+        Of the cube's dtype: "u", "i", "b" or "f".
+    mean : float or None
+        Counts of a cell on average, where they are known.
+    nav_dims : tuple of str
+    answers : int
+        Bytes that answers of passes may hold while the run lasts.
+    in_memory : bool
+        The cube is an array in memory.
+    """
+
+    def __init__(
+        self,
+        cube: Facts,
+        everything: Facts,
+        kind: str,
+        mean: float | None,
+        nav_dims: tuple[str, ...],
+        answers: int,
+        *,
+        in_memory: bool = False,
+    ) -> None:
+        self.cube, self.everything, self.kind, self.mean = cube, everything, kind, mean
+        self.nav_dims, self.room, self.in_memory = nav_dims, answers, in_memory
+        self.counts = kind in "iub"
+        self._known: dict[str, int] = {}
+        self._loadings: dict[str, Facts] = {}
+
+    # ------------------------------------------------------------------------------ shared answers
+
+    def _keep(self, key: str, size: int) -> None:
+        """Note that an answer stays, if there is room."""
+        if key not in self._known and sum(self._known.values()) + size <= self.room:
+            self._known[key] = size
+
+    def forget(self) -> None:
+        """Let all answers go, as the end of a `resident` context does."""
+        self._known.clear()
+
+    def _gram_key(self, noise: Any) -> str:
+        return "gram:poisson" if noise == "poisson" else "gram:plain"
+
+    # ------------------------------------------------------------------------------- units of work
+
+    def _sum_work(self, over: Facts) -> dict[str, Range]:
+        if over.rows is False:
+            return {"cell": Range.of(over.n_pixels * over.n_channels)}
+        return {"pair": over.pairs}
+
+    def _gram_work(self, over: Facts, side: int | None = None) -> dict[str, Range]:
+        """Gram matrix of all blocks, of `side` columns after pooling."""
+        e = over.n_channels if side is None else side
+        dense = over.n_pixels * float(e) * e / 2
+        joins = {"join_byte": Range.of(8.0 * e * e * over.n_blocks)}
+        if over.rows is False:
+            return _added({"gram_flop": Range.of(2 * dense)}, joins)
+        per_pixel = over.pairs.times(1 / max(1, over.n_pixels))
+        squares = Range(
+            over.pairs.low * max(1.0, per_pixel.low), 2.0 * over.pairs.high * (1 + per_pixel.high)
+        )
+        most = 2 * dense
+        rows = {
+            "gram_pixel": Range.of(over.n_pixels),
+            "gram_pair2": Range(min(squares.low, most / 4), min(squares.high, most / 4)),
+        }
+        return _added(rows, joins)
+
+    def _product_work(self, over: Facts, k: Range) -> dict[str, Range]:
+        if over.rows is False:
+            cells = float(over.n_pixels * over.n_channels)
+            return {"score_flop": k.times(cells)}
+        return {"score_pair": Range(over.pairs.low * k.low, over.pairs.high * k.high)}
+
+    def _nmf_work(self, over: Facts, k: Range, word: str, share: Range) -> dict[str, Range]:
+        """A pass of NMF ("nmf") or loadings ("solve"), over a share of pairs and pixels."""
+        if over.rows is False and word == "nmf":
+            cells = float(over.n_pixels * over.n_channels)
+            return {"nmf_flop": Range(cells * k.low * share.low, cells * k.high * share.high)}
+        if over.rows is False:
+            return {"nmf_flop": k.times(float(over.n_pixels * over.n_channels))}
+        pixels = Range(over.n_pixels * k.low * share.low / 4, over.n_pixels * k.high * share.high)
+        pairs = Range(over.pairs.low * k.low * share.low, over.pairs.high * k.high * share.high)
+        return {f"{word}_pixel": pixels, f"{word}_pair": pairs}
+
+    # ---------------------------------------------------------------------------------- input node
+
+    def input(self, recipe_steps: tuple[Any, ...], *, selected: bool, ruled: bool) -> StepPasses:
+        """Sums of the cube: total counts of each pixel, sum spectrum, and what steps ask for first.
+
+        Parameters
+        ----------
+        recipe_steps : tuple of steps
+        selected : bool
+            Some pixels are left out.
+        ruled : bool
+            A rule on smoothed counts decides which; they are summed first.
+        """
+        e = self.cube.n_channels
+        sums = self._first_sums(recipe_steps)
+        statistic = 8 * e + sum(8 * e * e for _ in sums)
+        names = ["channel totals", *dict.fromkeys("PCA" for _ in sums)]
+        work = _added(self._sum_work(self.cube).copy(), *(self._gram_work(self.cube) for _ in sums))
+        out = Range(0.02, 1.0).times(8.0 * self.everything.n_pixels)
+        passes = []
+        if ruled:
+            passes.append(
+                _once("smoothed counts", self.everything, work=self._sum_work(self.everything))
+            )
+        if not selected:
+            names.append("total counts")
+            both = _added(work, self._sum_work(self.cube))
+            passes.append(
+                _once(", ".join(names), self.cube, statistic=statistic, work=both, output=out)
+            )
+        else:
+            passes.append(_once(", ".join(names), self.cube, statistic=statistic, work=work))
+            own = self._sum_work(self.everything)
+            passes.append(_once("total counts", self.everything, work=own, output=out))
+        self._keep("totals", 8 * e)
+        for key in sums:
+            self._keep(key, 8 * e * e)
+        if ruled:
+            self.forget()
+        return StepPasses("input", "input", tuple(passes))
+
+    def _first_sums(self, steps: tuple[Any, ...]) -> list[str]:
+        if self.kind != "u":
+            return []
+        summed = [s for s in steps if isinstance(s, schema.PCAStep) and self._solver(s) == "gram"]
+        return list(dict.fromkeys(self._gram_key(self._noise(step)) for step in summed))
+
+    # --------------------------------------------------------------------------------------- steps
+
+    def step(self, step: schema.AnyStep) -> StepPasses:
+        """Passes of one step; steps are asked in their order."""
+        if isinstance(step, schema.EstimateStep):
+            found = list(self._estimate(step))
+        elif isinstance(step, schema.PCAStep):
+            found = list(self._pca(step))
+        elif isinstance(step, schema.NMFStep):
+            found = list(self._nmf(step))
+        else:
+            found = list(self._kmeans(step))
+        notes: tuple[str, ...] = ()
+        if "auto" in (getattr(step, "n_components", 0), getattr(step, "n_clusters", 0)):
+            low, high = AUTO_COMPONENTS
+            notes = (f"the estimate decides how many; {low} to {high} are taken here",)
+        return StepPasses(step.label, step.verb, tuple(found), notes)
+
+    def _asks_totals(self, over: Facts) -> Iterator[Pass]:
+        if "totals" in self._known:
+            return
+        e = over.n_channels
+        yield _once("channel totals", over, statistic=8 * e, work=self._sum_work(over))
+        self._keep("totals", 8 * e)
+
+    def _asks_gram(self, over: Facts, key: str, name: str) -> Iterator[Pass]:
+        if key in self._known:
+            return
+        e = over.n_channels
+        yield _once(name, over, statistic=8 * e * e, work=self._gram_work(over))
+        self._keep(key, 8 * e * e)
+        self._keep("totals", 8 * e)
+
+    # -- number of components
+
+    def _estimate(self, step: schema.EstimateStep) -> Iterator[Pass]:
+        over = self.cube
+        yield from self._asks_totals(over)
+        poisson = step.noise == "poisson" or (step.noise == "auto" and self.counts)
+        full = self.mean is None or self.mean >= 5
+        quadratic = step.noise == "quadratic" or (
+            step.noise == "auto" and (not self.counts or full)
+        )
+        side = min(over.n_channels, number.MAX_CHANNELS)
+        n_fits = (number.MAX_POOLINGS + 1 if poisson else 0, 0)
+        tries = len(number.CURVATURES) + 2 * number.CURVATURE_STEPS
+        most_fits = n_fits[0] + (tries if quadratic else 0)
+        least_fits = 1
+        likely_fits = (1, 2) if poisson else (len(number.CURVATURES), tries)
+        scale = {"scaling_pair": over.pairs} if over.rows is not False else {}
+        scale |= (
+            {"cell": Range.of(2.0 * over.n_pixels * over.n_channels)} if over.rows is False else {}
+        )
+        yield Pass(
+            "noise scaling",
+            over,
+            least_fits,
+            most_fits * number.SCALING_ROUNDS,
+            (3 * likely_fits[0], 12 * likely_fits[1]),
+            f"ends when columns are even to {number.SCALING_TOLERANCE:g}; begun anew for each "
+            + ("pooling of pixels" if poisson else "curvature of the noise")
+            + " that is tried",
+            statistic=8 * side,
+            state=Range.of(8.0 * side * 2 * (number.MEMORY + 1)),
+            work=scale,
+        )
+        gram = self._pooled_gram(over, side, step.pixel_counts if poisson else 0.0)
+        yield Pass(
+            "noise spectrum",
+            over,
+            least_fits,
+            -1,
+            (likely_fits[0], 2 * likely_fits[1] + 1),
+            "once or more for each scaling, until no further component is clear",
+            statistic=8 * side * side,
+            state=Range.of(16.0 * side),
+            held=5 * 8 * side * side,
+            work=gram,
+            client={"eigen": float(side) ** 3},
+        )
+        yield self._parallel(over, side)
+
+    def _pooled_gram(self, over: Facts, side: int, wanted: float) -> dict[str, Range]:
+        if over.rows is False or not wanted:
+            return self._gram_work(over, side)
+        # Pixels are summed until they hold so many counts: fewer, and fuller.
+        high = over.pairs.high
+        held = max(wanted, 1.5 * high / max(1, over.n_pixels))
+        low = Range(over.pairs.low * wanted / 8, high * held)
+        return {
+            "pool_pair": over.pairs,
+            "gram_pixel": Range(high / held / 4, float(over.n_pixels)),
+            "gram_pair2": Range(min(low.low, low.high), low.high),
+            "join_byte": Range.of(8.0 * side * side * over.n_blocks),
+        }
+
+    def _parallel(self, over: Facts, side: int) -> Pass:
+        cells = min(number.NULL_CELLS, float(over.n_pixels) * side)
+        rows = max(2.0, cells / side)
+        blocks = Facts(
+            "simulated pixels", number.NULL_BLOCKS, number.NULL_BLOCKS, int(rows), side,
+            int(8 * rows / number.NULL_BLOCKS), 0, 0, Range(0, 0), False, Range(0, 0), "",
+        )  # fmt: skip
+        return Pass(
+            "parallel analysis",
+            blocks,
+            0,
+            number.NULL_COPIES,
+            (1, 1 if cells >= number.NULL_CELLS / 2 else number.NULL_COPIES),
+            f"copies of up to {number.NULL_CELLS:.0e} simulated cells",
+            statistic=8 * side * side,
+            work={
+                "cell": Range.of(4.0 * cells),
+                "gram_pair2": Range(rows * 50.0, min(rows * 1e4, cells * side / 4)),
+            },
+            client={"eigen": 0.2 * float(side) ** 3},
+        )
+
+    # -- PCA
+
+    def _noise(self, step: schema.PCAStep) -> str | None:
+        if step.noise == "auto":
+            return "poisson" if self.counts else None
+        return step.noise
+
+    def _solver(self, step: schema.PCAStep) -> str:
+        p, e = self.cube.n_pixels, self.cube.n_channels
+        if step.svd_solver == "gram" or (step.svd_solver == "auto" and e <= pca.MAX_GRAM):
+            return "gram"
+        if step.svd_solver == "auto" and p <= pca.MAX_GRAM and 8 * p * e <= pca.MAX_GATHER_BYTES:
+            return "pixels"
+        return "randomized"
+
+    def _pca(self, step: schema.PCAStep) -> Iterator[Pass]:
+        over, e, k = self.cube, self.cube.n_channels, _components(step.n_components)
+        solver = self._solver(step)
+        solved: dict[str, float] = {}
+        if solver == "gram":
+            yield from self._asks_gram(over, self._gram_key(self._noise(step)), "PCA")
+            solved = {"eigen": float(e) ** 3}
+        elif solver == "pixels":
+            per_block = 8 * over.n_pixels * e // max(1, over.n_blocks)
+            yield _once(
+                "PCA (pixel side)",
+                over,
+                statistic=per_block,
+                work=self._sum_work(over),
+                held=3 * 8 * over.n_pixels * e,
+                client={"eigen": float(over.n_pixels) ** 3},
+            )
+        else:
+            yield from self._randomized(over, int(k.high) + step.n_oversamples, step.max_iter)
+        held = 5 * 8 * e * e if solved else 0
+        yield replace(self._writes(step, over, k), client=solved, held=held)
+        self._loadings[step.label] = self._loadings_of(over, k)
+
+    def _randomized(self, over: Facts, width: int, max_iter: int) -> Iterator[Pass]:
+        e = over.n_channels
+        there = self._product_work(over, Range.of(2.0 * width))
+        state = Range.of(8.0 * e * width)
+        yield _once("PCA (first pass)", over, statistic=8 * e * width, state=state, work=there)
+        most = max(1, max_iter - 1)
+        yield Pass(
+            "PCA (randomized)",
+            over,
+            1,
+            most,
+            (min(3, most), most),
+            "ends when the leading components are within tol degrees",
+            statistic=8 * e * width,
+            state=state,
+            held=2 * 16 * e * min(most * width, e),
+            work=there,
+        )
+
+    # -- NMF
+
+    def _nmf(self, step: schema.NMFStep) -> Iterator[Pass]:
+        over, e, k = self.cube, self.cube.n_channels, _components(step.n_components)
+        poisson = step.beta_loss == "kullback-leibler"
+        if poisson and e <= nmf_start.MOMENT_CHANNELS:
+            yield from self._asks_gram(over, "gram:poisson", "NMF (subspace)")
+        else:
+            width = min(int(k.high) + nmf_start.OVERSAMPLES, e)
+            rounds = nmf_start.POWER_ROUNDS
+            yield Pass(
+                "NMF (subspace)", over, rounds, rounds, (rounds, rounds),
+                statistic=8 * e * (width + 1), state=Range.of(8.0 * e * width),
+                work=self._product_work(over, Range.of(2.0 * width)),
+            )  # fmt: skip
+        scores = self._product_work(over, k)
+        tiles = {nmf_start.tile_of(self.nav_dims, side) for side in nmf_start.SIDES}
+        state = k.times(8.0 * e)
+        tries = step.pool == "auto" and step.volume > 0 and len(tiles) > 1 and k.high > 1
+        if tries:
+            least = 1 if k.low > 1 else 0
+            yield Pass(
+                "NMF (pooling)", over, least, 1, (1, 1),
+                statistic=int(8 * len(nmf_start.SIDES) * k.high**2), state=state, work=scores,
+            )  # fmt: skip
+        if step.init == "bins":
+            held = int(2 * 8 * nmf_start.SAMPLE * (k.high + 2))
+            yield _once(
+                "NMF (corners)", over, statistic=held // max(1, over.n_blocks), state=state,
+                held=held, work=scores,
+            )  # fmt: skip
+        most = 8 if tries else (step.pool if isinstance(step.pool, int) else 1)
+        pooled = self._pooled(over, most, fixed=isinstance(step.pool, int))
+        yield from self._batches(step, over, pooled, k)
+        likely = (2, min(25, step.max_iter)) if step.tol else (step.max_iter // 4, step.max_iter)
+        share = Range(1.0 if most == 1 else 0.15, 1.0)
+        yield Pass(
+            "NMF",
+            pooled,
+            1,
+            step.max_iter,
+            (min(likely[0], step.max_iter), max(1, likely[1])),
+            f"ends when a pass lowers the objective by less than tol={step.tol:g} of it "
+            f"(at most max_iter={step.max_iter})",
+            statistic=int(16 * k.high * e),
+            state=k.times(2 * 8.0 * e),
+            work=self._nmf_work(over, k, "nmf", share),
+            also_reads=over if most > 1 else None,
+        )
+        yield self._writes(step, over, k)
+        self._loadings[step.label] = self._loadings_of(over, k)
+
+    def _batches(
+        self, step: schema.NMFStep, over: Facts, pooled: Facts, k: Range
+    ) -> Iterator[Pass]:
+        epochs = (0 if step.init == "bins" else 2) if step.n_epochs == "auto" else step.n_epochs
+        if not epochs:
+            return
+        most = min(64, max(1, -(-over.n_pixels // step.batch_size)))
+        side = 1 if pooled is over else 64
+        least = min(64, max(1, -(-over.n_pixels // side // step.batch_size)))
+        yield Pass(
+            "NMF (batches)", pooled, least * epochs, most * epochs, (least * epochs, most * epochs),
+            "the pooling decides how many batches there are" if least != most else "",
+            statistic=int(16 * k.high * over.n_channels), state=k.times(8.0 * over.n_channels),
+            work=self._nmf_work(over, k.times(1 / least, 1 / least), "nmf", Range(0.15, 1.0)),
+        )  # fmt: skip
+
+    def _pooled(self, over: Facts, side: int, *, fixed: bool) -> Facts:
+        """Blocks whose pixels are summed in tiles of up to so many pixels."""
+        if side == 1:
+            return over
+        share = (1.0 / side**2, 1.0 if not fixed else 0.9)
+        kept = Range(
+            over.kept.low * share[0], over.kept.high * (1.0 if over.rows is not False else share[1])
+        )
+        return Facts(
+            f"{over.name}, pooled", over.n_blocks, over.n_groups, over.n_pixels, over.n_channels,
+            over.block_bytes, over.decoded, over.stored, over.pairs.times(0.15, 1.0), over.rows, kept,
+            over.reading,
+        )  # fmt: skip
+
+    # -- k-means
+
+    def _kmeans(self, step: schema.KMeansStep) -> Iterator[Pass]:
+        k = _components(step.n_clusters)
+        if step.on is not None:
+            over = self._loadings[step.on]
+            profiles = step.features == "profiles"
+            width = Range.of(over.n_channels)
+        else:
+            over = self.cube
+            profiles = step.features == "profiles" or (step.features == "auto" and self.counts)
+            width = Range.of(step.n_subspace) if step.n_subspace else k
+            if profiles:
+                yield from self._profile_basis(over, width)
+        source = self._profiles(over, width) if profiles else over
+        features = width if profiles else Range.of(over.n_channels)
+        yield from self._lloyd(step, over, source, k, features, profiles=profiles)
+        if profiles:
+            spectra = _added(self._product_work(over, k), self._sum_work(over))
+            yield _once(
+                "cluster spectra", over, statistic=int(8 * k.high * (over.n_channels + 1)),
+                state=features.times(8.0 * over.n_channels), work=spectra,
+            )  # fmt: skip
+        labels = Pass(
+            f"{step.label}: write maps", over, state=features.times(8.0 * over.n_channels),
+            work=_added(self._product_work(over, k), {"write_byte": Range.of(4.0 * over.n_pixels)}),
+            output=Range(0.005, 1.0).times(4.0 * over.n_pixels),
+        )  # fmt: skip
+        if self.in_memory and step.on is None:
+            yield _once("write maps", over, work=self._product_work(over, k))
+        yield labels
+
+    def _profile_basis(self, over: Facts, width: Range) -> Iterator[Pass]:
+        e = over.n_channels
+        if e > pca.MAX_GRAM:
+            yield from self._asks_totals(over)
+            if over.n_pixels <= pca.MAX_GRAM and 8 * over.n_pixels * e <= pca.MAX_GATHER_BYTES:
+                yield _once(
+                    "PCA (pixel side)", over, work=self._sum_work(over),
+                    statistic=8 * over.n_pixels * e // max(1, over.n_blocks),
+                    held=3 * 8 * over.n_pixels * e,
+                )  # fmt: skip
+                return
+            yield from self._randomized(over, int(width.high) + 11, 12)
+            return
+        known = "gram:poisson" in self._known
+        if known and "faint" in self._known:
+            return
+        name = "faint pixels" if known else "PCA, faint pixels"
+        work = _added(
+            self._sum_work(over) if known else self._gram_work(over),
+            {"join_byte": Range.of(8.0 * e * e * over.n_blocks)},
+        )
+        size = 8 * e * e * (1 if known else 2)
+        yield _once(name, over, statistic=size, held=4 * 8 * e * e, work=work)
+        self._keep("gram:poisson", 8 * e * e)
+        self._keep("totals", 8 * e)
+        self._keep("faint", 8 * e * e)
+
+    def _profiles(self, over: Facts, width: Range) -> Facts:
+        columns = width.times(1.0)
+        kept = Range(
+            8.0 * over.n_pixels * (columns.low + 1), 8.0 * over.n_pixels * (columns.high + 1)
+        )
+        return Facts(
+            f"profiles of {over.name}", over.n_blocks, over.n_groups, over.n_pixels,
+            int(columns.high) + 1, over.block_bytes, over.decoded, over.stored, over.pairs, False, kept,
+            over.reading,
+        )  # fmt: skip
+
+    def _lloyd(
+        self,
+        step: schema.KMeansStep,
+        over: Facts,
+        source: Facts,
+        k: Range,
+        features: Range,
+        *,
+        profiles: bool,
+    ) -> Iterator[Pass]:
+        first: dict[str, Range] = {}
+        if profiles:
+            first = self._product_work(over, features)
+        sample = 8 * (int(features.high) + 2 * SAMPLE_NUMBERS)
+        held = (
+            over.pairs.high / max(1, over.n_pixels) if source.rows is not False else features.high
+        )
+        a_pixel = Range(min(features.low, held), held)
+        one = Range(source.n_pixels * a_pixel.low * k.low, source.n_pixels * a_pixel.high * k.high)
+        state = Range(8.0 * features.low * k.low, 8.0 * features.high * k.high)
+        # Samples on which starts are found hold a bounded number of pixels.
+        starts = {"lloyd": 2e5 * step.n_init * 8 * k.high * 10.0}
+        more = over if profiles else None
+        yield _once(
+            "k-means survey", source, statistic=sample, work=_added(first, {"lloyd": one.times(0.1)}),
+            client={"lloyd": starts["lloyd"] / 10}, also_reads=more, held=2 * sample,
+        )  # fmt: skip
+        yield _once(
+            "k-means sounding", source, statistic=sample, work={"lloyd": one}, state=state,
+            client=starts, also_reads=more, held=2 * sample,
+        )  # fmt: skip
+        yield Pass(
+            "k-means",
+            source,
+            1,
+            step.max_iter + 1,
+            (1, min(20, step.max_iter)),
+            f"ends when centers move by less than tol={step.tol:g} (at most max_iter={step.max_iter})",
+            statistic=int(16 * step.n_init * k.high * features.high),
+            state=state.times(1.0, float(step.n_init)),
+            work={"lloyd": one.times(1.0, float(step.n_init))},
+            also_reads=more,
+        )
+
+    # -- output
+
+    def _writes(self, step: Any, over: Facts, k: Range) -> Pass:
+        """Loadings of every pixel."""
+        size = k.times(8.0 * over.n_pixels)
+        if isinstance(step, schema.PCAStep):
+            work, packed = self._product_work(over, k), 0.4
+        else:
+            work, packed = self._nmf_work(over, k, "solve", Range(1.0, 1.0)), 0.1
+        return Pass(
+            f"{step.label}: write maps",
+            over,
+            state=k.times(8.0 * over.n_channels),
+            work=_added(work, {"write_byte": size}),
+            output=Range(size.low * packed, size.high),
+        )
+
+    def _loadings_of(self, over: Facts, k: Range) -> Facts:
+        """Blocks of the loadings that a step writes: chunks of one block, joined up to the engine's size."""
+        from emcube.engine.plan import TARGET_BYTES
+
+        size = 8.0 * k.high * over.n_pixels
+        chunk = size / max(1, over.n_blocks)
+        n_blocks = min(over.n_blocks, max(1, math.ceil(size / max(chunk, TARGET_BYTES))))
+        return Facts(
+            "loadings", n_blocks, n_blocks, over.n_pixels, int(k.high), int(size / n_blocks),
+            int(size), int(size), Range(0, 0), False, k.times(8.0 * over.n_pixels), "read_float",
+        )  # fmt: skip
+
+
+def _components(given: int | str) -> Range:
+    return Range(*AUTO_COMPONENTS) if given == "auto" else Range.of(int(given))
