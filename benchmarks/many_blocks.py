@@ -348,6 +348,12 @@ def _runs(
             began = time.perf_counter()
             run(executor)
             seconds, stood_still = time.perf_counter() - began, ticker.longest
+        print(
+            f"{name}: {seconds:.1f} s, longest pause {executor.longest:.2f} s, client stood still "
+            f"{stood_still:.2f} s, {them.peaks}",
+            file=sys.stderr,
+            flush=True,
+        )
         files = _check_maps(folder, plan) if run is not sums else 0
         found.append(
             {

@@ -33,6 +33,7 @@ def commands() -> list[list[str]]:
         line[2:] for block in blocks("console") for line in block.splitlines() if line[:2] == "$ "
     ]
     typed += re.findall(r"^    ((?:emcube|make|pip) .*)$", README, re.MULTILINE)
+    typed += [x for b in blocks("sh") for x in b.splitlines() if x.startswith("emcube ")]
     return [shlex.split(line, comments=True) for line in typed]
 
 
@@ -69,6 +70,15 @@ def test_emcube_commands_parse():
             # Unknown options, missing arguments and wrong values are refused here.
             with verb.make_context(name, rest, parent=context):
                 pass
+
+
+def test_places_to_run_are_understood():
+    from emcube.deploy.kinds import resolve
+
+    (block,) = blocks("sh")
+    places = re.findall(r"EMCUBE_DEPLOY=(\S+)|--deploy (\S+)", block)
+    kinds = [resolve(a or b).kind.name for a, b in places]
+    assert sorted(kinds) == ["address", "local", "local", "slurm"]
 
 
 def test_make_targets_exist():

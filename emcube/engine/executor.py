@@ -20,6 +20,7 @@ from emcube._hooks import provided
 from emcube.engine.adoption import pin_threads, release, relieve
 from emcube.engine.combine import TreeCombiner
 from emcube.engine.health import Limits, Watch, bounded
+from emcube.engine.memory import memory_budget
 from emcube.engine.placement import Homes
 from emcube.engine.threads import default_threads
 from emcube.errors import EngineError
@@ -44,6 +45,11 @@ class Executor(Protocol):
 
     slots: int
     remote: bool
+
+    @property
+    def process(self) -> tuple[int, int]:
+        """Blocks in flight in one process, and the memory in bytes that it may take for them."""
+        ...
 
     def releaser(self, session: str) -> Callable[[], None]:
         """What lets the workers' resident blocks of a session go."""
@@ -71,6 +77,11 @@ class ThreadExecutor:
 
     def __init__(self, slots: int | None = None) -> None:
         self.slots = slots or default_threads()
+
+    @property
+    def process(self) -> tuple[int, int]:
+        """All blocks in flight, and the memory budget."""
+        return self.slots, memory_budget()
 
     def releaser(self, session: str) -> Callable[[], None]:
         """Nothing to do: the context itself lets its blocks go."""
@@ -151,6 +162,17 @@ class DistributedExecutor:
             self.watch.look(now=True)
         self.slots = sum(self.watch.threads.values())
         self._prepare()
+
+    @property
+    def process(self) -> tuple[int, int]:
+        """Threads of the worker with the least memory for each, and half of its limit.
+
+        A third of the limit is for blocks that stay, the rest for Python and its libraries.
+        """
+        threads, memory = self.watch.threads, self.watch.memory
+        limits = {a: memory[a] or memory_budget() for a in threads}
+        tightest = min(threads, key=lambda a: (limits[a] / threads[a], a))
+        return threads[tightest], limits[tightest] // 2
 
     def _prepare(self) -> None:
         """Have each worker, now and later, pin its threads and watch its memory."""

@@ -157,6 +157,8 @@ class Watch:
     ----------
     threads : dict of str to int
         Address and threads of the workers that tasks are given to.
+    memory : dict of str to int
+        Address and memory limit of the same workers, in bytes; 0 where there is none.
     cut_off : set of str
         Hosts that get no tasks, since other workers cannot reach them.
     lost : bool
@@ -166,6 +168,7 @@ class Watch:
     def __init__(self, client: Any, limits: Limits) -> None:
         self.client, self.limits = client, limits
         self.threads: dict[str, int] = {}
+        self.memory: dict[str, int] = {}
         self.address = str(client.scheduler.address)
         self._heard: dict[str, tuple[float, float]] = {}
         self._nannies: dict[str, Any] = {}
@@ -239,6 +242,7 @@ class Watch:
             and _host(address) not in self.cut_off
             and not (address in self._dropping and self._dropping[address].is_alive())
         }
+        self.memory = {a: int(workers[a].get("memory_limit") or 0) for a in self.threads}
         seen = {a: float(w["last_seen"]) for a, w in workers.items() if a not in self._dropping}
         self._listen(seen, gap)
         return before - set(self.threads)

@@ -356,12 +356,12 @@ class _Meter:
 
 
 def project_memory(sweep: Sweep | None, source: BlockSource, slots: int) -> Projection:
-    """Memory that a run needs besides resident blocks: pure arithmetic.
+    """Memory that one process of a run needs besides resident blocks: pure arithmetic.
 
-    A block in flight counts three times: compressed bytes with what decodes them, decoded values,
-    and the rows or floats made of them; so does output that is gathered to be written: values, laid out,
-    compressed. Of blocks that stay resident the projection holds what may
-    stay at most: how small counts become is known when they have been read.
+    `slots` are its blocks in flight. Each of them counts three times: compressed bytes with what decodes
+    them, decoded values, and the rows or floats made of them; so does output that is gathered to be
+    written: values, laid out, compressed. Of blocks that stay resident the projection holds what may stay
+    at most: how small counts become is known when they have been read.
     """
     plan = source.plan
     residency = current_residency()
@@ -500,8 +500,9 @@ def _run_rounds(
     outcome = Outcome(state, 0, False) if restored is None else restored[0]
     with resident(), single_threaded_blas(), passing():
         executor = executor or current_executor()
-        projection = project_memory(sweep, source, executor.slots)
-        projection.require(memory_budget(), sweep.name)
+        slots, budget = executor.process
+        projection = project_memory(sweep, source, slots)
+        projection.require(budget, sweep.name, worker=executor.remote)
         if restored is None and state is None:
             outcome = Outcome(sweep.start(), 0, False)
         meter = _Meter(sweep.name, source, max_rounds, projection)
@@ -923,8 +924,9 @@ def map_blocks(
         executor = executor or current_executor()
         writing = Writing(function, source.plan, targets, name)
         writing.start()
-        projection = project_memory(writing, source, executor.slots)
-        projection.require(memory_budget(), name)
+        slots, budget = executor.process
+        projection = project_memory(writing, source, slots)
+        projection.require(budget, name, worker=executor.remote)
         groups = source.plan.groups
         session = _session(executor)
         meter = _Meter(name, source, 1, projection)

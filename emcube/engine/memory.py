@@ -110,8 +110,17 @@ class Projection:
         """Memory of the whole process at its largest."""
         return self.process + self.resident + self.total
 
-    def require(self, budget: int, name: str) -> None:
+    def require(self, budget: int, name: str, *, worker: bool = False) -> None:
         """Refuse a run that cannot fit.
+
+        Parameters
+        ----------
+        budget : int
+            Bytes that the process may take.
+        name : str
+            What wants to run.
+        worker : bool
+            The process is a worker of Dask's, whose memory is set where it is started.
 
         Raises
         ------
@@ -120,12 +129,14 @@ class Projection:
         """
         if self.total <= budget:
             return
+        more = "give workers more memory" if worker else "raise EMCUBE_MEMORY"
+        fewer = "fewer threads a worker" if worker else "fewer threads (EMCUBE_THREADS=1)"
         if self.outputs > max(self.blocks, self.statistics):
             worst = (
                 f"per-pixel output of {self.slots} tasks needs {format_bytes(self.outputs)} until it "
                 "is written"
             )
-            advice = "use fewer threads (EMCUBE_THREADS=1) or components, or raise EMCUBE_MEMORY"
+            advice = f"use {fewer} or components, or {more}"
         elif self.blocks >= self.statistics:
             fits = max(1, budget // max(1, self.slots * 3))
             worst = (
@@ -134,13 +145,14 @@ class Projection:
             )
             advice = (
                 f"ingest the cube into a store with chunks of at most {format_bytes(fits)} "
-                "(emcube ingest), use fewer threads (EMCUBE_THREADS=1) or raise EMCUBE_MEMORY"
+                f"(emcube ingest), use {fewer} or {more}"
             )
         else:
             worst = f"statistics between channels need {format_bytes(self.statistics)}"
-            advice = "use fewer channels (window or bin the signal) or raise EMCUBE_MEMORY"
+            advice = f"use fewer channels (window or bin the signal) or {more}"
+        whose = "a worker's share" if worker else "the budget"
         raise BudgetError(
-            f"{name} needs {format_bytes(self.total)} of memory, the budget is "
+            f"{name} needs {format_bytes(self.total)} of memory, {whose} is "
             f"{format_bytes(budget)}: {worst}",
             hint=advice,
         )

@@ -51,8 +51,8 @@ BAD_LUCK = 4
 TAKE_UP_SECONDS = 1.0
 """Once nothing has finished for so long (twice as long each further time) tasks left lying are looked for."""
 
-IDLE_LOOKS = 2
-"""So often nothing may be found on its way until a round is taken for lost."""
+IDLE_LOOKS = 5
+"""So often (for half a minute in all) nothing may be found on its way until a round is taken for lost."""
 
 CALLBACK_SECONDS = 0.5
 """Pause between looks at who is there while nothing finishes."""
@@ -490,7 +490,7 @@ class Round:
         """Value of the whole, once it is there; parts that are lost on the way are made again."""
         ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         root.add_done_callback(ended.put)
-        keys = [*self._keys, *joins]
+        keys = [*self._keys, *joins, *([] if self._shared is None else [self._shared.key])]
         since, attempts, idle = time.monotonic(), 0, 0
         limit = self.limits.task + 4 * (since - self.began)
         self._busy()

@@ -226,7 +226,7 @@ def test_a_network_that_is_split(network, cluster, source, marks):
         for i, name in enumerate(network, 2):
             it.add(1, host=f"{NET}{i}", netns=name)
         with it.client(2) as client:
-            executor = DistributedExecutor(client, Limits(silence=5))
+            executor = DistributedExecutor(client, Limits(silence=3))
             cutter = threading.Thread(
                 target=lambda cut=cut: (until(lambda: n_mapped(marks) >= 6), cut()), daemon=True
             )

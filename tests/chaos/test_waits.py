@@ -25,6 +25,12 @@ from tests.chaos.test_deaths import n_mapped, same, undisturbed
 pytestmark = pytest.mark.timeout(120)
 
 
+def warm(executor, source, marks):
+    """Have workers import what they need: the limit for a task goes by the longest one of a round."""
+    run_sweep(Sums(marks, rounds=1), source, executor=executor)
+    return executor
+
+
 def test_a_worker_that_is_frozen_is_dropped_and_may_wake_later(cluster, source, marks):
     expected = undisturbed(source, marks)
     it: Cluster = cluster()
@@ -46,7 +52,7 @@ def test_a_task_that_hangs_is_done_elsewhere(cluster, source, marks):
     it: Cluster = cluster()
     it.add(2)
     with it.client(2) as client:
-        executor = DistributedExecutor(client, Limits(task=3))
+        executor = warm(DistributedExecutor(client, Limits(task=3)), source, marks)
         got = run_sweep(Hangs(marks), source, seed=3, max_rounds=9, executor=executor).state
     assert same(got, expected)
     assert Path(marks, "hung-3-0").exists()
@@ -57,7 +63,7 @@ def test_the_nanny_of_a_worker_that_hangs_starts_another(cluster, source, marks)
     it: Cluster = cluster(nanny=True)
     it.add(1)
     with it.client(1) as client:
-        executor = DistributedExecutor(client, Limits(task=3, silence=10))
+        executor = warm(DistributedExecutor(client, Limits(task=3, silence=10)), source, marks)
         got = run_sweep(Hangs(marks), source, seed=3, max_rounds=9, executor=executor).state
     assert same(got, expected)
 

@@ -253,6 +253,17 @@ def test_the_projection_holds_process_resident_blocks_and_what_flies(source):
     assert all(e.projected_bytes is None for e in others)
 
 
+def test_workers_are_held_to_their_own_memory(source, cluster_client, monkeypatch):
+    executor = DistributedExecutor(cluster_client)
+    limits = [w["memory_limit"] for w in cluster_client.scheduler_info()["workers"].values()]
+    assert executor.process == (1, min(limits) // 2)  # threads of one worker, not of all
+    monkeypatch.setenv("EMCUBE_MEMORY", "10 kB")  # what the client has does not matter
+    assert run_sweep(Sums(), source, executor=executor).n_rounds == 1
+    monkeypatch.setattr(executor.watch, "memory", dict.fromkeys(executor.watch.memory, 20_000))
+    with pytest.raises(BudgetError, match="give workers more memory"):
+        run_sweep(Sums(), source, executor=executor)
+
+
 def test_sizes():
     assert parse_bytes("2 GiB") == 2**31
     assert parse_bytes("500MB") == 500_000_000

@@ -7,11 +7,11 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import emcube as em
 from emcube.demo import RECIPE
+from emcube.models.labels import as_source
 from emcube.store import write_cube
 from tests.conftest import skip_or_fail
 from tests.slurm.helpers import START, Outcome, run
@@ -53,10 +53,11 @@ def emcube() -> Callable[..., Outcome]:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's recipe beside its cube, small."""
+    """The demo's recipe beside its cube: small, but of several blocks, so that two workers have some each."""
     folder = tmp_path_factory.mktemp("demo recipe")
-    scene = em.scenes.srm2135c(scale=0.01, random_state=0)
+    scene = em.scenes.srm2135c(scale=0.03, random_state=0)
     write_cube(scene.cube, folder / "srm2135c.zarr")
+    assert as_source(em.open(folder / "srm2135c.zarr"))[0].plan.n_blocks > 1
     (folder / "recipe.yaml").write_text(RECIPE.format(seed=0))
     return folder
 
@@ -66,23 +67,3 @@ def laptop(demo: Path) -> Path:
     """The demo recipe's result on threads of this machine."""
     em.run(demo / "recipe.yaml", out=demo / "laptop")
     return demo / "laptop"
-
-
-@pytest.fixture(scope="session")
-def blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cube of several blocks, so that two workers have some each."""
-    folder = tmp_path_factory.mktemp("blocks")
-    rng = np.random.default_rng(0)
-    channel = np.arange(600)
-    spectra = np.stack([np.exp(-((channel - c) ** 2) / 800.0) for c in (100, 300, 500)])
-    spectra /= spectra.sum(axis=1, keepdims=True)
-    loadings = rng.dirichlet([0.3, 0.3, 0.3], size=(128, 128)) * 100
-    cube = em.make_cube(
-        rng.poisson(loadings @ spectra).astype(np.uint32),
-        dims=("y", "x", "energy"),
-        coords={"energy": 0.5 + 0.02 * channel},
-        units={"energy": "keV", "y": "nm", "x": "nm"},
-        metadata={"modality": "EDS", "elements": ["Si", "O"], "beam_energy_keV": 200},
-    )
-    write_cube(cube, folder / "map.zarr")
-    return folder

@@ -24,7 +24,7 @@ import hashlib
 
 import emcube as em
 
-cube = em.open("map.zarr")
+cube = em.open("srm2135c.zarr")
 pca = em.IncrementalPCA(n_components=4).fit(cube)
 nmf = em.MiniBatchNMF(n_components=3, random_state=0).fit(cube)
 bits = pca.components_.values.tobytes() + nmf.components_.values.tobytes()
@@ -33,32 +33,32 @@ print(hashlib.sha256(bits).hexdigest())
 
 
 @pytest.fixture(scope="module")
-def bits(blocks: Path) -> str:
+def bits(demo: Path) -> str:
     """What the script prints on threads of this machine."""
-    (blocks / "analysis.py").write_text(SCRIPT)
-    done = run(blocks, "analysis.py")
+    (demo / "analysis.py").write_text(SCRIPT)
+    done = run(demo, "analysis.py")
     assert done.status == 0, done.err
     return done.out
 
 
-def test_local_processes(blocks: Path, bits: str) -> None:
-    done = run(blocks, "analysis.py", EMCUBE_DEPLOY="local workers=2")
+def test_local_processes(demo: Path, bits: str) -> None:
+    done = run(demo, "analysis.py", EMCUBE_DEPLOY="local workers=2")
     assert done.status == 0, done.err
     assert done.out == bits
 
 
-def test_workers_in_a_job_of_their_own(blocks: Path, bits: str) -> None:
-    done = run(blocks, "analysis.py", EMCUBE_DEPLOY=WORKERS)
+def test_workers_in_a_job_of_their_own(demo: Path, bits: str) -> None:
+    done = run(demo, "analysis.py", EMCUBE_DEPLOY=WORKERS)
     assert done.status == 0, done.err
     assert done.out == bits
     # Nothing stays: no job, no key, no folder.
     number = re.search(r"job (\d+)", done.err)
     assert number is not None
     wait_until(lambda: _ended(int(number[1])), "the job ends with the script")
-    assert not list(blocks.glob(".emcube-slurm-*"))
+    assert not list(demo.glob(".emcube-slurm-*"))
 
 
-def test_workers_inside_the_allocation(blocks: Path, bits: str, tmp_path: Path) -> None:
+def test_workers_inside_the_allocation(demo: Path, bits: str, tmp_path: Path) -> None:
     job = tmp_path / "job.sh"
     log = tmp_path / "job.log"
     python = f"{_python()} analysis.py"
@@ -68,9 +68,9 @@ def test_workers_inside_the_allocation(blocks: Path, bits: str, tmp_path: Path) 
         # Slurm's own copy of the script is elsewhere: the job starts where it was submitted.
         f"export EMCUBE_DEPLOY=auto PYTHONPATH={Path(em.__file__).parents[1]}\n{python}\n"
     )
-    subprocess.run(["sbatch", "--wait", str(job)], check=True, cwd=blocks, timeout=280)
+    subprocess.run(["sbatch", "--wait", str(job)], check=True, cwd=demo, timeout=280)
     assert log.read_text() == bits
-    assert not list(blocks.glob(".emcube-slurm-*"))
+    assert not list(demo.glob(".emcube-slurm-*"))
 
 
 def test_a_killed_script_leaves_no_job(tmp_path: Path) -> None:

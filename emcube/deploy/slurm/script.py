@@ -69,13 +69,14 @@ step() {{
 
 step --nodes=1 --ntasks=1 --nodelist="$first" \\
     --output="$patterns/scheduler-%j.log" \\
-    "$python" -P -m emcube.deploy.slurm.node scheduler --folder "$run" --interface "$interface" &
+    "$python" -P -m emcube.deploy.slurm.node scheduler --folder "$run" --interface "$interface" \\
+    2>>"$logs/srun-$SLURM_JOB_ID.log" &
 scheduler=$!
 
 step --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \\
     --output="$patterns/workers-%j-%n.log" \\
     "$python" -P -m emcube.deploy.slurm.node worker --folder "$run" --interface "$interface" \\
-    ${{workers:+--workers "$workers"}} &
+    ${{workers:+--workers "$workers"}} 2>>"$logs/srun-$SLURM_JOB_ID.log" &
 pool=$!
 
 # The scheduler's file appears when it listens.
@@ -87,7 +88,7 @@ for _ in $(seq 300); do
 done
 [[ -s "$run/scheduler.json" ]] || {{
     say "the scheduler did not start: see $logs/scheduler-$SLURM_JOB_ID.log"
-    tail -n 5 "$logs/scheduler-$SLURM_JOB_ID.log"
+    tail -n 5 "$logs/srun-$SLURM_JOB_ID.log" "$logs/scheduler-$SLURM_JOB_ID.log"
     finish 1
 }}
 printf -v place '%q workers=%s timeout=300' "$run/scheduler.json" "$SLURM_JOB_NUM_NODES"
@@ -97,6 +98,7 @@ step --nodes=1 --ntasks=1 --nodelist="$first" --unbuffered \\
 client=$!
 if [[ -n $stopped ]]; then kill -s "$stopped" "$client"; fi
 
+lost=
 while alive "$client"; do
     sleep 1 &
     wait $!      # a signal ends the waiting, not the sleep
@@ -110,7 +112,6 @@ for _ in $(seq 60); do
     wait $!
 done
 trap '' USR1 TERM
-lost=
 if alive "$client"; then
     lost=1
     kill -s TERM "$client"
