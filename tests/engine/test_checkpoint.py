@@ -43,6 +43,7 @@ from emcube.errors import (
     PreemptedRunError,
     StoreError,
 )
+from emcube.models.labels import as_source
 from emcube.models.noise import PoissonNoise
 from emcube.models.pca_sweeps import GramSweep
 from emcube.models.sweeps import TotalsSweep
@@ -90,6 +91,11 @@ def dies() -> Iterator[None]:
     """Innermost of several contexts: they end with an interrupt."""
     yield
     raise KeyboardInterrupt
+
+
+def fails(event: Event) -> None:
+    """Whoever listens with this wants no pass."""
+    raise AssertionError(f"a pass was made: {event}")
 
 
 def in_round(number: int) -> Callable[[Event], bool]:
@@ -250,6 +256,32 @@ def test_an_answer_is_of_its_data(values: Any, tmp_path: Path) -> None:
     with checkpointing(tmp_path, interval=0) as kept, resident():
         np.testing.assert_array_equal(of(other), other.sum((0, 1, 2)))
         assert not kept.restored
+
+
+def test_a_store_that_was_written_anew_is_another(values: Any, tmp_path: Path) -> None:
+    """One count changed between the first block and the last."""
+    place, kept = tmp_path / "map.zarr", tmp_path / "kept"
+
+    def ingest(counts: Any) -> None:
+        dims = ("tilt", "y", "x", "energy")
+        cube = em.make_cube(counts, dims=dims, sig_dims=("energy",)).chunk({"tilt": 1})
+        em.ingest(cube, place, overwrite=True)
+
+    def found() -> Any:
+        source, _ = as_source(em.open(place))
+        plan = plan_blocks(SHAPE[:3], 50, 1, (1, 16, 20), target_bytes=20_000)
+        return run_sweep(TotalsSweep(counts=True), replace(source, plan=plan)).state.channels
+
+    ingest(values)
+    with expected(KeyboardInterrupt), checkpointing(kept, interval=0), dies():
+        before = found()
+    with expected(KeyboardInterrupt), checkpointing(kept, interval=0), dies(), listen(fails):
+        np.testing.assert_array_equal(found(), before)
+    other = values.copy()
+    other[3, 2, 1, 0] += 1
+    ingest(other)
+    with checkpointing(kept, interval=0):
+        np.testing.assert_array_equal(found(), other.sum(axis=(0, 1, 2)))
 
 
 # ------------------------------------------------------------------------------- what is not usable
