@@ -52,9 +52,17 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
     Raises
     ------
     StoreError
-        Another process (or thread) holds it.
+        Another process (or thread) holds it, or it cannot be opened.
     """
-    with path.open("a+b") as file:
+    try:
+        file = path.open("a+b")
+    except OSError as error:
+        raise StoreError(
+            f"the lock of {what} cannot be opened at {str(path)!r}: {error.strerror or error}, "
+            "expected a file that can be written",
+            hint="remove what lies there, or choose another destination",
+        ) from error
+    with file:
         try:
             try_lock(file.fileno())
         except OSError as error:

@@ -16,7 +16,7 @@ import logging
 import math
 import os
 import platform
-import shutil
+import re
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
@@ -32,7 +32,7 @@ from emcube.disk import exclusive, replace_file
 from emcube.engine.identity import content_of, shape_of
 from emcube.engine.memory import arrays_of
 from emcube.engine.source import BlockSource
-from emcube.engine.states import UnknownKindError, bytes_of, copied, fingerprint, pack, unpack
+from emcube.engine.states import MAGIC, UnknownKindError, bytes_of, copied, fingerprint, pack, unpack
 from emcube.engine.sweep import Outcome, Sweep
 from emcube.errors import EmcubeError, InputError, StoreError
 
@@ -54,6 +54,13 @@ _MOST_WAITING = 256 << 20
 
 _SUFFIX = ".checkpoint"
 _ANSWERS = "answers"
+_CALLS = "calls"
+_SCOPES = "in-"
+_NAME = re.compile(r"([0-9]{6}|[0-9a-f]{32})\.checkpoint")
+_PARTIAL = re.compile(rf"\.{_NAME.pattern}\.[0-9]+\.partial")
+
+_COUNTS = {"sweep": ("rounds", "max_rounds"), "journal": ("groups", "n_groups")}
+"""Whole numbers that a checkpoint of each kind says of itself."""
 
 _log = logging.getLogger(__name__)
 _on_this_thread = threading.local()
@@ -77,7 +84,8 @@ def checkpointing(
     Parameters
     ----------
     folder : path-like
-        Where they lie; made if missing. It should hold nothing else, and serve one script.
+        Where they lie; made if missing. It should hold nothing else, and serve one script. Other files in it
+        are never removed.
     interval : float, optional
         Seconds between two checkpoints, at least; 0 writes after each round. Default
         ``EMCUBE_CHECKPOINT``, or 30.
@@ -161,8 +169,18 @@ def _own_folder(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if {p.name for p in folder.iterdir()} <= {"lock"}:
-                shutil.rmtree(folder, ignore_errors=True)
+            _remove_empty(folder)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder in which nothing is left but a lock."""
+    lock = folder / "lock"
+    try:
+        if {p.name for p in folder.iterdir()} == {"lock"} and not lock.stat().st_size:
+            lock.unlink()
+            folder.rmdir()
+    except OSError as error:
+        _log.debug("the folder %s stays: %s", folder, error)
 
 
 @dataclass(frozen=True)
@@ -217,10 +235,10 @@ class Checkpoints:
         self._failed = False
         self._contents: dict[str, Any] = {}
         self._said: set[str] = set()
-        for left in folder.rglob(f".*{_SUFFIX}.*.partial"):
-            left.unlink(missing_ok=True)
+        for own in _own_folders(folder):
+            _unlink(_partials(own))
         # Only what an earlier try left is looked for; one that begins has nothing to read.
-        self._found = set(folder.rglob(f"*{_SUFFIX}"))
+        self._found = set(_files(folder))
 
     # -------------------------------------------------------------------------------------- naming
 
@@ -243,7 +261,7 @@ class Checkpoints:
         return self._folder_of(self._scope) / f"{number:06d}{_SUFFIX}"
 
     def _folder_of(self, scope: str) -> Path:
-        return self.folder / (f"in-{scope}" if scope else "calls")
+        return self.folder / (f"{_SCOPES}{scope}" if scope else _CALLS)
 
     @cached_property
     def _bound(self) -> str:
@@ -253,14 +271,16 @@ class Checkpoints:
 
     # ------------------------------------------------------------------------------------- reading
 
-    def _read(self, path: Path, key: Callable[[], str]) -> tuple[dict[str, Any], Any] | None:
-        """What an earlier try left at a place, if it belongs there."""
+    def _read(
+        self, path: Path, key: Callable[[], str], fits: Callable[[Any], bool]
+    ) -> tuple[dict[str, Any], Any] | None:
+        """What an earlier try left at a place, if it belongs there and the value fits."""
         if path not in self._found:
             return None
         try:
-            header, value = unpack(path.read_bytes())
-        except (OSError, StoreError) as error:
-            self._refuse(path, f"it is damaged: {getattr(error, 'message', error)}")
+            header, value = _load(path, fits)
+        except StoreError as error:
+            self._refuse(path, f"it is damaged: {error.message}")
             return None
         if header.get("bound") != self._bound:
             self._refuse(path, "it is of another run or other versions of the libraries")
@@ -292,14 +312,14 @@ class Checkpoints:
         """Number a writing of per-pixel output, whose finished groups are noted."""
         return Journal(self, self._next(), name, source, what)
 
-    def remembered(self, name: str, make: Callable[[], Any]) -> Any:
-        """A small value that is made once and the same in every try, such as a drawn seed."""
+    def remembered(self, name: str, make: Callable[[], Any], kind: type = object) -> Any:
+        """A small value of a kind that is made once and the same in every try, such as a drawn seed."""
         path = self._next()
 
         def key() -> str:
             return fingerprint("value", name)
 
-        found = self._read(path, key)
+        found = self._read(path, key, lambda value: isinstance(value, kind))
         if found is not None:
             return found[1]
         # Calls in here are numbered on their own: another try does not make them.
@@ -317,7 +337,7 @@ class Checkpoints:
             key = self._answer_key(source, share)
         except UnknownKindError:
             return None
-        found = self._read(self._answer_path(key), lambda: key)
+        found = self._read(self._answer_path(key), lambda: key, _is_progress)
         return None if found is None else _outcome(found[1])
 
     def keep_answer(
@@ -461,7 +481,7 @@ class Checkpoints:
     def clear(self) -> None:
         """Remove all checkpoints: the run is complete."""
         self._waiting.clear()
-        for folder in [p for p in self.folder.iterdir() if p.is_dir()]:
+        for folder in _own_folders(self.folder):
             _remove(folder)
 
     # -------------------------------------------------------------------------------- what it is of
@@ -522,7 +542,7 @@ class Call:
 
     def restore(self) -> tuple[Outcome, bool] | None:
         """What an earlier try found, and whether the call was finished then."""
-        found = self.checkpoints._read(self.path, self.key)
+        found = self.checkpoints._read(self.path, self.key, _is_progress)
         if found is None:
             return None
         self.rounds = found[1].n_rounds
@@ -593,7 +613,7 @@ class Journal:
 
     def __post_init__(self) -> None:
         self.n_groups = len(self.source.plan.groups)
-        found = self.checkpoints._read(self.path, self._key)
+        found = self.checkpoints._read(self.path, self._key, _is_groups)
         if found is not None:
             self.finished = {int(i) for i in found[1]}
 
@@ -627,10 +647,10 @@ def _outcome(kept: _Progress) -> Outcome:
     return Outcome(kept.state, kept.n_rounds, kept.converged, list(kept.history))
 
 
-def remembered(name: str, make: Callable[[], Any]) -> Any:
-    """Make a small value, or inside `checkpointing` give the one that an earlier try made."""
+def remembered(name: str, make: Callable[[], Any], kind: type = object) -> Any:
+    """Make a small value, or inside `checkpointing` give the one of that kind that an earlier try made."""
     kept = current_checkpoints()
-    return make() if kept is None else kept.remembered(name, make)
+    return make() if kept is None else kept.remembered(name, make, kind)
 
 
 def look(folder: Path) -> list[dict[str, Any]]:
@@ -643,10 +663,10 @@ def look(folder: Path) -> list[dict[str, Any]]:
         ``finished``; of journals ``groups`` and ``n_groups``.
     """
     found = []
-    for path in sorted(folder.rglob(f"*{_SUFFIX}")):
+    for path in _files(folder):
         try:
-            header, _ = unpack(path.read_bytes())
-        except (OSError, StoreError):
+            header, _ = _load(path, lambda value: True)
+        except StoreError:
             continue
         found.append(header)
     return sorted(found, key=lambda header: str(header.get("saved", "")))
@@ -656,13 +676,118 @@ def _now() -> str:
     return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
 
 
+# ------------------------------------------------------------------------------ files that are our own
+
+
+def _load(path: Path, fits: Callable[[Any], bool]) -> tuple[dict[str, Any], Any]:
+    """Header and value of a file.
+
+    Raises
+    ------
+    StoreError
+        It cannot be read, or is no checkpoint with a value that fits.
+    """
+    if not path.is_file():
+        raise StoreError("it is no file")
+    try:
+        data = path.read_bytes()
+    except (OSError, MemoryError) as error:
+        raise StoreError(f"it cannot be read ({type(error).__name__}: {error})") from error
+    header, value = unpack(data)
+    if not _is_sound(header):
+        raise StoreError("its header says too little")
+    if not fits(value):
+        raise StoreError(f"it holds a {type(value).__name__} that does not fit")
+    return header, value
+
+
+def _is_sound(header: dict[str, Any]) -> bool:
+    if not all(isinstance(header.get(k), str) for k in ("kind", "name", "scope", "saved")):
+        return False
+    return all(type(header.get(k)) is int for k in _COUNTS.get(header["kind"], ()))
+
+
+def _is_progress(value: Any) -> bool:
+    return (
+        isinstance(value, _Progress)
+        and type(value.n_rounds) is int
+        and value.n_rounds >= 0
+        and isinstance(value.converged, bool)
+        and isinstance(value.finished, bool)
+        and isinstance(value.history, list)
+        and all(isinstance(x, float) for x in value.history)
+    )
+
+
+def _is_groups(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind == "i"
+
+
+def _own_folders(folder: Path) -> list[Path]:
+    """Sub-folders in which checkpoints lie."""
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError as error:
+        _log.debug("the folder %s is not looked through: %s", folder, error)
+        return []
+    return [
+        p
+        for p in inside
+        if (p.name in (_CALLS, _ANSWERS) or p.name.startswith(_SCOPES))
+        and p.is_dir()
+        and not p.is_symlink()
+    ]
+
+
+def _files(folder: Path) -> list[Path]:
+    """What lies where checkpoints of a run do, whether or not it is one."""
+    return [p for own in _own_folders(folder) for p in _named(own, _NAME)]
+
+
+def _partials(own: Path) -> list[Path]:
+    """What a process that was killed while it wrote has left."""
+    return [p for p in _named(own, _PARTIAL) if _is_ours(p, whole=False)]
+
+
+def _named(own: Path, name: re.Pattern[str]) -> list[Path]:
+    try:
+        return sorted(p for p in own.iterdir() if name.fullmatch(p.name))
+    except OSError as error:
+        _log.debug("the folder %s is not looked through: %s", own, error)
+        return []
+
+
+def _is_ours(path: Path, *, whole: bool = True) -> bool:
+    """Whether a file begins as checkpoints do; what was cut short may end before that."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(MAGIC))
+    except OSError as error:
+        _log.debug("%s is not looked at: %s", path, error)
+        return False
+    return head == MAGIC if whole else MAGIC.startswith(head)
+
+
 def _remove(folder: Path) -> None:
     """Remove the checkpoints in a folder, and the folder where nothing else lies in it."""
-    if not folder.is_dir():
+    if not folder.is_dir() or folder.is_symlink():
         return
-    for path in (*folder.glob(f"*{_SUFFIX}"), *folder.glob(f".*{_SUFFIX}.*.partial")):
-        path.unlink(missing_ok=True)
+    _unlink([p for p in _named(folder, _NAME) if _is_ours(p)] + _partials(folder))
     try:
         folder.rmdir()
     except OSError:  # something else lies there, and stays
         _log.debug("%s is not empty and stays", folder)
+
+
+def _unlink(paths: list[Path]) -> None:
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning(
+                "the checkpoint %s could not be removed: %s; remove it by hand",
+                path,
+                error.strerror or error,
+            )

@@ -25,6 +25,9 @@ T = TypeVar("T")
 CONNECT_SECONDS = 5.0
 """A worker that does not take a connection for so long is cut off from the one that tries."""
 
+MOST = 7 * 24 * 3600.0
+"""Longest wait that may be set, in seconds (a week), and the most deaths."""
+
 MESH = 16
 """Workers that try each other at most, when some are suspected of being cut off."""
 
@@ -61,24 +64,35 @@ class Limits:
         Raises
         ------
         InputError
-            An item has another name, or is no number above zero.
+            An item has another name, or is no number above zero and up to a week; or `deaths` is not whole.
         """
         limits, names = cls(), [f.name for f in fields(cls)]
         for item in filter(None, os.environ.get("EMCUBE_LIMITS", "").replace(" ", "").split(",")):
             name, _, text = item.partition("=")
-            try:
-                value = float(text)
-            except ValueError:
-                value = 0.0
-            if name not in names or not value > 0:
-                raise InputError(
-                    f"EMCUBE_LIMITS has {item!r}, expected numbers above zero by name: "
-                    f"{', '.join(names)}",
-                    hint='write for example EMCUBE_LIMITS="workers=600,task=900"',
-                )
-            changed: dict[str, Any] = {name: int(value) if name == "deaths" else value}
+            if name not in names:
+                raise _no_limit(item, names)
+            changed: dict[str, Any] = {name: _limit(item, text, names, whole=name == "deaths")}
             limits = replace(limits, **changed)
         return limits
+
+
+def _limit(item: str, text: str, names: list[str], *, whole: bool) -> float | int:
+    """Number of an item of ``EMCUBE_LIMITS``."""
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise _no_limit(item, names) from error
+    if not 0 < value <= MOST or (whole and not value.is_integer()):
+        raise _no_limit(item, names)
+    return int(value) if whole else value
+
+
+def _no_limit(item: str, names: list[str]) -> InputError:
+    return InputError(
+        f"EMCUBE_LIMITS has {item!r}, expected numbers above zero by name: {', '.join(names)}; "
+        f"at most {MOST:.0f} (seconds, a week), and deaths a whole number",
+        hint='write for example EMCUBE_LIMITS="workers=600,task=900,deaths=12"',
+    )
 
 
 def bounded(call: Callable[[], T], seconds: float, meanwhile: Callable[[], Any] | None = None) -> T:

@@ -31,6 +31,9 @@ MAGIC = b"emcube checkpoint 1\n"
 _KINDS = "biufcSUmM"
 """Kinds of dtypes whose values are plain bytes."""
 
+_HOMES = ("emcube.engine", "emcube.models", "emcube.kernels")
+"""Packages whose dataclasses may be in states; importing their modules does nothing else."""
+
 _MOST_GAPS = 4
 """An array that is a view of more than this many times its own bytes is not kept."""
 
@@ -99,7 +102,7 @@ def _encode_fields(value: Any, arrays: list[NDArray[Any]]) -> dict[str, Any]:
 
 
 def _encode_array(array: NDArray[Any], arrays: list[NDArray[Any]]) -> Any:
-    if array.dtype.kind not in _KINDS:
+    if array.dtype.kind not in _KINDS or not array.itemsize:
         raise UnknownKindError(f"a state holds an array of {array.dtype}")
     extent = _extent(array.shape, array.strides, array.itemsize)
     if extent[1] - extent[0] > _MOST_GAPS * max(array.nbytes, 1024):
@@ -127,9 +130,9 @@ def _extent(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> 
 
 def _name_of(cls: type) -> str:
     name = f"{cls.__module__}:{cls.__qualname__}"
-    if not _is_ours(cls.__module__) or "<" in name:
+    if not _is_at_home(cls.__module__) or "<" in name:
         raise UnknownKindError(
-            f"a state holds a {name}, which is no class of emcube",
+            f"a state holds a {name}, which is no class of {', '.join(_HOMES)}",
             hint="keep arrays, numbers, tuples, lists or dicts in states",
         )
     return name
@@ -137,6 +140,11 @@ def _name_of(cls: type) -> str:
 
 def _is_ours(module: str) -> bool:
     return module.split(".")[0] == "emcube"
+
+
+def _is_at_home(module: str) -> bool:
+    """Whether the classes of a module may be in states."""
+    return ".".join(module.split(".")[:2]) in _HOMES
 
 
 # ----------------------------------------------------------------------------------------- from bytes
@@ -160,9 +168,14 @@ def unpack(data: bytes) -> tuple[dict[str, Any], Any]:
     try:
         document = json.loads(bytes(body[8 : 8 + length]))
         reader = _Decoder(body[8 + length :])
-        return document["header"], reader.decode(document["tree"])
-    except (AttributeError, ImportError, KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"it is not one of this emcube ({error})") from error
+        header, value = document["header"], reader.decode(document["tree"])
+        if not isinstance(header, dict):
+            raise TypeError(f"its header is a {type(header).__name__}, expected a dict")
+    except Exception as error:
+        # Bytes from outside: whatever they make fail (memory, depth, numbers) is their fault.
+        what = f"{type(error).__name__}: {str(error)[:200]}"
+        raise StoreError(f"it is not one of this emcube ({what})") from error
+    return header, value
 
 
 class _Decoder:
@@ -179,7 +192,7 @@ class _Decoder:
         if "object" in node:
             return self._object(node["object"], node["fields"])
         if "named" in node:
-            return _class(node["named"])(*(self.decode(part) for part in node["parts"]))
+            return self._named(node["named"], node["parts"])
         ((kind, content),) = node.items()
         if kind == "int":
             return int(content)
@@ -196,9 +209,9 @@ class _Decoder:
 
     def _array(self, node: Mapping[str, Any]) -> NDArray[Any]:
         dtype = np.dtype(node["array"])
-        if dtype.kind not in _KINDS:
+        if dtype.kind not in _KINDS or not dtype.itemsize:
             raise ValueError(f"arrays of {dtype} are not read")
-        shape, strides = tuple(map(int, node["shape"])), tuple(map(int, node["strides"]))
+        shape, strides = _integers(node["shape"]), _integers(node["strides"])
         n_bytes = math.prod(shape) * dtype.itemsize
         if min((*shape, 0)) < 0 or n_bytes > len(self.data):
             raise ValueError("an array is longer than the file")
@@ -212,6 +225,8 @@ class _Decoder:
 
     def _object(self, name: str, fields: Mapping[str, Any]) -> Any:
         cls = _class(name)
+        if not dataclasses.is_dataclass(cls):
+            raise ValueError(f"{name} is no dataclass")
         wanted = [f.name for f in dataclasses.fields(cls)]
         if wanted != list(fields):
             raise ValueError(f"{name} has other fields now")
@@ -219,6 +234,18 @@ class _Decoder:
         for key, node in fields.items():
             object.__setattr__(made, key, self.decode(node))
         return made
+
+    def _named(self, name: str, parts: list[Any]) -> Any:
+        cls = _class(name)
+        if not issubclass(cls, tuple) or len(parts) != len(cls._fields):
+            raise ValueError(f"{name} is no named tuple of {len(parts)}")
+        return cls._make([self.decode(part) for part in parts])
+
+
+def _integers(node: Any) -> tuple[int, ...]:
+    if not isinstance(node, list) or not all(type(n) is int for n in node):
+        raise ValueError("a shape or strides are no integers")
+    return tuple(node)
 
 
 def _laid_out(values: NDArray[Any], strides: tuple[int, ...]) -> NDArray[Any]:
@@ -237,15 +264,16 @@ def _laid_out(values: NDArray[Any], strides: tuple[int, ...]) -> NDArray[Any]:
 
 
 def _class(name: str) -> Any:
-    """A dataclass or named tuple of emcube, by name."""
+    """A dataclass or named tuple that may be in states, by name."""
     module, _, path = name.partition(":")
-    if not _is_ours(module):
-        raise ValueError(f"{name} is no class of emcube")
+    if not _is_at_home(module):
+        raise ValueError(f"{name} is no class of {', '.join(_HOMES)}")
     found: Any = importlib.import_module(module)
     for part in path.split("."):
         found = getattr(found, part)
-    is_named_tuple = isinstance(found, type) and hasattr(found, "_fields")
-    if not isinstance(found, type) or not (dataclasses.is_dataclass(found) or is_named_tuple):
+    if not isinstance(found, type) or f"{found.__module__}:{found.__qualname__}" != name:
+        raise ValueError(f"{name} is no class of that module")
+    if not dataclasses.is_dataclass(found) and not hasattr(found, "_fields"):
         raise ValueError(f"{name} is no dataclass")
     return found
 

@@ -37,7 +37,7 @@ def resolve_seed(random_state: Any) -> int:
     """
     if random_state is None:
         # A run that goes on from a checkpoint keeps the seed that it drew.
-        return int(remembered("seed", _fresh_seed))
+        return int(remembered("seed", _fresh_seed, int))
     if isinstance(random_state, np.random.Generator):
         return int(random_state.integers(2**32))
     if isinstance(random_state, np.random.RandomState):

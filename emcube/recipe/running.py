@@ -437,7 +437,7 @@ def _used(
             )
         return used.transpose(*nav).values
 
-    return xr.DataArray(remembered("where", choose), dims=nav, coords=coords)
+    return xr.DataArray(remembered("where", choose, np.ndarray), dims=nav, coords=coords)
 
 
 # ----------------------------------------------------------------------------------- when it goes wrong

@@ -36,6 +36,7 @@ from emcube.engine import (
 )
 from emcube.engine.checkpoint import look, remembered
 from emcube.engine.executor import ThreadExecutor
+from emcube.engine.states import MAGIC, pack, unpack
 from emcube.errors import (
     EngineError,
     InputError,
@@ -327,6 +328,36 @@ def test_a_damaged_checkpoint_is_named_and_not_used(
     assert f"the checkpoint {file} is not used: it is damaged" in caplog.text
 
 
+@pytest.mark.parametrize("what", ["a number", "no texts", "a folder", "text for numbers"])
+def test_an_odd_checkpoint_with_the_right_digest_is_not_used(
+    stopped: tuple[Path, Any], source: DaskSource, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, whole = stopped
+    (file,) = folder.rglob("*.checkpoint")
+    header, value = unpack(file.read_bytes())
+    if what == "a folder":
+        file.unlink()
+        file.mkdir()
+    else:
+        header = {"name": 3} if what == "no texts" else header
+        header = {**header, "rounds": "3"} if what == "text for numbers" else header
+        file.write_bytes(b"".join(pack(header, 5 if what == "a number" else value)))
+    state, restored = go_on(folder, source)
+    assert restored == 0
+    assert same(state, whole)
+    assert f"the checkpoint {file} is not used: it is damaged" in caplog.text
+
+
+def test_a_lock_that_is_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()
+    with (
+        pytest.raises(StoreError, match="the lock of checkpoints .* cannot be opened"),
+        checkpointing(tmp_path),
+    ):
+        pass
+    assert (tmp_path / "lock").is_dir()
+
+
 def test_a_checkpoint_of_something_else_is_not_used(
     stopped: tuple[Path, Any], source: DaskSource, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -394,6 +425,34 @@ def test_other_files_in_the_folder_stay(source: DaskSource, tmp_path: Path) -> N
     with checkpointing(tmp_path, interval=0):
         run_sweep(Sums(rounds=3), source, max_rounds=3)
     assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"notes.txt", "lock"}
+
+
+def test_files_that_look_like_checkpoints_stay(source: DaskSource, tmp_path: Path) -> None:
+    names = ["models/epoch3.checkpoint", "in-house/000000.checkpoint", "calls/epoch3.checkpoint"]
+    names += ["calls/.epoch3.checkpoint.1.partial", "answers/.000000.checkpoint.1.partial", "lock"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    with checkpointing(tmp_path, interval=0):
+        run_sweep(Sums(rounds=3), source, max_rounds=3)
+    assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()} == set(names)
+    assert all((tmp_path / name).read_text() == "mine" for name in names)
+
+
+def test_a_folder_with_a_lock_of_others_stays(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text("mine")
+    with checkpointing(tmp_path):
+        pass
+    assert (tmp_path / "lock").read_text() == "mine"
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "calls").mkdir()
+    for number, head in enumerate([b"", MAGIC[:5], MAGIC + b"more"]):
+        (tmp_path / "calls" / f".000000.checkpoint.{number}.partial").write_bytes(head)
+    with checkpointing(tmp_path):
+        assert not list((tmp_path / "calls").iterdir())
+    assert not tmp_path.exists()
 
 
 @pytest.mark.parametrize("wish", [-1, "soon", float("nan"), True])

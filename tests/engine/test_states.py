@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import pickle
 import subprocess
@@ -108,18 +110,61 @@ def test_damage_is_found_wherever_it_is() -> None:
         unpack(pickle.dumps(BASE))
 
 
-@pytest.mark.parametrize(
-    "name", ["os:system", "pickle:Unpickler", "emcube.engine.states:unpack", "emcube.nowhere:X"]
-)
-def test_only_dataclasses_of_emcube_are_made(name: str) -> None:
-    import hashlib
-    import json
+def sealed(text: str, data: bytes = b"") -> bytes:
+    """A file of any text, with the right digest."""
+    body = len(text.encode()).to_bytes(8, "little") + text.encode() + data
+    return MAGIC + hashlib.blake2b(body, digest_size=32).digest() + body
 
-    tree = {"object": name, "fields": {}}
-    text = json.dumps({"header": {}, "tree": tree}).encode()
-    body = len(text).to_bytes(8, "little") + text
+
+@pytest.mark.parametrize(
+    "name",
+    ["os:system", "pickle:Unpickler", "emcube.engine.states:unpack", "emcube.nowhere:X"]
+    + ["emcube.__main__:X", "emcube.cli.app:X", "emcube.engine.checkpoint:Path"]
+    + ["emcube.engine.states:dataclasses.Field", "emcube.engineering:X"],
+)
+@pytest.mark.parametrize("tree", [{"object": "", "fields": {}}, {"named": "", "parts": []}])
+def test_only_dataclasses_of_emcube_are_made(name: str, tree: dict[str, Any]) -> None:
+    named = {key: name if part == "" else part for key, part in tree.items()}
+    text = json.dumps({"header": {}, "tree": named})
     with pytest.raises(StoreError, match="not one of this emcube"):
-        unpack(MAGIC + hashlib.blake2b(body, digest_size=32).digest() + body)
+        unpack(sealed(text))
+
+
+def array_of(dtype: str, shape: str) -> str:
+    node = f'{{"array": "{dtype}", "shape": {shape}, "strides": [0], "writeable": true}}'
+    return f'{{"header": {{}}, "tree": {node}}}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    {
+        "header": '{"header": "text", "tree": null}',
+        "no items": array_of("|S0", "[1000000000000000]"),
+        "long": array_of("<f8", "[1000000000000000]"),
+        "negative": array_of("<f8", "[-1]"),
+        "endless": array_of("<f8", "[1e999]"),
+        "float": '{"header": {}, "tree": {"float": "0x1p99999"}}',
+        "deep": '{"header": {}, "tree": ' + "[" * 200_000 + "]" * 200_000 + "}",
+        "deep lists": '{"header": {}, "tree": ' + '{"list": [' * 900 + "null" + "]}" * 900 + "}",
+        "number": '{"header": {}, "tree": 5}',
+        "list": "[]",
+        "many digits": '{"header": {}, "tree": {"int": "' + "9" * 5000 + '"}}',
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_odd_files_with_the_right_digest_are_refused(text: tuple[str, str]) -> None:
+    with pytest.raises(StoreError, match="not one of this emcube"):
+        unpack(sealed(text[1]))
+
+
+def test_the_command_line_is_not_run_by_an_import() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", "import emcube.__main__; print('only imported')"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout == "only imported\n"
 
 
 def test_fingerprints_are_the_same_in_every_process() -> None:
