@@ -32,7 +32,15 @@ from emcube.disk import exclusive, replace_file
 from emcube.engine.identity import content_of, shape_of
 from emcube.engine.memory import arrays_of
 from emcube.engine.source import BlockSource
-from emcube.engine.states import MAGIC, UnknownKindError, bytes_of, copied, fingerprint, pack, unpack
+from emcube.engine.states import (
+    MAGIC,
+    UnknownKindError,
+    bytes_of,
+    copied,
+    fingerprint,
+    pack,
+    unpack,
+)
 from emcube.engine.sweep import Outcome, Sweep
 from emcube.errors import EmcubeError, InputError, StoreError
 

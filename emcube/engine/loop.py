@@ -250,6 +250,25 @@ def _where(source: BlockSource, block_id: int) -> str:
     return f"block {block_id} (positions {region})"
 
 
+def _blame(
+    error: BaseException, name: str, source: BlockSource, block_id: int, remote: bool
+) -> None:
+    """Name the block that an error came from, in a note or, unless it is emcube's own, as an `EngineError`.
+
+    Whatever is raised counts: a worker that is left by a SystemExit would seem to hang. Only the user's own
+    interrupt, which reaches the client's threads and no worker, goes on as it is.
+    """
+    stops = isinstance(error, KeyboardInterrupt)
+    if stops and not remote:
+        return
+    if isinstance(error, EmcubeError) and not stops:
+        error.add_note(f"in {name}, {_where(source, block_id)}")
+        return
+    raise EngineError(
+        f"{name} failed at {_where(source, block_id)}: {type(error).__name__}: {error}"
+    ) from error
+
+
 @dataclass(frozen=True, eq=False)
 class _MapGroup:
     """One task: the statistic of a group of blocks, joined in their order."""
@@ -261,6 +280,7 @@ class _MapGroup:
     seed: int
     round: int
     session: str
+    remote: bool = False
 
     def __call__(self) -> Counted:
         with adopted(self.session):
@@ -273,14 +293,9 @@ class _MapGroup:
             try:
                 block, kept = load_block(self.source, block_id)
                 value = sweep.map(block, self.state, (self.seed, self.round, block_id))
-            except EmcubeError as error:
-                error.add_note(f"in {self.sweep.name}, {_where(self.source, block_id)}")
+            except BaseException as error:
+                _blame(error, self.sweep.name, self.source, block_id, self.remote)
                 raise
-            except Exception as error:
-                raise EngineError(
-                    f"{self.sweep.name} failed at {_where(self.source, block_id)}: "
-                    f"{type(error).__name__}: {error}"
-                ) from error
             part = Counted(block.n_pixels, 1, value, int(kept))
             joined = part if joined is None else _join(self.sweep, joined, part, True)
         finish_group(sweep)
@@ -718,7 +733,9 @@ def _one_round(
 
     def task(group: int) -> Callable[[], Any]:
         needed = source.part(groups[group]) if executor.remote else source
-        return _MapGroup(sweep, needed, state, groups[group], seed, number, session)
+        return _MapGroup(
+            sweep, needed, state, groups[group], seed, number, session, executor.remote
+        )
 
     # A worker may be asked for a part again: there parts are never changed.
     join = _Join(sweep, into=not executor.remote)
@@ -854,6 +871,7 @@ class _WriteGroup:
     group: range
     session: str
     written: bool = False
+    remote: bool = False
 
     def __call__(self) -> int:
         with adopted(self.session):
@@ -867,14 +885,9 @@ class _WriteGroup:
             try:
                 block, _ = load_block(self.source, block_id)
                 gathering.map(block, None, (0, 0, block_id))
-            except EmcubeError as error:
-                error.add_note(f"in {name}, {_where(self.source, block_id)}")
+            except BaseException as error:
+                _blame(error, name, self.source, block_id, self.remote)
                 raise
-            except Exception as error:
-                raise EngineError(
-                    f"{name} failed at {_where(self.source, block_id)}: "
-                    f"{type(error).__name__}: {error}"
-                ) from error
         gathering.finish_group()
         return len(self.group)
 
@@ -935,7 +948,7 @@ def map_blocks(
         def task(group: int) -> Callable[[], Any]:
             needed = source.part(groups[group]) if executor.remote else source
             written = journal is not None and group in before
-            return _WriteGroup(writing, needed, groups[group], session, written)
+            return _WriteGroup(writing, needed, groups[group], session, written, executor.remote)
 
         def done(group: int) -> None:
             if journal is not None:

@@ -351,7 +351,7 @@ def test_an_odd_checkpoint_with_the_right_digest_is_not_used(
 def test_a_lock_that_is_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "lock").mkdir()
     with (
-        pytest.raises(StoreError, match="the lock of checkpoints .* cannot be opened"),
+        pytest.raises(StoreError, match=r"the lock of checkpoints .* cannot be opened"),
         checkpointing(tmp_path),
     ):
         pass

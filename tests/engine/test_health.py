@@ -17,12 +17,27 @@ def test_limits_come_from_the_environment(monkeypatch):
 
 @pytest.mark.parametrize(
     "text",
-    ["worker=3", "workers", "task=soon", "silence=0", "deaths=-1", "deaths=inf", "deaths=0.5"]
-    + ["silence=inf", "silence=1e30", "workers=inf", "workers=nan", "task=604801", "deaths=2.5"],
+    [
+        "worker=3",
+        "workers",
+        "task=soon",
+        "silence=0",
+        "deaths=-1",
+        "deaths=inf",
+        "deaths=0.5",
+        "silence=inf",
+        "silence=1e30",
+        "workers=inf",
+        "workers=nan",
+        "task=604801",
+        "deaths=2.5",
+    ],
 )
 def test_limits_that_are_none_are_refused(text, monkeypatch):
     monkeypatch.setenv("EMCUBE_LIMITS", text)
-    with pytest.raises(InputError, match="expected numbers above zero by name: workers, silence") as e:
+    with pytest.raises(
+        InputError, match="expected numbers above zero by name: workers, silence"
+    ) as e:
         Limits.from_environment()
     assert repr(text) in str(e.value)
     assert "at most 604800" in str(e.value)

@@ -33,7 +33,9 @@ from tests.engine.sweeps_for_tests import (
     FailsAt,
     HugeStatistic,
     Interrupts,
+    Leaves,
     Sums,
+    leaves,
     totals,
 )
 
@@ -136,6 +138,26 @@ def test_a_failure_names_its_block(source, threads):
 def test_a_failure_on_a_worker_process_names_its_block(source, client):
     with pytest.raises(EngineError, match=r"block 2 \(positions 2:3"):
         run_sweep(FailsAt(), source, executor=DistributedExecutor(client))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("kind", [SystemExit, GeneratorExit])
+def test_whatever_a_map_raises_names_its_block(source, threads, kind):
+    with (
+        use_threads(threads),
+        pytest.raises(EngineError, match=r"block 2 \(positions 2:3") as caught,
+    ):
+        run_sweep(Leaves(kind=kind), source)
+    assert isinstance(caught.value.__cause__, kind)
+    out = np.empty(SHAPE[:3])
+    with use_threads(threads), pytest.raises(EngineError, match=r"block \d+ .*SystemExit: gone"):
+        map_blocks(leaves, source, {"total": ArrayTarget(out)})
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_whatever_a_map_raises_on_a_worker_names_its_block(source, client, kind):
+    with pytest.raises(EngineError, match=rf"block 2 \(positions 2:3.*{kind.__name__}: gone"):
+        run_sweep(Leaves(kind=kind), source, executor=DistributedExecutor(client))
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -118,9 +118,17 @@ def sealed(text: str, data: bytes = b"") -> bytes:
 
 @pytest.mark.parametrize(
     "name",
-    ["os:system", "pickle:Unpickler", "emcube.engine.states:unpack", "emcube.nowhere:X"]
-    + ["emcube.__main__:X", "emcube.cli.app:X", "emcube.engine.checkpoint:Path"]
-    + ["emcube.engine.states:dataclasses.Field", "emcube.engineering:X"],
+    [
+        "os:system",
+        "pickle:Unpickler",
+        "emcube.engine.states:unpack",
+        "emcube.nowhere:X",
+        "emcube.__main__:X",
+        "emcube.cli.app:X",
+        "emcube.engine.checkpoint:Path",
+        "emcube.engine.states:dataclasses.Field",
+        "emcube.engineering:X",
+    ],
 )
 @pytest.mark.parametrize("tree", [{"object": "", "fields": {}}, {"named": "", "parts": []}])
 def test_only_dataclasses_of_emcube_are_made(name: str, tree: dict[str, Any]) -> None:
