@@ -716,15 +716,15 @@ def _is_sound(header: dict[str, Any]) -> bool:
 
 
 def _is_progress(value: Any) -> bool:
-    return (
-        isinstance(value, _Progress)
-        and type(value.n_rounds) is int
-        and value.n_rounds >= 0
-        and isinstance(value.converged, bool)
-        and isinstance(value.finished, bool)
-        and isinstance(value.history, list)
-        and all(isinstance(x, float) for x in value.history)
-    )
+    if not isinstance(value, _Progress):
+        return False
+    # Read from a file, fields may hold anything.
+    rounds: Any = value.n_rounds
+    flags: tuple[Any, ...] = (value.converged, value.finished)
+    history: Any = value.history
+    if type(rounds) is not int or rounds < 0 or not all(isinstance(f, bool) for f in flags):
+        return False
+    return isinstance(history, list) and all(isinstance(x, float) for x in history)
 
 
 def _is_groups(value: Any) -> bool:

@@ -224,13 +224,13 @@ class _Decoder:
         return array
 
     def _object(self, name: str, fields: Mapping[str, Any]) -> Any:
-        cls = _class(name)
-        if not dataclasses.is_dataclass(cls):
+        found: Any = _class(name)
+        if not hasattr(found, "__dataclass_fields__"):
             raise ValueError(f"{name} is no dataclass")
-        wanted = [f.name for f in dataclasses.fields(cls)]
+        wanted = [f.name for f in dataclasses.fields(found)]
         if wanted != list(fields):
             raise ValueError(f"{name} has other fields now")
-        made = object.__new__(cls)
+        made: Any = object.__new__(found)
         for key, node in fields.items():
             object.__setattr__(made, key, self.decode(node))
         return made
