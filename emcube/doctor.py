@@ -180,16 +180,19 @@ def _deploy() -> dict[str, Any]:
     try:
         profiles = load_profiles()
         found["profiles"] = {
-            p.name: {"kind": p.kind, "file": str(p.file)} for p in profiles.values()
+            p.name: {"kind": p.kind or None, "file": str(p.file)} for p in profiles.values()
         }
     except EmcubeError as error:
         found["problems"].append(str(error))
         profiles = {}
-    for text in [*profiles, *([wish()] if wish() else [])]:
+    found["problems"] += [str(p.fault) for p in profiles.values() if p.fault is not None]
+    sound = [p.name for p in profiles.values() if p.fault is None]
+    for text in dict.fromkeys([*sound, *([wish()] if wish() else [])]):
         try:
             wanted = resolve(text)
         except (EmcubeError, ImportError) as error:
-            found["problems"].append(str(error))
+            if str(error) not in found["problems"]:
+                found["problems"].append(str(error))
             if text == wish():
                 found["kind"] = None
             continue
@@ -207,7 +210,7 @@ def _deploy_rows(deploy: dict[str, Any]) -> list[str]:
     for place in deploy["files"]:
         rows.append(f"profiles   {place['file']}{'' if place['there'] else ' (not there)'}")
         rows += [
-            f"  {name}: {profile['kind']}"
+            f"  {name}: {profile['kind'] or 'not usable, see below'}"
             for name, profile in sorted(deploy["profiles"].items())
             if profile["file"] == place["file"]
         ]

@@ -178,6 +178,11 @@ def prepare_submission(
             hint="write a recipe with this cube as its input; 'emcube run' takes cubes",
         )
     ahead = look_ahead(Recipe.read(file), out, overwrite=overwrite)
+    if not str(file).isprintable():
+        raise InputError(
+            f"submit: the name of the recipe {str(file)!r} holds a line break or the like",
+            hint="give the file another name",
+        )
     if set('"\\\n\r') & set(str(ahead.path)):
         raise InputError(
             f"submit: the result's place {str(ahead.path)!r} holds a quote, a backslash or a line "

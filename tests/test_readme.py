@@ -131,7 +131,7 @@ def test_commands_run_on_an_instrument_file(data_dir, tmp_path, monkeypatch, cap
     (tmp_path / "recipe.yaml").write_text(text.replace("results/map", "results/again"))
     monkeypatch.chdir(tmp_path)
     for command in commands():
-        if command[0] == "emcube" and command[1] != "demo":
+        if command[0] == "emcube" and command[1] not in ("demo", "submit"):
             assert main(command[1:]) == 0, command
     assert main(["run", "recipe.yaml"]) == 0
     capsys.readouterr()

@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from emcube.cli.output import Deploy, Json, Signal, emit_json, progress
+from emcube.errors import PreemptedRunError
+
+
+@contextmanager
+def _leaving_early() -> Iterator[None]:
+    """Leave with the same status where a signal comes while the libraries load: they take seconds."""
+
+    def leave(number: int, frame: Any) -> None:
+        raise PreemptedRunError(
+            f"stopped by {signal.Signals(number).name} before anything was begun",
+            hint="the same command starts it",
+        )
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        numbers = [getattr(signal, n) for n in ("SIGTERM", "SIGUSR1") if hasattr(signal, n)]
+        before = {number: signal.signal(number, leave) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run(
@@ -39,20 +65,21 @@ def run(
     SIGTERM and SIGUSR1 (a batch system's warning that time is up) stop it with a checkpoint and the exit
     status 75: the same command goes on from there.
     """
-    from emcube.cards import describe, render
-    from emcube.deploy.environment import chosen
-    from emcube.engine import stop_on_signals
-    from emcube.recipe import run as run_recipe
+    with _leaving_early():
+        from emcube.cards import describe, render
+        from emcube.deploy.environment import chosen
+        from emcube.engine import stop_on_signals
+        from emcube.recipe import run as run_recipe
 
-    with stop_on_signals(), chosen(deploy), progress():
-        result = run_recipe(
-            what,
-            out=out,
-            name=name,
-            n_components=n_components,
-            overwrite=overwrite,
-        )
-    card = describe(str(result.path))
+        with stop_on_signals(), chosen(deploy), progress():
+            result = run_recipe(
+                what,
+                out=out,
+                name=name,
+                n_components=n_components,
+                overwrite=overwrite,
+            )
+        card = describe(str(result.path))
     if as_json:
         emit_json(card)
     else:

@@ -6,6 +6,7 @@ import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -140,12 +141,20 @@ def _from_profile(name: str, given: Mapping[str, Any]) -> Wanted:
     if name not in profiles:
         named = ", ".join(sorted(profiles)) or "none are defined"
         raise InputError(
-            f"deploy: there is no {name!r}, got neither a kind ({', '.join(KINDS)}), an address "
-            f"(host:port), a scheduler file (.json) nor a profile ({named})",
+            f"deploy: got {name!r}, which is neither a kind ({', '.join(KINDS)}), an address "
+            f"(host:port), a scheduler file (.json) nor a profile ({named})"
+            f"{_meant(name, [*KINDS, *profiles])}",
             hint="emcube doctor shows the profiles and the files that they are read from",
         )
     profile = profiles[name]
+    if profile.fault is not None:
+        raise profile.fault
     return _wanted(profile.kind, {**profile.options, **given}, profile.origin, name)
+
+
+def _meant(name: str, known: list[str]) -> str:
+    near = get_close_matches(name.lower(), known, 1)
+    return f": did you mean {near[0]!r}?" if near else ""
 
 
 def _wanted(

@@ -16,7 +16,11 @@ class InsecureWarning(UserWarning):
 
 def split_address(address: str) -> tuple[str, str, int | None]:
     """Protocol, host and port of ``tls://host:8786``; ``tcp`` where none is named."""
-    parts = urlsplit(address if "://" in address else f"tcp://{address}")
+    whole = address if "://" in address else f"tcp://{address}"
+    try:
+        parts = urlsplit(whole)
+    except ValueError:  # brackets that do not close
+        return whole.partition("://")[0], "", None
     try:
         return parts.scheme, parts.hostname or "", parts.port
     except ValueError:  # a port that is no number
@@ -31,7 +35,7 @@ def is_loopback(host: str) -> bool:
         pass
     try:
         found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
-    except OSError:
+    except (OSError, UnicodeError):  # no such host; labels that are no name
         return False
     return bool(found) and all(ipaddress.ip_address(a.split("%")[0]).is_loopback for a in found)
 

@@ -38,10 +38,22 @@ def _seconds(value: Any) -> Any:
     return float(plain[1]) * {"": 1, "s": 1, "min": 60, "h": 3600}[plain[2]]
 
 
-Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
-"""A size: a number of bytes, or text such as ``"4 GiB"``."""
+LEAST_MEMORY = 256 * 2**20
+"""Less is no memory for a process that imports NumPy and Dask: most often the unit was forgotten."""
 
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+
+def _enough(n_bytes: int) -> int:
+    if n_bytes < LEAST_MEMORY:
+        raise ValueError(
+            f"{n_bytes} bytes are too few for a process; write the unit, for example '8 GiB'"
+        )
+    return n_bytes
+
+
+Bytes = Annotated[int, BeforeValidator(_bytes), AfterValidator(_enough)]
+"""Memory of a process: a number of bytes, or text such as ``"4 GiB"``."""
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=30 * 86400)]
 """A time: a number of seconds, or text such as ``"5 min"`` or ``"01:30:00"``."""
 
 
@@ -51,7 +63,14 @@ def _switch(value: Any) -> Any:
     return words.get(value.lower(), value) if isinstance(value, str) else value
 
 
-Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:  # ~name of nobody
+        raise ValueError(str(error)) from error
+
+
+Folder = Annotated[Path, AfterValidator(_expanded)]
 """A folder; ``~`` is the home folder."""
 
 

@@ -24,6 +24,8 @@ class Profile:
     kind: str
     file: Path
     options: Mapping[str, Any] = field(default_factory=dict)
+    fault: InputError | None = None
+    """What is wrong with it, told to whoever asks for it: others stay usable."""
 
     @property
     def origin(self) -> str:
@@ -38,7 +40,10 @@ def profile_files() -> list[Path]:
     """
     wish = os.environ.get("EMCUBE_PROFILES", "").strip()
     if wish:
-        return [Path(wish).expanduser().absolute()]
+        try:
+            return [Path(wish).expanduser().absolute()]
+        except RuntimeError as error:  # ~name of nobody
+            raise InputError(f"EMCUBE_PROFILES is {wish!r}: {error}") from error
     import platformdirs
 
     return [
@@ -53,7 +58,7 @@ def load_profiles() -> dict[str, Profile]:
     Raises
     ------
     InputError
-        A file is not TOML, or a profile has no kind or one that there is not.
+        A file is not TOML or cannot be read. What is wrong with a profile alone is its ``fault``.
     """
     profiles: dict[str, Profile] = {}
     for file in profile_files():
@@ -67,11 +72,18 @@ def load_profiles() -> dict[str, Profile]:
 def _read(file: Path) -> list[Profile]:
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{str(file)!r} is not a TOML file: {error}") from error
     except OSError as error:
         raise InputError(f"{str(file)!r} cannot be read: {error}") from error
-    return [_profile(name, table, file) for name, table in content.items()]
+    return [_sound_or_not(name, table, file) for name, table in content.items()]
+
+
+def _sound_or_not(name: str, table: Any, file: Path) -> Profile:
+    try:
+        return _profile(name, table, file)
+    except InputError as error:
+        return Profile(name, "", file, fault=error)
 
 
 def _profile(name: str, table: Any, file: Path) -> Profile:
@@ -87,6 +99,6 @@ def _profile(name: str, table: Any, file: Path) -> Profile:
         raise InputError(f"{where}: the name is that of a kind", hint="give it another name")
     options = dict(table)
     kind = options.pop("kind", None)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise InputError(f"{where}: kind is {kind!r}, expected one of {', '.join(KINDS)}")
-    return Profile(name, str(kind), file, options)
+    return Profile(name, kind, file, options)

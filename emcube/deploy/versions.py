@@ -67,6 +67,8 @@ def compare_versions(client: Any) -> None:
     others: dict[str, str] = {}
     for worker, there in answers.items():
         _require_same(worker, here, there)
+        if isinstance(there, BaseException):  # gone before it answered
+            continue
         for name in COMPARED:
             if there[name] != here[name]:
                 others[name] = f"{name} {there[name]} on {worker}, {here[name]} here"

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,6 +65,10 @@ class Target(Protocol):
         """Refuse a layout in which two tasks would write the same chunk."""
         ...
 
+    def bound(self) -> Target:
+        """The same target, held to what is there now: it never writes into what takes its place."""
+        ...
+
     def box(self, plan: BlockPlan) -> tuple[int, ...]:
         """Blocks along each dim that are written at once."""
         ...
@@ -91,6 +95,10 @@ class ArrayTarget:
 
     def check(self, plan: BlockPlan) -> None:
         """Nothing is shared between boxes of an array."""
+
+    def bound(self) -> ArrayTarget:
+        """Nothing takes the place of an array in memory."""
+        return self
 
     def box(self, plan: BlockPlan) -> tuple[int, ...]:
         """One block: nothing is gained by gathering several."""
@@ -128,11 +136,30 @@ class ZarrTarget:
         Path of the array within the group.
     fill
         Value of pixels that are not used.
+    made : tuple of int, optional
+        The array that is meant, see `bound`.
     """
 
     store: str
     path: str
     fill: Any = np.nan
+    made: tuple[int, int] | None = None
+
+    def bound(self) -> ZarrTarget:
+        """The same target, held to the array that is there now.
+
+        A worker that was frozen may wake when its run is long over and another one has put an array in this
+        place: what it then writes would be wrong there.
+        """
+        return replace(self, made=self._made_when())
+
+    def _made_when(self) -> tuple[int, int] | None:
+        """File and time of the array's metadata, which are written once; None behind an address."""
+        try:
+            found = Path(self.store, self.path, "zarr.json").stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
 
     def _open(self, mode: Any) -> Any:
         import zarr
@@ -195,7 +222,19 @@ class ZarrTarget:
         return pixels * math.prod(owned[len(plan.grid) :]) * itemsize
 
     def write(self, region: tuple[slice, ...], values: NDArray[Any]) -> None:
-        """Write one box, whole chunks of which nobody else writes any."""
+        """Write one box, whole chunks of which nobody else writes any.
+
+        Raises
+        ------
+        StoreError
+            The array cannot be written, or is no longer the one that was there when the run began.
+        """
+        if self.made is not None and self._made_when() != self.made:
+            raise StoreError(
+                f"{self.store}/{self.path} was removed or replaced while its values were computed: the "
+                "array of another time is there than when the run began",
+                hint="see whether another run writes there, then start this one again",
+            )
         try:
             self._open("r+")[region] = values
         except OSError as error:
@@ -625,7 +664,8 @@ def run_sweeps(
     if asked:
         with resident():
             began = time.monotonic()
-            together = Together(tuple(sweeps[i] for i in asked))
+            bound = [s.bound() if isinstance(s := sweeps[i], Writing) else s for i in asked]
+            together = Together(tuple(bound))
             states = _run_rounds(together, source, 0, 1, None, executor, None).state
             seconds = time.monotonic() - began
             for i, (state, done) in zip(asked, states, strict=True):
@@ -767,6 +807,10 @@ class Writing:
     plan: BlockPlan
     targets: Mapping[str, Target]
     name: str = "write maps"
+
+    def bound(self) -> Writing:
+        """The same, held to the arrays that are there now."""
+        return replace(self, targets={k: t.bound() for k, t in self.targets.items()})
 
     def start(self) -> None:
         """Refuse targets in which two tasks would write the same chunk."""
@@ -935,7 +979,7 @@ def map_blocks(
     journal = _journal(name, source, function, continues)
     with resident(), single_threaded_blas(), passing():
         executor = executor or current_executor()
-        writing = Writing(function, source.plan, targets, name)
+        writing = Writing(function, source.plan, targets, name).bound()
         writing.start()
         slots, budget = executor.process
         projection = project_memory(writing, source, slots)

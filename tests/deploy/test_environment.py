@@ -69,7 +69,7 @@ def test_a_client_of_the_user_goes_before_the_environment(
 
 def test_what_cannot_be_used_is_an_error_and_not_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMCUBE_DEPLOY", "nowhere")
-    with pytest.raises(InputError, match="there is no 'nowhere'"):
+    with pytest.raises(InputError, match="got 'nowhere', which is neither"):
         current_executor()
     monkeypatch.setenv("EMCUBE_DEPLOY", "tcp://127.0.0.1:9 timeout=1")
     with pytest.raises(EngineError, match="no connection to the scheduler"):
@@ -84,7 +84,7 @@ def test_chosen_starts_when_it_is_needed_and_ends(site: Site) -> None:
         assert deployment is not None
         assert deployment.kind == "address"
     assert deployment.closed
-    with pytest.raises(InputError, match="there is no 'nowhere'"), chosen("nowhere"):
+    with pytest.raises(InputError, match="got 'nowhere', which is neither"), chosen("nowhere"):
         raise AssertionError("not reached")
 
 
@@ -99,7 +99,7 @@ def test_the_command_line(
     assert json.loads(capsys.readouterr().out) == here
     assert in_force() is None
     assert main([*asked, "--deploy", "nowhere"]) == 2
-    assert "there is no 'nowhere'" in capsys.readouterr().err
+    assert "got 'nowhere', which is neither" in capsys.readouterr().err
     # A mistake in the environment is named before anything is read, by the verbs that would use it.
     monkeypatch.setenv("EMCUBE_DEPLOY", "local wrokers=2")
     assert main(["run", str(folder / "recipe.yaml")]) == 2

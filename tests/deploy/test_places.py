@@ -11,6 +11,7 @@ import pytest
 
 import emcube as em
 from emcube.deploy.kinds import KINDS, _named, resolve
+from emcube.deploy.network import is_loopback, split_address
 from emcube.deploy.options import Options, parse_options, split_where
 from emcube.deploy.profiles import load_profiles, profile_files
 from emcube.errors import InputError
@@ -53,7 +54,7 @@ def test_places(text: str, kind: str, options: dict[str, Any]) -> None:
         ("local memory=much", "memory: got 'much': 'much' is not a size in bytes"),
         ("local timeout=soon", "timeout: got 'soon': write seconds"),
         ("threads workers=2.5", "workers: got '2.5'"),
-        ("slurms", "there is no 'slurms'"),
+        ("slurms", "got 'slurms', which is neither .* did you mean 'slurm'"),
         ("jobqueue", "cluster: .*cores: .*memory: "),
         ("jobqueue cluster=pbs cores=3 memory=1GB threads=2", "3 cores do not divide"),
         ("jobqueue cluster=pbs cores=3 memory=1GB minimum=4 maximum=2", "maximum 2 is below"),
@@ -127,7 +128,7 @@ def test_the_users_profile_takes_the_place_of_the_sites(files: tuple[Path, Path]
     assert resolve("lab").options.workers == 2
     assert resolve("lab").profile == "lab"
     assert resolve("lab workers=3").options.workers == 3
-    assert resolve("lab", {"memory": 5}).options.memory == 5
+    assert resolve("lab", {"memory": "5 GiB"}).options.memory == 5 * 2**30
     assert resolve("other").kind.name == "threads"
     with em.deploy("other") as deployment:
         assert deployment.about["profile"] == "other"
@@ -140,7 +141,7 @@ def test_the_users_profile_takes_the_place_of_the_sites(files: tuple[Path, Path]
         ("lab = 3", "profile 'lab' of .*: got 3, a table is expected"),
         ("[lab]\nworkers = 2", "profile 'lab' of .*: kind is None, expected one of threads"),
         ('[lab]\nkind = "dask"', "kind is 'dask'"),
-        ('[local]\nkind = "local"', "the name is that of a kind"),
+        ('[lab]\nkind = ["local"]', "kind is \\['local'\\], expected one of threads"),
         ('[lab]\nkind = "local"\nwrokers = 2', "profile 'lab' of .*: there is no option 'wrokers'"),
     ],
 )
@@ -148,6 +149,21 @@ def test_mistakes_in_profiles_are_named(files: tuple[Path, Path], text: str, mes
     files[1].write_text(text)
     with pytest.raises(InputError, match=message):
         resolve("lab")
+
+
+def test_memory_without_a_unit_is_refused() -> None:
+    with pytest.raises(InputError, match="8 bytes are too few for a process; write the unit"):
+        resolve("local memory=8")
+
+
+@pytest.mark.parametrize("address", ["http://[bad", "tcp://[x"])
+def test_brackets_that_do_not_close(address: str) -> None:
+    assert split_address(address)[1:] == ("", None)
+
+
+def test_names_that_no_host_has() -> None:
+    assert not is_loopback("a" * 70)
+    assert not is_loopback(".")
 
 
 def test_a_file_of_profiles_that_is_asked_for_must_be_there(
@@ -163,7 +179,8 @@ def test_the_doctor_shows_profiles_and_what_is_wrong(
 ) -> None:
     from emcube.doctor import examine, render
 
-    files[0].write_text('[lab]\nkind = "local"\n[bad]\nkind = "local"\nwrokers = 2\n')
+    lines = ['[lab]\nkind = "local"', '[bad]\nkind = "local"\nwrokers = 2', "[odd]\nkind = {x = 1}"]
+    files[0].write_text("\n".join([*lines, '[threads]\nkind = "local"']))
     monkeypatch.setenv("EMCUBE_DEPLOY", "lab workers=3")
     report = examine()
     assert report["deploy"]["kind"] == "local"
@@ -172,7 +189,9 @@ def test_the_doctor_shows_profiles_and_what_is_wrong(
     assert "deploy     local (EMCUBE_DEPLOY=lab workers=3)" in text
     assert "  lab: local" in text
     assert f"{files[1]} (not there)" in text
-    assert any("there is no option 'wrokers'" in line for line in report["advice"])
+    # One wrong table does not take the others away.
+    for fault in ("there is no option 'wrokers'", "kind is {'x': 1}", "the name is that of a kind"):
+        assert sum(fault in line for line in report["advice"]) == 1
     monkeypatch.setenv("EMCUBE_DEPLOY", "nowhere")
     assert "deploy     NOT USABLE" in render(examine())
 

@@ -27,6 +27,7 @@ from emcube.errors import (
     EngineError,
     InputError,
     InterruptedRunError,
+    StoreError,
 )
 from tests.engine.sweeps_for_tests import (
     CountsLoads,
@@ -273,6 +274,25 @@ def test_the_projection_holds_process_resident_blocks_and_what_flies(source):
     start, *others = events
     assert start.projected_bytes > found.process
     assert all(e.projected_bytes is None for e in others)
+
+
+def test_output_never_goes_into_what_takes_its_place(source, tmp_path):
+    """A worker that was frozen wakes when another run has an array in the same place."""
+    path = str(tmp_path / "z")
+    shape = source.plan.nav_shape
+
+    def make(value):
+        zarr.create_array(
+            path, shape=shape, chunks=source.plan.block_shape, dtype="f8", overwrite=True
+        )[...] = value
+
+    make(0.0)
+    target = ZarrTarget(path, "").bound()
+    target.write(source.plan.slices(0), np.ones(source.plan.shape(0)))
+    make(2.0)
+    with pytest.raises(StoreError, match="removed or replaced while"):
+        target.write(source.plan.slices(0), np.ones(source.plan.shape(0)))
+    assert (zarr.open_array(path)[...] == 2.0).all()
 
 
 def test_workers_are_held_to_their_own_memory(source, cluster_client, monkeypatch):

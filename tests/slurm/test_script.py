@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import tomllib
@@ -76,6 +77,7 @@ def test_other_sizes_are_refused(text: str) -> None:
         ("--output=x", "set by emcube and must stay"),
         ("constraint=skylake", "not one line with one option"),
         ("--comment=a\nrm -rf x", "not one line with one option"),
+        ("-C\ntouch x", "not one line with one option"),
     ],
 )
 def test_options_of_sbatch_that_cannot_be_given(extra: str, said: str) -> None:
@@ -249,3 +251,32 @@ def test_a_wrong_recipe_or_a_missing_input_is_not_queued(
 def test_cubes_are_for_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["submit", "map.zarr"]) == 2
     assert "a recipe (.yaml) is expected" in capsys.readouterr().err
+
+
+def test_a_name_with_a_line_break_does_not_reach_the_shell(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "x\ntouch INJECTED #.yaml"
+    (folder / name).write_text((folder / "recipe.yaml").read_text())
+    assert main(["submit", name, "--dry-run"]) == 2
+    assert "holds a line break" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["Müller 1/map", "tab\there", "it's $HOME `id`"])
+def test_the_scheduler_file_is_found_whatever_the_folder_is_called(name: str) -> None:
+    from emcube.deploy.options import split_where
+
+    run = RunOfRecipe(Path("/scratch/recipe.yaml"), Path("/scratch") / name, False)
+    script = job_script(run, options(), "/usr/bin/python3")
+    lines = script.splitlines()
+    wanted = [x for x in lines if x.startswith(("logs=", "place="))]
+    shell = "\n".join([*wanted[:1], 'run="$logs/.run-7"', "SLURM_JOB_NUM_NODES=2", *wanted[1:]])
+    said = subprocess.run(
+        ["bash", "-c", f'{shell}\nprintf %s "$place"'],
+        env={"LC_ALL": "C", "PATH": os.environ["PATH"]},
+        capture_output=True,
+        check=True,
+    ).stdout.decode()
+    place, values = split_where(said)
+    assert place == f"/scratch/{name}.logs/.run-7/scheduler.json"
+    assert values == {"workers": "2", "timeout": "300"}

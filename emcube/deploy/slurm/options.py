@@ -141,8 +141,8 @@ def _listed(value: Any) -> Any:
 def _extra(values: tuple[str, ...]) -> tuple[str, ...]:
     """Further options of sbatch: whole words, none that would take the place of emcube's own."""
     for value in values:
-        found = re.fullmatch(r"(?:--([a-z][a-z-]*)(?:=.*)?|-([A-Za-z])(?:\s.*|\S*))", value)
-        if found is None:
+        found = re.fullmatch(r"(?:--([a-z][a-z-]*)(?:=.*)?|-([A-Za-z])(?:[ \t].*|\S*))", value)
+        if found is None or not value.isprintable():
             raise ValueError(
                 f"{value!r} is not one line with one option, such as --constraint=skylake"
             )

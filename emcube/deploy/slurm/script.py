@@ -91,7 +91,7 @@ done
     tail -n 5 "$logs/srun-$SLURM_JOB_ID.log" "$logs/scheduler-$SLURM_JOB_ID.log"
     finish 1
 }}
-printf -v place '%q workers=%s timeout=300' "$run/scheduler.json" "$SLURM_JOB_NUM_NODES"
+place="\\"$run/scheduler.json\\" workers=$SLURM_JOB_NUM_NODES timeout=300"
 EMCUBE_PROGRESS="$logs/progress.json" \\
 step --nodes=1 --ntasks=1 --nodelist="$first" --unbuffered \\
     "$python" -P -m emcube run "$recipe" --out "$out" --deploy "$place"{overwrite} &
@@ -183,6 +183,11 @@ class RunOfRecipe:
         return self.logs / f"exit-{job}"
 
 
+def one_line(text: str) -> str:
+    """Text for a comment, which must not go on in a line of its own."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def job_script(run: RunOfRecipe, options: SlurmOptions, python: str) -> str:
     """Write the script of one job: scheduler, workers and client in one allocation.
 
@@ -207,7 +212,7 @@ def job_script(run: RunOfRecipe, options: SlurmOptions, python: str) -> str:
     ]
     setup = "".join(f"{line}\n" for line in options.setup)
     return _SCRIPT.format(
-        title=f"emcube: {run.recipe.name} on {options.nodes} node(s)",
+        title=f"emcube: {one_line(run.recipe.name)} on {options.nodes} node(s)",
         file=shlex.quote(str(run.script)),
         directives="\n".join(f"#SBATCH {line}" for line in directives),
         recipe=shlex.quote(str(run.recipe)),
