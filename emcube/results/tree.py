@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import xarray as xr
@@ -329,7 +329,8 @@ class Node:
         import zarr
 
         with _disk(self.path / self.name):
-            zarr.open_array(str(self.path), path=f"{self.name}/{name}", mode="r+")[...] = values
+            array = zarr.open_array(str(self.path), path=f"{self.name}/{name}", mode="r+")
+            array.with_config({"write_empty_chunks": True})[...] = values
 
     def finish(self, attributes: Mapping[str, Any] | None = None) -> xr.Dataset:
         """Note digests and chunks of every array, mark the node as whole, and open it.
@@ -338,6 +339,12 @@ class Node:
         ----------
         attributes : mapping, optional
             More attributes of the node, known only now (how long it took).
+
+        Raises
+        ------
+        StoreError
+            Chunks of a frame are missing: its values would be read as fill values. The node is to be
+            written anew.
         """
         import zarr
 
@@ -347,6 +354,8 @@ class Node:
         with _disk(self.path / self.name):
             for key, array in sorted(group.arrays()):
                 chunks[key] = array.nchunks_initialized
+                if key in self.frames and chunks[key] != array.nchunks:
+                    self._refuse(key, chunks[key], array.nchunks)
                 digests[key] = array_digest(array)
             marker: dict[str, Any] = dict(group.attrs["emcube"])  # type: ignore[arg-type]
             for key in ("begun", "attempt"):
@@ -354,6 +363,16 @@ class Node:
             marker.update(complete=True, chunks=chunks, digests=digests)
             group.update_attributes({**to_json(attributes or {}), "emcube": marker})
         return _open_node(self.path, self.name)
+
+    def _refuse(self, key: str, found: int, expected: int) -> NoReturn:
+        # Another try must not go on from checkpoints that take the chunks for written.
+        _mark(self.path, self.name, begun=None)
+        raise StoreError(
+            f"{self.name}/{key} of the result at {str(self.path)!r} has {found} chunks after all of it "
+            f"was written, expected {expected}: files were lost or removed",
+            hint="see that nothing else removes files there, then run the same again: finished steps "
+            "stay, this one is written anew",
+        )
 
 
 def frame(

@@ -15,6 +15,7 @@ import emcube as em
 from emcube.cube import make_cube
 from emcube.errors import InputError, InterruptedRunError, SelectionError, StoreError
 from emcube.recipe import running
+from emcube.results.tree import Node
 from emcube.store import write_cube
 
 STEPS: list[Any] = [
@@ -322,6 +323,25 @@ def test_a_result_stays_until_its_replacement_is_whole(store: Path, tmp_path: Pa
     assert replaced.run_id != kept.run_id
     assert replaced["pca"].sizes["component"] == 2
     assert [p.name for p in tmp_path.iterdir()] == ["keep"]
+
+
+def test_a_chunk_lost_before_the_end_of_its_node(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = {"input": {"path": str(store)}, "steps": QUICK}
+    finish = Node.finish
+
+    def lose(node: Node, *args: Any) -> xr.Dataset:
+        next(p for p in (node.path / "input/total_counts/c").rglob("*") if p.is_file()).unlink()
+        return finish(node, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Node, "finish", lose)
+        with pytest.raises(StoreError, match="input/total_counts .* has 0 chunks .* expected 1"):
+            em.run(recipe, out=tmp_path / "r")
+    again = em.run(recipe, out=tmp_path / "r")
+    assert again.verify() == {}
+    assert np.isfinite(again["input"]["total_counts"]).all()
 
 
 def test_a_result_that_is_gone_or_replaced_gives_no_values(store: Path, tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def write(path: Path, *, fill: bool = True, finish: bool = True) -> ResultWriter
     assert node.frames == ("loadings",)
     if fill:
         array = zarr.open_array(str(path), path="nmf/loadings", mode="r+")
+        array = array.with_config({"write_empty_chunks": True})
         array[:4] = np.arange(32).reshape(4, 4, 2)
         array[4:] = np.nan
         node.finish({"seconds": 0.5})
@@ -131,6 +132,23 @@ def test_a_lost_chunk_is_noticed_though_zarr_would_fill_it(tmp_path: Path) -> No
     shutil.rmtree(chunk) if chunk.is_dir() else chunk.unlink()
     with pytest.raises(IncompleteError, match=r"nmf/loadings .* chunks"):
         open_result(path)
+
+
+def test_a_node_that_lacks_a_chunk_is_never_marked_as_whole(tmp_path: Path) -> None:
+    writer = ResultWriter(tmp_path / "result", attributes())
+    writer.create()
+    layout: dict[str, Any] = {"verb": "nmf", "nav": ("y", "x"), "sig": ("energy",)}
+    node = writer.write_node("nmf", dataset(), **layout)
+    node.put("loadings", np.ones((6, 4, 2)))
+    (tmp_path / "result/nmf/loadings/c/0/0/0").unlink()
+    with pytest.raises(StoreError, match=r"nmf/loadings .* has 1 chunks .* expected 2"):
+        node.finish()
+    assert not writer.has_node("nmf")
+    again = writer.write_node("nmf", dataset(), **layout)
+    assert again.attempt != node.attempt
+    again.put("loadings", np.full((6, 4, 2), np.nan))
+    again.finish()
+    assert writer.has_node("nmf")
 
 
 def test_the_same_run_is_continued(tmp_path: Path) -> None:
