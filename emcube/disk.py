@@ -54,17 +54,31 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
     StoreError
         Another process (or thread) holds it.
     """
-    with path.open("a+b") as file:
-        try:
-            try_lock(file.fileno())
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-                raise
-            raise StoreError(
-                f"another process is writing {what} (it holds {path})",
-                hint="wait until it is done, or choose another destination",
-            ) from None
-        yield
+    while True:
+        with path.open("a+b") as file:
+            try:
+                try_lock(file.fileno())
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                    raise
+                raise StoreError(
+                    f"another process is writing {what} (it holds {path})",
+                    hint="wait until it is done, or choose another destination",
+                ) from None
+            if not _is_at(file.fileno(), path):
+                # Whoever held it removed it after it was opened here: the next one locks a new file.
+                continue
+            yield
+            return
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    """Tell whether an open file is the one that lies at a path now."""
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(fd), there)
 
 
 def try_lock(fd: int) -> None:

@@ -12,7 +12,7 @@ import json
 import shutil
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import product
@@ -32,7 +32,7 @@ from emcube.store import to_json
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["FORMAT", "ResultWriter", "array_digest", "checkpoint_folder", "is_result"]
+__all__ = ["FORMAT", "ResultWriter", "array_digest", "begun_roots", "checkpoint_folder", "is_result"]
 __all__ += ["missing_chunks", "node_attributes", "read_root", "require_free"]
 
 FORMAT = 1
@@ -45,7 +45,7 @@ def read_root(path: Path) -> dict[str, Any] | None:
     Raises
     ------
     StoreError
-        It is a result whose root cannot be read.
+        It is a result whose root cannot be read, or does not say what every root says.
     """
     file = path / "zarr.json"
     try:
@@ -63,7 +63,42 @@ def read_root(path: Path) -> dict[str, Any] | None:
     marker = attributes.get("emcube")
     if not isinstance(marker, dict) or marker.get("kind") != "result":
         return None
+    _check_root(path, attributes)
     return attributes
+
+
+def _check_root(path: Path, root: Mapping[str, Any]) -> None:
+    """Refuse root attributes that someone else changed, before anything is concluded from them."""
+    marker = root["emcube"]
+    recipe = root.get("recipe")
+    steps = recipe.get("steps") if isinstance(recipe, dict) else None
+    for what, value, holds, expected in (
+        # Nothing but true is complete: "no" is true as well.
+        ("complete", marker.get("complete"), _is(bool), "true or false"),
+        ("format", marker.get("format"), _is(int), "a number"),
+        ("run_id", root.get("run_id"), _is(str), "a text"),
+        ("recipe", recipe, lambda _: _are_steps(steps), "a recipe with named steps"),
+        ("provenance", root.get("provenance"), _is(dict), "a mapping"),
+    ):
+        if not holds(value):
+            raise StoreError(
+                f"the root of the result at {str(path)!r} is damaged: its {what!r} is {value!r:.80}, "
+                f"expected {expected}",
+                hint="copy the result again; or remove the folder and run its recipe again",
+            )
+
+
+def _is(kind: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kind)
+
+
+def _are_steps(steps: Any) -> bool:
+    return isinstance(steps, list) and all(
+        isinstance(step, dict)
+        and len(step) == 1
+        and all(isinstance(p, dict) and "name" in p for p in step.values())
+        for step in steps
+    )
 
 
 def is_result(path: str | Path) -> bool:
@@ -160,6 +195,34 @@ class ResultWriter:
             self.path.mkdir(parents=True, exist_ok=True)
             self._write_root(complete=False)
 
+    def settle(self) -> None:
+        """Finish what a process left that was killed while it put a new result in its place.
+
+        Call it under `lock`. Where nothing is in the place, the new result takes it if it is this run's and
+        complete, and else the old one goes back. An old one that was replaced is removed.
+
+        Raises
+        ------
+        StoreError
+            The folders cannot be moved, or the root of one of them is damaged.
+        """
+        new, old = self._beside("new"), self._beside("old")
+        with _disk(self.destination):
+            if not self.destination.exists():
+                root = read_root(new)
+                if root is not None and root["emcube"]["complete"] is True:
+                    if root["run_id"] == self.attributes["run_id"]:
+                        new.rename(self.destination)
+                if not self.destination.exists() and is_result(old):
+                    old.rename(self.destination)
+            if is_result(self.destination) and old.exists():
+                shutil.rmtree(old)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no replaced result is left beside this one."""
+        return not self._beside("old").exists()
+
     def _beside(self, word: str) -> Path:
         return _beside(self.destination, word)
 
@@ -176,11 +239,8 @@ class ResultWriter:
             **to_json(self.attributes),
         }
         if not complete:
-            zarr.open_group(
-                str(self.path),
-                mode="w" if not (self.path / "zarr.json").exists() else "r+",
-                zarr_format=3,
-            ).update_attributes(attributes)
+            # With its attributes at once: without them nobody knows it for a result.
+            zarr.open_group(str(self.path), mode="w", zarr_format=3, attributes=attributes)
             return
         with warnings.catch_warnings():
             # Consolidated metadata let a result be opened over HTTP; readers that do not know them
@@ -304,7 +364,8 @@ class ResultWriter:
             self.destination.rename(old)
             self.path.rename(self.destination)
             self.path = self.destination
-            shutil.rmtree(old)
+            # What stays is removed by the next run (see `settle`).
+            shutil.rmtree(old, ignore_errors=True)
 
 
 class Node:
@@ -452,6 +513,13 @@ def _mark(path: Path, name: str, **changed: Any) -> None:
     group = zarr.open_group(str(path), path=name, mode="r+")
     marker: dict[str, Any] = dict(group.attrs["emcube"])  # type: ignore[arg-type]
     group.update_attributes({"emcube": {**marker, **changed}})
+
+
+def begun_roots(path: Path) -> list[dict[str, Any]]:
+    """Root attributes of what lies at a place, and of what was to replace it; those that there are."""
+    place = path.resolve() if path.is_symlink() else path
+    found = (read_root(place), read_root(_beside(place, "new")))
+    return [root for root in found if root is not None]
 
 
 def checkpoint_folder(path: Path) -> Path:

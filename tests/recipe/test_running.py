@@ -344,6 +344,18 @@ def test_a_chunk_lost_before_the_end_of_its_node(
     assert np.isfinite(again["input"]["total_counts"]).all()
 
 
+def test_a_replacement_that_was_not_moved_is_taken(store: Path, tmp_path: Path) -> None:
+    drawn = {"input": {"path": str(store)}, "steps": [{"kmeans": {"n_clusters": 2}}]}
+    drawn["steps"][0]["kmeans"]["random_state"] = None
+    made = em.run(drawn, out=tmp_path / "r")
+    (tmp_path / "r").rename(tmp_path / ".r.emcube-new")
+    shutil.copytree(tmp_path / ".r.emcube-new", tmp_path / ".r.emcube-old")
+    again = em.run(drawn, out=tmp_path / "r")
+    assert again.run_id == made.run_id
+    assert again.provenance["finished"] == made.provenance["finished"]
+    assert [p.name for p in tmp_path.iterdir()] == ["r"]
+
+
 def test_a_result_that_is_gone_or_replaced_gives_no_values(store: Path, tmp_path: Path) -> None:
     recipe = {"input": {"path": str(store)}, "steps": QUICK}
     opened = em.run(recipe, out=tmp_path / "r")["pca"]["loadings"]
