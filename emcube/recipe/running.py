@@ -30,7 +30,7 @@ from emcube.errors import EmcubeError, InputError, SelectionError
 from emcube.models.base import resolve_seed
 from emcube.models.labels import as_source
 from emcube.models.sweeps import TotalsSweep
-from emcube.recipe.inputs import Input, find_input, stored_input
+from emcube.recipe.inputs import Input, find_input, require_apart, stored_input
 from emcube.recipe.prepare import Prepared, prepare
 from emcube.recipe.recipe import Recipe
 from emcube.recipe.schema import Where
@@ -112,6 +112,7 @@ def run(
     """
     recipe, cube = _understand(what, cube, name=name, n_components=n_components)
     path = _destination(recipe, out)
+    require_apart(recipe, cube, path)
     with find_input(recipe, cube, path.parent) as source, _noted(recipe):
         prepared = prepare(source.cube, recipe.prepare)
         attributes = _identify(recipe, source, prepared, path)
@@ -198,6 +199,7 @@ def look_ahead(
     is then recognised by its recipe alone.
     """
     path = _destination(recipe, out)
+    require_apart(recipe, None, path)
     source = stored_input(recipe)
     root = read_root(path)
     if source is None:

@@ -32,7 +32,14 @@ from emcube.store import to_json
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["FORMAT", "ResultWriter", "array_digest", "begun_roots", "checkpoint_folder", "is_result"]
+__all__ = [
+    "FORMAT",
+    "ResultWriter",
+    "array_digest",
+    "begun_roots",
+    "checkpoint_folder",
+    "is_result",
+]
 __all__ += ["missing_chunks", "node_attributes", "read_root", "require_free"]
 
 FORMAT = 1

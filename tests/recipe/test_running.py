@@ -344,6 +344,31 @@ def test_a_chunk_lost_before_the_end_of_its_node(
     assert np.isfinite(again["input"]["total_counts"]).all()
 
 
+def test_a_result_never_takes_the_place_of_what_it_is_made_of(tmp_path: Path) -> None:
+    result = tmp_path / "r"
+    made = em.run({"steps": QUICK}, simulated(), out=result)
+    inner = write_cube(simulated(1), result / "map.zarr")
+    other = [{"pca": {"n_components": 2}}]
+    (result / "recipe.yaml").write_text("emcube: 1\nsteps:\n- pca: {n_components: 2}\n")
+    em.catalog.create(tmp_path / "catalog.yaml")
+    em.catalog.add(tmp_path / "catalog.yaml", inner, name="map")
+    (tmp_path / "link").symlink_to(result)
+    from_catalog = {"catalog": str(tmp_path / "catalog.yaml"), "dataset": "map"}
+    for what, out, said in (
+        (({"input": {"path": str(inner)}, "steps": other},), result, "would hold the input"),
+        (({"input": {"path": str(inner)}, "steps": other},), tmp_path / "link", "would hold the"),
+        (({"input": from_catalog, "steps": other},), result, "would hold the input"),
+        (({"steps": other}, em.open(inner)), result, "would hold the input"),
+        ((result / "recipe.yaml", simulated()), result, "would hold the recipe"),
+        ((str(inner),), inner / "res", "lies in the input"),
+    ):
+        with pytest.raises(InputError, match=said):
+            em.run(*what, out=out, overwrite=True)
+    assert em.open_result(result).run_id == made.run_id
+    assert em.open(inner).sizes["y"] == 24
+    assert not (inner / "res").exists()
+
+
 def test_a_replacement_that_was_not_moved_is_taken(store: Path, tmp_path: Path) -> None:
     drawn = {"input": {"path": str(store)}, "steps": [{"kmeans": {"n_clusters": 2}}]}
     drawn["steps"][0]["kmeans"]["random_state"] = None
