@@ -216,11 +216,10 @@ class ResultWriter:
         new, old = self._beside("new"), self._beside("old")
         with _disk(self.destination):
             if not self.destination.exists():
-                root = read_root(new)
-                if root is not None and root["emcube"]["complete"] is True:
-                    if root["run_id"] == self.attributes["run_id"]:
-                        new.rename(self.destination)
-                if not self.destination.exists() and is_result(old):
+                root = read_root(new) or {"emcube": {"complete": False}}
+                if root["emcube"]["complete"] and root["run_id"] == self.attributes["run_id"]:
+                    new.rename(self.destination)
+                elif is_result(old):
                     old.rename(self.destination)
             if is_result(self.destination) and old.exists():
                 shutil.rmtree(old)

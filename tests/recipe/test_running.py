@@ -337,7 +337,7 @@ def test_a_chunk_lost_before_the_end_of_its_node(
 
     with monkeypatch.context() as patch:
         patch.setattr(Node, "finish", lose)
-        with pytest.raises(StoreError, match="input/total_counts .* has 0 chunks .* expected 1"):
+        with pytest.raises(StoreError, match=r"input/total_counts .* has 0 chunks .* expected 1"):
             em.run(recipe, out=tmp_path / "r")
     again = em.run(recipe, out=tmp_path / "r")
     assert again.verify() == {}
