@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from emcube.errors import StoreError
 
@@ -54,25 +55,42 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
     StoreError
         Another process (or thread) holds it, or it cannot be opened.
     """
+    while True:
+        with _opened(path, what) as file:
+            try:
+                try_lock(file.fileno())
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                    raise
+                raise StoreError(
+                    f"another process is writing {what} (it holds {path})",
+                    hint="wait until it is done, or choose another destination",
+                ) from None
+            if not _is_at(file.fileno(), path):
+                # Whoever held it removed it after it was opened here: the next one locks a new file.
+                continue
+            yield
+            return
+
+
+def _opened(path: Path, what: str) -> IO[bytes]:
     try:
-        file = path.open("a+b")
+        return path.open("a+b")
     except OSError as error:
         raise StoreError(
             f"the lock of {what} cannot be opened at {str(path)!r}: {error.strerror or error}, "
             "expected a file that can be written",
             hint="remove what lies there, or choose another destination",
         ) from error
-    with file:
-        try:
-            try_lock(file.fileno())
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-                raise
-            raise StoreError(
-                f"another process is writing {what} (it holds {path})",
-                hint="wait until it is done, or choose another destination",
-            ) from None
-        yield
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    """Tell whether an open file is the one that lies at a path now."""
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(fd), there)
 
 
 def try_lock(fd: int) -> None:

@@ -166,8 +166,9 @@ class ZarrTarget:
 
         # Every chunk is written: to look whether one holds nothing but fill values costs more than
         # it saves, and a missing chunk is always a fault.
-        return zarr.open_array(
-            self.store, path=self.path, mode=mode, config={"write_empty_chunks": True}
+        # Opening ignores a config of its own.
+        return zarr.open_array(self.store, path=self.path, mode=mode).with_config(
+            {"write_empty_chunks": True}
         )
 
     def _owned(self) -> tuple[tuple[int, ...], int]:

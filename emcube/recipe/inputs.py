@@ -19,7 +19,7 @@ from emcube.recipe.recipe import Recipe
 if TYPE_CHECKING:
     from emcube.store import IngestProgress
 
-__all__ = ["Input", "announce", "find_input", "stored_input"]
+__all__ = ["Input", "announce", "find_input", "require_apart", "stored_input"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +137,73 @@ def stored_input(recipe: Recipe) -> Input | None:
     if place is None or named.name is not None or not is_store(place):
         return None
     return Input(cube, read_digest(place), named.model_dump(mode="json", exclude_none=True))
+
+
+def require_apart(recipe: Recipe, cube: xr.DataArray | None, path: Path) -> None:
+    """Refuse a result whose place holds what its run reads, or lies in it.
+
+    To replace the result would remove its own input; to write into the input would change it.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    cube : DataArray, optional
+        A cube in hand; where it is lazy, the store that it comes from counts.
+    path : Path
+        Folder of the result.
+
+    Raises
+    ------
+    InputError
+        Input, catalog or recipe lie in the folder, or the folder lies in the input. Nothing was read or
+        written.
+    CatalogError
+        The recipe names an entry that its catalog does not have.
+    """
+    place = path.resolve()
+    for what, text in _read_from(recipe, cube):
+        source = _on_this_machine(text)
+        if source is None:
+            continue
+        inside = source.is_relative_to(place)
+        if inside or place.is_relative_to(source):
+            relation = "would hold" if inside else "lies in"
+            raise InputError(
+                f"the result at {str(path)!r} {relation} the {what} of its own run, {str(source)!r}, "
+                "expected a folder apart from it",
+                hint="choose another place with --out; nothing was touched",
+            )
+
+
+def _read_from(recipe: Recipe, cube: xr.DataArray | None) -> Iterator[tuple[str, str]]:
+    """What a run reads, and its path or URL."""
+    from emcube.catalog.model import resolve
+
+    if recipe.document.source is not None:
+        yield "recipe", str(recipe.document.source)
+    if cube is not None and cube.encoding.get("source") is not None:
+        yield "input", str(cube.encoding["source"])
+    named = recipe.model.input
+    if named is None:
+        return
+    if named.catalog is not None:
+        yield "catalog", recipe.locate(named.catalog)
+        entry = resolve(f"{recipe.locate(named.catalog)}:{named.dataset}")
+        if entry is not None:
+            yield "input", entry.target.location
+        return
+    for one in named.path if isinstance(named.path, tuple) else (named.path,):
+        yield "input", recipe.locate(str(one))
+
+
+def _on_this_machine(text: str) -> Path | None:
+    """Path of what is read, links followed; None where it lies elsewhere."""
+    if text.startswith("file://"):
+        from urllib.parse import urlsplit
+        from urllib.request import url2pathname
+
+        return Path(url2pathname(urlsplit(text).path)).resolve()
+    return None if "://" in text else Path(text).expanduser().resolve()
 
 
 def _address(recipe: Recipe, named: schema.Input) -> tuple[str | list[str], dict[str, Any]]:

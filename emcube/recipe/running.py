@@ -30,7 +30,7 @@ from emcube.errors import EmcubeError, InputError, SelectionError
 from emcube.models.base import resolve_seed
 from emcube.models.labels import as_source
 from emcube.models.sweeps import TotalsSweep
-from emcube.recipe.inputs import Input, find_input, stored_input
+from emcube.recipe.inputs import Input, find_input, require_apart, stored_input
 from emcube.recipe.prepare import Prepared, prepare
 from emcube.recipe.recipe import Recipe
 from emcube.recipe.schema import Where
@@ -38,7 +38,14 @@ from emcube.recipe.steps import Run, first_sums, run_step
 from emcube.recipe.sums import pixel_sums, smooth_sums
 from emcube.results.provenance import now, run_id, stack
 from emcube.results.result import Result, open_result
-from emcube.results.tree import ResultWriter, checkpoint_folder, frame, read_root, require_free
+from emcube.results.tree import (
+    ResultWriter,
+    begun_roots,
+    checkpoint_folder,
+    frame,
+    read_root,
+    require_free,
+)
 from emcube.store.write import local_path
 
 __all__ = ["Ahead", "default_recipe", "look_ahead", "run"]
@@ -105,15 +112,20 @@ def run(
     """
     recipe, cube = _understand(what, cube, name=name, n_components=n_components)
     path = _destination(recipe, out)
+    require_apart(recipe, cube, path)
     with find_input(recipe, cube, path.parent) as source, _noted(recipe):
         prepared = prepare(source.cube, recipe.prepare)
         attributes = _identify(recipe, source, prepared, path)
-        existing = _kept(path, attributes["run_id"])
-        if existing is not None:
-            _log.info("%s holds this run already", path)
-            return existing
         writer = ResultWriter(path, attributes)
+        existing = _kept(path, attributes["run_id"])
+        if existing is not None and writer.is_settled:
+            return existing
         with writer.lock(), _what_is_left(writer, recipe):
+            writer.settle()
+            # Another process may have finished it since.
+            existing = _kept(path, attributes["run_id"])
+            if existing is not None:
+                return existing
             writer.create(overwrite=overwrite)
             with checkpointing(writer.checkpoints, identity=attributes["run_id"]) as kept:
                 return _carry_out(recipe, source, prepared, writer, kept)
@@ -187,6 +199,7 @@ def look_ahead(
     is then recognised by its recipe alone.
     """
     path = _destination(recipe, out)
+    require_apart(recipe, None, path)
     source = stored_input(recipe)
     root = read_root(path)
     if source is None:
@@ -274,11 +287,14 @@ def _identify(recipe: Recipe, source: Input, prepared: Prepared, path: Path) -> 
     open_seeds = [s.label for s in recipe.steps if s.draws]
     if open_seeds:
         # A run that was begun with drawn seeds is the same run when it is started again.
-        recorded = ((read_root(path) or {}).get("provenance") or {}).get("seeds", {})
-        again = {**seeds, **{k: recorded[k] for k in open_seeds if k in recorded}}
-        drawn = {k: resolve_seed(None) for k in open_seeds}
-        known = (read_root(path) or {}).get("run_id")
-        seeds = again if identity(again) == known else {**seeds, **drawn}
+        drawn = {**seeds, **{k: resolve_seed(None) for k in open_seeds}}
+        for root in begun_roots(path):
+            recorded = root["provenance"].get("seeds", {})
+            again = {**seeds, **{k: recorded[k] for k in open_seeds if k in recorded}}
+            if identity(again) == root["run_id"]:
+                drawn = again
+                break
+        seeds = drawn
     return {
         "run_id": identity(seeds),
         "recipe": normalised,
@@ -305,6 +321,7 @@ def _kept(path: Path, identity: str) -> Result | None:
         return None
     # A run that was killed at its very end leaves them.
     shutil.rmtree(checkpoint_folder(path), ignore_errors=True)
+    _log.info("%s holds this run already", path)
     return open_result(path)
 
 

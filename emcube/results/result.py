@@ -66,7 +66,7 @@ class Result:
     @property
     def complete(self) -> bool:
         """Whether the run was finished (False only where `open_result` was told to allow it)."""
-        return bool(self.tree.attrs["emcube"]["complete"])
+        return self.tree.attrs["emcube"]["complete"] is True
 
     @property
     def progress(self) -> dict[str, Any]:
@@ -320,7 +320,7 @@ def open_result(path: str | Path, *, allow_incomplete: bool = False) -> Result:
             f"up to {FORMAT}",
             hint="install a newer emcube",
         )
-    complete = bool(marker.get("complete"))
+    complete = marker["complete"] is True
     if not complete and not allow_incomplete:
         raise IncompleteError(
             f"the result at {str(path)!r} was never finished: "

@@ -12,12 +12,12 @@ import json
 import shutil
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import xarray as xr
@@ -32,7 +32,14 @@ from emcube.store import to_json
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["FORMAT", "ResultWriter", "array_digest", "checkpoint_folder", "is_result"]
+__all__ = [
+    "FORMAT",
+    "ResultWriter",
+    "array_digest",
+    "begun_roots",
+    "checkpoint_folder",
+    "is_result",
+]
 __all__ += ["missing_chunks", "node_attributes", "read_root", "require_free"]
 
 FORMAT = 1
@@ -45,7 +52,7 @@ def read_root(path: Path) -> dict[str, Any] | None:
     Raises
     ------
     StoreError
-        It is a result whose root cannot be read.
+        It is a result whose root cannot be read, or does not say what every root says.
     """
     file = path / "zarr.json"
     try:
@@ -63,7 +70,42 @@ def read_root(path: Path) -> dict[str, Any] | None:
     marker = attributes.get("emcube")
     if not isinstance(marker, dict) or marker.get("kind") != "result":
         return None
+    _check_root(path, attributes)
     return attributes
+
+
+def _check_root(path: Path, root: Mapping[str, Any]) -> None:
+    """Refuse root attributes that someone else changed, before anything is concluded from them."""
+    marker = root["emcube"]
+    recipe = root.get("recipe")
+    steps = recipe.get("steps") if isinstance(recipe, dict) else None
+    for what, value, holds, expected in (
+        # Nothing but true is complete: "no" is true as well.
+        ("complete", marker.get("complete"), _is(bool), "true or false"),
+        ("format", marker.get("format"), _is(int), "a number"),
+        ("run_id", root.get("run_id"), _is(str), "a text"),
+        ("recipe", recipe, lambda _: _are_steps(steps), "a recipe with named steps"),
+        ("provenance", root.get("provenance"), _is(dict), "a mapping"),
+    ):
+        if not holds(value):
+            raise StoreError(
+                f"the root of the result at {str(path)!r} is damaged: its {what!r} is {value!r:.80}, "
+                f"expected {expected}",
+                hint="copy the result again; or remove the folder and run its recipe again",
+            )
+
+
+def _is(kind: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kind)
+
+
+def _are_steps(steps: Any) -> bool:
+    return isinstance(steps, list) and all(
+        isinstance(step, dict)
+        and len(step) == 1
+        and all(isinstance(p, dict) and "name" in p for p in step.values())
+        for step in steps
+    )
 
 
 def is_result(path: str | Path) -> bool:
@@ -160,6 +202,33 @@ class ResultWriter:
             self.path.mkdir(parents=True, exist_ok=True)
             self._write_root(complete=False)
 
+    def settle(self) -> None:
+        """Finish what a process left that was killed while it put a new result in its place.
+
+        Call it under `lock`. Where nothing is in the place, the new result takes it if it is this run's and
+        complete, and else the old one goes back. An old one that was replaced is removed.
+
+        Raises
+        ------
+        StoreError
+            The folders cannot be moved, or the root of one of them is damaged.
+        """
+        new, old = self._beside("new"), self._beside("old")
+        with _disk(self.destination):
+            if not self.destination.exists():
+                root = read_root(new) or {"emcube": {"complete": False}}
+                if root["emcube"]["complete"] and root["run_id"] == self.attributes["run_id"]:
+                    new.rename(self.destination)
+                elif is_result(old):
+                    old.rename(self.destination)
+            if is_result(self.destination) and old.exists():
+                shutil.rmtree(old)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no replaced result is left beside this one."""
+        return not self._beside("old").exists()
+
     def _beside(self, word: str) -> Path:
         return _beside(self.destination, word)
 
@@ -176,11 +245,8 @@ class ResultWriter:
             **to_json(self.attributes),
         }
         if not complete:
-            zarr.open_group(
-                str(self.path),
-                mode="w" if not (self.path / "zarr.json").exists() else "r+",
-                zarr_format=3,
-            ).update_attributes(attributes)
+            # With its attributes at once: without them nobody knows it for a result.
+            zarr.open_group(str(self.path), mode="w", zarr_format=3, attributes=attributes)
             return
         with warnings.catch_warnings():
             # Consolidated metadata let a result be opened over HTTP; readers that do not know them
@@ -304,7 +370,8 @@ class ResultWriter:
             self.destination.rename(old)
             self.path.rename(self.destination)
             self.path = self.destination
-            shutil.rmtree(old)
+            # What stays is removed by the next run (see `settle`).
+            shutil.rmtree(old, ignore_errors=True)
 
 
 class Node:
@@ -329,7 +396,8 @@ class Node:
         import zarr
 
         with _disk(self.path / self.name):
-            zarr.open_array(str(self.path), path=f"{self.name}/{name}", mode="r+")[...] = values
+            array = zarr.open_array(str(self.path), path=f"{self.name}/{name}", mode="r+")
+            array.with_config({"write_empty_chunks": True})[...] = values
 
     def finish(self, attributes: Mapping[str, Any] | None = None) -> xr.Dataset:
         """Note digests and chunks of every array, mark the node as whole, and open it.
@@ -338,6 +406,12 @@ class Node:
         ----------
         attributes : mapping, optional
             More attributes of the node, known only now (how long it took).
+
+        Raises
+        ------
+        StoreError
+            Chunks of a frame are missing: its values would be read as fill values. The node is to be
+            written anew.
         """
         import zarr
 
@@ -347,6 +421,8 @@ class Node:
         with _disk(self.path / self.name):
             for key, array in sorted(group.arrays()):
                 chunks[key] = array.nchunks_initialized
+                if key in self.frames and chunks[key] != array.nchunks:
+                    self._refuse(key, chunks[key], array.nchunks)
                 digests[key] = array_digest(array)
             marker: dict[str, Any] = dict(group.attrs["emcube"])  # type: ignore[arg-type]
             for key in ("begun", "attempt"):
@@ -354,6 +430,16 @@ class Node:
             marker.update(complete=True, chunks=chunks, digests=digests)
             group.update_attributes({**to_json(attributes or {}), "emcube": marker})
         return _open_node(self.path, self.name)
+
+    def _refuse(self, key: str, found: int, expected: int) -> NoReturn:
+        # Another try must not go on from checkpoints that take the chunks for written.
+        _mark(self.path, self.name, begun=None)
+        raise StoreError(
+            f"{self.name}/{key} of the result at {str(self.path)!r} has {found} chunks after all of it "
+            f"was written, expected {expected}: files were lost or removed",
+            hint="see that nothing else removes files there, then run the same again: finished steps "
+            "stay, this one is written anew",
+        )
 
 
 def frame(
@@ -433,6 +519,13 @@ def _mark(path: Path, name: str, **changed: Any) -> None:
     group = zarr.open_group(str(path), path=name, mode="r+")
     marker: dict[str, Any] = dict(group.attrs["emcube"])  # type: ignore[arg-type]
     group.update_attributes({"emcube": {**marker, **changed}})
+
+
+def begun_roots(path: Path) -> list[dict[str, Any]]:
+    """Root attributes of what lies at a place, and of what was to replace it; those that there are."""
+    place = path.resolve() if path.is_symlink() else path
+    found = (read_root(place), read_root(_beside(place, "new")))
+    return [root for root in found if root is not None]
 
 
 def checkpoint_folder(path: Path) -> Path:

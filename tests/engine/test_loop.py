@@ -103,6 +103,17 @@ def test_maps_are_written_region_by_region(source, values, client, tmp_path):
         np.testing.assert_array_equal(array[:], expected)
 
 
+def test_a_chunk_of_fill_values_is_written_too(tmp_path):
+    store = str(tmp_path / "z")
+    zarr.create_array(store, shape=(8, 2), chunks=(4, 2), dtype="f8", fill_value=np.nan)
+    target = ZarrTarget(store, "")
+    region = (slice(4, 8), slice(0, 2))
+    assert not target.holds(region)
+    target.write(region, np.full((4, 2), np.nan))
+    assert target.holds(region)
+    assert zarr.open_array(store).nchunks_initialized == 1
+
+
 def test_a_chunk_that_two_blocks_would_write_is_refused_before_anything_runs(source, tmp_path):
     zarr.create_array(str(tmp_path / "z"), shape=SHAPE[:3], chunks=(2, 16, 20), dtype="f8")
     with pytest.raises(EngineError, match="dim 0 has chunks of 2 and blocks of 1"):

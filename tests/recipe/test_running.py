@@ -15,6 +15,7 @@ import emcube as em
 from emcube.cube import make_cube
 from emcube.errors import InputError, InterruptedRunError, SelectionError, StoreError
 from emcube.recipe import running
+from emcube.results.tree import Node
 from emcube.store import write_cube
 
 STEPS: list[Any] = [
@@ -322,6 +323,62 @@ def test_a_result_stays_until_its_replacement_is_whole(store: Path, tmp_path: Pa
     assert replaced.run_id != kept.run_id
     assert replaced["pca"].sizes["component"] == 2
     assert [p.name for p in tmp_path.iterdir()] == ["keep"]
+
+
+def test_a_chunk_lost_before_the_end_of_its_node(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = {"input": {"path": str(store)}, "steps": QUICK}
+    finish = Node.finish
+
+    def lose(node: Node, *args: Any) -> xr.Dataset:
+        next(p for p in (node.path / "input/total_counts/c").rglob("*") if p.is_file()).unlink()
+        return finish(node, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Node, "finish", lose)
+        with pytest.raises(StoreError, match=r"input/total_counts .* has 0 chunks .* expected 1"):
+            em.run(recipe, out=tmp_path / "r")
+    again = em.run(recipe, out=tmp_path / "r")
+    assert again.verify() == {}
+    assert np.isfinite(again["input"]["total_counts"]).all()
+
+
+def test_a_result_never_takes_the_place_of_what_it_is_made_of(tmp_path: Path) -> None:
+    result = tmp_path / "r"
+    made = em.run({"steps": QUICK}, simulated(), out=result)
+    inner = write_cube(simulated(1), result / "map.zarr")
+    other = [{"pca": {"n_components": 2}}]
+    (result / "recipe.yaml").write_text("emcube: 1\nsteps:\n- pca: {n_components: 2}\n")
+    em.catalog.create(tmp_path / "catalog.yaml")
+    em.catalog.add(tmp_path / "catalog.yaml", inner, name="map")
+    (tmp_path / "link").symlink_to(result)
+    from_catalog = {"catalog": str(tmp_path / "catalog.yaml"), "dataset": "map"}
+    for what, out, said in (
+        (({"input": {"path": str(inner)}, "steps": other},), result, "would hold the input"),
+        (({"input": {"path": str(inner)}, "steps": other},), tmp_path / "link", "would hold the"),
+        (({"input": from_catalog, "steps": other},), result, "would hold the input"),
+        (({"steps": other}, em.open(inner)), result, "would hold the input"),
+        ((result / "recipe.yaml", simulated()), result, "would hold the recipe"),
+        ((str(inner),), inner / "res", "lies in the input"),
+    ):
+        with pytest.raises(InputError, match=said):
+            em.run(*what, out=out, overwrite=True)
+    assert em.open_result(result).run_id == made.run_id
+    assert em.open(inner).sizes["y"] == 24
+    assert not (inner / "res").exists()
+
+
+def test_a_replacement_that_was_not_moved_is_taken(store: Path, tmp_path: Path) -> None:
+    drawn = {"input": {"path": str(store)}, "steps": [{"kmeans": {"n_clusters": 2}}]}
+    drawn["steps"][0]["kmeans"]["random_state"] = None
+    made = em.run(drawn, out=tmp_path / "r")
+    (tmp_path / "r").rename(tmp_path / ".r.emcube-new")
+    shutil.copytree(tmp_path / ".r.emcube-new", tmp_path / ".r.emcube-old")
+    again = em.run(drawn, out=tmp_path / "r")
+    assert again.run_id == made.run_id
+    assert again.provenance["finished"] == made.provenance["finished"]
+    assert [p.name for p in tmp_path.iterdir()] == ["r"]
 
 
 def test_a_result_that_is_gone_or_replaced_gives_no_values(store: Path, tmp_path: Path) -> None:

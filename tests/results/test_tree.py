@@ -12,6 +12,7 @@ import pytest
 import xarray as xr
 import zarr
 
+from emcube import disk
 from emcube.errors import IncompleteError, InputError, StoreError
 from emcube.results import open_result
 from emcube.results.tree import ResultWriter, frame, is_result, read_root
@@ -55,6 +56,7 @@ def write(path: Path, *, fill: bool = True, finish: bool = True) -> ResultWriter
     assert node.frames == ("loadings",)
     if fill:
         array = zarr.open_array(str(path), path="nmf/loadings", mode="r+")
+        array = array.with_config({"write_empty_chunks": True})
         array[:4] = np.arange(32).reshape(4, 4, 2)
         array[4:] = np.nan
         node.finish({"seconds": 0.5})
@@ -133,6 +135,23 @@ def test_a_lost_chunk_is_noticed_though_zarr_would_fill_it(tmp_path: Path) -> No
         open_result(path)
 
 
+def test_a_node_that_lacks_a_chunk_is_never_marked_as_whole(tmp_path: Path) -> None:
+    writer = ResultWriter(tmp_path / "result", attributes())
+    writer.create()
+    layout: dict[str, Any] = {"verb": "nmf", "nav": ("y", "x"), "sig": ("energy",)}
+    node = writer.write_node("nmf", dataset(), **layout)
+    node.put("loadings", np.ones((6, 4, 2)))
+    (tmp_path / "result/nmf/loadings/c/0/0/0").unlink()
+    with pytest.raises(StoreError, match=r"nmf/loadings .* has 1 chunks .* expected 2"):
+        node.finish()
+    assert not writer.has_node("nmf")
+    again = writer.write_node("nmf", dataset(), **layout)
+    assert again.attempt != node.attempt
+    again.put("loadings", np.full((6, 4, 2), np.nan))
+    again.finish()
+    assert writer.has_node("nmf")
+
+
 def test_the_same_run_is_continued(tmp_path: Path) -> None:
     path = tmp_path / "result"
     write(path, finish=False)
@@ -198,6 +217,89 @@ def test_what_open_result_refuses(tmp_path: Path) -> None:
     (path / "zarr.json").write_text("{")
     with pytest.raises(StoreError, match="cannot be read"):
         open_result(path)
+
+
+DAMAGE: list[tuple[str, Any]] = [
+    ("complete", None),
+    ("complete", "no"),
+    ("complete", 1),
+    ("format", "new"),
+    ("recipe", None),
+    ("recipe", {"steps": [3]}),
+    ("run_id", None),
+    ("provenance", []),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), DAMAGE)
+def test_a_root_that_was_changed_is_refused(tmp_path: Path, key: str, value: Any) -> None:
+    path = tmp_path / "result"
+    write(path)
+    document = json.loads((path / "zarr.json").read_text())
+    root = document["attributes"]
+    (root["emcube"] if key in root["emcube"] else root)[key] = value
+    (path / "zarr.json").write_text(json.dumps(document))
+    writer = ResultWriter(path, attributes("sha256:" + "b" * 64))
+    for attempt in (lambda: open_result(path), lambda: writer.create(overwrite=True)):
+        with pytest.raises(StoreError, match=f"is damaged: its '{key}' is"):
+            attempt()
+    assert (path / "nmf").is_dir()
+
+
+def test_a_root_without_its_marker_of_completion_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "result"
+    write(path)
+    document = json.loads((path / "zarr.json").read_text())
+    del document["attributes"]["emcube"]["complete"]
+    (path / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises(StoreError, match="'complete' is None, expected true or false"):
+        open_result(path)
+
+
+def test_a_process_that_was_killed_between_its_last_renames(tmp_path: Path) -> None:
+    path, b = tmp_path / "result", "sha256:" + "b" * 64
+    new, old = tmp_path / ".result.emcube-new", tmp_path / ".result.emcube-old"
+    write(path)
+    other = ResultWriter(path, attributes(b))
+    other.create(overwrite=True)
+    path.rename(old)
+    # What was to come is not complete: the old one goes back.
+    ResultWriter(path, attributes(b)).settle()
+    assert open_result(path).run_id == attributes()["run_id"]
+    assert not old.exists()
+    zarr.open_group(str(new), mode="r+").update_attributes(
+        {"emcube": {"kind": "result", "format": 1, "complete": True}}
+    )
+    path.rename(old)
+    ResultWriter(path, attributes(b)).settle()
+    root = read_root(path)
+    assert root is not None
+    assert root["run_id"] == b
+    assert [p.name for p in tmp_path.iterdir()] == ["result"]
+    # Killed after both: only the old one is left.
+    shutil.copytree(path, old)
+    assert not other.is_settled
+    ResultWriter(path, attributes(b)).settle()
+    assert other.is_settled
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_locks_the_new_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "lock"
+    lock_file = disk.try_lock
+
+    def late(fd: int) -> None:
+        # The holder of before lets go and removes the file after it was opened here.
+        monkeypatch.setattr(disk, "try_lock", lock_file)
+        file.unlink()
+        lock_file(fd)
+
+    monkeypatch.setattr(disk, "try_lock", late)
+    with disk.exclusive(file, "it"):
+        assert file.exists()
+        with pytest.raises(StoreError, match="another process"), disk.exclusive(file, "it"):
+            pass
 
 
 def test_two_writers_do_not_meet(tmp_path: Path) -> None:
