@@ -170,11 +170,8 @@ def dashboard_link(client: Any, options: Place) -> str | None:
 
 def _private_folder(stack: ExitStack, parent: Path | None) -> Path:
     """A folder that only its owner can enter, removed at the end."""
-    if parent is not None and not parent.is_dir():
-        raise InputError(
-            f"local: scratch is {str(parent)!r}, which is no folder",
-            hint="make it first, or name another one: a private folder is made and removed in it",
-        )
+    if parent is not None:
+        _make(parent, "scratch")
     made = tempfile.TemporaryDirectory(prefix="emcube-", dir=parent, ignore_cleanup_errors=True)
     return Path(stack.enter_context(made))
 
