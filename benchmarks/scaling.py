@@ -99,6 +99,7 @@ def _timed(notes: list[dict[str, Any]]) -> Iterator[None]:
     from emcube.engine import loop
 
     plain = loop.current_executor
+    # A recipe takes no executor of ours: it asks for the one in force.
     loop.current_executor = lambda: _Timed(plain(), notes)  # type: ignore[assignment]
     try:
         yield

@@ -97,7 +97,7 @@ def local_deployment(options: LocalOptions) -> Deployment:
                 command.require_running()
 
         until = time.monotonic() + options.timeout
-        address = _wait_for_address(address_file, until, still_there)
+        address = wait_for_address(address_file, until, still_there)
         client = connect(
             address,
             security=security_from(credentials),
@@ -208,7 +208,7 @@ def _make(folder: Path, option: str) -> None:
         ) from error
 
 
-def _wait_for_address(file: Path, until: float, still_there: Any) -> str:
+def wait_for_address(file: Path, until: float, still_there: Any) -> str:
     """Address in a scheduler file, once it is there whole."""
     while True:
         try:
@@ -218,7 +218,7 @@ def _wait_for_address(file: Path, until: float, still_there: Any) -> str:
         if time.monotonic() > until:
             raise EngineError(
                 f"the scheduler has not written {str(file)!r} in time",
-                hint="this machine may be very busy: give it more time, timeout=...",
+                hint="this host may be very busy: give it more time, timeout=...",
             )
         time.sleep(0.05)
 

@@ -115,7 +115,7 @@ class AutoOptions(Options):
     """Options of ``auto``: none but the time to wait."""
 
 
-O = TypeVar("O", bound=Options)  # noqa: E741
+AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 
 def split_where(text: str) -> tuple[str, dict[str, str]]:
@@ -144,7 +144,7 @@ def split_where(text: str) -> tuple[str, dict[str, str]]:
     return words[0], options
 
 
-def parse_options(model: type[O], values: Mapping[str, Any], origin: str) -> O:
+def parse_options(model: type[AnyOptions], values: Mapping[str, Any], origin: str) -> AnyOptions:
     """Check options of one kind.
 
     Parameters

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import queue
 import sys
-import threading
 import warnings
 import weakref
-from collections.abc import Callable
 from typing import Any
 
+from emcube.engine.health import bounded
 from emcube.errors import EngineError
 
 __all__ = ["compare_versions", "installed"]
@@ -58,7 +56,7 @@ def compare_versions(client: Any) -> None:
     """
     seen = _seen.setdefault(client, set())
     try:
-        answers = _within(ANSWER_SECONDS, lambda: _ask(client, seen))
+        answers = bounded(lambda: _ask(client, seen), ANSWER_SECONDS)
     except (TimeoutError, OSError) as error:
         # Who does not answer is dropped or waited for by the run itself, and asked at the next one.
         _log.warning("workers did not say what they run: %s", error)
@@ -89,26 +87,6 @@ def _ask(client: Any, seen: set[str]) -> dict[str, Any]:
         client.run(installed, workers=fresh, on_error="return") if fresh else {}
     )
     return answers
-
-
-def _within(seconds: float, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What a call returns, or TimeoutError: a client waits without limit for a worker that hangs."""
-    answers: queue.SimpleQueue[dict[str, Any] | BaseException] = queue.SimpleQueue()
-
-    def work() -> None:
-        try:
-            answers.put(call())
-        except BaseException as error:  # noqa: BLE001 (raised again below)
-            answers.put(error)
-
-    threading.Thread(target=work, name="emcube versions", daemon=True).start()
-    try:
-        answer = answers.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"no answer for {seconds:g} s") from None
-    if isinstance(answer, BaseException):
-        raise answer
-    return answer
 
 
 def _require_same(worker: str, here: dict[str, str | None], there: Any) -> None:

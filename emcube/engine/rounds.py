@@ -536,7 +536,7 @@ class Round:
             return [bounded(root.result, self.limits.task, meanwhile=self.watch.look)]
         except TimeoutError:
             return []
-        except Exception:
+        except Exception:  # what a lost part raises depends on how far Dask has got with noticing
             if root.status == "finished":
                 raise
             return []

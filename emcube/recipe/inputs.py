@@ -41,6 +41,20 @@ class Input:
     address: dict[str, Any] = field(default_factory=dict)
 
 
+def require_one_input(recipe: Recipe, cube: xr.DataArray | None) -> None:
+    """Refuse a recipe that names no input where no cube is given, or one where a cube is given too."""
+    named = recipe.model.input
+    if (cube is None) == (named is None):
+        raise InputError(
+            "the recipe names no input, and no cube was given"
+            if cube is None
+            else f"{recipe.place(('input',))}: the recipe names an input, and a cube was given too",
+            hint="write 'input: {path: map.zarr}' into the recipe"
+            if cube is None
+            else "leave one of them out",
+        )
+
+
 @contextmanager
 def find_input(recipe: Recipe, cube: xr.DataArray | None, scratch: Path) -> Iterator[Input]:
     """Open what a recipe names, for as long as the context lasts.
@@ -62,16 +76,7 @@ def find_input(recipe: Recipe, cube: xr.DataArray | None, scratch: Path) -> Iter
     """
     from emcube.store import compute_digest
 
-    named = recipe.model.input
-    if (cube is None) == (named is None):
-        raise InputError(
-            "the recipe names no input, and no cube was given"
-            if cube is None
-            else f"{recipe.place(('input',))}: the recipe names an input, and a cube was given too",
-            hint="write 'input: {path: map.zarr}' into the recipe"
-            if cube is None
-            else "leave one of them out",
-        )
+    require_one_input(recipe, cube)
     if cube is not None:
         from emcube.cube import validate_cube
 

@@ -401,20 +401,12 @@ class _Found:
 def _find(recipe: Recipe, cube: xr.DataArray | None) -> _Found:
     """Open what the recipe names as `run` does, without reading or ingesting it."""
     from emcube.cube import validate_cube
-    from emcube.recipe.inputs import _address
+    from emcube.recipe.inputs import _address, require_one_input
     from emcube.sources import open as open_cube
     from emcube.store import is_store, read_digest
 
     named = recipe.model.input
-    if (cube is None) == (named is None):
-        raise InputError(
-            "the recipe names no input, and no cube was given"
-            if cube is None
-            else f"{recipe.place(('input',))}: the recipe names an input, and a cube was given too",
-            hint="write 'input: {path: map.zarr}' into the recipe"
-            if cube is None
-            else "leave one of them out",
-        )
+    require_one_input(recipe, cube)
     if cube is not None:
         cube = validate_cube(cube)
         return _Found(cube, None, before=(_digest_of(cube),))

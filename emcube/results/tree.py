@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 import xarray as xr
@@ -424,7 +424,7 @@ class Node:
                 if key in self.frames and chunks[key] != array.nchunks:
                     self._refuse(key, chunks[key], array.nchunks)
                 digests[key] = array_digest(array)
-            marker: dict[str, Any] = dict(group.attrs["emcube"])  # type: ignore[arg-type]
+            marker = dict(cast("dict[str, Any]", group.attrs["emcube"]))
             for key in ("begun", "attempt"):
                 marker.pop(key, None)
             marker.update(complete=True, chunks=chunks, digests=digests)
@@ -517,7 +517,7 @@ def _mark(path: Path, name: str, **changed: Any) -> None:
     import zarr
 
     group = zarr.open_group(str(path), path=name, mode="r+")
-    marker: dict[str, Any] = dict(group.attrs["emcube"])  # type: ignore[arg-type]
+    marker = dict(cast("dict[str, Any]", group.attrs["emcube"]))
     group.update_attributes({"emcube": {**marker, **changed}})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shlex
@@ -17,7 +16,7 @@ from typing import Protocol
 
 from emcube.deploy.connect import connect
 from emcube.deploy.deployment import Deployment
-from emcube.deploy.local import Command, command_environment
+from emcube.deploy.local import Command, command_environment, wait_for_address
 from emcube.deploy.slurm.layout import host_of
 from emcube.deploy.slurm.options import SlurmOptions
 from emcube.deploy.slurm.queue import Job, Queue
@@ -77,7 +76,7 @@ def slurm_deployment(options: SlurmOptions) -> Deployment:
 
         until = time.monotonic() + options.timeout
         client = connect(
-            _address(folder / "scheduler.json", until, scheduler.require_running),
+            wait_for_address(folder / "scheduler.json", until, scheduler.require_running),
             security=security_of(folder / "tls"),
             workers=pool.nodes,
             timeout=max(1.0, until - time.monotonic()),
@@ -134,21 +133,6 @@ def _scheduler(
         place = "127.0.0.1:8787" if options.dashboard is True else str(options.dashboard)
         arguments.append(f"--dashboard={place}")
     return Command(stack, "scheduler", arguments, logs / "scheduler.log")
-
-
-def _address(file: Path, until: float, still_there: Callable[[], None]) -> str:
-    """Address in the scheduler's file, once it is there whole."""
-    while True:
-        try:
-            return str(json.loads(file.read_text())["address"])
-        except (FileNotFoundError, json.JSONDecodeError):
-            still_there()
-        if time.monotonic() > until:
-            raise EngineError(
-                f"the scheduler has not written {str(file)!r} in time",
-                hint="this host may be very busy: give it more time, timeout=...",
-            )
-        time.sleep(0.05)
 
 
 def _allocated_nodes() -> int:
