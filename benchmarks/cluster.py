@@ -2,18 +2,23 @@
 
 One round is one pass of a sweep: every group of blocks is handed out, read where it is not resident, mapped,
 and its statistic joined with its neighbours' along the engine's own tree (`emcube.engine.combine`), each join
-on the worker that holds one side. What is serial is a queue: the scheduler (with the client that feeds it),
-the storage all workers share, each worker, and each worker's link. Nothing is random.
+on the worker that holds one side. A task takes several groups, as many as the engine would give it
+(`emcube.engine.placement`), and joins them where it runs.
+
+What is serial is a queue: the scheduler (with the client that feeds it), the storage all workers share,
+each worker, and each worker's link. Nothing is random.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from emcube.engine.combine import TreeCombiner
+from emcube.engine.placement import groups_of_task, take_first, take_last
 
 __all__ = ["Cluster", "Round", "Spent", "simulate", "total"]
 
@@ -42,6 +47,8 @@ class Cluster:
         Tasks in flight for each worker.
     runs : bool
         Whether a worker's groups are neighbours; else they are dealt out one by one.
+    most : int
+        Groups that a task takes at most.
     """
 
     workers: int
@@ -51,8 +58,9 @@ class Cluster:
     storage: float
     reader: float
     link: float
-    window: int = 3
+    window: int = 2
     runs: bool = True
+    most: int = 256
 
 
 @dataclass(frozen=True)
@@ -64,13 +72,13 @@ class Round:
     name : str
     groups : int
     map_seconds : float
-        Of one group on a core that nobody else uses, without reading.
+        Of one group on a core that nobody else uses, without reading, with the joins within its task.
     read_bytes : float
         From storage for one group, in this round.
     statistic : float
         Bytes of a group's answer; 0: nothing is joined.
     join_seconds : float
-        Of one join.
+        Of one join between tasks.
     client_seconds : float
         Of the client after the round: eigenvalues, steps, writing small answers.
     """
@@ -137,18 +145,20 @@ class _Simulation:
         # Processes beyond the cores share them, as far as they have work at the same time.
         cores = cluster.cores or cluster.workers
         self.slower = max(1.0, min(cluster.workers, one.groups) / cores)
-        self.pending = [self._homes(w) for w in range(cluster.workers)]
+        self.pending = [deque(self._homes(w)) for w in range(cluster.workers)]
+        self.n_done = 0
+        self.pace: tuple[float, int] | None = None
         self.end = 0.0
         self.root: _Part | None = None
-        self.left = self.unstarted = one.groups
+        self.unstarted = one.groups
         self.tree = TreeCombiner(one.groups, self._join)
 
-    def _homes(self, worker: int) -> list[int]:
-        """Groups of a worker, the first one last."""
+    def _homes(self, worker: int) -> range:
+        """Groups of a worker."""
         n, w = self.one.groups, self.cluster.workers
         if self.cluster.runs:
-            return list(range(n * (worker + 1) // w - 1, n * worker // w - 1, -1))
-        return list(range(worker, n, w))[::-1]
+            return range(n * worker // w, n * (worker + 1) // w)
+        return range(worker, n, w)
 
     def at(self, when: float, what: Callable[[], None]) -> None:
         heapq.heappush(self._events, (when, next(self._ties), what))
@@ -170,33 +180,44 @@ class _Simulation:
             return
         mine = self.pending[worker]
         if mine:
-            group = mine.pop()
+            run = take_first(mine, self._wanted(len(mine), 1))
         else:
             # A worker without work takes from the one that has most before it.
-            group = max(self.pending, key=len).pop(0)
-        self.unstarted -= 1
+            theirs = max(self.pending, key=len)
+            run = take_last(theirs, self._wanted(len(theirs), 2))
+        self.unstarted -= len(run)
         given = self.scheduler.serve(self.now, self.cluster.task_seconds)
         if self.one.read_bytes:
-            self.at(given, lambda: self._read(group, worker))
+            self.at(given, lambda: self._read(run, worker))
         else:
-            self.at(given, lambda: self._map(group, worker))
+            self.at(given, lambda: self._map(run, worker))
 
-    def _read(self, group: int, worker: int) -> None:
-        size = self.one.read_bytes
+    def _wanted(self, left: int, threads: int) -> int:
+        """Groups for a task, as `emcube.engine.rounds` has it."""
+        seconds = None
+        if self.pace is not None and self.n_done > self.pace[1]:
+            began, before = self.pace
+            seconds = (self.now - began) * self.cluster.workers / (self.n_done - before)
+        return min(self.cluster.most, groups_of_task(left, threads, seconds))
+
+    def _read(self, run: range, worker: int) -> None:
+        size = self.one.read_bytes * len(run)
         shared = self.storage.serve(self.now, size / self.cluster.storage)
         arrives = max(shared, self.now + size / self.cluster.reader)
-        self.at(arrives, lambda: self._map(group, worker))
+        self.at(arrives, lambda: self._map(run, worker))
 
-    def _map(self, group: int, worker: int) -> None:
-        done = self.workers[worker].serve(self.now, self.one.map_seconds * self.slower)
-        self.at(done, lambda: self._mapped(group, worker))
+    def _map(self, run: range, worker: int) -> None:
+        seconds = self.one.map_seconds * len(run)
+        done = self.workers[worker].serve(self.now, seconds * self.slower)
+        self.at(done, lambda: self._mapped(run, worker))
 
-    def _mapped(self, group: int, worker: int) -> None:
-        self.left -= 1
+    def _mapped(self, run: range, worker: int) -> None:
+        self.n_done += len(run)
+        self.pace = self.pace or (self.now, self.n_done)
         self._submit(worker)
         if self.one.statistic:
-            self.tree.add(group, _Part(worker, ready=True))
-        if self.left:
+            self.tree.add(run.start, _Part(worker, ready=True), len(run))
+        if self.n_done < self.one.groups:
             return
         if not self.one.statistic:
             self.end = self.now

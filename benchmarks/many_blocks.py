@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emcube.engine import Block, BlockPlan, Writing, ZarrTarget, map_blocks, run_sweep, run_sweeps
-from emcube.engine.executor import DistributedExecutor
+from emcube.engine.executor import DistributedExecutor, Tasks
 from emcube.kernels.rows import CountRows
 
 N_CHANNELS = 8
@@ -240,24 +240,24 @@ class Clocked:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._executor, name)
 
-    def _clocked(self, tasks: Callable[[int], Callable[[], Any]]) -> Any:
+    def _clocked(self, tasks: Any) -> Any:
         import cloudpickle
 
         last = time.perf_counter()
 
-        def task(group: int) -> Callable[[], Any]:
+        def task(run: range) -> Callable[[], Any]:
             nonlocal last
-            made = tasks(group)
+            made = tasks(run)
             self.n_tasks += 1
             now = time.perf_counter()
             self.longest, last = max(self.longest, now - last), now
-            if group % 500 == 0:
+            if run.start % 500 == 0:
                 self.task_bytes.append(
                     len(cloudpickle.dumps(made, protocol=pickle.HIGHEST_PROTOCOL))
                 )
             return made
 
-        return task
+        return Tasks(task, tasks.most)
 
     def reduce(self, tasks: Any, n_groups: int, join: Any, done: Any) -> Any:
         """Run and join, clocked."""

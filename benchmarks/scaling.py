@@ -4,9 +4,9 @@ A whole recipe runs on the SRM 2135c scene with ten times the pixels, on 1, 2 an
 thread each. For every pass the time spent in map and combine is measured in the client (from handing out the
 first group until the root is there), and what the workers did of it by Dask's task stream. Empty tasks tell
 what client and scheduler take for one; large ones, what moving a statistic takes. From these a model is made:
-seconds of a group's map and join by kind of pass, of a task, of a byte moved, of the client between passes.
-`benchmarks.cluster` plays it event by event; it is held against the runs it was fitted to, and then asked
-about other numbers of workers and of bytes.
+seconds of a group's map and join by kind of pass, of a task, of a byte moved, of the client between passes,
+of hashing what was written. `benchmarks.cluster` plays it event by event; it is held against the runs it
+was fitted to, and then asked about other numbers of workers and of bytes.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def measure_workers(store: Path, workers: int, scratch: Path, memory: str) -> di
             result = em.run(recipe, out=out, overwrite=True)
         seconds = time.time() - began
         stream = client.get_task_stream(start=began)
-        hashing = _digest_rate(out)
+        hashing = client.submit(_digest_rate, out, pure=False).result()
         marker = {n: result.tree[n].attrs["emcube"]["digests"] for n in result.tree.children}
         overhead = measure_overhead(client)
     shutil.rmtree(out)
@@ -160,14 +160,14 @@ def measure_workers(store: Path, workers: int, scratch: Path, memory: str) -> di
 
 
 def _digest_rate(out: Path) -> float:
-    """Bytes a second at which the client hashes what was written, when a node is closed."""
+    """Bytes a second at which one worker reads and hashes what was written, when a node is closed."""
     import zarr
 
-    from emcube.results.tree import array_digest
+    from emcube.results.digest import DigestChunks
 
     array: Any = zarr.open_array(str(out), path="nmf/loadings", mode="r")
     began = time.perf_counter()
-    array_digest(array)
+    DigestChunks(str(out), "nmf/loadings", range(array.nchunks))()
     return float(array.nbytes) / (time.perf_counter() - began)
 
 
@@ -223,13 +223,13 @@ class _Nothing:
 
 def measure_overhead(client: Any) -> dict[str, float]:
     """Seconds of client and scheduler for one task, of an empty round, and bytes a second between workers."""
-    from emcube.engine.executor import DistributedExecutor
+    from emcube.engine.executor import DistributedExecutor, Tasks
 
     executor = DistributedExecutor(client)
 
     def empty(n: int) -> float:
         began = time.perf_counter()
-        executor.each(lambda g: _Nothing(), n, lambda g: None)
+        executor.each(Tasks(lambda run: _Nothing()), n, lambda g: None)
         return time.perf_counter() - began
 
     empty(20)
@@ -378,13 +378,17 @@ def fit(found: dict[str, Any]) -> dict[str, Any]:
     links = [r["link_bytes_per_second"] for r in found["runs"] if r["link_bytes_per_second"]]
     output = OUTPUT_BYTES * pixels
     hashing = statistics.median(r["hash_bytes_per_second"] for r in found["runs"])
-    between = statistics.median(r["seconds"] - r["map_and_combine"] for r in found["runs"])
+    cores = int(found["machine"]["cores"])
+    between = statistics.median(
+        r["seconds"] - r["map_and_combine"] - output / hashing / min(r["workers"], cores)
+        for r in found["runs"]
+    )
     return {
         "task_seconds": statistics.median(r["task_seconds"] for r in found["runs"]),
         "round_seconds": statistics.median(r["round_seconds"] for r in found["runs"]),
         "link": statistics.median(links) if links else NETWORK,
         "hash_bytes_per_second": hashing,
-        "client_seconds": max(0.0, between - output / hashing),
+        "client_seconds": max(0.0, between),
         "decode_seconds_per_pixel": found["decode_seconds_per_pixel"],
         "stored_bytes_per_pixel": found["store_bytes"] / pixels,
         "kept_bytes_per_pixel": found["kept_bytes"] / pixels,
@@ -396,6 +400,8 @@ def fit(found: dict[str, Any]) -> dict[str, Any]:
 
 OUTPUT_BYTES = 8 + 8 * 4 + 8 * 3 + 4
 """Of a pixel: total counts, scores of PCA, loadings of NMF, label."""
+
+N_MAPS = 4
 
 
 def _kinds(measured: list[dict[str, Any]], pixels: int) -> list[dict[str, Any]]:
@@ -435,7 +441,7 @@ def rounds(
         The files are in the memory of the system, as in the measured runs: reading is in the map's seconds.
     """
     made = []
-    client = model["client_seconds"] + OUTPUT_BYTES * pixels / model["hash_bytes_per_second"]
+    client = model["client_seconds"]
     stored = model["stored_bytes_per_pixel"] * pixels / groups
     decode = model["decode_seconds_per_pixel"] * pixels / groups
     for one in model["passes"]:
@@ -458,7 +464,14 @@ def rounds(
                 one["times"],
             )
         )
-    return made
+    return [*made, (_hashing(model, pixels, groups, cached=cached), N_MAPS)]
+
+
+def _hashing(model: dict[str, Any], pixels: float, groups: int, *, cached: bool) -> Round:
+    """What closing a node takes: its maps are read again and hashed, chunk by chunk."""
+    size = OUTPUT_BYTES * pixels / N_MAPS / groups
+    seconds = size / model["hash_bytes_per_second"]
+    return Round("hash results", groups, seconds, 0.0 if cached else size, 32.0, 0.0, 0.0)
 
 
 def cluster_of(model: dict[str, Any], workers: int, *, here: int | None = None) -> Cluster:
@@ -546,7 +559,7 @@ def _limits(model: dict[str, Any], cells: float, workers: int) -> list[dict[str,
     fine = [(_finer(r, 4), n) for r, n in made]
     found = [
         {"limit": "work, evenly shared", "seconds": even},
-        {"limit": "client (hashing, steps)", "seconds": whole.client},
+        {"limit": "client (steps)", "seconds": whole.client},
     ]
     for name, words in (
         ("storage", "file system"),
@@ -715,7 +728,7 @@ def _model_words(model: dict[str, Any]) -> str:
         f"One task costs client and scheduler {1e3 * task:.1f} ms ({1 / task:.0f} tasks a second), an empty "
         f"pass {1e3 * model['round_seconds']:.0f} ms; bytes move between workers at {link / 1e9:.2f} GB/s; a "
         f"pixel is {model['stored_bytes_per_pixel']:.0f} bytes in files and "
-        f"{model['kept_bytes_per_pixel']:.0f} in memory; the client hashes results at "
+        f"{model['kept_bytes_per_pixel']:.0f} in memory; a worker hashes results at "
         f"{model['hash_bytes_per_second'] / 1e9:.2f} GB/s."
     )
 

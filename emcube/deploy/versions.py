@@ -61,6 +61,8 @@ def compare_versions(client: Any) -> None:
         # Who does not answer is dropped or waited for by the run itself, and asked at the next one.
         _log.warning("workers did not say what they run: %s", error)
         return
+    if not answers:
+        return
     here = installed()
     others: dict[str, str] = {}
     for worker, there in answers.items():

@@ -38,18 +38,31 @@ class TreeCombiner:
         self._root: Any = None
         self._complete = False
 
-    def add(self, leaf: int, value: Any) -> None:
-        """Add the value of a leaf.
+    def add(self, leaf: int, value: Any, n_leaves: int = 1) -> None:
+        """Add the value of a leaf, or of several that make one node.
+
+        Parameters
+        ----------
+        leaf : int
+            The first of them, a multiple of `n_leaves`.
+        value
+            What joining them along the tree gives.
+        n_leaves : int
+            How many, a power of two.
 
         Raises
         ------
         EngineError
-            The leaf was added before.
+            A leaf was added before, or the leaves are no node of the tree.
         """
-        if self._seen[leaf]:
-            raise EngineError(f"part {leaf} of a round arrived twice")
-        self._seen[leaf] = True
-        level, node = 0, leaf
+        level = n_leaves.bit_length() - 1
+        if n_leaves != 1 << level or leaf % n_leaves or leaf + n_leaves > len(self._seen):
+            raise EngineError(f"parts {leaf} to {leaf + n_leaves - 1} are no node of a tree")
+        for i in range(leaf, leaf + n_leaves):
+            if self._seen[i]:
+                raise EngineError(f"part {i} of a round arrived twice")
+            self._seen[i] = True
+        node = leaf >> level
         while True:
             width = self._widths[level]
             if width == 1:

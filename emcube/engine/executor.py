@@ -25,7 +25,7 @@ from emcube.engine.placement import Homes
 from emcube.engine.threads import default_threads
 from emcube.errors import EngineError
 
-__all__ = ["DistributedExecutor", "Executor", "ThreadExecutor"]
+__all__ = ["DistributedExecutor", "Executor", "Tasks", "ThreadExecutor"]
 __all__ += ["active_client", "current_executor"]
 
 CLOSING_SECONDS = 10.0
@@ -38,6 +38,26 @@ _log = logging.getLogger(__name__)
 
 Done = Callable[[int], None]
 """Called in the client with the number of a finished group."""
+
+
+class Tasks:
+    """Makes the tasks of a round.
+
+    Parameters
+    ----------
+    make : callable
+        ``make(range(a, b))`` is the task of groups a to b - 1; its result is what joining the parts of
+        these groups along the fixed tree gives.
+    most : int
+        Groups that one task may take.
+    """
+
+    def __init__(self, make: Callable[[range], Callable[[], Any]], most: int = 1) -> None:
+        self.make, self.most = make, most
+
+    def __call__(self, run: range) -> Callable[[], Any]:
+        """Make the task of some groups that make a node of the fixed tree."""
+        return self.make(run)
 
 
 class Executor(Protocol):
@@ -57,16 +77,16 @@ class Executor(Protocol):
 
     def reduce(
         self,
-        tasks: Callable[[int], Callable[[], Any]],
+        tasks: Tasks,
         n_groups: int,
         join: Callable[[Any, Any], Any],
         done: Done,
     ) -> Any:
-        """Run ``tasks(g)()`` for every group and join the parts along the fixed tree."""
+        """Run every group, several in a task where that may be, and join the parts along the fixed tree."""
         ...
 
-    def each(self, tasks: Callable[[int], Callable[[], Any]], n_groups: int, done: Done) -> None:
-        """Run ``tasks(g)()`` for every group for its effect."""
+    def each(self, tasks: Tasks, n_groups: int, done: Done) -> None:
+        """Run every group for its effect."""
         ...
 
 
@@ -87,13 +107,11 @@ class ThreadExecutor:
         """Nothing to do: the context itself lets its blocks go."""
         return lambda: None
 
-    def _completed(
-        self, tasks: Callable[[int], Callable[[], Any]], n_groups: int
-    ) -> Iterator[tuple[int, Any]]:
+    def _completed(self, tasks: Tasks, n_groups: int) -> Iterator[tuple[int, Any]]:
         """Parts in order of completion, with a bounded number in flight."""
         if self.slots == 1:
             for group in range(n_groups):
-                yield group, tasks(group)()
+                yield group, tasks(range(group, group + 1))()
             return
         waiting = iter(range(n_groups))
         with ThreadPoolExecutor(self.slots, thread_name_prefix="emcube") as pool:
@@ -101,7 +119,7 @@ class ThreadExecutor:
             try:
                 while True:
                     for group in itertools.islice(waiting, self.slots + 1 - len(flying)):
-                        flying[pool.submit(tasks(group))] = group
+                        flying[pool.submit(tasks(range(group, group + 1)))] = group
                     if not flying:
                         return
                     finished, _ = wait(flying, return_when=FIRST_COMPLETED)
@@ -115,7 +133,7 @@ class ThreadExecutor:
 
     def reduce(
         self,
-        tasks: Callable[[int], Callable[[], Any]],
+        tasks: Tasks,
         n_groups: int,
         join: Callable[[Any, Any], Any],
         done: Done,
@@ -127,7 +145,7 @@ class ThreadExecutor:
             done(group)
         return tree.root
 
-    def each(self, tasks: Callable[[int], Callable[[], Any]], n_groups: int, done: Done) -> None:
+    def each(self, tasks: Tasks, n_groups: int, done: Done) -> None:
         """Run every group for its effect."""
         for group, _ in self._completed(tasks, n_groups):
             done(group)
@@ -224,7 +242,7 @@ class DistributedExecutor:
 
     def reduce(
         self,
-        tasks: Callable[[int], Callable[[], Any]],
+        tasks: Tasks,
         n_groups: int,
         join: Callable[[Any, Any], Any],
         done: Done,
@@ -252,7 +270,7 @@ class DistributedExecutor:
             hint="see the workers' logs: where workers are taken away so fast no round can end",
         )
 
-    def each(self, tasks: Callable[[int], Callable[[], Any]], n_groups: int, done: Done) -> None:
+    def each(self, tasks: Tasks, n_groups: int, done: Done) -> None:
         """Run every group for its effect."""
         from emcube.engine.rounds import Round
 

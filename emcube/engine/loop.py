@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from emcube.engine.adoption import adopted, at_block
 from emcube.engine.checkpoint import Call, Journal, current_checkpoints
-from emcube.engine.executor import Executor, current_executor
+from emcube.engine.combine import TreeCombiner
+from emcube.engine.executor import Executor, Tasks, current_executor
 from emcube.engine.memory import (
     Projection,
     current_residency,
@@ -51,6 +52,12 @@ __all__ = ["ArrayTarget", "Target", "Writing", "ZarrTarget", "load_block", "map_
 __all__ += ["project_memory", "run_sweep", "run_sweeps"]
 
 _log = logging.getLogger(__name__)
+
+TASK_BLOCKS = 256
+"""Blocks that a task takes at most, where groups have fewer."""
+
+TREE_BYTES = 64 * 2**20
+"""Statistics that a task of several groups holds while it joins them, at most."""
 
 
 class Target(Protocol):
@@ -310,13 +317,16 @@ def _blame(
 
 
 @dataclass(frozen=True, eq=False)
-class _MapGroup:
-    """One task: the statistic of a group of blocks, joined in their order."""
+class _MapGroups:
+    """One task: the statistic of groups of blocks that make a node of the fixed tree.
+
+    The blocks of a group are joined in their order, and the groups along the tree.
+    """
 
     sweep: Sweep
     source: BlockSource
     state: Any
-    group: range
+    groups: tuple[range, ...]
     seed: int
     round: int
     session: str
@@ -327,9 +337,17 @@ class _MapGroup:
             return self._run()
 
     def _run(self) -> Counted:
+        # What is joined here nobody else has seen: the memory of the first may be used.
+        tree = TreeCombiner(len(self.groups), _Join(self.sweep, into=True))
+        for i, group in enumerate(self.groups):
+            tree.add(i, self._one(group))
+        whole: Counted = tree.root
+        return whole
+
+    def _one(self, group: range) -> Counted:
         joined: Counted | None = None
-        sweep = for_group(self.sweep, self.group)
-        for block_id in self.group:
+        sweep = for_group(self.sweep, group)
+        for block_id in group:
             try:
                 block, kept = load_block(self.source, block_id)
                 value = sweep.map(block, self.state, (self.seed, self.round, block_id))
@@ -422,9 +440,7 @@ def project_memory(sweep: Sweep | None, source: BlockSource, slots: int) -> Proj
     residency = current_residency()
     limit = memory_budget() // 2 if residency is None else residency.limit
     kept = getattr(source, "kept_bytes", None)
-    statistic = 0
-    if sweep is not None and hasattr(sweep, "statistic_bytes"):
-        statistic = int(sweep.statistic_bytes(source.n_channels))
+    statistic = _statistic_bytes(sweep, source)
     state = 0
     if sweep is not None and hasattr(sweep, "state_bytes"):
         state = int(sweep.state_bytes(source.n_channels))
@@ -434,7 +450,9 @@ def project_memory(sweep: Sweep | None, source: BlockSource, slots: int) -> Proj
     levels = max(1, len(plan.groups)).bit_length()
     return Projection(
         blocks=3 * slots * source.block_bytes,
-        statistics=statistic * (2 * slots + levels) + state,
+        statistics=statistic * (2 * slots + levels)
+        + slots * min(TREE_BYTES, statistic * levels)
+        + state,
         slots=slots,
         block_bytes=source.block_bytes,
         resident=limit if kept is None else min(limit, int(kept)),
@@ -772,15 +790,15 @@ def _one_round(
     groups = source.plan.groups
     session = _session(executor)
 
-    def task(group: int) -> Callable[[], Any]:
-        needed = source.part(groups[group]) if executor.remote else source
-        return _MapGroup(
-            sweep, needed, state, groups[group], seed, number, session, executor.remote
-        )
+    def task(run: range) -> Callable[[], Any]:
+        mine = groups[run.start : run.stop]
+        needed = source.part(_blocks_of(mine)) if executor.remote else source
+        return _MapGroups(sweep, needed, state, mine, seed, number, session, executor.remote)
 
     # A worker may be asked for a part again: there parts are never changed.
     join = _Join(sweep, into=not executor.remote)
-    total: Counted = executor.reduce(task, len(groups), join, meter.group_done)
+    tasks = Tasks(task, _most_groups(sweep, source))
+    total: Counted = executor.reduce(tasks, len(groups), join, meter.group_done)
     if total.n_pixels != source.n_pixels or total.n_blocks != source.plan.n_blocks:
         raise ConservationError(
             f"{sweep.name}, round {number + 1}: {total.n_pixels} pixels of {total.n_blocks} blocks "
@@ -788,6 +806,27 @@ def _one_round(
             hint="please report this: the result would have been wrong",
         )
     return total
+
+
+def _blocks_of(groups: tuple[range, ...]) -> range:
+    """Blocks of groups that follow each other."""
+    return range(groups[0].start, groups[-1].stop)
+
+
+def _most_groups(sweep: Sweep, source: BlockSource) -> int:
+    """Groups that one task may take: a power of two.
+
+    What a task joins along the way it holds in its memory; `project_memory` counts `TREE_BYTES` for that.
+    """
+    most = max(1, TASK_BLOCKS // len(source.plan.groups[0]))
+    levels = TREE_BYTES // max(1, _statistic_bytes(sweep, source))
+    return int(min(1 << (most.bit_length() - 1), 1 << min(levels, TASK_BLOCKS.bit_length())))
+
+
+def _statistic_bytes(sweep: Sweep | None, source: BlockSource) -> int:
+    if sweep is None or not hasattr(sweep, "statistic_bytes"):
+        return 0
+    return int(sweep.statistic_bytes(source.n_channels))
 
 
 @dataclass(frozen=True, eq=False)
@@ -908,25 +947,29 @@ class _Box:
 
 
 @dataclass(frozen=True, eq=False)
-class _WriteGroup:
-    """One task: compute and write the output of a group of blocks."""
+class _WriteGroups:
+    """One task: compute and write the output of groups of blocks.
+
+    `written` are the numbers, among these groups, of those that an earlier try wrote.
+    """
 
     writing: Writing
     source: BlockSource
-    group: range
+    groups: tuple[range, ...]
     session: str
-    written: bool = False
+    written: frozenset[int] = frozenset()
     remote: bool = False
 
     def __call__(self) -> int:
         with adopted(self.session):
-            return self._run()
+            for i, group in enumerate(self.groups):
+                if i not in self.written or not self._is_whole(group):
+                    self._write(group)
+        return len(_blocks_of(self.groups))
 
-    def _run(self) -> int:
-        if self.written and self._is_whole():
-            return len(self.group)
-        name, gathering = self.writing.name, self.writing.for_group(self.group)
-        for block_id in self.group:
+    def _write(self, group: range) -> None:
+        name, gathering = self.writing.name, self.writing.for_group(group)
+        for block_id in group:
             try:
                 block, _ = load_block(self.source, block_id)
                 gathering.map(block, None, (0, 0, block_id))
@@ -934,15 +977,14 @@ class _WriteGroup:
                 _blame(error, name, self.source, block_id, self.remote)
                 raise
         gathering.finish_group()
-        return len(self.group)
 
-    def _is_whole(self) -> bool:
-        """Whether what an earlier try wrote is there and undamaged."""
+    def _is_whole(self, group: range) -> bool:
+        """Whether what an earlier try wrote of a group is there and undamaged."""
         plan = self.source.plan
         for target in self.writing.targets.values():
             box = target.box(plan)
             # A box at a time: all of a group may be more than fits.
-            regions = {str(r): r for r in (plan.box_of(i, box)[0] for i in self.group)}
+            regions = {str(r): r for r in (plan.box_of(i, box)[0] for i in group)}
             if not all(target.holds(region) for region in regions.values()):
                 return False
         return True
@@ -990,10 +1032,11 @@ def map_blocks(
         meter = _Meter(name, source, 1, projection)
         before = frozenset() if journal is None else frozenset(journal.finished)
 
-        def task(group: int) -> Callable[[], Any]:
-            needed = source.part(groups[group]) if executor.remote else source
-            written = journal is not None and group in before
-            return _WriteGroup(writing, needed, groups[group], session, written, executor.remote)
+        def task(run: range) -> Callable[[], Any]:
+            mine = groups[run.start : run.stop]
+            needed = source.part(_blocks_of(mine)) if executor.remote else source
+            written = frozenset(i for i, group in enumerate(run) if group in before)
+            return _WriteGroups(writing, needed, mine, session, written, executor.remote)
 
         def done(group: int) -> None:
             if journal is not None:
@@ -1002,7 +1045,7 @@ def map_blocks(
 
         try:
             meter.begin_round(0)
-            executor.each(task, len(groups), done)
+            executor.each(Tasks(task, _most_groups(writing, source)), len(groups), done)
         except KeyboardInterrupt as error:
             what = f"{name} was stopped after {meter.blocks} of {source.plan.n_blocks} blocks"
             raise _interrupted(

@@ -2,14 +2,74 @@
 
 Where a group runs never changes an answer, only how often blocks are read and how much is moved. Groups
 belong to workers in runs of neighbours, so that most joins of the fixed tree find both parts on one worker.
+
+A task takes several groups where they are quick: as many as make a node of the fixed tree, so that what it
+gives is what joining their parts would have given. Tasks get smaller towards the end of a round (guided
+self-scheduling, Polychronopoulos and Kuck 1987, doi:10.1109/TC.1987.5009495), so that all workers end at
+about the same time.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Mapping
 
-__all__ = ["Homes"]
+__all__ = ["Homes", "groups_of_task", "take_first", "take_last"]
+
+LEAST_SECONDS, MOST_SECONDS = 0.1, 1.0
+"""A task takes about so long, where its groups are quick: longer than what it costs to hand it out, and
+short enough to tell what goes on."""
+
+SHARES = 3
+"""Between these, a task takes this fraction of what is left for a thread."""
+
+
+def groups_of_task(left: int, threads: int, group_seconds: float | None) -> int:
+    """Groups that the next task of a worker takes.
+
+    Parameters
+    ----------
+    left : int
+        Groups that the worker has before it.
+    threads : int
+        Its threads.
+    group_seconds : float or None
+        Seconds of a group; None as long as nothing is known of them: then a task takes one.
+    """
+    if group_seconds is None:
+        return 1
+    least = int(min(LEAST_SECONDS / max(group_seconds, 1e-9), 2**30))
+    most = int(min(MOST_SECONDS / max(group_seconds, 1e-9), 2**30))
+    return max(1, min(most, max(least, left // (SHARES * threads))))
+
+
+def take_first(pending: deque[int], wanted: int) -> range:
+    """Take the largest run off the beginning that is a node of the fixed tree, up to a number of groups."""
+    first, size = pending[0], 1
+    while (
+        2 * size <= min(wanted, len(pending))
+        and first % (2 * size) == 0
+        and pending[2 * size - 1] == first + 2 * size - 1
+    ):
+        size *= 2
+    for _ in range(size):
+        pending.popleft()
+    return range(first, first + size)
+
+
+def take_last(pending: deque[int], wanted: int) -> range:
+    """Take the largest run off the end that is a node of the fixed tree, up to a number of groups."""
+    stop, size = pending[-1] + 1, 1
+    while (
+        2 * size <= min(wanted, len(pending))
+        and stop % (2 * size) == 0
+        and pending[-2 * size] == stop - 2 * size
+    ):
+        size *= 2
+    for _ in range(size):
+        pending.pop()
+    return range(stop - size, stop)
 
 
 class Homes:

@@ -5,6 +5,9 @@ held is made again from its task (parts are pure, and the scheduler keeps the ta
 is there). What is added here: tasks in flight are bounded and run where their blocks are resident; a task
 that Dask gives up on is submitted again, and its deaths are counted, so that a block that kills workers is
 told from bad luck; what neither ends nor dies is taken off the worker that it hangs on; and every wait ends.
+
+A task takes a run of groups that is a node of the fixed tree (`emcube.engine.placement`): a task costs Dask
+several milliseconds, in which many a block is done. What Dask gives up on goes on group by group.
 """
 
 from __future__ import annotations
@@ -23,21 +26,25 @@ from emcube.engine.adoption import halt, pin_threads, tell_blocks, teller
 from emcube.engine.combine import TreeCombiner
 from emcube.engine.health import bounded
 from emcube.engine.memory import arrays_of
+from emcube.engine.placement import groups_of_task, take_first, take_last
 from emcube.engine.source import BlockSource, feed, needed, place_of
 from emcube.errors import EmcubeError, EngineError
 
 if TYPE_CHECKING:
-    from emcube.engine.executor import DistributedExecutor, Done
+    from emcube.engine.executor import DistributedExecutor, Done, Tasks
 
 __all__ = ["Round", "RoundLostError"]
 
 _log = logging.getLogger(__name__)
 
-WINDOW = 3
-"""Tasks in flight for each thread of a worker: one that runs, and two so that it never waits."""
+WINDOW = 2
+"""Tasks in flight for each thread of a worker: one that runs, and one so that it never waits."""
 
 SHARED_BYTES = 64 * 2**10
 """What all tasks of a round have in common goes to the workers once if it is larger than this."""
+
+TASK_BYTES = 4 * 2**20
+"""A task of several groups is at most so large."""
 
 SHARED = ("sweep", "state", "writing")
 """Fields of a task that are the same in all tasks of a round."""
@@ -120,7 +127,7 @@ class _Same:
 
 @dataclass(eq=False)
 class _Flight:
-    group: int
+    groups: range
     future: Any
     worker: str
     watched: bool = False
@@ -134,8 +141,8 @@ class Round:
     Parameters
     ----------
     executor : DistributedExecutor
-    tasks : callable
-        ``tasks(g)`` makes the task of a group: a frozen dataclass with ``source`` and ``group``, or any
+    tasks : Tasks
+        Makes the task of a run of groups: a frozen dataclass with ``source`` and ``groups``, or any
         callable that pickles.
     n_groups : int
     done : callable
@@ -145,7 +152,7 @@ class Round:
     def __init__(
         self,
         executor: DistributedExecutor,
-        tasks: Callable[[int], Callable[[], Any]],
+        tasks: Tasks,
         n_groups: int,
         done: Done,
     ) -> None:
@@ -160,15 +167,18 @@ class Round:
         self._load: Counter[str] = Counter()
         self._finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._deaths: Counter[int] = Counter()
-        self._again: deque[int] = deque()
-        self._suspects: deque[int] = deque()
+        self._again: deque[range] = deque()
+        self._suspects: deque[range] = deque()
         self._suspect: str | None = None
         self._longest = 0.0
         self._probe_after = self.limits.silence
         self._keys: list[str] = []
         self._idle_since = self._checked = time.monotonic()
         self._take_up_after = TAKE_UP_SECONDS
-        self._first: Any = tasks(0)
+        self._first: Any = tasks(range(1))
+        self._most = self._most_groups()
+        self._n_done = 0
+        self._pace: tuple[float, int] | None = None
         self._shared = self._share()
         self._threads: dict[str, int] = {}
 
@@ -177,7 +187,7 @@ class Round:
     def each(self) -> None:
         """Run every group for its effect."""
         with _Cancelling(self):
-            self._run(lambda group, future: None)
+            self._run(lambda run, future: None)
 
     def reduce(self, join: Callable[[Any, Any], Any]) -> Any:
         """Run every group and join the parts along the fixed tree."""
@@ -196,7 +206,7 @@ class Round:
 
             tree = TreeCombiner(self.n_groups, submit_join)
             mine.futures = lambda: tree.parts
-            self._run(tree.add)
+            self._run(lambda run, future: tree.add(run.start, future, len(run)))
             return self._result(tree.root, joins)
 
     def _slim(self, join: Any) -> bool:
@@ -218,21 +228,25 @@ class Round:
 
     # --- tasks in flight --------------------------------------------------------------------------
 
-    def _run(self, sink: Callable[[int, Any], Any]) -> None:
-        left = self.n_groups
+    def _run(self, sink: Callable[[range, Any], Any]) -> None:
         self._look(now=True)
-        while left:
+        while self._n_done < self.n_groups:
             self._submit_again()
             flight = self._next()
             if flight is None:
                 self._take_up()
             else:
+                ended = self._is_done(flight)
+                if ended:
+                    self._n_done += len(flight.groups)
+                    # The first one to end has waited for all that a round begins with.
+                    self._pace = self._pace or (time.monotonic(), self._n_done)
                 self._fill(flight.worker)
                 self._busy()
-                if self._is_done(flight):
-                    left -= 1
-                    sink(flight.group, flight.future)
-                    self.done(flight.group)
+                if ended:
+                    sink(flight.groups, flight.future)
+                    for group in flight.groups:
+                        self.done(group)
             self._look()
 
     def _busy(self) -> None:
@@ -262,7 +276,7 @@ class Round:
         future = flight.future
         if future.status in ("finished", "lost"):  # lost after it was finished: Dask makes it again
             took = time.monotonic() - flight.since
-            self._longest = max(self._longest, took / self._n_blocks(flight.group))
+            self._longest = max(self._longest, took / len(self._blocks(flight.groups)))
             return True
         error = self._error(future)
         if not _is_killed(error):
@@ -294,9 +308,30 @@ class Round:
         """Submit what may fly on a worker."""
         threads, mine = self.watch.threads.get(worker, 0), self._pending.get(worker, deque())
         while mine and self._load[worker] < WINDOW * threads:
-            self._launch(mine.popleft(), worker)
-        while self._load[worker] < threads and (group := self._spare(worker)) is not None:
-            self._launch(group, worker)
+            self._launch(take_first(mine, self._wanted(len(mine), threads)), worker)
+        while self._load[worker] < threads and (run := self._spare(worker)) is not None:
+            self._launch(run, worker)
+
+    def _wanted(self, left: int, threads: int) -> int:
+        """Groups for a task of a worker that has so many left."""
+        seconds = None
+        if self._pace is not None and self._n_done > self._pace[1]:
+            began, before = self._pace
+            n_threads = sum(self._threads.values())
+            seconds = (time.monotonic() - began) * n_threads / (self._n_done - before)
+        return min(self._most, groups_of_task(left, threads, seconds))
+
+    def _most_groups(self) -> int:
+        """Groups that a task may take at most, so that it holds few values that are sent with it."""
+        from distributed.protocol.pickle import dumps
+
+        source = getattr(self._first, "source", None)
+        if source is None or self.tasks.most == 1:
+            return self.tasks.most
+        if needed(source):  # blocks that are on workers already are brought together for a task
+            return 1
+        size = len(dumps(source))
+        return min(self.tasks.most, max(1, TASK_BYTES // size))
 
     def _submit_again(self) -> None:
         """Submit what Dask gave up on; one at a time what is under suspicion."""
@@ -307,27 +342,29 @@ class Round:
         while self._again:
             self._submit(self._again.popleft(), self._least_loaded())
 
-    def _launch(self, group: int, worker: str) -> None:
-        self._waiting.discard(group)
-        self._submit(group, worker)
+    def _launch(self, run: range, worker: str) -> None:
+        self._waiting.difference_update(run)
+        self._submit(run, worker)
 
-    def _spare(self, worker: str) -> int | None:
-        """A group for a worker that has nothing to do, from the one with the most before it."""
+    def _spare(self, worker: str) -> range | None:
+        """Groups for a worker that has nothing to do, from the one with the most before it."""
         if not self._waiting:
             return None
         longest = max(self._pending, key=lambda w: len(self._pending[w]) / self._threads[w])
         if not self._pending[longest]:
             return None
-        group = self._pending[longest].pop()
-        self.homes.move(group, worker)
-        return group
+        theirs = self._pending[longest]
+        run = take_last(theirs, self._wanted(len(theirs), 2 * self._threads[longest]))
+        for group in run:
+            self.homes.move(group, worker)
+        return run
 
     def _least_loaded(self) -> str:
         threads = self.watch.threads
         return min(threads, key=lambda w: (self._load[w] / threads[w], w))
 
-    def _submit(self, group: int, worker: str, *, watched: bool = False) -> None:
-        task: Any = self.tasks(group)
+    def _submit(self, run: range, worker: str, *, watched: bool = False) -> None:
+        task: Any = self.tasks(run)
         source = getattr(task, "source", None)
         futures = {} if source is None else needed(source)
         if futures:
@@ -335,7 +372,7 @@ class Round:
         if self._shared is not None:
             empty = {name: None for name in SHARED if hasattr(task, name)}
             task = replace(task, **empty)
-        key = f"emcube_map-{group}-{uuid.uuid4().hex}"
+        key = f"emcube_map-{run.start}-{uuid.uuid4().hex}"
         future = self.client.submit(
             _Task(task, self.run, tuple(futures), watched),
             self._shared,
@@ -347,7 +384,7 @@ class Round:
             retries=0,
         )
         self._keys.append(key)
-        self._flying[key] = _Flight(group, future, worker, watched)
+        self._flying[key] = _Flight(run, future, worker, watched)
         self._load[worker] += 1
         if watched:
             self._suspect = key
@@ -375,11 +412,11 @@ class Round:
             self._check_late()
 
     def _in_flight(self) -> str:
-        groups = sorted(f.group for f in self._flying.values())
-        if not groups:
+        runs = sorted((f.groups for f in self._flying.values()), key=lambda run: run.start)
+        if not runs:
             return f"{len(self._waiting)} groups of blocks"
-        first = self._named(groups[0], self._blocks(groups[0])[0])
-        return f"{len(groups)} tasks, among them {first},"
+        first = self._named(runs[0], self._blocks(runs[0])[0])
+        return f"{len(runs)} tasks, among them {first},"
 
     def _check_age(self, age: float) -> None:
         """Look for a split network where something takes long."""
@@ -388,8 +425,10 @@ class Round:
             self.watch.drop_cut_off()
 
     def _limit(self, flight: _Flight) -> float:
-        n_blocks = self._n_blocks(flight.group)
-        floor = self.limits.task * (1 + (n_blocks - 1) / 8)
+        n_blocks = len(self._blocks(flight.groups))
+        # A task takes several groups only where they are quick.
+        of_one = n_blocks / len(flight.groups)
+        floor = self.limits.task * (1 + (of_one - 1) / 8)
         return float(max(floor, 8 * self._longest * n_blocks) * 2**flight.attempts)
 
     def _check_late(self) -> None:
@@ -399,7 +438,7 @@ class Round:
         if not late or not self.watch.threads:
             return
         worst = max(late, key=lambda f: f.attempts)
-        what = self._named(worst.group, self._blocks(worst.group)[0])
+        what = self._named(worst.groups, self._blocks(worst.groups)[0])
         seconds = self._limit(worst)
         self._unhang({f.future.key for f in late}, what, seconds, worst.attempts)
         for flight in late:
@@ -431,14 +470,15 @@ class Round:
 
     def _killed(self, flight: _Flight, error: Any) -> None:
         """Submit a task again that Dask has given up on, unless one of its blocks is the cause."""
-        self._deaths[flight.group] += _n_deaths(error)
-        deaths, bound = self._deaths[flight.group], self.limits.deaths
+        self._deaths.update(dict.fromkeys(flight.groups, _n_deaths(error)))
+        deaths = max(self._deaths[group] for group in flight.groups)
+        bound = self.limits.deaths
         if _killed_key(error) != flight.future.key:
             self._shared = self._share()
         block, times = self._guilty(flight)
         if times >= max(1, bound // 2) or deaths >= BAD_LUCK * bound:
             raise EngineError(
-                f"{self._named(flight.group, block)} kills workers: {deaths} died while they had it to do, "
+                f"{self._named(flight.groups, block)} kills workers: {deaths} died while they had it to do, "
                 f"and {times} of these at this block when nothing else was in doubt",
                 hint="see the workers' logs: most often a worker has too little memory for a block "
                 "(fewer threads a worker, or more memory), or a library crashes on these values; "
@@ -447,14 +487,15 @@ class Round:
         _log.warning(
             "%d workers died with %s; it is tried again%s",
             deaths,
-            self._named(flight.group, block),
+            self._named(flight.groups, block),
             " alone" if 2 * deaths >= bound else "",
         )
-        (self._suspects if 2 * deaths >= bound else self._again).append(flight.group)
+        again = self._suspects if 2 * deaths >= bound else self._again
+        again.extend(range(group, group + 1) for group in flight.groups)
 
     def _guilty(self, flight: _Flight) -> tuple[int, int]:
         """The block at which most workers died that ran a group under suspicion, and how many."""
-        blocks = self._blocks(flight.group)
+        blocks = self._blocks(flight.groups)
         if not flight.watched:
             return blocks[0], 0
         events = self.watch.ask(lambda: self.client.get_events(self.run))
@@ -464,23 +505,20 @@ class Round:
         counts = Counter(block for block in last.values() if block in blocks)
         return counts.most_common(1)[0] if counts else (blocks[0], 0)
 
-    def _blocks(self, group: int) -> range:
-        blocks = getattr(self._first, "group", None)
+    def _blocks(self, run: range) -> range:
         source: BlockSource | None = getattr(self._first, "source", None)
-        if not isinstance(blocks, range) or source is None:
-            return range(group, group + 1)
-        return source.plan.groups[group]
+        if not hasattr(self._first, "groups") or source is None:
+            return run
+        groups = source.plan.groups
+        return range(groups[run.start].start, groups[run.stop - 1].stop)
 
-    def _n_blocks(self, group: int) -> int:
-        return len(self._blocks(group))
-
-    def _named(self, group: int, block: int) -> str:
+    def _named(self, run: range, block: int) -> str:
         """Name a block: number, positions, and where it is read from."""
         source: BlockSource | None = getattr(self._first, "source", None)
         if source is None:
-            return f"group {group}"
+            return f"group {run.start}"
         region = ", ".join(f"{s.start}:{s.stop}" for s in source.plan.slices(block))
-        more = self._n_blocks(group) - 1
+        more = len(self._blocks(run)) - 1
         others = f" (or one of the {more} after it)" if more else ""
         return f"block {block} (positions {region}){others} of {place_of(source)}"
 

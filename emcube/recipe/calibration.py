@@ -358,7 +358,8 @@ def _file_works(folder: Path) -> Iterator[Work]:
     from emcube.cube import make_cube
     from emcube.engine.loop import ZarrTarget
     from emcube.models.labels import as_source
-    from emcube.results.tree import array_digest, block_codecs
+    from emcube.results.digest import array_digest
+    from emcube.results.tree import block_codecs
     from emcube.store import open_cube, write_cube
 
     counts = _counts(8192, 1024, 20.0).reshape(64, 128, 1024)

@@ -49,6 +49,9 @@ LUCK = (0.7, 1.5)
 GROUP_SECONDS = {"threads": (1e-4, 2e-3), "workers": (3e-3, 2e-2)}
 """Handing out one task and taking its answer, in the client; of workers also through the scheduler."""
 
+FEWEST_TASKS = 8
+"""Tasks of a pass for each thread of a worker, at the least."""
+
 ROUND_SECONDS = {"threads": (2e-3, 2e-2), "workers": (2e-2, 2e-1)}
 NODE_SECONDS = (0.05, 0.5)
 """Writing and closing one node of the result."""
@@ -722,12 +725,10 @@ class _Numbers:
         )
         kind = self.machine.deployment
         groups = one.over.n_groups
+        # Tasks of workers take several groups where they are quick.
+        fewest = groups / slots if kind == "threads" else min(groups, FEWEST_TASKS * slots)
         hand = Range(
-            low
-            * (
-                ROUND_SECONDS[kind][0]
-                + groups * GROUP_SECONDS[kind][0] / (slots if kind == "threads" else 1)
-            ),
+            low * (ROUND_SECONDS[kind][0] + fewest * GROUP_SECONDS[kind][0]),
             high * (ROUND_SECONDS[kind][1] + groups * GROUP_SECONDS[kind][1]),
         )
         moved, n = self._moved(one), self.machine.workers

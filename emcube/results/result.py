@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from emcube.errors import IncompleteError, StoreError
-from emcube.results.tree import FORMAT, array_digest, missing_chunks, read_root
+from emcube.results.digest import array_digest
+from emcube.results.tree import FORMAT, missing_chunks, read_root
 from emcube.results.unfinished import progress_of, progress_text
 from emcube.results.watched import WatchedStore
 

@@ -7,15 +7,12 @@ digest of its values; the root's marker follows when all nodes are done.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -24,8 +21,8 @@ import xarray as xr
 
 from emcube.disk import exclusive
 from emcube.engine.states import fingerprint
-from emcube.engine.threads import default_threads
 from emcube.errors import EngineError, IncompleteError, InputError, StoreError
+from emcube.results.digest import stored_digest
 from emcube.results.variables import check_dataset
 from emcube.store import to_json
 
@@ -35,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = [
     "FORMAT",
     "ResultWriter",
-    "array_digest",
     "begun_roots",
     "checkpoint_folder",
     "is_result",
@@ -423,7 +419,7 @@ class Node:
                 chunks[key] = array.nchunks_initialized
                 if key in self.frames and chunks[key] != array.nchunks:
                     self._refuse(key, chunks[key], array.nchunks)
-                digests[key] = array_digest(array)
+                digests[key] = stored_digest(self.path, f"{self.name}/{key}")
             marker = dict(cast("dict[str, Any]", group.attrs["emcube"]))
             for key in ("begun", "attempt"):
                 marker.pop(key, None)
@@ -535,33 +531,6 @@ def checkpoint_folder(path: Path) -> Path:
 
 def _beside(destination: Path, word: str) -> Path:
     return destination.with_name(f".{destination.name}.emcube-{word}")
-
-
-def array_digest(array: Any) -> str:
-    """Digest of a Zarr array's values: of the digests of its chunks in C order; independent of codecs.
-
-    Chunks are read and hashed on as many threads as a run has.
-    """
-    steps = [range(0, n, c) for n, c in zip(array.shape, array.chunks, strict=True)]
-
-    def of_chunk(corner: tuple[int, ...]) -> bytes:
-        region = tuple(
-            slice(o, min(o + c, n))
-            for o, c, n in zip(corner, array.chunks, array.shape, strict=True)
-        )
-        values = np.ascontiguousarray(array[region])
-        if values.dtype.kind in "OTU":
-            return hashlib.sha256("\0".join(map(str, values.ravel())).encode()).digest()
-        return hashlib.sha256(values.data if values.ndim else values.tobytes()).digest()
-
-    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}{array.chunks}".encode())
-    if array.nchunks == 1:
-        digest.update(of_chunk((0,) * array.ndim))
-    else:
-        with ThreadPoolExecutor(default_threads()) as pool:
-            for part in pool.map(of_chunk, product(*steps)):
-                digest.update(part)
-    return "sha256:" + digest.hexdigest()
 
 
 def missing_chunks(folder: Path, marker: Mapping[str, Any]) -> dict[str, tuple[int, int]]:

@@ -13,7 +13,7 @@ from benchmarks import scaling
 from benchmarks.cluster import Cluster, Round, simulate
 
 ROOT = Path(__file__).parents[2]
-PLAIN = Cluster(1, None, 1e-3, 0.01, 1e12, 1e12, 1e9)
+PLAIN = Cluster(1, None, 1e-3, 0.01, 1e12, 1e12, 1e9, most=1)
 ROUND = Round("gram", 64, 0.1, 0.0, 8e6, 1e-3, 0.5)
 
 
@@ -22,6 +22,15 @@ def test_one_worker_does_one_after_the_other() -> None:
     assert found.map == pytest.approx(64 * 0.1 + 63 * 1e-3)
     assert found.map < found.rounds < found.map + 0.1
     assert found.moved_bytes == 0
+
+
+def test_quick_groups_go_together_and_slow_ones_alone() -> None:
+    together = replace(PLAIN, most=256, task_seconds=0.01)
+    quick = replace(ROUND, map_seconds=1e-3)
+    assert simulate(together, quick).rounds < simulate(replace(together, most=1), quick).rounds / 3
+    slow = replace(ROUND, map_seconds=2.0)
+    alone = simulate(replace(together, most=1), slow)
+    assert simulate(together, slow).rounds == pytest.approx(alone.rounds, rel=0.01)
 
 
 def test_two_workers_halve_it_and_move_one_statistic() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from emcube.engine import resident, run_sweep
-from emcube.engine.executor import DistributedExecutor
+from emcube.engine.executor import DistributedExecutor, Tasks
 from emcube.engine.health import Limits
 from emcube.errors import EngineError
 from tests.chaos.harness import ROOT, Cluster, kill, until
@@ -202,7 +202,11 @@ def test_a_task_that_is_run_twice_changes_nothing(cluster, source, marks, tmp_pa
     with it.client(2) as client:
         executor = DistributedExecutor(client)
         executor.each(
-            lambda i: WritesTwice(source, groups[i % len(groups)], ZarrTarget(path, "total")),
+            Tasks(
+                lambda run: WritesTwice(
+                    source, groups[run.start % len(groups)], ZarrTarget(path, "total")
+                )
+            ),
             2 * len(groups),
             lambda group: None,
         )

@@ -1,11 +1,11 @@
 """Groups stay where they are as far as that can be."""
 
-from collections import Counter
+from collections import Counter, deque
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emcube.engine.placement import Homes
+from emcube.engine.placement import Homes, groups_of_task, take_first, take_last
 
 
 def homes(n, **threads):
@@ -65,3 +65,46 @@ def test_every_group_has_a_worker_that_is_there_whatever_comes_and_goes(n, steps
     for threads in steps:
         it.update(threads)
         assert set(placed(it)) <= threads.keys()
+
+
+def is_node(run, n):
+    size = len(run)
+    return size & (size - 1) == 0 and run.start % size == 0 and run.stop <= n
+
+
+@given(
+    pending=st.sets(st.integers(0, 99), min_size=1).map(sorted),
+    wanted=st.integers(1, 64),
+    take=st.sampled_from([take_first, take_last]),
+)
+def test_what_is_taken_is_the_largest_node_at_that_end(pending, wanted, take):
+    left = deque(pending)
+    run = take(left, wanted)
+    assert sorted([*left, *run]) == pending
+    assert is_node(run, 100)
+    assert len(run) <= wanted
+    assert (run[0] == pending[0]) if take is take_first else (run[-1] == pending[-1])
+    size = 2 * len(run)
+    larger = (
+        range(run[0], run[0] + size)
+        if take is take_first
+        else range(run[-1] + 1 - size, run[-1] + 1)
+    )
+    assert size > wanted or not is_node(larger, 100) or not set(larger) <= set(pending)
+
+
+def test_tasks_of_quick_groups_take_many_and_fewer_towards_the_end():
+    assert groups_of_task(1000, 1, None) == 1
+    sizes, left = [], 1000
+    while left:
+        sizes.append(min(left, groups_of_task(left, 1, 0.01)))
+        left -= sizes[-1]
+    assert sizes[0] == 100  # a second
+    assert min(sizes[:-1]) == 10  # a tenth
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_groups_that_take_long_go_alone():
+    assert groups_of_task(1000, 1, 2.0) == 1
+    assert groups_of_task(1000, 2, 0.2) == 5
+    assert groups_of_task(9, 2, 0.2) == 1
