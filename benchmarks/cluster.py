@@ -194,11 +194,12 @@ class _Simulation:
 
     def _wanted(self, left: int, threads: int) -> int:
         """Groups for a task, as `emcube.engine.rounds` has it."""
-        seconds = None
+        rate = None
         if self.pace is not None and self.n_done > self.pace[1]:
             began, before = self.pace
-            seconds = (self.now - began) * self.cluster.workers / (self.n_done - before)
-        return min(self.cluster.most, groups_of_task(left, threads, seconds))
+            rate = (self.n_done - before) / max(1e-6, self.now - began)
+        wanted = groups_of_task(left, threads, rate, self.cluster.workers)
+        return min(self.cluster.most, wanted)
 
     def _read(self, run: range, worker: int) -> None:
         size = self.one.read_bytes * len(run)

@@ -24,24 +24,31 @@ short enough to tell what goes on."""
 SHARES = 3
 """Between these, a task takes this fraction of what is left for a thread."""
 
+TASKS_PER_SECOND = 50.0
+"""Client and scheduler hand out twice as many, joins besides, without being what everybody waits for."""
 
-def groups_of_task(left: int, threads: int, group_seconds: float | None) -> int:
+
+def groups_of_task(left: int, threads: int, rate: float | None, all_threads: int) -> int:
     """Groups that the next task of a worker takes.
 
     Parameters
     ----------
     left : int
         Groups that the worker has before it.
-    threads : int
-        Its threads.
-    group_seconds : float or None
-        Seconds of a group; None as long as nothing is known of them: then a task takes one.
+    threads, all_threads : int
+        Its threads, and those of all workers.
+    rate : float or None
+        Groups that all workers together do in a second; None as long as nothing is known of it: then a task
+        takes one.
     """
-    if group_seconds is None:
+    if rate is None:
         return 1
-    least = int(min(LEAST_SECONDS / max(group_seconds, 1e-9), 2**30))
-    most = int(min(MOST_SECONDS / max(group_seconds, 1e-9), 2**30))
-    return max(1, min(most, max(least, left // (SHARES * threads))))
+    each = rate / all_threads
+    even = max(int(LEAST_SECONDS * each), left // (SHARES * threads))
+    quick = min(int(MOST_SECONDS * each), even)
+    # With many workers the pace is that of handing out: what a group takes does not show in it.
+    fewer = min(int(rate / TASKS_PER_SECOND), left // (2 * threads))
+    return max(1, quick, fewer)
 
 
 def take_first(pending: deque[int], wanted: int) -> range:

@@ -314,12 +314,11 @@ class Round:
 
     def _wanted(self, left: int, threads: int) -> int:
         """Groups for a task of a worker that has so many left."""
-        seconds = None
+        rate = None
         if self._pace is not None and self._n_done > self._pace[1]:
             began, before = self._pace
-            n_threads = sum(self._threads.values())
-            seconds = (time.monotonic() - began) * n_threads / (self._n_done - before)
-        return min(self._most, groups_of_task(left, threads, seconds))
+            rate = (self._n_done - before) / max(1e-6, time.monotonic() - began)
+        return min(self._most, groups_of_task(left, threads, rate, sum(self._threads.values())))
 
     def _most_groups(self) -> int:
         """Groups that a task may take at most, so that it holds few values that are sent with it."""

@@ -94,10 +94,10 @@ def test_what_is_taken_is_the_largest_node_at_that_end(pending, wanted, take):
 
 
 def test_tasks_of_quick_groups_take_many_and_fewer_towards_the_end():
-    assert groups_of_task(1000, 1, None) == 1
+    assert groups_of_task(1000, 1, None, 2) == 1
     sizes, left = [], 1000
     while left:
-        sizes.append(min(left, groups_of_task(left, 1, 0.01)))
+        sizes.append(min(left, groups_of_task(left, 1, 200.0, 2)))
         left -= sizes[-1]
     assert sizes[0] == 100  # a second
     assert min(sizes[:-1]) == 10  # a tenth
@@ -105,6 +105,13 @@ def test_tasks_of_quick_groups_take_many_and_fewer_towards_the_end():
 
 
 def test_groups_that_take_long_go_alone():
-    assert groups_of_task(1000, 1, 2.0) == 1
-    assert groups_of_task(1000, 2, 0.2) == 5
-    assert groups_of_task(9, 2, 0.2) == 1
+    assert groups_of_task(1000, 1, 0.5, 1) == 1
+    assert groups_of_task(1000, 2, 20.0, 4) == 5
+    assert groups_of_task(9, 2, 20.0, 4) == 1
+
+
+def test_many_workers_are_not_kept_waiting_by_the_handing_out():
+    # A group of each thread in a second, or in seven: slow blocks, or a scheduler that does no more.
+    assert groups_of_task(100, 1, 1000.0, 1000) == 20
+    assert groups_of_task(40, 1, 150.0, 1000) == 3
+    assert groups_of_task(4, 1, 150.0, 1000) == 2
