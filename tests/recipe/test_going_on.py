@@ -15,6 +15,7 @@ import xarray as xr
 
 import emcube as em
 from emcube.errors import IncompleteError
+from tests.chaos.harness import Cluster, Zygote
 from tests.recipe.test_running import simulated
 
 STEPS: list[Any] = [
@@ -113,6 +114,26 @@ def test_killed_anywhere(place: Path, events: list[str]) -> None:
     assert found == [[-9, 0]] * len(jobs)
     for i in points:
         same_as_whole(place, f"killed-{i}")
+
+
+def test_the_client_is_killed_and_its_workers_stay(
+    place: Path, events: list[str], tmp_path: Path
+) -> None:
+    """The next client goes on, on the same workers or on threads, though these hold the blocks of the first."""
+    zygote = Zygote()
+    workers = Cluster(zygote, tmp_path)
+    try:
+        workers.add(2)
+        there = {"env": {"EMCUBE_DEPLOY": workers.address}}
+        where = [of_step(events, "block pca: write maps"), of_step(events, "round NMF")]
+        jobs = [job(place, f"client-{i}", [{"event": i, **there}, there]) for i in where]
+        jobs.append(job(place, "client-home", [{"event": where[1], **there}, {}]))
+        assert attempts({"do": "tries", "jobs": jobs}) == [[-9, 0]] * len(jobs)
+    finally:
+        workers.close()
+        zygote.close()
+    for name in (*(f"client-{i}" for i in where), "client-home"):
+        same_as_whole(place, name)
 
 
 def test_killed_again_and_again(place: Path, events: list[str]) -> None:
