@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -120,6 +121,7 @@ class Submission:
                 "result",
                 hint=f"wait for it, cancel it (scancel {active.number}), or choose another --out",
             )
+        new = not self.run.logs.exists()
         try:
             self.run.logs.mkdir(parents=True, exist_ok=True)
             self.run.script.write_text(self.script, encoding="utf-8")
@@ -133,7 +135,15 @@ class Submission:
         # The job finds the modules of this process, wherever they were imported from.
         path = command_environment()["PYTHONPATH"]
         environment = {**os.environ, **({"PYTHONPATH": path} if path else {})}
-        number = queue.submit(self.run.script, environment)
+        try:
+            number = queue.submit(self.run.script, environment)
+        except EngineError:
+            # Nothing runs, so nothing is left that looks like a run.
+            with contextlib.suppress(OSError):
+                self.run.script.unlink()
+                if new:
+                    self.run.logs.rmdir()
+            raise
         record = {"job": number, "run_id": self.run_id, "recipe": str(self.run.recipe)}
         (self.run.logs / RECORD).write_text(json.dumps(record), encoding="utf-8")
         return number

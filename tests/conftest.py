@@ -34,6 +34,19 @@ def skip_or_fail(what: str, reason: str) -> None:
     pytest.skip(reason)
 
 
+PROCESSES = {"chaos", "deploy", "slurm"}
+"""Tests of processes that are started, killed and waited for: they do not share the machine with each other."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together, where tests run in several processes (pytest-xdist), what shares fixtures or a cluster."""
+    root = Path(__file__).parent
+    for item in items:
+        inside = item.path.relative_to(root).parts if item.path.is_relative_to(root) else ()
+        alone = PROCESSES.intersection(inside) or item.path.name == "test_going_on.py"
+        item.add_marker(pytest.mark.xdist_group("processes" if alone else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Folder with the real instrument files."""

@@ -84,8 +84,9 @@ def _head(found: Plan) -> list[str]:
     stored = cube["stored_bytes"]
     return [
         f"cube       {shape}: {cube['pixels']:,} pixels of {cube['channels']:,} channels, {cube['dtype']}",
-        f"blocks     {cube['blocks']:,} of {format_bytes(cube['block_bytes'])}, in {cube['groups']:,} tasks "
-        f"a pass; {format_bytes(cube['decoded_bytes'])} decoded"
+        f"blocks     {cube['blocks']:,} of {format_bytes(cube['block_bytes'])}, in "
+        f"{cube['groups']:,} task{'' if cube['groups'] == 1 else 's'} a pass at most; "
+        f"{format_bytes(cube['decoded_bytes'])} decoded"
         + ("" if stored is None else f", {format_bytes(stored)} in files"),
         f"in memory  {_bytes(cube['kept_bytes']['low'], cube['kept_bytes']['high'])} where all blocks stay",
         f"assumed    {found.machine.words}",

@@ -919,7 +919,7 @@ def _memory_problems(machine: Machine, used: Facts, largest: Projection | None) 
         problems.append(
             Problem(
                 False,
-                f"there are {used.n_groups} tasks a pass for {machine.slots} blocks in flight: "
+                f"a pass has {_tasks(used.n_groups)} for {machine.slots} blocks in flight: "
                 f"{machine.slots - used.n_groups} have nothing to do",
                 "use fewer workers or threads, or ingest the cube again with smaller chunks",
             )
@@ -1030,3 +1030,7 @@ def _notes(machine: Machine, recipe: Recipe, used: Facts) -> list[str]:
         f"{PARALLEL:g} to 1 of the threads' work at a time"
     )
     return notes
+
+
+def _tasks(n: int) -> str:
+    return f"{n:,} task{'' if n == 1 else 's'}"

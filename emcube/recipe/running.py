@@ -45,6 +45,7 @@ from emcube.results.tree import (
     frame,
     read_root,
     require_free,
+    require_own,
 )
 from emcube.store.write import local_path
 
@@ -189,7 +190,8 @@ def look_ahead(
     Raises
     ------
     InputError
-        The recipe and its input do not fit, or the folder holds something else.
+        The recipe and its input do not fit, or the folder holds something else (also besides a result that
+        may be replaced).
     ReadError, StoreError, CatalogError
         The input is not there or cannot be opened.
 
@@ -215,6 +217,8 @@ def look_ahead(
     complete = root is not None and bool(root["emcube"].get("complete"))
     if not same and (root is None or not overwrite):
         require_free(path, identity)
+    if root is not None and overwrite and not (same and not complete):
+        require_own(path)
     return Ahead(path, identity, identity is not None and same and complete)
 
 

@@ -36,7 +36,7 @@ __all__ = [
     "checkpoint_folder",
     "is_result",
 ]
-__all__ += ["missing_chunks", "node_attributes", "read_root", "require_free"]
+__all__ += ["missing_chunks", "node_attributes", "read_root", "require_free", "require_own"]
 
 FORMAT = 1
 """Version of the layout of a result."""
@@ -138,6 +138,29 @@ def require_free(path: Path, run_id: str | None = None) -> None:
         )
 
 
+def require_own(path: Path) -> None:
+    """Refuse to replace a result in whose folder somebody has put something else.
+
+    Raises
+    ------
+    InputError
+        It holds files or folders that are no part of a result.
+    """
+    others = sorted(
+        entry.name
+        for entry in path.iterdir()
+        if not entry.name.startswith(".")  # file managers leave these
+        and entry.name != "zarr.json"
+        and not (entry / "zarr.json").is_file()
+    )
+    if others:
+        named = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        raise InputError(
+            f"{str(path)!r} holds besides its result what would be lost with it: {named}",
+            hint="move that elsewhere, or choose another place with --out; nothing was touched",
+        )
+
+
 class ResultWriter:
     """Writes the nodes of one result, and its marker last.
 
@@ -174,7 +197,7 @@ class ResultWriter:
         StoreError
             The folder holds something else, or it cannot be written.
         InputError
-            It holds another result and `overwrite` is False.
+            It holds another result and `overwrite` is False, or other files besides it.
         """
         root = read_root(self.path)
         if root is None:
@@ -184,6 +207,7 @@ class ResultWriter:
                 return
             if not overwrite:
                 require_free(self.path, self.attributes["run_id"])
+            require_own(self.path)
             if root["emcube"]["complete"]:
                 self.path = self._beside("new")
                 begun = read_root(self.path)

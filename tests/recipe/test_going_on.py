@@ -119,7 +119,7 @@ def test_killed_anywhere(place: Path, events: list[str]) -> None:
 def test_the_client_is_killed_and_its_workers_stay(
     place: Path, events: list[str], tmp_path: Path
 ) -> None:
-    """The next client goes on, on the same workers or on threads, though these hold the blocks of the first."""
+    """The next client goes on, on the same workers or on threads, which hold the blocks of the first."""
     zygote = Zygote()
     workers = Cluster(zygote, tmp_path)
     try:

@@ -173,6 +173,29 @@ def test_another_run_is_refused_without_overwrite(tmp_path: Path) -> None:
     assert not other.has_node("nmf")
 
 
+@pytest.mark.parametrize("complete", [True, False])
+def test_what_somebody_put_beside_the_nodes_is_not_lost_with_them(
+    tmp_path: Path, complete: bool
+) -> None:
+    path = tmp_path / "result"
+    write(path)
+    if not complete:
+        root = json.loads((path / "zarr.json").read_text())
+        root["attributes"]["emcube"]["complete"] = False
+        (path / "zarr.json").write_text(json.dumps(root))
+    (path / "notes.txt").write_text("keep")
+    (path / "figures").mkdir()
+    (path / ".DS_Store").write_text("")
+    other = ResultWriter(path, attributes("sha256:" + "b" * 64))
+    with pytest.raises(InputError, match=r"lost with it: figures, notes\.txt"):
+        other.create(overwrite=True)
+    assert (path / "notes.txt").read_text() == "keep"
+    assert read_root(path)["run_id"] == attributes()["run_id"]  # type: ignore[index]
+    (path / "notes.txt").unlink()
+    (path / "figures").rmdir()
+    other.create(overwrite=True)
+
+
 def test_what_is_no_result_is_never_touched(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()

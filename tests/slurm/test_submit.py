@@ -176,6 +176,7 @@ def test_slurms_own_refusal_is_shown(demo: Path, tmp_path: Path, emcube: Emcube)
     assert done.status == 1
     assert "sbatch refuses" in done.err
     assert "invalid partition specified: nowhere" in done.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def _ended(number: int) -> Job | None:
