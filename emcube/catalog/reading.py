@@ -1,0 +1,278 @@
+"""Catalog files as plain data, read with limits: nothing that a file says is run, imported or multiplied.
+
+PyYAML's safe loader builds no objects, but a short file can still name itself a thousand times (aliases of
+aliases) or nest so deeply that a parser runs out of stack. Its events are counted before anything is built.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from emcube.catalog.places import Place, is_remote
+from emcube.errors import CatalogError, MissingDependencyError
+
+__all__ = ["new_document", "parse_document", "read_bytes", "read_document"]
+
+#: Larger files are no catalogs: 100,000 entries are some 150 MB.
+_MAX_BYTES = {False: 512 * 2**20, True: 64 * 2**20}
+_MAX_DEPTH = 40
+#: What aliases may add to the nodes that a file spells out. Intake writes a few, when an object occurs twice.
+_MAX_REPEATED = 200_000
+#: Files from here on are kept as JSON, too, which is read some hundred times faster than YAML.
+_KEEP_BYTES = 256 * 2**10
+
+_SECTIONS = ("entries", "data", "aliases", "metadata", "user_parameters")
+
+
+def new_document() -> dict[str, Any]:
+    """An empty catalog."""
+    return {
+        "version": 2,
+        "metadata": {},
+        "aliases": {},
+        "data": {},
+        "entries": {},
+        "user_parameters": {},
+    }
+
+
+def read_document(place: Place) -> dict[str, Any]:
+    """Read a catalog file as plain data.
+
+    Parameters
+    ----------
+    place : Path or str
+        A file, or a URL that fsspec knows.
+
+    Raises
+    ------
+    CatalogError
+        It does not exist, is too large, is not YAML, or is not an Intake 2 catalog.
+    MissingDependencyError
+        The address needs a package that is not installed.
+    """
+    return parse_document(read_bytes(place), place)
+
+
+def read_bytes(place: Place) -> bytes:
+    """Read the bytes of a catalog file, within limits.
+
+    Raises
+    ------
+    CatalogError
+        It does not exist, cannot be read, or is too large.
+    MissingDependencyError
+        The address needs a package that is not installed.
+    """
+    remote = is_remote(place)
+    limit = _MAX_BYTES[remote]
+    try:
+        data = _remote_bytes(str(place), limit) if remote else _local_bytes(Path(place), limit)
+    except FileNotFoundError:
+        raise CatalogError(
+            f"there is no catalog {place}",
+            hint=f"check the {'address' if remote else 'path'}, or make one with "
+            f"`emcube catalog init {place}`",
+        ) from None
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the catalog {place} cannot be opened: {error}",
+            hint='install it with: pip install "emcube[remote]"',
+        ) from error
+    # The clients of HTTP and S3 have errors of their own, not all of which are OSErrors.
+    except Exception as error:
+        if not remote and not isinstance(error, OSError):
+            raise
+        raise CatalogError(
+            f"the catalog {place} cannot be read: {error}",
+            hint="check the address, and whether it is reachable"
+            if remote
+            else "check the path and its permissions",
+        ) from error
+    if len(data) > limit:
+        raise CatalogError(
+            f"the catalog {place} is larger than {limit >> 20} MiB, expected a list of datasets",
+            hint="check the address; split a real catalog of this size into nested ones",
+        )
+    return data
+
+
+def _local_bytes(path: Path, limit: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(limit + 1)
+
+
+def _remote_bytes(address: str, limit: int) -> bytes:
+    import fsspec
+
+    files, path = fsspec.core.url_to_fs(address)
+    # Not every server tells the size or takes ranges: read as a stream, and stop.
+    with files.open(path, "rb", block_size=0) if _streams(files) else files.open(path) as file:
+        parts, size = [], 0
+        while size <= limit and (part := file.read(2**20)):
+            parts.append(part)
+            size += len(part)
+    return b"".join(parts)
+
+
+def _streams(files: Any) -> bool:
+    return "http" in (files.protocol if isinstance(files.protocol, tuple) else (files.protocol,))
+
+
+def parse_document(data: bytes, place: Place) -> dict[str, Any]:
+    """Parse and check a catalog file.
+
+    Parameters
+    ----------
+    data : bytes
+    place : Path or str
+        Where it came from, for messages.
+
+    Raises
+    ------
+    CatalogError
+        It is not YAML, names objects to build, repeats itself without end, or is not an Intake 2 catalog.
+    """
+    document = _kept(data)
+    if document is None:
+        document = _load(data, place)
+        _keep(data, document)
+    if isinstance(document, dict) and "sources" in document:
+        raise CatalogError(
+            f"{place} is a catalog of Intake 1 (it has `sources`), expected Intake 2 (`version: 2`)",
+            hint="make a new one with `emcube catalog add`",
+        )
+    if not isinstance(document, dict) or document.get("version") != 2:
+        raise CatalogError(
+            f"{place} is not a catalog: expected an Intake 2 file with `version: 2`",
+            hint="make one with `emcube catalog init`",
+        )
+    for key in _SECTIONS:
+        if not isinstance(document.setdefault(key, {}), dict):
+            raise CatalogError(
+                f"the catalog {place}: `{key}` is a {type(document[key]).__name__}, expected a mapping",
+                hint="correct it, or restore the file",
+            )
+        document[key] = {str(name): value for name, value in document[key].items()}
+    return document
+
+
+def _load(data: bytes, place: Place) -> Any:
+    import yaml
+
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    class Loader(base):  # type: ignore[misc]
+        """Lists, dicts and scalars only; dates stay text, as in JSON."""
+
+        yaml_implicit_resolvers = {
+            first: [(tag, regex) for tag, regex in rules if not tag.endswith(":timestamp")]
+            for first, rules in base.yaml_implicit_resolvers.items()
+        }
+
+    try:
+        text = data.decode("utf-8")
+        _check_events(yaml.parse(text, Loader=Loader), place)
+        return yaml.load(text, Loader=Loader)  # noqa: S506 (a safe loader, narrowed)
+    except UnicodeDecodeError as error:
+        raise CatalogError(
+            f"the catalog {place} cannot be read: {error}", hint="save it as UTF-8"
+        ) from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        # ValueError: a number or key that YAML's syntax takes and Python does not.
+        raise CatalogError(
+            f"the catalog {place} is not valid YAML: {_one_line(error)}",
+            hint="correct the line, or restore the file",
+        ) from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _check_events(events: Iterator[Any], place: Place) -> None:
+    """Refuse tags that ask for objects, deep nesting, and aliases that multiply."""
+    import yaml
+
+    sizes: dict[str, int | None] = {}
+    open_nodes: list[tuple[str | None, int]] = []
+    nodes = repeated = 0
+    for event in events:
+        tag = getattr(event, "tag", None)
+        if tag is not None and not (tag == "!" or tag.startswith("tag:yaml.org,2002:")):
+            raise _refused(place, event, f"has the tag {tag!r}")
+        if tag is not None and tag.startswith("tag:yaml.org,2002:python"):
+            raise _refused(place, event, f"asks for a Python object ({tag})")
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_nodes.append((event.anchor, nodes))
+            if event.anchor is not None:
+                sizes[event.anchor] = None
+            if len(open_nodes) > _MAX_DEPTH:
+                raise _refused(place, event, f"nests more than {_MAX_DEPTH} deep")
+            nodes += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_nodes.pop()
+            if anchor is not None:
+                sizes[anchor] = nodes - before
+        elif isinstance(event, yaml.ScalarEvent):
+            nodes += 1
+            if event.anchor is not None:
+                sizes[event.anchor] = 1
+        elif isinstance(event, yaml.AliasEvent):
+            size = sizes.get(event.anchor, 1)
+            if size is None:
+                raise _refused(place, event, f"holds itself (alias {event.anchor!r})")
+            nodes += size
+            repeated += size
+            if repeated > _MAX_REPEATED:
+                raise _refused(place, event, "multiplies itself with aliases")
+
+
+def _refused(place: Place, event: Any, found: str) -> CatalogError:
+    return CatalogError(
+        f"the catalog {place} is not valid YAML for a catalog: line {event.start_mark.line + 1} {found}, "
+        "expected plain lists, mappings, text and numbers",
+        hint="a catalog is data; do not open it if you do not know who made it",
+    )
+
+
+# --- large files, once parsed -----------------------------------------------------------------------
+
+
+def _kept(data: bytes) -> Any:
+    """What these very bytes were parsed to before; None if they were not, or are few."""
+    if len(data) < _KEEP_BYTES:
+        return None
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(_kept_file(data).read_bytes())
+    return None
+
+
+def _keep(data: bytes, document: Any) -> None:
+    if len(data) < _KEEP_BYTES:
+        return
+    from emcube.disk import replace_file
+
+    file = _kept_file(data)
+    # What cannot be kept (a full disk, a home that is read-only) is parsed again next time.
+    with contextlib.suppress(OSError, TypeError, ValueError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(file, json.dumps(document, allow_nan=False).encode())
+        _forget_old(file.parent)
+
+
+def _forget_old(folder: Path, keep: int = 20) -> None:
+    files = sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    for file in files[keep:]:
+        file.unlink(missing_ok=True)
+
+
+def _kept_file(data: bytes) -> Path:
+    from emcube.catalog.places import cache_folder
+
+    return cache_folder() / "catalogs" / f"{hashlib.sha256(data).hexdigest()}.json"
