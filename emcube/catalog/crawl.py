@@ -1,0 +1,485 @@
+"""Walk a facility's folder and keep a catalog of it: headers only, every night anew.
+
+Reading is done without the lock of the catalog; what was found is then merged in small batches, so that a crawl
+that is killed loses little and people can add entries meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from emcube.catalog.describe import default_name, describe_file, describe_store
+from emcube.catalog.document import change, put, take_out
+from emcube.catalog.download import file_checksum
+from emcube.catalog.metadata import checked
+from emcube.catalog.model import Catalog, open_catalog
+from emcube.catalog.places import Place, address_of, place_of
+from emcube.catalog.targets import Kind, halves_of
+from emcube.errors import CatalogError, EmcubeError, IncompleteError, InputError
+
+__all__ = ["CrawlReport", "crawl"]
+
+#: Of what `emcube.open` reads, these are as often something else (tables, results, lists of angles).
+_LEFT_OUT = frozenset({".csv", ".npy", ".mat", ".rawtlt", ".tlt"})
+#: What describes the form of the data: it follows the file. All else may have been corrected by hand, and stays.
+_FORM = frozenset(
+    {
+        "dims", "sig_dims", "shape", "dtype", "units", "axes", "nbytes", "size", "filename", "format", "signal",
+        "digest", "checksum", "checksum_status", "counts_per_pixel", "acquired",
+    }
+)  # fmt: skip
+_BATCH = 200
+#: An instrument file with more signals than this is listed by its first ones.
+_MAX_SIGNALS = 50
+
+
+@dataclass
+class CrawlReport:
+    """What a crawl found.
+
+    Attributes
+    ----------
+    added, updated, moved : list of str
+        Names of entries.
+    unchanged : int
+        Files that are in the catalog as they are.
+    duplicates : dict of str to str
+        Path of a copy to the name of the entry that it is a copy of.
+    busy : list of str
+        Paths that are still being written, or were a moment ago: the next crawl takes them.
+    unreadable : dict of str to str
+        Path to the reason.
+    gone : list of str
+        Names of entries whose data are no longer there.
+    removed : list of str
+        Of these, what was removed from the catalog.
+    """
+
+    added: list[str] = field(default_factory=list)
+    updated: list[str] = field(default_factory=list)
+    moved: list[str] = field(default_factory=list)
+    unchanged: int = 0
+    duplicates: dict[str, str] = field(default_factory=dict)
+    busy: list[str] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    gone: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain JSON."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Something on the disk that may become an entry (or several, by signal)."""
+
+    path: Path
+    kind: Kind
+    size: int
+    modified_ns: int
+
+    @property
+    def stamp(self) -> dict[str, int]:
+        return {"size": self.size, "modified_ns": self.modified_ns}
+
+
+@dataclass
+class _Item:
+    """An entry to be written."""
+
+    found: _Found
+    signal: str | None
+    metadata: dict[str, Any]
+    #: Name of the entry that it is known as; None for a new one.
+    name: str | None = None
+    moved: bool = False
+
+
+def crawl(
+    path: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    settle: float = 60.0,
+    checksums: bool = False,
+    prune: bool = False,
+    dry_run: bool = False,
+    progress: Callable[[int, Path], None] | None = None,
+    **metadata: Any,
+) -> CrawlReport:
+    """Add what lies in a folder to a catalog; run again, it takes up what changed.
+
+    Parameters
+    ----------
+    path : path-like
+        The catalog file; made if it does not exist.
+    folder : path-like
+        Walked with all its folders; hidden ones and links to folders are left out.
+    settle : float
+        Seconds since the last change after which a file counts as finished.
+    checksums : bool
+        Read every new or changed file once and keep its sha256; otherwise only files of one size are compared, to
+        find copies.
+    prune : bool
+        Remove crawled entries whose data are gone.
+    dry_run : bool
+        Change nothing.
+    progress : callable, optional
+        Gets the number of things looked at, and the path at hand.
+    **metadata
+        Said of every new entry: session, license, creators, access, ...
+
+    Returns
+    -------
+    CrawlReport
+
+    Raises
+    ------
+    CatalogError
+        The catalog cannot be changed.
+    InputError
+        The folder does not exist.
+    CubeError
+        Metadata are wrong.
+
+    Notes
+    -----
+    Reads headers only (as far as a format has any: see `emcube.io.rosetta`). Entries that were added by hand are never
+    changed, and neither are fields of crawled ones that somebody filled in or corrected. Files are visited in the order
+    of their paths, so that the result does not depend on the file system.
+    """
+    place, top = place_of(path), Path(folder)
+    if not top.is_dir():
+        raise InputError(
+            f"crawl: {str(top)!r} is no folder, expected one with data", hint="check the path"
+        )
+    if not dry_run:
+        # Also says at once that a catalog cannot be changed.
+        change(place, lambda document: None)
+    said = checked(metadata)
+    work = _Crawl(place, top, settle, checksums, said)
+    pending: list[_Item] = []
+    for count, found in enumerate(_walk(top, place), 1):
+        if progress is not None:
+            progress(count, found.path)
+        pending += work.look_at(found)
+        # Each write reads and writes the whole file: batches grow with it.
+        if len(pending) >= max(_BATCH, len(work.catalog)):
+            work.write(pending, dry_run)
+            pending = []
+    work.write(pending, dry_run)
+    work.look_for_gone(prune, dry_run)
+    return work.report
+
+
+def _walk(top: Path, place: Place) -> Iterator[_Found]:
+    """What could be data, in the order of the paths; a store is one thing."""
+    from emcube.io.readers import FORMATS
+    from emcube.store import is_zarr
+
+    suffixes = {suffix for row in FORMATS for suffix in row.suffixes} - _LEFT_OUT
+    catalog = Path(place).absolute()
+    for root, folders, files in os.walk(top):
+        here = Path(root)
+        things: list[tuple[str, Kind]] = []
+        for name in list(folders):
+            path = here / name
+            if name.startswith(".") or path.is_symlink():
+                folders.remove(name)
+            elif path.suffix.lower() == ".zspy":
+                folders.remove(name)
+                things.append((name, "file"))
+            elif is_zarr(path):
+                folders.remove(name)
+                if not _is_result(path):
+                    things.append((name, "zarr"))
+        folders.sort()
+        for name in files:
+            suffix = Path(name).suffix.lower()
+            if name.startswith((".", "~")) or suffix not in suffixes:
+                continue
+            # The .ser files of a FEI header are its data.
+            if suffix == ".ser" and any(name.startswith(other[:-4]) for other in files if other.lower().endswith(".emi")):
+                continue
+            if (here / name).absolute() != catalog:
+                things.append((name, "file"))
+        for name, kind in sorted(things):
+            found = _stat(here / name, kind)
+            if found is not None:
+                yield found
+
+
+def _stat(path: Path, kind: Kind) -> _Found | None:
+    """Size and time of the last change; None where it has just been removed."""
+    try:
+        state = path.stat()
+        if not path.is_dir():
+            return _Found(path, kind, state.st_size, state.st_mtime_ns)
+        # Of a store the root document is written last, and again whenever something is added.
+        roots = [path / name for name in ("zarr.json", ".zmetadata", ".zattrs", ".zgroup")]
+        times = [file.stat().st_mtime_ns for file in roots if file.exists()]
+        return _Found(path, kind, 0, max([*times, state.st_mtime_ns]))
+    except FileNotFoundError:
+        return None
+
+
+def _is_result(path: Path) -> bool:
+    try:
+        document = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+        return bool(document["attributes"]["emcube"]["kind"] == "result")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+class _Crawl:
+    """One walk: what the catalog knew before, what was found, and what there is to write."""
+
+    def __init__(
+        self, place: Place, top: Path, settle: float, checksums: bool, said: dict[str, Any]
+    ) -> None:
+        self.place, self.top, self.settle = place, top, settle
+        self.checksums, self.said = checksums, said
+        self.report = CrawlReport()
+        self.catalog = open_catalog(place) if Path(place).exists() else Catalog(place, {}, _empty())
+        self.now_ns = time.time_ns()
+        #: Location to the names of its entries; several for a file of several signals.
+        self.at: dict[str, list[str]] = {}
+        #: Location of a copy to its stamp and the name of the original.
+        self.copies: dict[str, tuple[dict[str, Any], str]] = {}
+        #: Digest or checksum to the name of its entry; size to names of files of this size.
+        self.by_digest: dict[str, str] = {}
+        self.by_size: dict[int, list[tuple[str, Path]]] = {}
+        for name, entry in self.catalog.items():
+            self._know(name, entry.metadata, self._location(name))
+
+    def _location(self, name: str) -> str | None:
+        try:
+            return self.catalog[name].target.location
+        except CatalogError:
+            # Entries that are not opened are nobody's duplicates.
+            return None
+
+    def _know(self, name: str, metadata: dict[str, Any], location: str | None) -> None:
+        if location is None:
+            return
+        self.at.setdefault(location, []).append(name)
+        crawled = metadata.get("crawled")
+        for copy, stamp in ((crawled or {}).get("copies") or {}).items():
+            full = str((Path(self.place).absolute().parent / copy).resolve())
+            self.copies[full] = (stamp, name)
+        if metadata.get("signal"):
+            return
+        for key in ("digest", "checksum"):
+            if isinstance(metadata.get(key), str):
+                self.by_digest.setdefault(metadata[key], name)
+        if isinstance(metadata.get("size"), int) and Path(location).is_file():
+            self.by_size.setdefault(metadata["size"], []).append((name, Path(location)))
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    def look_at(self, found: _Found) -> list[_Item]:
+        """What there is to write about something found; its report otherwise."""
+        path = str(found.path)
+        location = os.path.normpath(found.path.absolute())
+        names = self.at.get(location, [])
+        if names and self._is_known(names, found):
+            self.report.unchanged += 1
+            return []
+        copy = self.copies.get(str(found.path.resolve()))
+        if copy is not None and copy[0] == found.stamp:
+            self.report.duplicates[path] = copy[1]
+            return []
+        if self.now_ns - found.modified_ns < self.settle * 1e9:
+            self.report.busy.append(path)
+            return []
+        try:
+            items = self._read(found)
+        except IncompleteError:
+            self.report.busy.append(path)
+            return []
+        except (EmcubeError, OSError) as error:
+            self.report.unreadable[path] = str(error)
+            return []
+        if _stat(found.path, found.kind) != found:
+            self.report.busy.append(path)
+            return []
+        return self._placed(found, items, names)
+
+    def _is_known(self, names: list[str], found: _Found) -> bool:
+        """Whether the entries of a place are of what lies there now, or were made by hand."""
+        for name in names:
+            crawled = self.catalog[name].metadata.get("crawled") if name in self.catalog else None
+            if not isinstance(crawled, dict):
+                return True
+            if {key: crawled.get(key) for key in ("size", "modified_ns")} != found.stamp:
+                return False
+        return True
+
+    def _read(self, found: _Found) -> list[_Item]:
+        address_of(self.place, found.path)
+        if found.kind == "zarr":
+            return [_Item(found, None, describe_store(str(found.path)))]
+        signals = _signals(found.path)
+        return [
+            _Item(found, signal, describe_file(found.path, signal=signal))
+            for signal in (signals if len(signals) > 1 else [None])
+        ]
+
+    def _placed(self, found: _Found, items: list[_Item], names: list[str]) -> list[_Item]:
+        """Tell copies and moved files from new ones."""
+        if len(items) > 1:
+            known = {self.catalog[name].metadata.get("signal"): name for name in names}
+            for item in items:
+                item.name = known.get(item.signal)
+            return items
+        (item,) = items
+        if self.checksums and found.path.is_file():
+            _with_checksum(item.metadata, found.path)
+        if names:
+            item.name = names[0]
+            return items
+        original = self._original(item)
+        if original is None:
+            return items
+        location = self._location(original) if original in self.catalog else None
+        if location is not None and not Path(location).exists():
+            item.name, item.moved = original, True
+            return items
+        self.report.duplicates[str(found.path)] = original
+        return [self._noted(found, original)] if original in self.catalog else []
+
+    def _original(self, item: _Item) -> str | None:
+        """Name of the entry of the same bytes or the same cube."""
+        digest = item.metadata.get("digest") or item.metadata.get("checksum")
+        if digest in self.by_digest:
+            return self.by_digest[digest]
+        size = item.metadata.get("size")
+        others = self.by_size.get(size, []) if isinstance(size, int) else []
+        if others:
+            checksum = _with_checksum(item.metadata, item.found.path)
+            for name, path in others:
+                if path != item.found.path and path.is_file() and file_checksum(path) == checksum:
+                    return name
+        return None
+
+    def _noted(self, found: _Found, original: str) -> _Item:
+        """The original's entry, which remembers its copy: the next crawl need not read that again."""
+        metadata = dict(self.catalog[original].metadata)
+        crawled = dict(metadata.get("crawled") or {})
+        folder = Path(self.place).absolute().parent
+        copies = {**(crawled.get("copies") or {}), Path(os.path.relpath(found.path.absolute(), folder)).as_posix(): found.stamp}
+        item = _Item(found, None, {"crawled": {**crawled, "copies": copies}}, original)
+        self.catalog[original].metadata["crawled"] = item.metadata["crawled"]
+        return item
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def write(self, items: list[_Item], dry_run: bool) -> None:
+        """Merge a batch into the catalog, as it is by now."""
+        if not items:
+            return
+        if dry_run:
+            document = _empty()
+            document["entries"] = dict.fromkeys(self.catalog.entries, {})
+            for item in items:
+                self._merge(document, item, dry_run=True)
+            return
+        change(self.place, lambda document: self._merge_all(document, items))
+        self.catalog = open_catalog(self.place)
+
+    def _merge_all(self, document: dict[str, Any], items: list[_Item]) -> None:
+        for item in items:
+            self._merge(document, item)
+
+    def _merge(self, document: dict[str, Any], item: _Item, *, dry_run: bool = False) -> None:
+        is_note = set(item.metadata) == {"crawled"}
+        name = item.name if item.name is not None else self._new_name(document, item)
+        before = document["entries"].get(document["aliases"].get(name, name)) or {}
+        metadata = dict(before.get("metadata") or {}) if isinstance(before, dict) else {}
+        if is_note:
+            if metadata:
+                metadata["crawled"] = item.metadata["crawled"]
+                before["metadata"] = metadata
+            return
+        merged = _merged(metadata, item, self.said)
+        kept = (metadata.get("crawled") or {}).get("copies")
+        merged["crawled"] = {**item.found.stamp, **({"copies": kept} if kept else {})}
+        if not dry_run:
+            data, entry = halves_of(
+                name, item.found.kind, address_of(self.place, item.found.path), merged
+            )
+            put(document, name, data, entry)
+        else:
+            document["entries"][name] = {}
+        told = self.report.moved if item.moved else self.report.updated if item.name else self.report.added
+        told.append(name)
+        if item.name is None:
+            self._know(name, merged, os.path.normpath(item.found.path.absolute()))
+
+    def _new_name(self, document: dict[str, Any], item: _Item) -> str:
+        """A name from the path below the folder; the same path gives the same name unless it is taken."""
+        relative = item.found.path.relative_to(self.top)
+        parts = [default_name(part) for part in relative.parent.parts] + [default_name(relative.name)]
+        bare = ".".join(part for part in parts if part)
+        if item.signal is not None:
+            bare += "." + default_name(item.signal.replace("/", " "))
+        suffix = relative.suffix.lstrip(".")
+        for name in (bare, f"{bare}.{suffix}", *(f"{bare} {n}" for n in range(2, 10_000))):
+            if name not in document["entries"] and name not in document["aliases"]:
+                return name
+        raise CatalogError(f"crawl: 10,000 entries are called {bare!r}", hint="crawl a folder below")
+
+    def look_for_gone(self, prune: bool, dry_run: bool) -> None:
+        """Crawled entries below the folder whose data are no longer there."""
+        top = os.path.normpath(self.top.absolute())
+        for name, entry in self.catalog.items():
+            location = self._location(name)
+            if not entry.metadata.get("crawled") or location is None:
+                continue
+            if Path(location).is_relative_to(top) and not Path(location).exists():
+                self.report.gone.append(name)
+        if prune and self.report.gone and not dry_run:
+            gone = self.report.gone
+
+            def edit(document: dict[str, Any]) -> None:
+                self.report.removed = [name for name in gone if take_out(document, name)]
+
+            change(self.place, edit)
+
+
+def _empty() -> dict[str, Any]:
+    from emcube.catalog.reading import new_document
+
+    return new_document()
+
+
+def _signals(path: Path) -> list[str]:
+    """Names of the signals that could each be the cube of a file."""
+    from emcube.io.readers import read_signals
+
+    found = read_signals(path)
+    for kind in ("cube", "spectrum", "image", "reference"):
+        names = [signal.name for signal in found if signal.kind == kind]
+        if names:
+            return names[:_MAX_SIGNALS]
+    return []
+
+
+def _with_checksum(metadata: dict[str, Any], path: Path) -> str:
+    if "checksum" not in metadata:
+        metadata |= {"checksum": file_checksum(path), "checksum_status": "checked"}
+    return str(metadata["checksum"])
+
+
+def _merged(before: dict[str, Any], item: _Item, said: dict[str, Any]) -> dict[str, Any]:
+    """What the file says now, under what people said."""
+    form = {key: value for key, value in item.metadata.items() if key in _FORM}
+    rest = {key: value for key, value in item.metadata.items() if key not in _FORM}
+    kept = {key: value for key, value in before.items() if key not in _FORM}
+    return {**rest, **said, **kept, **form}
