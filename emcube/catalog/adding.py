@@ -107,10 +107,12 @@ def add(
     from emcube.catalog.model import open_catalog
 
     place, text = place_of(path), os.fspath(store)
-    kind = cast(Kind, kind_of(text))
-    described = {**_describe(place, kind, text, metadata), **checked(metadata)}
     key = check_name(name if name is not None else default_name(text))
-    data, entry = halves_of(key, kind, address_of(place, text), described)
+    kind = cast(Kind, kind_of(text))
+    # First of all: an address with a secret in it is not even tried.
+    address = address_of(place, text)
+    described = {**_describe(place, kind, text, metadata), **checked(metadata)}
+    data, entry = halves_of(key, kind, address, described)
 
     def edit(document: dict[str, Any]) -> None:
         _refuse_taken(document, place, key, overwrite)

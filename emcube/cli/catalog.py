@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,14 @@ app = typer.Typer(
 )
 
 DIFFERENCE = 3
+
+#: Arguments of the functions behind the verbs, which are no metadata.
+_TAKEN = frozenset(
+    {
+        "path", "store", "folder", "name", "overwrite", "settle", "checksums", "prune", "dry_run", "progress",
+        "text", "any_elements", "no_elements", "nested", "facets", "catalog",
+    }
+)  # fmt: skip
 
 Catalog = Annotated[str, typer.Argument(help="The catalog: a YAML file, or its URL.")]
 Own = Annotated[Path, typer.Argument(help="The catalog, a YAML file.")]
@@ -40,14 +48,22 @@ def _settings(given: list[str] | None) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for one in given or ():
         key, equals, text = one.partition("=")
-        if not equals or not key.strip().isidentifier():
-            raise typer.BadParameter(f"got {one!r}, expected KEY=VALUE", param_hint="--set")
+        _check_key(key, equals, one, "--set")
         try:
             value = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 (texts and lists only)
         except yaml.YAMLError:
             value = text
         found[key.strip()] = _number_or(value)
     return found
+
+
+def _check_key(key: str, equals: str, given: str, option: str) -> None:
+    if not equals or not key.strip().isidentifier():
+        raise typer.BadParameter(f"got {given!r}, expected KEY=VALUE", param_hint=option)
+    if key.strip() in _TAKEN:
+        raise typer.BadParameter(
+            f"got {given!r}, and {key.strip()!r} is no field of metadata", param_hint=option
+        )
 
 
 def _number_or(value: Any) -> Any:
@@ -81,7 +97,7 @@ def init(
     from emcube.cards import describe_catalog
     from emcube.catalog import create
 
-    create(catalog, title=title, **_settings(settings))
+    create(catalog, **{"title": title, **_settings(settings)})
     _show(describe_catalog(catalog), as_json)
 
 
@@ -226,17 +242,20 @@ def search(
         any_elements=any_element or [],
         no_elements=no_element or [],
         beam_energy=None if beam_energy is None else _range(beam_energy),
-        **_conditions(where),
+        **_conditions(where, {"modality", "elements", "beam_energy"}),
     )
     _show(card, as_json)
 
 
-def _conditions(where: list[str] | None) -> dict[str, Any]:
+def _conditions(where: list[str] | None, options: set[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for one in where or ():
         key, equals, text = one.partition("=")
-        if not equals or not key.strip().isidentifier():
-            raise typer.BadParameter(f"got {one!r}, expected KEY=VALUE", param_hint="--where")
+        _check_key(key, equals, one, "--where")
+        if key.strip() in options:
+            raise typer.BadParameter(
+                f"got {one!r}: {key.strip()} has an option of its own", param_hint="--where"
+            )
         # DOIs, addresses and digests hold colons, too: a range has numbers or dates at its ends.
         low, colon, high = text.partition(":")
         ends = [end for end in (low, high) if end]
@@ -375,8 +394,11 @@ def export(
     catalog: Catalog,
     out: Annotated[Path, typer.Argument(help="A folder for html, a file for the others.")],
     to: Annotated[
-        Literal["html", "schema.org", "datacite"],
-        typer.Option("--to", help="A static page; JSON-LD for search engines; JSON for repositories."),
+        str,
+        typer.Option(
+            "--to",
+            help="html: a static page; schema.org: JSON-LD for search engines; datacite: JSON for repositories.",
+        ),
     ] = "html",
     name: Annotated[str | None, typer.Option(help="One entry; default: all.")] = None,
     thumbnails: Annotated[
@@ -385,6 +407,10 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a catalog as a web page, or its metadata in the words of schema.org or DataCite."""
+    if to not in ("html", "schema.org", "datacite"):
+        raise typer.BadParameter(
+            f"got {to!r}, expected html, schema.org or datacite", param_hint="--to"
+        )
     import json
 
     from emcube.catalog import open_catalog

