@@ -202,15 +202,15 @@ def add_family(
         )
     key = check_name(name)
     for combination in _combinations(values):
-        one = pattern.format(**combination)
+        one = _filled(pattern, combination)
         if not is_remote(one):
             kind_of(one)
-    first = pattern.format(**{one: found[0] for one, found in values.items()})
+    first = _filled(pattern, {one: found[0] for one, found in values.items()})
     described = {**describe_store(first), **checked(metadata)}
     described.pop("digest", None)
     described["parameters"] = values
     kept = {one: f"\1{one}\2" for one in values}
-    address = address_of(place, pattern.format(**kept)).replace("\1", "{").replace("\2", "}")
+    address = address_of(place, _filled(pattern, kept)).replace("\1", "{").replace("\2", "}")
     data, entry = halves_of(key, "zarr", address, described)
 
     def edit(document: dict[str, Any]) -> None:
@@ -226,6 +226,12 @@ def add_family(
 
     change(place, edit)
     return open_catalog(place)[key]
+
+
+def _filled(pattern: str, values: Mapping[str, Any]) -> str:
+    for key, value in values.items():
+        pattern = pattern.replace(f"{{{key}}}", str(value))
+    return pattern
 
 
 def _combinations(values: Mapping[str, list[Any]]) -> Iterable[dict[str, Any]]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from emcube.catalog.describe import default_name, describe_file, describe_store
+from emcube.catalog.describe import clean_name, default_name, describe_file, describe_store
 from emcube.catalog.document import change, put, take_out
 from emcube.catalog.download import file_checksum
 from emcube.catalog.metadata import checked
@@ -162,19 +162,16 @@ def crawl(
     if not dry_run:
         # Also says at once that a catalog cannot be changed.
         change(place, lambda document: None)
-    said = checked(metadata)
-    work = _Crawl(place, top, settle, checksums, said)
-    pending: list[_Item] = []
+    work = _Crawl(place, top, settle, checksums, checked(metadata), dry_run)
     for count, found in enumerate(_walk(top, place), 1):
         if progress is not None:
             progress(count, found.path)
-        pending += work.look_at(found)
+        work.keep(work.look_at(found))
         # Each write reads and writes the whole file: batches grow with it.
-        if len(pending) >= max(_BATCH, len(work.catalog)):
-            work.write(pending, dry_run)
-            pending = []
-    work.write(pending, dry_run)
-    work.look_for_gone(prune, dry_run)
+        if len(work.pending) >= max(_BATCH, len(work.catalog)):
+            work.flush()
+    work.flush()
+    work.look_for_gone(prune)
     return work.report
 
 
@@ -241,20 +238,35 @@ class _Crawl:
     """One walk: what the catalog knew before, what was found, and what there is to write."""
 
     def __init__(
-        self, place: Place, top: Path, settle: float, checksums: bool, said: dict[str, Any]
+        self,
+        place: Place,
+        top: Path,
+        settle: float,
+        checksums: bool,
+        said: dict[str, Any],
+        dry_run: bool,
     ) -> None:
         self.place, self.top, self.settle = place, top, settle
-        self.checksums, self.said = checksums, said
+        self.checksums, self.said, self.dry_run = checksums, said, dry_run
         self.report = CrawlReport()
+        #: Found and not written yet.
+        self.pending: list[_Item] = []
         self.catalog = open_catalog(place) if Path(place).exists() else Catalog(place, {}, _empty())
+        #: What the catalog would be, where nothing is written.
+        self.trial = {**_empty(), "entries": dict.fromkeys(self.catalog.entries, {})}
         self.now_ns = time.time_ns()
         #: Location to the names of its entries; several for a file of several signals.
         self.at: dict[str, list[str]] = {}
         #: Location of a copy to its stamp and the name of the original.
         self.copies: dict[str, tuple[dict[str, Any], str]] = {}
-        #: Digest or checksum to the name of its entry; size to names of files of this size.
+        #: Digest or checksum to the name of its entry.
         self.by_digest: dict[str, str] = {}
-        self.by_size: dict[int, list[tuple[str, Path]]] = {}
+        #: Sizes of files that the catalog knows, and of each size those whose checksum it does not know.
+        self.sizes: set[object] = set()
+        self.unsummed: dict[object, list[tuple[str, Path]]] = {}
+        self.sums: dict[Path, str] = {}
+        #: Pending new things by what copies have in common.
+        self.waiting: dict[object, list[_Item]] = {}
         for name, entry in self.catalog.items():
             self._know(name, entry.metadata, self._location(name))
 
@@ -275,11 +287,14 @@ class _Crawl:
             self.copies[full] = (stamp, name)
         if metadata.get("signal"):
             return
-        for key in ("digest", "checksum"):
-            if isinstance(metadata.get(key), str):
-                self.by_digest.setdefault(metadata[key], name)
-        if isinstance(metadata.get("size"), int) and Path(location).is_file():
-            self.by_size.setdefault(metadata["size"], []).append((name, Path(location)))
+        marks = [metadata[key] for key in ("digest", "checksum") if isinstance(metadata.get(key), str)]
+        for mark in marks:
+            self.by_digest.setdefault(mark, name)
+        size = metadata.get("size")
+        if isinstance(size, int):
+            self.sizes.add(size)
+            if not any(mark.startswith("sha256:") for mark in marks):
+                self.unsummed.setdefault(size, []).append((name, Path(location)))
 
     # --- looking ---------------------------------------------------------------------------------
 
@@ -356,17 +371,28 @@ class _Crawl:
 
     def _original(self, item: _Item) -> str | None:
         """Name of the entry of the same bytes or the same cube."""
-        digest = item.metadata.get("digest") or item.metadata.get("checksum")
-        if digest in self.by_digest:
-            return self.by_digest[digest]
-        size = item.metadata.get("size")
-        others = self.by_size.get(size, []) if isinstance(size, int) else []
-        if others:
-            checksum = _with_checksum(item.metadata, item.found.path)
-            for name, path in others:
-                if path != item.found.path and path.is_file() and file_checksum(path) == checksum:
-                    return name
+        key = _sort(item)
+        alike = self.waiting.get(key, [])
+        path = item.found.path
+        if path.is_file() and (alike or key in self.sizes):
+            # Only now are bytes read, and of each file once.
+            for one in [item, *alike]:
+                _with_checksum(one.metadata, one.found.path)
+        mark = _mark(item)
+        if mark is not None and mark in map(_mark, alike):
+            # It gets its name when it is written.
+            self.flush()
+        if mark is None or mark in self.by_digest:
+            return self.by_digest.get(mark or "")
+        for name, other in self.unsummed.get(key, []):
+            if other != path and other.is_file() and self._checksum(other) == mark:
+                return name
         return None
+
+    def _checksum(self, path: Path) -> str:
+        if path not in self.sums:
+            self.sums[path] = file_checksum(path)
+        return self.sums[path]
 
     def _noted(self, found: _Found, original: str) -> _Item:
         """The original's entry, which remembers its copy: the next crawl need not read that again."""
@@ -380,15 +406,22 @@ class _Crawl:
 
     # --- writing ---------------------------------------------------------------------------------
 
-    def write(self, items: list[_Item], dry_run: bool) -> None:
-        """Merge a batch into the catalog, as it is by now."""
+    def keep(self, items: list[_Item]) -> None:
+        """Note what is to be written."""
+        self.pending += items
+        for item in items:
+            key = _sort(item)
+            if item.name is None and item.signal is None and key is not None:
+                self.waiting.setdefault(key, []).append(item)
+
+    def flush(self) -> None:
+        """Merge what is pending into the catalog, as it is by now."""
+        items, self.pending = self.pending, []
+        self.waiting.clear()
         if not items:
             return
-        if dry_run:
-            document = _empty()
-            document["entries"] = dict.fromkeys(self.catalog.entries, {})
-            for item in items:
-                self._merge(document, item, dry_run=True)
+        if self.dry_run:
+            self._merge_all(self.trial, items)
             return
         change(self.place, lambda document: self._merge_all(document, items))
         self.catalog = open_catalog(self.place)
@@ -397,7 +430,7 @@ class _Crawl:
         for item in items:
             self._merge(document, item)
 
-    def _merge(self, document: dict[str, Any], item: _Item, *, dry_run: bool = False) -> None:
+    def _merge(self, document: dict[str, Any], item: _Item) -> None:
         is_note = set(item.metadata) == {"crawled"}
         name = item.name if item.name is not None else self._new_name(document, item)
         before = document["entries"].get(document["aliases"].get(name, name)) or {}
@@ -410,13 +443,8 @@ class _Crawl:
         merged = _merged(metadata, item, self.said)
         kept = (metadata.get("crawled") or {}).get("copies")
         merged["crawled"] = {**item.found.stamp, **({"copies": kept} if kept else {})}
-        if not dry_run:
-            data, entry = halves_of(
-                name, item.found.kind, address_of(self.place, item.found.path), merged
-            )
-            put(document, name, data, entry)
-        else:
-            document["entries"][name] = {}
+        address = address_of(self.place, item.found.path)
+        put(document, name, *halves_of(name, item.found.kind, address, merged))
         told = self.report.moved if item.moved else self.report.updated if item.name else self.report.added
         told.append(name)
         if item.name is None:
@@ -425,17 +453,17 @@ class _Crawl:
     def _new_name(self, document: dict[str, Any], item: _Item) -> str:
         """A name from the path below the folder; the same path gives the same name unless it is taken."""
         relative = item.found.path.relative_to(self.top)
-        parts = [default_name(part) for part in relative.parent.parts] + [default_name(relative.name)]
-        bare = ".".join(part for part in parts if part)
+        parts = [clean_name(part) for part in relative.parent.parts] + [default_name(relative.name)]
         if item.signal is not None:
-            bare += "." + default_name(item.signal.replace("/", " "))
+            parts.append(clean_name(item.signal))
+        bare = ".".join(parts)
         suffix = relative.suffix.lstrip(".")
         for name in (bare, f"{bare}.{suffix}", *(f"{bare} {n}" for n in range(2, 10_000))):
             if name not in document["entries"] and name not in document["aliases"]:
                 return name
         raise CatalogError(f"crawl: 10,000 entries are called {bare!r}", hint="crawl a folder below")
 
-    def look_for_gone(self, prune: bool, dry_run: bool) -> None:
+    def look_for_gone(self, prune: bool) -> None:
         """Crawled entries below the folder whose data are no longer there."""
         top = os.path.normpath(self.top.absolute())
         for name, entry in self.catalog.items():
@@ -444,7 +472,7 @@ class _Crawl:
                 continue
             if Path(location).is_relative_to(top) and not Path(location).exists():
                 self.report.gone.append(name)
-        if prune and self.report.gone and not dry_run:
+        if prune and self.report.gone and not self.dry_run:
             gone = self.report.gone
 
             def edit(document: dict[str, Any]) -> None:
@@ -457,6 +485,16 @@ def _empty() -> dict[str, Any]:
     from emcube.catalog.reading import new_document
 
     return new_document()
+
+
+def _sort(item: _Item) -> object:
+    """What copies have in common: a store's digest, a file's size."""
+    return item.metadata.get("digest" if item.found.kind == "zarr" else "size")
+
+
+def _mark(item: _Item) -> str | None:
+    """What tells a copy: the digest of a cube, or the checksum of a file."""
+    return item.metadata.get("digest") or item.metadata.get("checksum")
 
 
 def _signals(path: Path) -> list[str]:

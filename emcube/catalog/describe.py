@@ -15,7 +15,7 @@ from emcube.errors import CatalogError
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["default_name", "describe_cube", "describe_file", "describe_store", "kind_of"]
+__all__ = ["clean_name", "default_name", "describe_cube", "describe_file", "describe_store", "kind_of"]
 
 
 def kind_of(text: str) -> str:
@@ -187,5 +187,9 @@ def default_name(text: str | os.PathLike[str]) -> str:
     if "://" in plain:
         plain = unquote(urlsplit(plain).path)
     last = plain.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
-    stem = Path(last).stem or last
-    return "".join(" " if c in ":/\\{}()'\"\r\n\t" else c for c in stem).strip() or "data"
+    return clean_name(Path(last).stem or last)
+
+
+def clean_name(text: str) -> str:
+    """A text as a part of an entry's name."""
+    return "".join(" " if c in ":/\\{}()'\"\r\n\t" else c for c in text).strip() or "data"

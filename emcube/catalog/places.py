@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
 from emcube.errors import CatalogError
@@ -157,7 +157,11 @@ def _below_url(place: Place, rest: str) -> str:
             raise ValueError("a place on the catalog's own server")
     if ".." in parts:
         raise ValueError("at most one '..', at the beginning")
-    return "/".join([base, *(part for part in parts if part not in ("", "."))])
+    kept = [part for part in parts if part not in ("", ".")]
+    if urlsplit(base).scheme in ("http", "https"):
+        # The catalog names files; a server is asked for them in an address.
+        kept = [quote(part, safe="~!$'()*+,;=@:") for part in kept]
+    return "/".join([base, *kept])
 
 
 def _below_folder(path: Path, rest: str) -> str:

@@ -230,7 +230,7 @@ def target_of(
     url, root = _data(document, where, kind, reference)
     address = _filled(url, where, parameters, values or {})
     try:
-        location = locate(place, _unescape(address) if kind == "file" else address)
+        location = locate(place, address if kind == "zarr" else _unescape(address))
     except ValueError as error:
         raise _refusal(where, f"has the address {url!r}", str(error)) from None
     return Target(location, root, kind)

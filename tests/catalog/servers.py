@@ -91,20 +91,23 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
             self.send(content, manners, body)
 
         def send(self, content: bytes, manners: Manners, body: bool) -> None:
-            start = 0
+            start, stop = 0, len(content)
             asked = self.headers.get("Range", "")
             same = self.headers.get("If-Range", manners.etag) == manners.etag
-            if manners.ranges and same and asked.startswith("bytes="):
-                start = int(asked.removeprefix("bytes=").split("-")[0])
+            ranged = manners.ranges and same and asked.startswith("bytes=")
+            if ranged:
+                first, _, last = asked.removeprefix("bytes=").partition("-")
+                start = int(first) if first else max(0, len(content) - int(last))
+                stop = min(len(content), int(last) + 1) if first and last else len(content)
                 if start >= len(content):
                     self.send_response(416)
                     self.send_header("Content-Length", "0")
                     self.end_headers()
                     return
-            part = content[start:]
-            self.send_response(206 if start else 200)
-            if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            part = content[start:stop]
+            self.send_response(206 if ranged else 200)
+            if ranged:
+                self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(content)}")
             if manners.etag:
                 self.send_header("ETag", manners.etag)
             if manners.length:

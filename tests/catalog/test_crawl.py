@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,35 +18,7 @@ from emcube.catalog.crawl import crawl
 from emcube.cli import main
 from emcube.errors import InputError
 from emcube.store.journal import Journal
-
-SPECTRUM = """\
-#FORMAT : EMSA/MAS Spectral Data File
-#TITLE : {title}
-#NPOINTS : 4
-#XUNITS : keV
-#XPERCHAN : 0.01
-#OFFSET : 0
-#SIGNALTYPE : EDS
-#BEAMKV : {kv}
-#SPECTRUM :
-{counts}
-#ENDOFDATA :
-"""
-
-
-def spectrum(path: Path, counts: str = "1\n2\n3\n4", title: str = "a", kv: float = 20) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(SPECTRUM.format(title=title, kv=kv, counts=counts))
-    return aged(path)
-
-
-def aged(path: Path, seconds: float = 3600) -> Path:
-    """Let a file look as if nobody had touched it for a while."""
-    then = time.time() - seconds
-    for one in [path, *(path.rglob("*") if path.is_dir() else ())]:
-        os.utime(one, (then, then))
-    return path
-
+from tests.catalog.helpers import aged, spectrum
 
 @pytest.fixture
 def facility(tmp_path: Path, make_store: Callable[..., Path]) -> Path:

@@ -17,7 +17,6 @@ from emcube.cli import main
 from emcube.errors import CatalogError
 from tests.catalog.servers import Server, serving
 
-pytest.importorskip("aiohttp")
 ROOT = Path(__file__).parents[2]
 
 

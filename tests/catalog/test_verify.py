@@ -16,23 +16,7 @@ from emcube.catalog.fair import PRINCIPLES, fair_findings
 from emcube.catalog.verify import verify_catalog, verify_entry
 from emcube.cli import main
 from emcube.errors import CatalogError, StoreError
-
-COMPLETE: dict[str, Any] = {
-    "title": "Nickel and chromium discs",
-    "description": "An EDS map of a multilayer of nickel and chromium.",
-    "doi": "10.5281/zenodo.15490547",
-    "creators": [{"name": "Curie, Marie", "orcid": "0000-0002-1825-0097"}],
-    "license": "CC-BY-4.0",
-    "access": "open",
-    "modality": "EDS",
-    "elements": ["Ni", "Cr"],
-    "keywords": ["multilayer"],
-    "beam_energy_keV": 200,
-    "instrument": "Titan",
-    "acquired": "2026-03-01",
-    "related": [{"relation": "image", "entry": "haadf"}],
-}
-
+from tests.catalog.helpers import COMPLETE, spectrum
 
 @pytest.fixture
 def catalog(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
@@ -170,8 +154,6 @@ def test_a_store_that_was_replaced_is_found_on_opening(
 
 
 def test_files_are_compared_by_checksum(tmp_path: Path) -> None:
-    from tests.catalog.test_crawl import spectrum
-
     path = spectrum(tmp_path / "a.msa")
     entry = add(tmp_path / "c.yaml", path)
     assert entry.metadata["checksum_status"] == "checked"
