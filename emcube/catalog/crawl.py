@@ -282,7 +282,8 @@ class _Crawl:
             return
         self.at.setdefault(location, []).append(name)
         crawled = metadata.get("crawled")
-        for copy, stamp in ((crawled or {}).get("copies") or {}).items():
+        copies = crawled.get("copies") if isinstance(crawled, dict) else None
+        for copy, stamp in (copies if isinstance(copies, dict) else {}).items():
             full = str((Path(self.place).absolute().parent / copy).resolve())
             self.copies[full] = (stamp, name)
         if metadata.get("signal"):

@@ -48,7 +48,11 @@ def test_help_names_every_verb(emcube: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", [*((v,) for v in VERBS), ("catalog", "add"), ("catalog", "show"), ("catalog", "search")]
+    "verb",
+    [
+        *((v,) for v in VERBS),
+        *(("catalog", v) for v in ("init", "add", "crawl", "show", "search", "verify", "remove", "fetch", "export")),
+    ],
 )
 def test_every_verb_has_help(emcube: Run, verb: tuple[str, ...]) -> None:
     found = emcube(*verb, "--help")
