@@ -75,7 +75,7 @@ class Entry:
 
     @property
     def kind(self) -> Kind | None:
-        """ "zarr", "file" or "catalog"; None for an entry that is not opened."""
+        """What it points at: "zarr", "file" or "catalog"; None for an entry that is not opened."""
         try:
             return self.target.kind
         except CatalogError:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from emcube.catalog.places import Place, is_remote
 from emcube.errors import CatalogError, MissingDependencyError
@@ -20,6 +21,8 @@ __all__ = ["new_document", "parse_document", "read_bytes", "read_document"]
 
 #: Larger files are no catalogs: 100,000 entries are some 150 MB.
 _MAX_BYTES = {False: 512 * 2**20, True: 64 * 2**20}
+#: A server that says nothing for so long says nothing.
+_SECONDS = 30.0
 _MAX_DEPTH = 40
 #: What aliases may add to the nodes that a file spells out. Intake writes a few, when an object occurs twice.
 _MAX_REPEATED = 200_000
@@ -110,18 +113,31 @@ def _local_bytes(path: Path, limit: int) -> bytes:
 def _remote_bytes(address: str, limit: int) -> bytes:
     import fsspec
 
+    scheme = urlsplit(address).scheme.lower()
+    # fsspec's client of HTTP tells a server that fails from a file that is not there only sometimes; it is used
+    # where somebody has configured it, with credentials for example.
+    if scheme in ("http", "https") and not fsspec.config.conf.get(scheme):
+        return _http_bytes(address, limit)
     files, path = fsspec.core.url_to_fs(address)
-    # Not every server tells the size or takes ranges: read as a stream, and stop.
-    with files.open(path, "rb", block_size=0) if _streams(files) else files.open(path) as file:
-        parts, size = [], 0
-        while size <= limit and (part := file.read(2**20)):
-            parts.append(part)
-            size += len(part)
-    return b"".join(parts)
+    with files.open(path, "rb") as file:
+        data: bytes = file.read(limit + 1)
+    return data
 
 
-def _streams(files: Any) -> bool:
-    return "http" in (files.protocol if isinstance(files.protocol, tuple) else (files.protocol,))
+def _http_bytes(address: str, limit: int) -> bytes:
+    import urllib.error
+    import urllib.request
+
+    request = urllib.request.Request(address, headers={"User-Agent": "emcube"})  # noqa: S310 (http(s))
+    try:
+        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
+            data: bytes = answer.read(limit + 1)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code in (404, 410):
+            raise FileNotFoundError(address) from None
+        raise OSError(f"the server says {error.code} {error.reason}") from None
+    return data
 
 
 def parse_document(data: bytes, place: Place) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +71,7 @@ def verify_catalog(
     ----------
     catalog : Catalog
     names : iterable of str
-        Of entries; all of them where it is empty.
+        Of entries; all of them where it is empty. Those of nested catalogs are verified, too.
     deep : bool
         Also read all bytes, and compare digests that are computed anew.
     progress : callable, optional
@@ -82,13 +82,23 @@ def verify_catalog(
     CatalogError
         The catalog has no such entry.
     """
-    chosen = [catalog[name] for name in names] or list(catalog.values())
-    reports = []
-    for entry in chosen:
-        reports.append(verify_entry(entry, deep=deep))
+    chosen, problems = _chosen(catalog, list(names))
+    reports = [EntryReport(name, False, (problem,), (), ()) for name, problem in problems]
+    for name, entry in chosen.items():
+        reports.append(replace(verify_entry(entry, deep=deep), name=name))
         if progress is not None:
-            progress(len(reports), len(chosen))
+            progress(len(reports), len(chosen) + len(problems))
     return reports
+
+
+def _chosen(catalog: Catalog, names: list[str]) -> tuple[dict[str, Entry], list[tuple[str, str]]]:
+    """Entries by name, those of nested catalogs too, and what nested catalogs could not be read."""
+    picked = catalog
+    if names:
+        picked = replace(catalog, entries={name: catalog[name] for name in names})
+    found = picked.search()
+    split = [problem.partition(": ") for problem in found.problems]
+    return found.entries, [(name, why) for name, _, why in split]
 
 
 def verify_entry(entry: Entry, *, deep: bool = False) -> EntryReport:
@@ -97,11 +107,7 @@ def verify_entry(entry: Entry, *, deep: bool = False) -> EntryReport:
     unchecked: list[str] = []
     opened = False
     try:
-        kind = entry.target.kind
-        if kind == "catalog":
-            entry.open_catalog()
-            return EntryReport(entry.name, True, (), (), ())
-        if kind == "file" and not entry.available and not entry.target.is_local:
+        if entry.target.kind == "file" and not entry.available and not entry.target.is_local:
             unchecked.append("has not been fetched: nothing was compared")
         else:
             cube = entry.open(verify=False)
