@@ -212,6 +212,24 @@ def test_create(tmp_path: Path) -> None:
         create(tmp_path / "new.yaml")
 
 
+def test_an_instrument_file_is_an_entry_and_runs(tmp_path: Path) -> None:
+    counts = np.random.default_rng(0).poisson(3, (12, 14, 20)).astype("u2")
+    np.save(tmp_path / "map.npy", counts)
+    entry = add(tmp_path / "c.yaml", tmp_path / "map.npy", modality="EDX", elements=["Ni"])
+    assert entry.kind == "file"
+    assert entry.metadata["shape"] == [12, 14, 20]
+    assert entry.metadata["checksum"].startswith("sha256:")
+    assert entry.open().shape == em.open(f"{tmp_path}/c.yaml:map").shape == (12, 14, 20)
+    recipe = {
+        "input": {"catalog": str(tmp_path / "c.yaml"), "dataset": "map"},
+        "steps": [{"pca": {"n_components": 3}}],
+    }
+    made = em.run(recipe, out=tmp_path / "result")
+    assert made["pca"]["components"].shape == (3, 20)
+    em.ingest(f"{tmp_path}/c.yaml:map", tmp_path / "map.zarr")
+    assert em.run(tmp_path / "map.zarr", out=tmp_path / "other").complete
+
+
 # --- references -----------------------------------------------------------------------------------
 
 
