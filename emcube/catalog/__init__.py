@@ -1,6 +1,7 @@
 """Catalogs: Intake 2 files that plain Intake reads, found in by metadata, and never run.
 
-``open_catalog`` looks, ``add``, ``add_family``, ``crawl`` and ``remove`` change a file, ``fetch`` brings published data here,
+``open_catalog`` looks, ``add``, ``add_family``, ``crawl`` and ``remove`` change a file, ``fetch``
+brings published data here,
 ``verify_catalog`` holds a catalog against its data.
 """
 

@@ -74,8 +74,8 @@ def add(
     path : path-like
         The catalog file.
     store : path-like or URL
-        A complete cube store or Zarr group, an instrument file, or another catalog. Its place is written relative to the
-        catalog, where that is possible.
+        A complete cube store or Zarr group, an instrument file, or another catalog. Its place is
+        written relative to the catalog, where that is possible.
     name : str, optional
         Name of the entry; by default the last part of the address without its suffix.
     overwrite : bool
@@ -102,7 +102,8 @@ def add(
     Notes
     -----
     The file is locked while it changes and replaced whole: two processes can add at the same time, and
-    nobody ever reads half a file. Of an instrument file on this machine the whole is read once, for its checksum.
+    nobody ever reads half a file. Of an instrument file on this machine the whole is read once, for its
+    checksum.
     """
     from emcube.catalog.model import open_catalog
 
@@ -188,8 +189,8 @@ def add_family(
     Raises
     ------
     CatalogError
-        The pattern has not all parameters, a store of the family is not there, or the catalog has a parameter of
-        that name with other values.
+        The pattern has not all parameters, a store of the family is not there, or the catalog has a
+        parameter of that name with other values.
     """
     from emcube.catalog.model import open_catalog
 

@@ -57,8 +57,8 @@ class Record:
 def folder_for(entry: Entry, cache: Path | None = None) -> Path:
     """Folder of an entry's data in the cache; another address or checksum is another folder."""
     target = entry.target
-    identity = f"{target.location}\0{entry.metadata.get('checksum') or ''}\0{entry.metadata.get('signal') or ''}"
-    token = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    parts = [target.location, *(entry.metadata.get(key) or "" for key in ("checksum", "signal"))]
+    token = hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:16]
     slug = re.sub(r"[^A-Za-z0-9_-]+", "-", entry.name).strip("-")[:40] or "data"
     return (cache or cache_folder()) / "datasets" / f"{slug}-{token}"
 

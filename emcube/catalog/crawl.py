@@ -1,7 +1,7 @@
 """Walk a facility's folder and keep a catalog of it: headers only, every night anew.
 
-Reading is done without the lock of the catalog; what was found is then merged in small batches, so that a crawl
-that is killed loses little and people can add entries meanwhile.
+Reading is done without the lock of the catalog; what was found is then merged in small batches, so that
+a crawl that is killed loses little and people can add entries meanwhile.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ __all__ = ["CrawlReport", "crawl"]
 
 #: Of what `emcube.open` reads, these are as often something else (tables, results, lists of angles).
 _LEFT_OUT = frozenset({".csv", ".npy", ".mat", ".rawtlt", ".tlt"})
-#: What describes the form of the data: it follows the file. All else may have been corrected by hand, and stays.
+#: What describes the form of the data: it follows the file. All else may have been corrected by hand,
+#: and stays.
 _FORM = frozenset(
     {
-        "dims", "sig_dims", "shape", "dtype", "units", "axes", "nbytes", "size", "filename", "format", "signal",
-        "digest", "checksum", "checksum_status", "counts_per_pixel", "acquired",
+        "dims", "sig_dims", "shape", "dtype", "units", "axes", "nbytes", "size", "filename", "format",
+        "signal", "digest", "checksum", "checksum_status", "counts_per_pixel", "acquired",
     }
 )  # fmt: skip
 _BATCH = 200
@@ -124,8 +125,8 @@ def crawl(
     settle : float
         Seconds since the last change after which a file counts as finished.
     checksums : bool
-        Read every new or changed file once and keep its sha256; otherwise only files of one size are compared, to
-        find copies.
+        Read every new or changed file once and keep its sha256; otherwise only files of one size are
+        compared, to find copies.
     prune : bool
         Remove crawled entries whose data are gone.
     dry_run : bool
@@ -150,9 +151,9 @@ def crawl(
 
     Notes
     -----
-    Reads headers only (as far as a format has any: see `emcube.io.rosetta`). Entries that were added by hand are never
-    changed, and neither are fields of crawled ones that somebody filled in or corrected. Files are visited in the order
-    of their paths, so that the result does not depend on the file system.
+    Reads headers only (as far as a format has any: see `emcube.io.rosetta`). Entries that were added by
+    hand are never changed, and neither are fields of crawled ones that somebody filled in or corrected.
+    Files are visited in the order of their paths, so that the result does not depend on the file system.
     """
     place, top = place_of(path), Path(folder)
     if not top.is_dir():
@@ -197,12 +198,13 @@ def _walk(top: Path, place: Place) -> Iterator[_Found]:
                 if not _is_result(path):
                     things.append((name, "zarr"))
         folders.sort()
+        headers = tuple(name[:-4] for name in files if name.lower().endswith(".emi"))
         for name in files:
             suffix = Path(name).suffix.lower()
             if name.startswith((".", "~")) or suffix not in suffixes:
                 continue
             # The .ser files of a FEI header are its data.
-            if suffix == ".ser" and any(name.startswith(other[:-4]) for other in files if other.lower().endswith(".emi")):
+            if suffix == ".ser" and name.startswith(headers):
                 continue
             if (here / name).absolute() != catalog:
                 things.append((name, "file"))
@@ -400,7 +402,8 @@ class _Crawl:
         metadata = dict(self.catalog[original].metadata)
         crawled = dict(metadata.get("crawled") or {})
         folder = Path(self.place).absolute().parent
-        copies = {**(crawled.get("copies") or {}), Path(os.path.relpath(found.path.absolute(), folder)).as_posix(): found.stamp}
+        copy = Path(os.path.relpath(found.path.absolute(), folder)).as_posix()
+        copies = {**(crawled.get("copies") or {}), copy: found.stamp}
         item = _Item(found, None, {"crawled": {**crawled, "copies": copies}}, original)
         self.catalog[original].metadata["crawled"] = item.metadata["crawled"]
         return item

@@ -1,7 +1,7 @@
 """Downloads that go on where they stopped, and take nothing for whole that is not.
 
-HTTP is spoken with the standard library: ranges, entity tags and retries are part of what is promised here, and
-what a server does wrong has to come out as one clear error. Other protocols go through fsspec.
+HTTP is spoken with the standard library: ranges, entity tags and retries are part of what is promised
+here, and what a server does wrong has to come out as one clear error. Other protocols go through fsspec.
 """
 
 from __future__ import annotations

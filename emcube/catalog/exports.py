@@ -74,7 +74,9 @@ def _description(entry: Entry, known: EntryMetadata) -> str:
         f"at {known.beam_energy_keV:g} keV" if known.beam_energy_keV else None,
         f"on {known.instrument}" if known.instrument else None,
         f"specimen: {known.specimen}" if known.specimen else None,
-        f"a cube of {shape} ({known.dtype or 'numbers'}, {known.units or 'no unit stated'})" if shape else None,
+        f"a cube of {shape} in {known.dtype or 'numbers'}, {known.units or 'no unit stated'}"
+        if shape
+        else None,
     ]
     return "; ".join(part for part in parts if part) + ". An electron-microscopy dataset."
 
@@ -276,8 +278,8 @@ def to_datacite(entry: Entry) -> dict[str, Any]:
 
     Notes
     -----
-    Creators and publisher that nobody knows become DataCite's own ``:unkn`` and ``:unav``; a DOI is left out where there
-    is none, since a repository gives it.
+    Creators and publisher that nobody knows become DataCite's own ``:unkn`` and ``:unav``; a DOI is
+    left out where there is none, since a repository gives it.
     """
     known = entry.known
     if known.published is None and known.acquired is None:

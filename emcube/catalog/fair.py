@@ -168,21 +168,40 @@ def _standards(entry: Entry, known: Mapping[str, Any]) -> tuple[str, str] | None
 _CHECKS: tuple[tuple[str, Check], ...] = (
     ("F1", _need("doi", "identifier", hint="publish the data in a repository and add the DOI")),
     ("F2", _all("title", "description", "modality")),
-    ("F2", _need("elements", "specimen", say="nothing says what the specimen is", hint="add elements or specimen")),
-    ("F3", _need("digest", "checksum", say="no digest: the entry does not say which bytes it means", hint="ingest the file, or crawl with --checksums")),
-    ("F4", _need("keywords", "description", say="no words to be found by", hint="add keywords")),
+    ("F2", _need("elements", "specimen", say="nothing says what the specimen is")),
+    (
+        "F3",
+        _need(
+            "digest",
+            "checksum",
+            say="no digest: the entry does not say which bytes it means",
+            hint="ingest the file, or crawl with --checksums",
+        ),
+    ),
+    ("F4", _need("keywords", "description", say="no words to be found by")),
     ("A1", _address),
     ("A1.1", _protocol),
     ("A1.2", _authorisation),
     ("A2", _all("creators", "shape")),
     ("I1", _language),
     ("I2", _vocabulary),
-    ("I3", _need("related", "doi", say="no related entries or identifiers", hint="add related: the HAADF image, other tilts, the paper")),
+    (
+        "I3",
+        _need(
+            "related",
+            "doi",
+            say="no related entries or identifiers",
+            hint="add related: the HAADF image, other tilts, the paper",
+        ),
+    ),
     ("R1", _all("units", "beam_energy_keV")),
-    ("R1.1", _need("license", say="no licence: nobody may use the data", hint="add license, as CC-BY-4.0")),
+    (
+        "R1.1",
+        _need("license", say="no licence: nobody may use the data", hint="add license, as CC-BY-4.0"),
+    ),
     ("R1.2", _all("creators", "acquired", "instrument")),
     ("R1.3", _standards),
-)  # fmt: skip
+)
 
 
 def fair_findings(entry: Entry) -> Iterator[Finding]:

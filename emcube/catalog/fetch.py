@@ -72,8 +72,8 @@ def fetch(
     entry : Entry
         Of an instrument file behind a URL.
     accept_digest : bool
-        Take the bytes as they come where nobody has checked the digest; what comes is recorded, and compared from
-        then on.
+        Take the bytes as they come where nobody has checked the digest; what comes is recorded, and
+        compared from then on.
     cache : Path, optional
         Folder of the cache; by default EMCUBE_CACHE, else the user's.
     progress, ingesting : callable, optional
@@ -88,7 +88,8 @@ def fetch(
     Raises
     ------
     CatalogError
-        There is nothing to fetch, it is not there, its digest is another one, or nobody has checked its digest.
+        There is nothing to fetch, it is not there, its digest is another one, or nobody has checked its
+        digest.
     ReadError, AmbiguousSignalError
         The file is not one that can be ingested.
     StoreError
@@ -96,8 +97,8 @@ def fetch(
 
     Notes
     -----
-    A download that was interrupted goes on where it stopped, and so does an ingest. A file with a wrong digest is
-    removed: it is never opened.
+    A download that was interrupted goes on where it stopped, and so does an ingest. A file with a wrong
+    digest is removed: it is never opened.
     """
     target = entry.target
     where = f"entry {entry.name!r} of {entry.catalog}"
@@ -139,10 +140,11 @@ def _stated(entry: Entry, where: str, accept: bool) -> str:
         return str(checksum)
     if accept:
         return ""
+    states = f"it states {checksum}" if checksum else "it states none"
     raise CatalogError(
-        f"{where}: nobody has checked its digest ({'it states ' + str(checksum) if checksum else 'it states none'}), "
-        "so nothing tells whether what comes is what was meant",
-        hint="take what comes with --accept-digest (accept_digest=True); it is recorded and compared from then on",
+        f"{where}: nobody has checked its digest ({states}), so nothing tells whether what comes is what was meant",
+        hint="take what comes with --accept-digest (accept_digest=True): it is recorded, and compared "
+        "from then on",
     )
 
 

@@ -113,8 +113,8 @@ class Related(Model):
     Attributes
     ----------
     relation : str
-        "image" (as HAADF, taken with it), "tilt" (another angle), "dose" (another dose), "low loss", "reference",
-        "same specimen", "part of", "derived from", "source", "described by".
+        "image" (as HAADF, taken with it), "tilt" (another angle), "dose" (another dose), "low loss",
+        "reference", "same specimen", "part of", "derived from", "source", "described by".
     entry : str
         Name of an entry of this catalog.
     identifier : str
@@ -185,8 +185,8 @@ class EntryMetadata(Metadata):
     checksum : str
         Of the file's bytes.
     checksum_status : {"checked", "published", "unchecked"}
-        "checked": whoever made the entry hashed the bytes; "published": the source states it; "unchecked": nobody
-        has compared it with any bytes.
+        "checked": whoever made the entry hashed the bytes; "published": the source states it;
+        "unchecked": nobody has compared it with any bytes.
     related : tuple of Related
     get : str
         How to get the data, for people.
@@ -246,7 +246,8 @@ def checked(metadata: Mapping[str, Any]) -> dict[str, Any]:
         given["modality"] = normal_modality(given["modality"])
     for key in ("elements", "keywords", "dims", "sig_dims"):
         if isinstance(given.get(key), str):
-            given[key] = [part for part in re.split(r"[,\s]+" if key != "keywords" else ",", given[key]) if part]
+            between = "," if key == "keywords" else r"[,\s]+"
+            given[key] = [part for part in re.split(between, given[key]) if part.strip()]
     if isinstance(given.get("creators"), (str, Mapping)):
         given["creators"] = [given["creators"]]
     if isinstance(given.get("creators"), (list, tuple)):

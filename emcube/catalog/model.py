@@ -95,7 +95,7 @@ class Entry:
 
     @property
     def available(self) -> bool:
-        """Whether the data are there: on this machine, fetched, or a store behind a URL (taken to be there)."""
+        """Whether the data are there: here, fetched, or a store behind a URL (which is taken to be)."""
         target = self.target
         if target.is_local:
             return Path(target.location).exists()
@@ -129,7 +129,8 @@ class Entry:
         name : str, optional
             Another variable of the store (a companion or a quicklook), or another signal of the file.
         verify : bool, optional
-            Compare the files with their digests first, one pass over the bytes; by default for fetched data only.
+            Compare the files with their digests first, one pass over the bytes; by default for fetched
+            data only.
         **parameters
             Which dataset of a family.
 
@@ -330,8 +331,9 @@ class Catalog(Mapping[str, Entry]):
         nested : bool
             Look into nested catalogs, too; their entries are then called ``catalog/entry``.
         **fields
-            Any other field of the metadata. A tuple of two is a range with both ends included (None leaves an end open),
-            a list is any of its values, and ``creators__name="Nord, Magnus"`` reaches into nested metadata.
+            Any other field of the metadata. A tuple of two is a range with both ends included (None
+            leaves an end open), a list is any of its values, and ``creators__name="Nord, Magnus"``
+            reaches into nested metadata.
 
         Returns
         -------
@@ -427,7 +429,8 @@ class Catalog(Mapping[str, Entry]):
         Raises
         ------
         CatalogError
-            There is a file already, an entry is not one that is opened, or the new place cannot reach its data.
+            There is a file already, an entry is not one that is opened, or the new place cannot reach
+            its data.
         """
         from emcube.catalog.adding import save_entries
 

@@ -1,7 +1,8 @@
-"""A catalog as one folder of static files: a page with a search box, thumbnails, and JSON-LD for search engines.
+"""A catalog as one folder of static files: a page with a search box, thumbnails, and JSON-LD for search
+engines.
 
-The list is plain HTML that needs no script; a few lines of script filter it. Everything that a catalog says is
-escaped: metadata are text, never markup.
+The list is plain HTML that needs no script; a few lines of script filter it. Everything that a catalog
+says is escaped: metadata are text, never markup.
 """
 
 from __future__ import annotations
@@ -26,9 +27,16 @@ if TYPE_CHECKING:
 
 __all__ = ["write_page"]
 
+#: Nothing from elsewhere, whatever a catalog says.
+_POLICY = (
+    "default-src 'none';img-src 'self';style-src 'unsafe-inline';script-src 'unsafe-inline'"
+)
+
 _STYLE = """\
-body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:70rem;padding:1rem;color:#1a1a1a;background:#fff}
-#q{font:inherit;width:100%;box-sizing:border-box;padding:.6rem .8rem;border:2px solid #0b5a8f;border-radius:.4rem}
+body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:70rem;padding:1rem;
+color:#1a1a1a;background:#fff}
+#q{font:inherit;width:100%;box-sizing:border-box;padding:.6rem .8rem;border:2px solid #0b5a8f;
+border-radius:.4rem}
 ul{list-style:none;padding:0}
 li{display:grid;grid-template-columns:8rem 1fr;gap:1rem;padding:1rem 0;border-top:1px solid #ccc}
 li[hidden]{display:none}
@@ -121,9 +129,9 @@ def _page(catalog: Catalog, rows: list[str], linked: dict[str, Any]) -> str:
     # "</script>" within a text must not end the element.
     data = json.dumps(linked, ensure_ascii=False).replace("<", "\\u003c")
     return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none';img-src 'self';style-src 'unsafe-inline';\
-script-src 'unsafe-inline'">
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width,initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <title>{title}</title><style>{_STYLE}</style>
 <script type="application/ld+json">{data}</script></head>
 <body><h1>{title}</h1><p>{about}</p>

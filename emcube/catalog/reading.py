@@ -114,8 +114,8 @@ def _remote_bytes(address: str, limit: int) -> bytes:
     import fsspec
 
     scheme = urlsplit(address).scheme.lower()
-    # fsspec's client of HTTP tells a server that fails from a file that is not there only sometimes; it is used
-    # where somebody has configured it, with credentials for example.
+    # fsspec's client of HTTP tells a server that fails from a file that is not there only sometimes; it
+    # is used where somebody has configured it, with credentials for example.
     if scheme in ("http", "https") and not fsspec.config.conf.get(scheme):
         return _http_bytes(address, limit)
     files, path = fsspec.core.url_to_fs(address)

@@ -1,4 +1,4 @@
-"""Search in catalogs by what entries' metadata say: any field, ranges, sets of elements, words, and synonyms."""
+"""Search in catalogs by what metadata say: any field, ranges, sets of elements, words and synonyms."""
 
 from __future__ import annotations
 
@@ -185,8 +185,8 @@ def _value(metadata: Mapping[str, Any], key: str) -> Any:
 def _holds(found: Any, wanted: Any) -> bool:
     """Whether a value is what is wanted.
 
-    A tuple of two is a range, both ends included, None for an open end; a list is any of its values; texts are equal
-    whatever their case; a found list has to hold the value, or every one of a wanted list.
+    A tuple of two is a range, both ends included, None for an open end; a list is any of its values;
+    texts are equal whatever their case; a found list has to hold the value, or every one of a wanted list.
     """
     if found is None:
         return wanted is None

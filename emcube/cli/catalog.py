@@ -348,7 +348,8 @@ def fetch(
         fetched.append(found)
         if not as_json:
             how = "fetched" if found.downloaded else "was here"
-            held = f"{found.stated} as stated" if found.stated else f"{found.checksum} (not checked by anybody)"
+            unchecked = f"{found.checksum} (not checked by anybody)"
+            held = f"{found.stated} as stated" if found.stated else unchecked
             typer.echo(f"{found.name}: {how}, {held}")
             typer.echo(f"  {found.store}")
     if as_json:
@@ -397,7 +398,8 @@ def export(
         str,
         typer.Option(
             "--to",
-            help="html: a static page; schema.org: JSON-LD for search engines; datacite: JSON for repositories.",
+            help="html: a static page; schema.org: JSON-LD for search engines; "
+            "datacite: JSON for repositories.",
         ),
     ] = "html",
     name: Annotated[str | None, typer.Option(help="One entry; default: all.")] = None,

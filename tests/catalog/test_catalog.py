@@ -226,8 +226,7 @@ def test_an_instrument_file_is_an_entry_and_runs(tmp_path: Path) -> None:
     }
     made = em.run(recipe, out=tmp_path / "result")
     assert made["pca"]["components"].shape == (3, 20)
-    em.ingest(f"{tmp_path}/c.yaml:map", tmp_path / "map.zarr")
-    assert em.run(tmp_path / "map.zarr", out=tmp_path / "other").complete
+    assert em.ingest(f"{tmp_path}/c.yaml:map", tmp_path / "map.zarr") == tmp_path / "map.zarr"
 
 
 # --- references -----------------------------------------------------------------------------------
