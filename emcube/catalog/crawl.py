@@ -333,7 +333,8 @@ class _Crawl:
         """Whether the entries of a place are of what lies there now, or were made by hand."""
         for name in names:
             crawled = self.catalog[name].metadata.get("crawled") if name in self.catalog else None
-            if not isinstance(crawled, dict):
+            # An entry made by hand may remember copies, but no state of its own file.
+            if not isinstance(crawled, dict) or "modified_ns" not in crawled:
                 return True
             if {key: crawled.get(key) for key in ("size", "modified_ns")} != found.stamp:
                 return False
@@ -472,7 +473,8 @@ class _Crawl:
         top = os.path.normpath(self.top.absolute())
         for name, entry in self.catalog.items():
             location = self._location(name)
-            if not entry.metadata.get("crawled") or location is None:
+            crawled = entry.metadata.get("crawled")
+            if location is None or not isinstance(crawled, dict) or "modified_ns" not in crawled:
                 continue
             if Path(location).is_relative_to(top) and not Path(location).exists():
                 self.report.gone.append(name)

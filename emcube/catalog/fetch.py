@@ -142,7 +142,8 @@ def _stated(entry: Entry, where: str, accept: bool) -> str:
         return ""
     states = f"it states {checksum}" if checksum else "it states none"
     raise CatalogError(
-        f"{where}: nobody has checked its digest ({states}), so nothing tells whether what comes is what was meant",
+        f"{where}: nobody has checked its digest ({states}), so nothing tells whether what comes is what "
+        "was meant",
         hint="take what comes with --accept-digest (accept_digest=True): it is recorded, and compared "
         "from then on",
     )

@@ -102,6 +102,13 @@ def test_entries_made_by_hand_are_left_alone(facility: Path, tmp_path: Path) -> 
     assert names(path) == ["mine", "s1.map", "s2.point"]
     assert report.unchanged == 1
     assert open_catalog(path)["mine"].metadata["title"] == "By hand"
+    # Not even when a copy of it turns up, and it changes afterwards.
+    (facility / "copy.msa").write_bytes((facility / "s1" / "point.msa").read_bytes())
+    aged(facility / "copy.msa")
+    assert list(crawl(path, facility).duplicates.values()) == ["mine"]
+    spectrum(facility / "s1" / "point.msa", title="Changed")
+    crawl(path, facility)
+    assert open_catalog(path)["mine"].metadata["title"] == "By hand"
 
 
 def test_files_still_being_written_wait_for_the_next_night(
