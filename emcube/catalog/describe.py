@@ -88,16 +88,12 @@ def describe_store(text: str) -> dict[str, Any]:
         "digest": found.digest,
         "nbytes": found.nbytes,
     }
-    counts = _counts_per_pixel(text, found.dims, found.sig_dims, found.shape, found.companions)
+    counts = _counts_per_pixel(text, found.dims, found.sig_dims, found.shape)
     return described if counts is None else {**described, "counts_per_pixel": counts}
 
 
 def _counts_per_pixel(
-    text: str,
-    dims: tuple[str, ...],
-    sig_dims: tuple[str, ...],
-    shape: tuple[int, ...],
-    companions: tuple[str, ...],
+    text: str, dims: tuple[str, ...], sig_dims: tuple[str, ...], shape: tuple[int, ...]
 ) -> float | None:
     """Mean counts of a pixel, from the sum spectrum that the store keeps."""
     from emcube.store import open_cube

@@ -347,7 +347,8 @@ def _parameter(name: str, value: Any, where: str) -> Parameter:
     for one in [*options, value.get("default")]:
         plain = isinstance(one, (str, int, float)) and _VALUE.fullmatch(str(one)) is not None
         _expect(plain, where, f"can be {one!r}", "letters, digits and . _ + -, no template")
-        _expect(isinstance(one, _DTYPES[dtype]), where, f"can be {one!r}", f"values of {dtype}")
+        fits = isinstance(one, (int, float) if dtype == "float" else _DTYPES[dtype])
+        _expect(fits, where, f"can be {one!r}", f"values of {dtype}")
     description = value.get("description") or ""
     _expect(isinstance(description, str), where, f"has {description!r}", "a text")
     return Parameter(name, value["default"], tuple(options), dtype, description)
