@@ -46,14 +46,21 @@ def change(place: Place, edit: Callable[[dict[str, Any]], None]) -> None:
         )
     path = Path(place)
     path.parent.mkdir(parents=True, exist_ok=True)
-    dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+    class Dumper(base):  # type: ignore[misc]
+        """Everything spelled out: people read the file, and aliases are counted when it is read."""
+
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
     with _locked(path):
         document = read_document(path) if path.exists() else new_document()
         comments = _leading_comments(path)
         edit(document)
         body = yaml.dump(
             document,
-            Dumper=dumper,
+            Dumper=Dumper,
             sort_keys=False,
             allow_unicode=True,
             width=100,
