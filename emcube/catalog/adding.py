@@ -7,9 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from emcube.catalog.describe import default_name, describe_file, describe_store, kind_of
 from emcube.catalog.document import change, put, take_out
-from emcube.catalog.metadata import checked
 from emcube.catalog.places import Place, address_of, is_remote, place_of
 from emcube.catalog.reading import new_document
 from emcube.catalog.targets import Kind, check_name, halves_of
@@ -38,6 +36,7 @@ def create(path: StrPath, *, title: str = "", **metadata: Any) -> Catalog:
     CatalogError
         There is one already.
     """
+    from emcube.catalog.metadata import checked
     from emcube.catalog.model import open_catalog
 
     path = Path(path)
@@ -105,6 +104,8 @@ def add(
     nobody ever reads half a file. Of an instrument file on this machine the whole is read once, for its
     checksum.
     """
+    from emcube.catalog.describe import default_name, kind_of
+    from emcube.catalog.metadata import checked
     from emcube.catalog.model import open_catalog
 
     place, text = place_of(path), os.fspath(store)
@@ -124,6 +125,8 @@ def add(
 
 
 def _describe(place: Place, kind: Kind, text: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    from emcube.catalog.describe import describe_file, describe_store
+
     if kind == "zarr":
         return describe_store(text)
     if kind == "catalog":
@@ -192,6 +195,8 @@ def add_family(
         The pattern has not all parameters, a store of the family is not there, or the catalog has a
         parameter of that name with other values.
     """
+    from emcube.catalog.describe import describe_store, kind_of
+    from emcube.catalog.metadata import checked
     from emcube.catalog.model import open_catalog
 
     place, values = place_of(path), {key: list(found) for key, found in parameters.items()}

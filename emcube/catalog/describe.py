@@ -146,8 +146,9 @@ def describe_file(path: Path, *, signal: str | None = None) -> dict[str, Any]:
 
 def describe_cube(cube: xr.DataArray) -> dict[str, Any]:
     """Describe a lazy cube: its metadata and its form."""
-    from emcube.cube import axis_units, sig_dims
+    from emcube.cube import sig_dims
     from emcube.cube.metadata import Metadata
+    from emcube.cube.schema import axis_units
     from emcube.store import to_json
 
     known: Mapping[str, Any] = Metadata.from_file(cube.attrs.get("metadata") or {}).to_attrs()

@@ -123,7 +123,8 @@ def verify_entry(entry: Entry, *, deep: bool = False) -> EntryReport:
 
 def _differences(entry: Entry, cube: xr.DataArray) -> list[str]:
     """What the catalog says of the cube's form and the cube does not."""
-    from emcube.cube import axis_units, sig_dims
+    from emcube.cube import sig_dims
+    from emcube.cube.schema import axis_units
 
     found: dict[str, Any] = {
         "dims": [str(dim) for dim in cube.dims],
