@@ -201,10 +201,10 @@ def _thumbnail(entry: Entry, folder: Path, n: int) -> str | None:
 
 
 def _quicklook(entry: Entry) -> NDArray[np.float64] | None:
-    """Total counts with two dims, in the smallest size that the store keeps."""
+    """Total counts with two dims, of some hundred pixels where the store keeps such a size."""
     import numpy as np
 
-    from emcube.store import info, is_store, is_url, open_cube
+    from emcube.store import is_store, is_url, open_cube
     from emcube.store.quicklook import TOTAL_COUNTS
 
     if entry.kind == "catalog" or not entry.available:
@@ -212,9 +212,11 @@ def _quicklook(entry: Entry) -> NDArray[np.float64] | None:
     place = entry.location()
     if is_url(place) or not is_store(place):
         return None
-    names = [name for name in info(place).companions if name.startswith(f"{TOTAL_COUNTS}_")]
-    smallest = max(names, key=lambda name: int(name.rpartition("_")[2]), default=TOTAL_COUNTS)
-    image = np.asarray(open_cube(place, smallest).values, dtype=np.float64)
+    # Halved again and again down to 64 pixels: the last but one has up to 128.
+    found = [path.parent.name for path in Path(place).glob(f"{TOTAL_COUNTS}_*/zarr.json")]
+    levels = sorted(int(name.rpartition("_")[2]) for name in found)
+    chosen = f"{TOTAL_COUNTS}_{levels[-2]}" if len(levels) > 1 else TOTAL_COUNTS
+    image = np.asarray(open_cube(place, chosen).values, dtype=np.float64)
     while image.ndim > 2:
         # Of a series the middle one: the first and last of a tilt series are the worst.
         image = image[image.shape[0] // 2]
