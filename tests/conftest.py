@@ -47,6 +47,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group("processes" if alone else str(item.path)))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_warning_recorded(warning_message: Any) -> None:
+    """Leave out what a warning is about: pytest-xdist sends it on as text, which half-made objects lack."""
+    warning_message.source = None
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Folder with the real instrument files."""
