@@ -138,7 +138,9 @@ def _describe(place: Place, kind: Kind, text: str, metadata: Mapping[str, Any]) 
             raise CatalogError(
                 f"cannot add {text} to a catalog: it is that catalog itself", hint="name another"
             )
-        return {key: found.metadata[key] for key in ("title", "description") if found.metadata.get(key)}
+        return {
+            key: found.metadata[key] for key in ("title", "description") if found.metadata.get(key)
+        }
     if is_remote(text):
         # Its headers come with the file: `emcube catalog fetch` reads them.
         return {"checksum_status": "unchecked"} if "checksum" not in metadata else {}
@@ -223,7 +225,10 @@ def add_family(
         _refuse_taken(document, place, key, overwrite)
         for one, found in values.items():
             described_parameter = _parameter(found)
-            if document["user_parameters"].setdefault(one, described_parameter) != described_parameter:
+            if (
+                document["user_parameters"].setdefault(one, described_parameter)
+                != described_parameter
+            ):
                 raise CatalogError(
                     f"the catalog {place} has a parameter {one!r} with other values already",
                     hint="call it otherwise (tilt_b), or keep the family in a catalog of its own",
@@ -310,7 +315,9 @@ def save_entries(catalog: Catalog, path: StrPath, *, title: str = "") -> Catalog
     for name, entry in catalog.items():
         target = entry.target
         key = check_name(name.replace("/", " "))
-        data, reader = halves_of(key, target.kind, address_of(place, target.location), entry.metadata)
+        data, reader = halves_of(
+            key, target.kind, address_of(place, target.location), entry.metadata
+        )
         if target.group:
             data["kwargs"]["root"] = target.group
         halves[key] = (data, reader)

@@ -57,7 +57,10 @@ class Record:
 def folder_for(entry: Entry, cache: Path | None = None) -> Path:
     """Folder of an entry's data in the cache; another address or checksum is another folder."""
     target = entry.target
-    parts = [target.location, *(entry.metadata.get(key) or "" for key in ("checksum", "signal"))]
+    parts = [
+        target.location,
+        *(entry.metadata.get(key) or "" for key in ("checksum", "signal", "member")),
+    ]
     token = hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:16]
     slug = re.sub(r"[^A-Za-z0-9_-]+", "-", entry.name).strip("-")[:40] or "data"
     return (cache or cache_folder()) / "datasets" / f"{slug}-{token}"
@@ -91,7 +94,8 @@ def read_record(folder: Path) -> Record | None:
         return Record(**{key: known[key] for key in Record.__dataclass_fields__ if key in known})
     except (ValueError, TypeError) as error:
         raise CatalogError(
-            f"{folder / _RECORD} is damaged: {error}", hint=f"remove {folder} and fetch the data again"
+            f"{folder / _RECORD} is damaged: {error}",
+            hint=f"remove {folder} and fetch the data again",
         ) from None
 
 

@@ -32,7 +32,7 @@ _LEFT_OUT = frozenset({".csv", ".npy", ".mat", ".rawtlt", ".tlt"})
 _FORM = frozenset(
     {
         "dims", "sig_dims", "shape", "dtype", "units", "axes", "nbytes", "size", "filename", "format",
-        "signal", "digest", "checksum", "checksum_status", "counts_per_pixel", "acquired",
+        "signal", "member", "digest", "checksum", "checksum_status", "counts_per_pixel", "acquired",
     }
 )  # fmt: skip
 _BATCH = 200
@@ -255,7 +255,7 @@ class _Crawl:
         self.pending: list[_Item] = []
         self.catalog = open_catalog(place) if Path(place).exists() else Catalog(place, {}, _empty())
         #: What the catalog would be, where nothing is written.
-        self.trial = {**_empty(), "entries": dict.fromkeys(self.catalog.entries, {})}
+        self.trial = {**_empty(), "entries": {name: {} for name in self.catalog.entries}}
         self.now_ns = time.time_ns()
         #: Location to the names of its entries; several for a file of several signals.
         self.at: dict[str, list[str]] = {}
@@ -290,7 +290,9 @@ class _Crawl:
             self.copies[full] = (stamp, name)
         if metadata.get("signal"):
             return
-        marks = [metadata[key] for key in ("digest", "checksum") if isinstance(metadata.get(key), str)]
+        marks = [
+            metadata[key] for key in ("digest", "checksum") if isinstance(metadata.get(key), str)
+        ]
         for mark in marks:
             self.by_digest.setdefault(mark, name)
         size = metadata.get("size")
@@ -450,7 +452,13 @@ class _Crawl:
         merged["crawled"] = {**item.found.stamp, **({"copies": kept} if kept else {})}
         address = address_of(self.place, item.found.path)
         put(document, name, *halves_of(name, item.found.kind, address, merged))
-        told = self.report.moved if item.moved else self.report.updated if item.name else self.report.added
+        told = (
+            self.report.moved
+            if item.moved
+            else self.report.updated
+            if item.name
+            else self.report.added
+        )
         told.append(name)
         if item.name is None:
             self._know(name, merged, os.path.normpath(item.found.path.absolute()))
@@ -466,7 +474,9 @@ class _Crawl:
         for name in (bare, f"{bare}.{suffix}", *(f"{bare} {n}" for n in range(2, 10_000))):
             if name not in document["entries"] and name not in document["aliases"]:
                 return name
-        raise CatalogError(f"crawl: 10,000 entries are called {bare!r}", hint="crawl a folder below")
+        raise CatalogError(
+            f"crawl: 10,000 entries are called {bare!r}", hint="crawl a folder below"
+        )
 
     def look_for_gone(self, prune: bool) -> None:
         """Crawled entries below the folder whose data are no longer there."""

@@ -15,7 +15,14 @@ from emcube.errors import CatalogError
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["clean_name", "default_name", "describe_cube", "describe_file", "describe_store", "kind_of"]
+__all__ = [
+    "clean_name",
+    "default_name",
+    "describe_cube",
+    "describe_file",
+    "describe_store",
+    "kind_of",
+]
 
 
 def kind_of(text: str) -> str:
@@ -52,10 +59,12 @@ def kind_of(text: str) -> str:
 def _is_file_name(url: str) -> bool:
     from urllib.parse import urlsplit
 
+    from emcube.catalog.archives import is_archive
     from emcube.io.readers import format_of
 
-    suffix = Path(urlsplit(url).path.rstrip("/")).suffix
-    return suffix.lower() != ".zspy" and format_of(suffix) is not None
+    # A .zspy behind a URL is the one in a single zip file, as repositories keep it.
+    path = Path(urlsplit(url).path.rstrip("/"))
+    return is_archive(path.name) or format_of(path.suffix) is not None
 
 
 def describe_store(text: str) -> dict[str, Any]:
@@ -157,8 +166,14 @@ def describe_cube(cube: xr.DataArray) -> dict[str, Any]:
         own["modality"] = normal_modality(str(own["modality"]))
     axes = {}
     for dim in map(str, cube.dims):
-        values = np.asarray(cube.coords[dim].values) if dim in cube.coords else np.arange(cube.sizes[dim])
-        first, last = (value.item() if hasattr(value, "item") else value for value in values[[0, -1]])
+        values = (
+            np.asarray(cube.coords[dim].values)
+            if dim in cube.coords
+            else np.arange(cube.sizes[dim])
+        )
+        first, last = (
+            value.item() if hasattr(value, "item") else value for value in values[[0, -1]]
+        )
         axes[dim] = {"first": first, "last": last, "units": axis_units(cube, dim)}
     described: dict[str, Any] = to_json(
         {

@@ -198,7 +198,7 @@ class _Http:
         start, headers = self._where_to_go_on()
         if self.size is not None and start == self.size:
             return
-        request = urllib.request.Request(self.url, headers=headers)  # noqa: S310 (http and https only)
+        request = urllib.request.Request(self.url, headers=headers)
         with self._answer(request) as answer:
             start = self._accepted(answer, start)
             total = self._total(answer, start)
@@ -236,7 +236,7 @@ class _Http:
     @contextlib.contextmanager
     def _answer(self, request: urllib.request.Request) -> Iterator[Any]:
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=self.timeout) as answer:
                 yield answer
         except urllib.error.HTTPError as error:
             error.close()
@@ -330,10 +330,11 @@ def _with_fsspec(url: str, part: Path, size: int | None) -> None:
         files.get_file(remote, str(part))
     except ImportError as error:
         raise MissingDependencyError(
-            f"{url} cannot be fetched: {error}", hint='install it with: pip install "emcube[remote]"'
+            f"{url} cannot be fetched: {error}",
+            hint='install it with: pip install "emcube[remote]"',
         ) from error
     # The clients of S3 and others have errors of their own.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise CatalogError(
             f"{url} cannot be fetched: {type(error).__name__}: {error}",
             hint="check the address and the credentials in the environment",

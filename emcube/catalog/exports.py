@@ -3,7 +3,7 @@
 References
 ----------
 .. [1] schema.org, Dataset: https://schema.org/Dataset
-.. [2] DataCite Metadata Schema 4.6, https://doi.org/10.14454/mzv1-5b55
+.. [2] DataCite Metadata Schema 4.5: https://schema.datacite.org/meta/kernel-4.5/
 """
 
 from __future__ import annotations
@@ -86,7 +86,13 @@ def _licence_url(licence: str) -> str:
 
 
 def _keywords(known: EntryMetadata) -> list[str]:
-    words = [*known.keywords, "electron microscopy", known.modality, _technique(known), *known.elements]
+    words = [
+        *known.keywords,
+        "electron microscopy",
+        known.modality,
+        _technique(known),
+        *known.elements,
+    ]
     return list(dict.fromkeys(word for word in words if word))
 
 
@@ -168,7 +174,9 @@ def _dataset(entry: Entry) -> dict[str, Any]:
             "identifier": identifiers,
             "url": doi or known.identifier,
             "creator": [_person(one) for one in known.creators],
-            "publisher": {"@type": "Organization", "name": known.publisher} if known.publisher else None,
+            "publisher": {"@type": "Organization", "name": known.publisher}
+            if known.publisher
+            else None,
             "license": _licence_url(known.license) if known.license else None,
             "keywords": _keywords(known),
             "version": known.version,
@@ -227,7 +235,9 @@ def _variables(known: EntryMetadata) -> list[dict[str, Any]]:
     if known.counts_per_pixel is not None:
         found.append({"name": "counts per pixel", "value": known.counts_per_pixel})
     if known.instrument:
-        found.append({"name": "instrument", "value": known.instrument, "propertyID": known.instrument_id})
+        found.append(
+            {"name": "instrument", "value": known.instrument, "propertyID": known.instrument_id}
+        )
     return [_without_none({"@type": "PropertyValue", **one}) for one in found]
 
 
@@ -243,7 +253,9 @@ def _distribution(entry: Entry, known: EntryMetadata) -> list[dict[str, Any]]:
                 "contentUrl": url,
                 "encodingFormat": _format(entry, known),
                 "contentSize": _bytes(known),
-                "sha256": checksum.removeprefix("sha256:") if checksum.startswith("sha256:") else None,
+                "sha256": checksum.removeprefix("sha256:")
+                if checksum.startswith("sha256:")
+                else None,
             }
         )
     ]
@@ -252,7 +264,11 @@ def _distribution(entry: Entry, known: EntryMetadata) -> list[dict[str, Any]]:
 def _related(known: EntryMetadata, relations: Iterable[str]) -> list[dict[str, Any]]:
     return [
         _without_none(
-            {"@type": "CreativeWork", "@id": _resolvable(one.identifier), "name": one.title or one.identifier}
+            {
+                "@type": "CreativeWork",
+                "@id": _resolvable(one.identifier),
+                "name": one.title or one.identifier,
+            }
         )
         for one in known.related
         if one.relation in relations and one.identifier
@@ -269,7 +285,7 @@ def _resolvable(identifier: str | None) -> str | None:
 
 
 def to_datacite(entry: Entry) -> dict[str, Any]:
-    """Describe an entry by DataCite's metadata schema 4.6, as its JSON.
+    """Describe an entry by DataCite's metadata schema 4.5, as its JSON.
 
     Raises
     ------
@@ -297,7 +313,9 @@ def to_datacite(entry: Entry) -> dict[str, Any]:
             "url": url,
             "types": {
                 "resourceTypeGeneral": "Dataset",
-                "resourceType": f"{known.modality} data" if known.modality else "electron-microscopy data",
+                "resourceType": f"{known.modality} data"
+                if known.modality
+                else "electron-microscopy data",
             },
             "creators": [_datacite_person(one) for one in known.creators]
             or [{"name": _UNKNOWN_NAME}],

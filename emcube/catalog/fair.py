@@ -46,7 +46,22 @@ PRINCIPLES: dict[str, str] = {
 
 #: Formats whose description is public, so that a reader can be written anew.
 _OPEN_FORMATS = frozenset(
-    {"zarr", "hspy", "hdf5", "h5", "emd", "msa", "emsa", "npy", "mrc", "zspy", "nxs", "blo", "tif", "csv"}
+    {
+        "zarr",
+        "hspy",
+        "hdf5",
+        "h5",
+        "emd",
+        "msa",
+        "emsa",
+        "npy",
+        "mrc",
+        "zspy",
+        "nxs",
+        "blo",
+        "tif",
+        "csv",
+    }
 )
 _SPDX = re.compile(r"^[A-Za-z0-9][A-Za-z0-9.+-]*$")
 
@@ -122,7 +137,10 @@ def _protocol(entry: Entry, known: Mapping[str, Any]) -> tuple[str, str] | None:
 def _authorisation(entry: Entry, known: Mapping[str, Any]) -> tuple[str, str] | None:
     access = known.get("access")
     if access is None:
-        return "nothing says who may have the data", "add access: open, embargoed, restricted or closed"
+        return (
+            "nothing says who may have the data",
+            "add access: open, embargoed, restricted or closed",
+        )
     if access != "open" and not (known.get("contact") or known.get("get")):
         return f"access is {access}, and nothing says whom to ask", "add contact"
     return None
@@ -197,7 +215,9 @@ _CHECKS: tuple[tuple[str, Check], ...] = (
     ("R1", _all("units", "beam_energy_keV")),
     (
         "R1.1",
-        _need("license", say="no licence: nobody may use the data", hint="add license, as CC-BY-4.0"),
+        _need(
+            "license", say="no licence: nobody may use the data", hint="add license, as CC-BY-4.0"
+        ),
     ),
     ("R1.2", _all("creators", "acquired", "instrument")),
     ("R1.3", _standards),

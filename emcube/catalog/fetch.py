@@ -51,7 +51,10 @@ class Fetched:
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain JSON."""
-        return {key: str(value) if isinstance(value, Path) else value for key, value in vars(self).items()}
+        return {
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in vars(self).items()
+        }
 
 
 def fetch(
@@ -98,7 +101,8 @@ def fetch(
     Notes
     -----
     A download that was interrupted goes on where it stopped, and so does an ingest. A file with a wrong
-    digest is removed: it is never opened.
+    digest is removed: it is never opened. A zip archive is unpacked beside it once its digest was compared;
+    see `emcube.catalog.archives`.
     """
     target = entry.target
     where = f"entry {entry.name!r} of {entry.catalog}"
@@ -158,9 +162,7 @@ def _filename(entry: Entry, url: str) -> str:
     return plain[:150] or "file"
 
 
-def _compared(
-    entry: Entry, where: str, path: Path, stated: str, known: Record | None
-) -> Record:
+def _compared(entry: Entry, where: str, path: Path, stated: str, known: Record | None) -> Record:
     """What is known of the file, after comparing it with whatever it can be compared with."""
     url = entry.target.location
     checksum = file_checksum(path)
@@ -170,7 +172,9 @@ def _compared(
         if found != stated:
             raise _other_bytes(where, url, path, found, stated)
     if known is not None and known.checksum != checksum:
-        raise _other_bytes(where, url, path, checksum, f"{known.checksum}, as when it was fetched first")
+        raise _other_bytes(
+            where, url, path, checksum, f"{known.checksum}, as when it was fetched first"
+        )
     same = known is not None and known.checksum == checksum
     return Record(
         url=url,
@@ -203,6 +207,7 @@ def _ingested(
     """Make the store, where it is not there already, and add its digest to the record."""
     from dataclasses import replace
 
+    from emcube.catalog.archives import data_file, forget_unpacked
     from emcube.cube import validate_cube
     from emcube.io.opening import open_file
     from emcube.store import is_store, read_digest, write_cube
@@ -210,15 +215,17 @@ def _ingested(
     store = folder / STORE
     if record.digest and is_store(store) and read_digest(store) == record.digest:
         return record
-    signal = entry.metadata.get("signal")
-    cube, companions = open_file(path, None if signal is None else str(signal))
+    signal, member = entry.metadata.get("signal"), entry.metadata.get("member")
+    where = f"entry {entry.name!r} of {entry.catalog}"
+    source = data_file(path, None if member is None else str(member), where)
+    cube, companions = open_file(source, None if signal is None else str(signal))
     write_cube(validate_cube(cube), store, companions=companions, progress=progress)
+    forget_unpacked(path)
     digest = read_digest(store)
     expected = entry.metadata.get("digest")
     if expected and digest != expected:
         raise CatalogError(
-            f"entry {entry.name!r} of {entry.catalog}: the cube in {path.name} has the digest {digest}, "
-            f"expected {expected}",
+            f"{where}: the cube in {path.name} has the digest {digest}, expected {expected}",
             hint="the file is the right one, but is read another way: compare the versions of emcube and "
             "RosettaSciIO, or ask whoever keeps the catalog",
         )

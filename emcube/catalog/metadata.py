@@ -31,8 +31,12 @@ ALIASES = {
 
 _DOI = re.compile(r"^10\.\d{4,9}/\S+$")
 _DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
-_CHECKSUM = re.compile(r"^(md5:[0-9a-f]{32}|sha1:[0-9a-f]{40}|sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$")
-_IDENTIFIER = re.compile(r"^(https?://\S+|10\.\d{4,9}/\S+|hdl:\S+|urn:\S+|[a-z0-9]+:\S+)$", re.IGNORECASE)
+_CHECKSUM = re.compile(
+    r"^(md5:[0-9a-f]{32}|sha1:[0-9a-f]{40}|sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$"
+)
+_IDENTIFIER = re.compile(
+    r"^(https?://\S+|10\.\d{4,9}/\S+|hdl:\S+|urn:\S+|[a-z0-9]+:\S+)$", re.IGNORECASE
+)
 
 
 def doi_of(text: str) -> str:
@@ -82,7 +86,9 @@ def _date(text: str) -> str:
 
 Doi = Annotated[str, AfterValidator(doi_of)]
 Digest = Annotated[str, _matching(_DIGEST, "sha256: and 64 hexadecimal digits")]
-Checksum = Annotated[str, _matching(_CHECKSUM, "md5:, sha1:, sha256: or sha512: and hexadecimal digits")]
+Checksum = Annotated[
+    str, _matching(_CHECKSUM, "md5:, sha1:, sha256: or sha512: and hexadecimal digits")
+]
 Identifier = Annotated[str, _matching(_IDENTIFIER, "a DOI, a handle or a URL")]
 Date = Annotated[str, AfterValidator(_date)]
 
@@ -180,6 +186,8 @@ class EntryMetadata(Metadata):
         As the source states it, where nobody counted bytes.
     filename, format, signal : str
         Of the file, where it is one; which of its signals.
+    member : str
+        Which file of a zip archive.
     digest : str
         Of the cube (see docs/stores.md).
     checksum : str
@@ -222,6 +230,7 @@ class EntryMetadata(Metadata):
     filename: str | None = None
     format: str | None = None
     signal: str | None = None
+    member: str | None = None
     digest: Digest | None = None
     checksum: Checksum | None = None
     checksum_status: Literal["checked", "published", "unchecked"] | None = None
@@ -251,7 +260,9 @@ def checked(metadata: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(given.get("creators"), (str, Mapping)):
         given["creators"] = [given["creators"]]
     if isinstance(given.get("creators"), (list, tuple)):
-        given["creators"] = [{"name": one} if isinstance(one, str) else one for one in given["creators"]]
+        given["creators"] = [
+            {"name": one} if isinstance(one, str) else one for one in given["creators"]
+        ]
     fields = {key: value for key, value in given.items() if key in EntryMetadata.model_fields}
     known = EntryMetadata.parse(to_json(fields, "metadata")).to_attrs()
     if known.get("access") == "embargoed" and "embargo_until" not in known:

@@ -121,7 +121,9 @@ class Entry:
             _ = picked.target
         return picked
 
-    def open(self, name: str | None = None, *, verify: bool | None = None, **parameters: Any) -> xr.DataArray:
+    def open(
+        self, name: str | None = None, *, verify: bool | None = None, **parameters: Any
+    ) -> xr.DataArray:
         """Open the dataset as a lazy cube.
 
         Parameters
@@ -209,7 +211,8 @@ class Entry:
         where = f"entry {self.name!r} of {self.catalog}"
         if target.kind == "catalog":
             raise CatalogError(
-                f"{where} is a catalog: expected a dataset", hint=f"name one within: {self.name}/..."
+                f"{where} is a catalog: expected a dataset",
+                hint=f"name one within: {self.name}/...",
             )
         if target.kind == "file" and (stored := self.fetched) is not None:
             return str(stored)
@@ -230,7 +233,11 @@ class Entry:
         described: dict[str, Any] = {"name": self.name, "catalog": str(self.catalog)}
         try:
             target = self.target
-            described |= {"store": target.location, "kind": target.kind, "available": self.available}
+            described |= {
+                "store": target.location,
+                "kind": target.kind,
+                "available": self.available,
+            }
         except CatalogError as error:
             described["refused"] = str(error)
         return {**described, "metadata": self.metadata}
@@ -277,7 +284,9 @@ class Catalog(Mapping[str, Entry]):
             return self.entries[first].open_catalog()[rest]
         bare, mark, query = name.partition("?")
         if mark and bare in self.entries:
-            return self.entries[bare].with_parameters(**dict(parse_qsl(query, keep_blank_values=True)))
+            return self.entries[bare].with_parameters(
+                **dict(parse_qsl(query, keep_blank_values=True))
+            )
         raise CatalogError(
             f"the catalog {self.path} has no entry {name!r}: it has {self._names()}",
             hint="look for one with `emcube catalog search`",
@@ -375,7 +384,9 @@ class Catalog(Mapping[str, Entry]):
         if not wanted or not entries:
             return
         known = {key for entry in entries.values() for key in entry.metadata}
-        unknown = sorted(key for key in wanted if key.split("__")[0] not in known and key not in known)
+        unknown = sorted(
+            key for key in wanted if key.split("__")[0] not in known and key not in known
+        )
         if unknown and known:
             close = get_close_matches(unknown[0], sorted(known), 1)
             raise CatalogError(

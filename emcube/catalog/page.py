@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["write_page"]
 
 #: Nothing from elsewhere, whatever a catalog says.
-_POLICY = (
-    "default-src 'none';img-src 'self';style-src 'unsafe-inline';script-src 'unsafe-inline'"
-)
+_POLICY = "default-src 'none';img-src 'self';style-src 'unsafe-inline';script-src 'unsafe-inline'"
 
 _STYLE = """\
 body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:70rem;padding:1rem;

@@ -143,7 +143,9 @@ def _refuse_secrets(url: str) -> None:
         raise ValueError("no user or password in it: credentials come from the environment")
     secret = next((key for key, _ in parse_qsl(parts.query) if _SECRETS.search(key)), None)
     if secret is not None:
-        raise ValueError(f"no secret such as {secret!r} in it: credentials come from the environment")
+        raise ValueError(
+            f"no secret such as {secret!r} in it: credentials come from the environment"
+        )
 
 
 def _below_url(place: Place, rest: str) -> str:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from emcube.catalog.places import Place, is_remote
@@ -128,9 +128,9 @@ def _http_bytes(address: str, limit: int) -> bytes:
     import urllib.error
     import urllib.request
 
-    request = urllib.request.Request(address, headers={"User-Agent": "emcube"})  # noqa: S310 (http(s))
+    request = urllib.request.Request(address, headers={"User-Agent": "emcube"})
     try:
-        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
             data: bytes = answer.read(limit + 1)
     except urllib.error.HTTPError as error:
         error.close()
@@ -186,7 +186,7 @@ def _load(data: bytes, place: Place) -> Any:
     class Loader(base):  # type: ignore[misc]
         """Lists, dicts and scalars only; dates stay text, as in JSON."""
 
-        yaml_implicit_resolvers = {
+        yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
             first: [(tag, regex) for tag, regex in rules if not tag.endswith(":timestamp")]
             for first, rules in base.yaml_implicit_resolvers.items()
         }
@@ -194,7 +194,7 @@ def _load(data: bytes, place: Place) -> Any:
     try:
         text = data.decode("utf-8")
         _check_events(yaml.parse(text, Loader=Loader), place)
-        return yaml.load(text, Loader=Loader)  # noqa: S506 (a safe loader, narrowed)
+        return yaml.load(text, Loader=Loader)
     except UnicodeDecodeError as error:
         raise CatalogError(
             f"the catalog {place} cannot be read: {error}", hint="save it as UTF-8"

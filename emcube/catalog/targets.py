@@ -220,7 +220,9 @@ def target_of(
     arguments = entry.get("kwargs") or {}
     _expect(isinstance(arguments, Mapping), where, "has no mapping of arguments", "kwargs")
     unknown = sorted(set(map(str, arguments)) - _READER_ARGUMENTS[kind])
-    _expect(not unknown, where, f"has the arguments {unknown}", str(sorted(_READER_ARGUMENTS[kind])))
+    _expect(
+        not unknown, where, f"has the arguments {unknown}", str(sorted(_READER_ARGUMENTS[kind]))
+    )
     engine = arguments.get("engine", "zarr")
     _expect(engine == "zarr", where, f"has the engine {engine!r}", "'zarr'")
     for key in ("chunks", "consolidated"):

@@ -136,10 +136,13 @@ def _differences(entry: Entry, cube: xr.DataArray) -> list[str]:
     told = []
     for key, value in found.items():
         stated = entry.metadata.get(key)
-        if stated is not None and (list(stated) if isinstance(stated, (list, tuple)) else stated) != value:
+        if (
+            stated is not None
+            and (list(stated) if isinstance(stated, (list, tuple)) else stated) != value
+        ):
             told.append(f"{key}: the catalog says {_text(stated)}, the data say {_text(value)}")
     axes = entry.metadata.get("axes")
-    for dim, axis in (axes.items() if isinstance(axes, dict) else ()):
+    for dim, axis in axes.items() if isinstance(axes, dict) else ():
         stated = axis.get("units") if isinstance(axis, dict) else None
         if dim in cube.dims and stated is not None and stated != axis_units(cube, dim):
             told.append(
@@ -155,7 +158,7 @@ def _text(value: Any) -> str:
 def _compare_digests(
     entry: Entry, deep: bool, differences: list[str], unchecked: list[str]
 ) -> None:
-    from emcube.store import is_store, is_url, read_digest
+    from emcube.store import is_store, read_digest
 
     place = entry.location()
     stored = is_store(place)
@@ -166,9 +169,7 @@ def _compare_digests(
     if stored and stated and (found := read_digest(place)) != stated:
         differences.append(f"digest: the catalog says {stated}, the store says {found}")
         return
-    if deep and is_url(place):
-        unchecked.append("the data are not on this machine: their bytes were not read")
-    elif deep:
+    if deep:
         try:
             require_same(entry, place, deep=True)
         except EmcubeError as error:
@@ -193,26 +194,39 @@ def require_same(entry: Entry, place: str, *, deep: bool = False) -> None:
     StoreError
         Files of the store are missing or damaged, or it is not on this machine.
     """
-    from emcube.store import is_store
-    from emcube.store import verify as verify_store
+    from emcube.store import is_store, is_url
 
     where = f"entry {entry.name!r} of {entry.catalog}"
     if not is_store(place):
         _require_same_file(entry, where, Path(place))
         return
-    found = verify_store(place, deep=deep)
-    found.check()
+    digest = _remote_digest(place) if is_url(place) else _local_digest(place, deep)
     stated = entry.metadata.get("digest") or _fetched_digest(entry)
     if not stated:
         raise CatalogError(
             f"{where} states no digest to compare {place} with",
             hint="add the store anew with `emcube catalog add --overwrite`",
         )
-    if stated != found.digest:
+    if stated != digest:
         raise CatalogError(
-            f"{where}: {place} has the digest {found.digest}, expected {stated}",
+            f"{where}: {place} has the digest {digest}, expected {stated}",
             hint="the data were replaced: restore them, or add them anew with --overwrite",
         )
+
+
+def _local_digest(place: str, deep: bool) -> str:
+    from emcube.store import verify
+
+    found = verify(place, deep=deep)
+    found.check()
+    return found.digest
+
+
+def _remote_digest(place: str) -> str:
+    """Of the values as they come: a server's files cannot be listed and compared one by one."""
+    from emcube.store import compute_digest, open_cube
+
+    return compute_digest(open_cube(place))
 
 
 def _fetched_digest(entry: Entry) -> str:

@@ -50,7 +50,7 @@ def _settings(given: list[str] | None) -> dict[str, Any]:
         key, equals, text = one.partition("=")
         _check_key(key, equals, one, "--set")
         try:
-            value = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 (texts and lists only)
+            value = yaml.load(text, Loader=yaml.BaseLoader)
         except yaml.YAMLError:
             value = text
         found[key.strip()] = _number_or(value)
@@ -290,7 +290,9 @@ def verify(
     reports = verify_catalog(open_catalog(catalog), names or (), deep=deep)
     different = [report for report in reports if not report.ok]
     if as_json:
-        emit_json({"catalog": catalog, "ok": not different, "entries": [r.to_json() for r in reports]})
+        emit_json(
+            {"catalog": catalog, "ok": not different, "entries": [r.to_json() for r in reports]}
+        )
     else:
         from emcube.cards import visible
 
@@ -325,10 +327,13 @@ def fetch(
     names: Annotated[list[str], typer.Argument(help="Entries to bring here.")],
     accept_digest: Annotated[
         bool,
-        typer.Option("--accept-digest", help="Take data whose digest nobody has checked as they come."),
+        typer.Option(
+            "--accept-digest", help="Take data whose digest nobody has checked as they come."
+        ),
     ] = False,
     cache: Annotated[
-        Path | None, typer.Option(help="Where they go; default: EMCUBE_CACHE, else the user's cache.")
+        Path | None,
+        typer.Option(help="Where they go; default: EMCUBE_CACHE, else the user's cache."),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -20,6 +20,7 @@ from emcube.errors import InputError
 from emcube.store.journal import Journal
 from tests.catalog.helpers import aged, spectrum
 
+
 @pytest.fixture
 def facility(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
     folder = tmp_path / "data"
@@ -291,7 +292,9 @@ def test_real_files_are_catalogued(data_dir: Path, tmp_path: Path) -> None:
     dacite = next(e for n, e in catalog.items() if "P45" in n)
     assert dacite.metadata["shape"] == [75, 100, 2048]
     assert dacite.metadata["modality"] == "EDS"
-    assert "Fe" in catalog.search(modality="EDX", any_elements=["Fe"]).facets("elements")["elements"]
+    assert (
+        "Fe" in catalog.search(modality="EDX", any_elements=["Fe"]).facets("elements")["elements"]
+    )
     assert all(entry.open().size for entry in catalog.values())
     # Plain Intake opens what was written, brackets in names included.
     import intake

@@ -1,4 +1,4 @@
-"""Catalogs behind URLs, catalogs within catalogs, families with parameters; and plain Intake reads them all."""
+"""Catalogs behind URLs, catalogs within catalogs, families with parameters; plain Intake reads them all."""
 
 from __future__ import annotations
 
@@ -117,7 +117,10 @@ def test_a_catalog_behind_http(server: Server, tmp_path: Path) -> None:
     add(tmp_path / "mine.yaml", f"{server.address}/top.yaml", name="theirs")
     assert em.open(f"{tmp_path}/mine.yaml:theirs/inner/b").shape == (4, 5, 6)
     assert main(["catalog", "show", f"{server.address}/top.yaml"]) == 0
-    for change in (["add", f"{server.address}/top.yaml", str(tmp_path)], ["remove", f"{server.address}/top.yaml", "a"]):
+    for change in (
+        ["add", f"{server.address}/top.yaml", str(tmp_path)],
+        ["remove", f"{server.address}/top.yaml", "a"],
+    ):
         assert main(["catalog", *change]) == 2
 
 
@@ -225,7 +228,9 @@ print(int(cat["alone"].read()["data"].max()))
     assert intake_says(code).split("\n") == ["[2, 1, 3]", "9"]
 
 
-def test_families_that_cannot_be(family: Path, tmp_path: Path, make_store: Callable[..., Path]) -> None:
+def test_families_that_cannot_be(
+    family: Path, tmp_path: Path, make_store: Callable[..., Path]
+) -> None:
     pattern = str(tmp_path / "series" / "t{tilt}_low.zarr")
     with pytest.raises(CatalogError, match="does not exist"):
         add_family(family, "more", pattern, {"tilt": [0, 45]})

@@ -55,7 +55,7 @@ def catalog(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
 
 
 def test_datacite_metadata_hold_to_the_schema(catalog: Path) -> None:
-    from datacite import schema46 as schema
+    from datacite import schema45 as schema
 
     for entry in open_catalog(catalog).values():
         found = to_datacite(entry)
@@ -87,7 +87,9 @@ def test_datacite_says_what_the_entry_says(catalog: Path) -> None:
     assert "doi" not in bare
 
 
-def test_datacite_needs_a_year(catalog: Path, tmp_path: Path, make_store: Callable[..., Path]) -> None:
+def test_datacite_needs_a_year(
+    catalog: Path, tmp_path: Path, make_store: Callable[..., Path]
+) -> None:
     entry = add(catalog, make_store(tmp_path / "x.zarr"))
     with pytest.raises(CatalogError, match="expected a date for the year of publication"):
         to_datacite(entry)
@@ -105,9 +107,12 @@ def test_schema_org_says_what_the_entry_says(catalog: Path) -> None:
     assert found["isAccessibleForFree"] is True
     assert found["creator"][0]["@id"] == "https://orcid.org/0000-0002-1825-0097"
     assert found["citation"][0]["@id"] == "https://doi.org/10.1038/sdata.2016.18"
-    assert {"@type": "PropertyValue", "name": "beam energy", "value": 200.0, "unitText": "keV"} in found[
-        "variableMeasured"
-    ]
+    assert {
+        "@type": "PropertyValue",
+        "name": "beam energy",
+        "value": 200.0,
+        "unitText": "keV",
+    } in found["variableMeasured"]
     # A path on this machine is nobody else's business.
     assert "distribution" not in found
     far = to_schema_org(open_catalog(catalog)["far"])
@@ -230,7 +235,10 @@ def test_a_page_with_search_and_thumbnails(catalog: Path, tmp_path: Path) -> Non
         assert "://" not in (attrs.get("src") or "")
     linked = next(text for text in parsed.texts if '"@context"' in text)
     assert json.loads(linked)["@type"] == "DataCatalog"
-    assert json.loads((page.parent / "datasets.jsonld").read_text())["dataset"][0]["@type"] == "Dataset"
+    assert (
+        json.loads((page.parent / "datasets.jsonld").read_text())["dataset"][0]["@type"]
+        == "Dataset"
+    )
     assert "script-src" in page.read_text()
 
 

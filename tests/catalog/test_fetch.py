@@ -37,7 +37,9 @@ def server() -> Iterator[Server]:
 def spectrum(n: int = 2000) -> bytes:
     """An EMSA spectrum, which is small and has a header and an end."""
     counts = np.random.default_rng(0).integers(0, 99, n)
-    head = f"#FORMAT : EMSA/MAS Spectral Data File\n#NPOINTS : {n}\n#XUNITS : keV\n#XPERCHAN : 0.01\n"
+    head = (
+        f"#FORMAT : EMSA/MAS Spectral Data File\n#NPOINTS : {n}\n#XUNITS : keV\n#XPERCHAN : 0.01\n"
+    )
     head += "#OFFSET : 0\n#SIGNALTYPE : EDS\n#BEAMKV : 20\n#SPECTRUM :\n"
     return (head + "\n".join(map(str, counts)) + "\n#ENDOFDATA :\n").encode()
 
@@ -106,9 +108,13 @@ def test_redirects_are_followed(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("checksum", [SHA[:-4] + "0000", MD5[:-4] + "0000"])
-def test_a_wrong_digest_is_never_opened(server: Server, tmp_path: Path, checksum: str, cache: Path) -> None:
+def test_a_wrong_digest_is_never_opened(
+    server: Server, tmp_path: Path, checksum: str, cache: Path
+) -> None:
     entry = entry_of(tmp_path, server.put("/a.msa", CONTENT), checksum=checksum)
-    with pytest.raises(CatalogError, match=f"{len(CONTENT)} bytes with .*, expected {checksum}") as caught:
+    with pytest.raises(
+        CatalogError, match=f"{len(CONTENT)} bytes with .*, expected {checksum}"
+    ) as caught:
         fetch(entry, **QUICK)
     assert "removed" in caught.value.hint
     assert not list(cache.rglob("*.msa"))
@@ -183,7 +189,9 @@ def test_a_cut_connection_is_continued(server: Server, tmp_path: Path) -> None:
 
 def test_a_server_that_always_stops_is_given_up(server: Server, tmp_path: Path) -> None:
     url = server.put("/a.msa", CONTENT, cuts=[100] * 50, ranges=False)
-    with pytest.raises(CatalogError, match=rf"{url} cannot be fetched: .*ended after 100 of") as caught:
+    with pytest.raises(
+        CatalogError, match=rf"{url} cannot be fetched: .*ended after 100 of"
+    ) as caught:
         download(url, tmp_path / "a.msa", attempts=3, **QUICK)
     assert "goes on where it stopped" in caught.value.hint
     assert (tmp_path / "a.msa.part").stat().st_size == 100
@@ -222,12 +230,14 @@ def test_passing_errors_are_tried_again(server: Server, tmp_path: Path, code: in
 
 def test_an_error_that_stays_is_told(server: Server, tmp_path: Path) -> None:
     url = server.put("/a.msa", CONTENT, errors=[500] * 50)
-    with pytest.raises(CatalogError, match="the server says 500 .*, 3 times in a row"):
+    with pytest.raises(CatalogError, match=r"the server says 500 .*, 3 times in a row"):
         download(url, tmp_path / "a.msa", attempts=3, **QUICK)
     assert server.asked["/a.msa"] == 3
 
 
-@pytest.mark.parametrize(("code", "hint"), [(404, "check the address"), (403, "restricted"), (410, "address")])
+@pytest.mark.parametrize(
+    ("code", "hint"), [(404, "check the address"), (403, "restricted"), (410, "address")]
+)
 def test_what_is_not_there_is_not_tried_again(
     server: Server, tmp_path: Path, code: int, hint: str
 ) -> None:
@@ -253,7 +263,9 @@ def test_a_slow_server_is_given_up_and_tried_again(server: Server, tmp_path: Pat
 
 
 def test_nobody_answers(tmp_path: Path) -> None:
-    with pytest.raises(CatalogError, match=r"http://127.0.0.1:9/a.msa cannot be fetched: .*refused"):
+    with pytest.raises(
+        CatalogError, match=r"http://127.0.0.1:9/a.msa cannot be fetched: .*refused"
+    ):
         download("http://127.0.0.1:9/a.msa", tmp_path / "a.msa", attempts=2, **QUICK)
 
 
@@ -372,8 +384,12 @@ def test_the_public_catalog_is_complete() -> None:
         assert known.extra == {}, name
         assert entry.target.kind == "file"
         assert entry.target.location.startswith("https://")
-        assert known.title and known.description and known.modality and known.filename
-        assert known.checksum and known.checksum_status in ("checked", "published")
+        assert known.title
+        assert known.description
+        assert known.modality
+        assert known.filename
+        assert known.checksum
+        assert known.checksum_status in ("checked", "published")
         assert known.size or known.size_about
         assert known.license or "No licence is stated" in known.description
         for one in known.related:

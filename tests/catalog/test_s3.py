@@ -1,4 +1,4 @@
-"""Catalogs, stores and files in storage that speaks S3: a real server, in a process of its own on loopback."""
+"""Catalogs, stores and files in storage that speaks S3: a real server in a process of its own."""
 
 from __future__ import annotations
 
@@ -28,15 +28,20 @@ SECRET = "hunter2hunter2"
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Environment in which ``s3://`` leads to a server here."""
     if any(find_spec(name) is None for name in ("s3fs", "moto", "flask")):
-        skip_or_fail("remote", "no S3 server: pip install emcube[remote] 'moto[s3]' flask flask-cors")
+        skip_or_fail(
+            "remote", "no S3 server: pip install emcube[remote] 'moto[s3]' flask flask-cors"
+        )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
     log = tmp_path_factory.mktemp("s3") / "log"
     code = f"from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])"
-    with log.open("wb") as out, subprocess.Popen(
-        [sys.executable, "-c", code], stdout=out, stderr=subprocess.STDOUT
-    ) as process:
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(
+            [sys.executable, "-c", code], stdout=out, stderr=subprocess.STDOUT
+        ) as process,
+    ):
         try:
             until = time.monotonic() + 120
             while time.monotonic() < until:
@@ -57,7 +62,10 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 
 @pytest.fixture
 def bucket(
-    storage: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_store: Callable[..., Path]
+    storage: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_store: Callable[..., Path],
 ) -> Iterator[str]:
     """A bucket with a catalog, a nested one, stores, and an instrument file."""
     import s3fs

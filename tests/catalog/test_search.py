@@ -43,7 +43,12 @@ ENTRIES: dict[str, dict[str, Any]] = {
         "session": "A12",
         "license": "CC0-1.0",
     },
-    "edge": {"modality": "EELS", "elements": ["Fe", "O"], "beam_energy_keV": 300, "instrument": "titan"},
+    "edge": {
+        "modality": "EELS",
+        "elements": ["Fe", "O"],
+        "beam_energy_keV": 300,
+        "instrument": "titan",
+    },
     "bare": {},
 }
 
@@ -54,7 +59,11 @@ def catalog(tmp_path: Path) -> Path:
 
     def edit(document: dict[str, Any]) -> None:
         for name, metadata in ENTRIES.items():
-            put(document, name, *halves_of(name, "zarr", f"{{CATALOG_DIR}}/{name}.zarr", checked(metadata)))
+            put(
+                document,
+                name,
+                *halves_of(name, "zarr", f"{{CATALOG_DIR}}/{name}.zarr", checked(metadata)),
+            )
 
     change(path, edit)
     return path
@@ -185,7 +194,12 @@ def test_metadata_are_normalised() -> None:
 
 def test_the_typed_view_takes_what_strangers_wrote(catalog: Path) -> None:
     document = yaml.safe_load(catalog.read_text())
-    document["entries"]["bare"]["metadata"] = {"doi": 7, "elements": "all", "x": [1], "shape": [2, 3]}
+    document["entries"]["bare"]["metadata"] = {
+        "doi": 7,
+        "elements": "all",
+        "x": [1],
+        "shape": [2, 3],
+    }
     catalog.write_text(yaml.safe_dump(document))
     known = open_catalog(catalog)["bare"].known
     assert known.doi is None
@@ -217,11 +231,17 @@ def many(path: Path, n: int) -> Path:
                 "shape": [512, 512, 2048],
                 "dtype": "uint8",
                 "units": "counts",
-                "axes": {d: {"first": 0.0, "last": 511.0, "units": "nm"} for d in ("y", "x", "energy")},
+                "axes": {
+                    d: {"first": 0.0, "last": 511.0, "units": "nm"} for d in ("y", "x", "energy")
+                },
                 "digest": f"sha256:{i:064x}",
                 "counts_per_pixel": float(i % 200),
             }
-            put(document, f"map {i}", *halves_of(f"map {i}", "zarr", f"{{CATALOG_DIR}}/{i}.zarr", metadata))
+            put(
+                document,
+                f"map {i}",
+                *halves_of(f"map {i}", "zarr", f"{{CATALOG_DIR}}/{i}.zarr", metadata),
+            )
 
     change(path, edit)
     return path
@@ -250,9 +270,7 @@ def test_ten_thousand_entries_are_searched_at_once(large: Path) -> None:
             seconds.append(time.perf_counter() - start)
         assert min(seconds) < 0.2, condition
         assert (len(found) == 0) == ("nothing" in str(condition.get("text")))
-    expected = [
-        f"map {i}" for i in range(10_000) if i // 20 == 77 and i % 3 == 0
-    ]
+    expected = [f"map {i}" for i in range(10_000) if i // 20 == 77 and i % 3 == 0]
     assert set(expected) <= set(catalog.search("session 77 xeds"))
 
 

@@ -54,7 +54,7 @@ def lab(
     add("catalog.yaml", make_store(folder / "good.zarr"))
     add("catalog.yaml", make_store(folder / "bad.zarr"))
     yield folder / "catalog.yaml"
-    traces = [p for p in tmp_path.rglob("ran-*")]
+    traces = list(tmp_path.rglob("ran-*"))
     assert traces == [], "code of the catalog ran"
     assert "evil" not in sys.modules
 
@@ -234,7 +234,9 @@ def test_a_parameter_that_intake_would_run_closes_the_catalog(lab: Path, paramet
     # Intake evaluates all parameters of a catalog, whichever entry is asked for.
     found = open_catalog(spoilt(lab, lambda d: d.update(user_parameters={"tilt": parameter})))
     for name in ("good", "bad"):
-        with pytest.raises(CatalogError, match="is not opened.*parameter 'tilt'|parameter 'tilt'.*is not"):
+        with pytest.raises(
+            CatalogError, match=r"is not opened.*parameter 'tilt'|parameter 'tilt'.*is not"
+        ):
             found[name].open()
 
 

@@ -18,6 +18,7 @@ from emcube.cli import main
 from emcube.errors import CatalogError, StoreError
 from tests.catalog.helpers import COMPLETE, spectrum
 
+
 @pytest.fixture
 def catalog(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
     path = tmp_path / "c.yaml"
@@ -43,7 +44,9 @@ def test_a_bare_entry_is_told_by_principle(catalog: Path) -> None:
     assert report.ok
     principles = [finding.principle for finding in report.missing]
     assert principles == sorted(principles, key=list(PRINCIPLES).index)
-    assert {"F1", "F2", "F4", "A1", "A1.2", "A2", "I2", "I3", "R1", "R1.1", "R1.2"} <= set(principles)
+    assert {"F1", "F2", "F4", "A1", "A1.2", "A2", "I2", "I3", "R1", "R1.1", "R1.2"} <= set(
+        principles
+    )
     text = "\n".join(map(str, report.missing))
     assert "R1.1 (clear licence): no licence" in text
     assert "creators, acquired, instrument" in text
@@ -101,7 +104,10 @@ def test_a_format_of_a_maker(tmp_path: Path) -> None:
         ({"units": "1"}, "units: the catalog says 1, the data say counts"),
         ({"dtype": "float32"}, "dtype"),
         ({"dims": ["x", "y", "energy"]}, "dims"),
-        ({"axes": {"energy": {"units": "eV"}}}, "units of energy: the catalog says eV, the data say keV"),
+        (
+            {"axes": {"energy": {"units": "eV"}}},
+            "units of energy: the catalog says eV, the data say keV",
+        ),
         ({"digest": "sha256:" + "0" * 64}, "digest: the catalog says sha256:0"),
     ],
 )
@@ -149,7 +155,7 @@ def test_a_store_that_was_replaced_is_found_on_opening(
 
     shutil.rmtree(tmp_path / "full.zarr")
     make_store(tmp_path / "full.zarr", 3)
-    with pytest.raises(CatalogError, match="has the digest .*the data were replaced"):
+    with pytest.raises(CatalogError, match=r"has the digest .*the data were replaced"):
         open_catalog(catalog)["full"].open(verify=True)
 
 
