@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from emcube.catalog.places import Place, is_remote
-from emcube.catalog.reading import new_document, read_document
+from emcube.catalog.plain_yaml import dump
+from emcube.catalog.reading import keep, new_document, read_document
 from emcube.disk import replace_file, try_lock
 from emcube.errors import CatalogError
 
@@ -36,8 +37,6 @@ def change(place: Place, edit: Callable[[dict[str, Any]], None]) -> None:
     CatalogError
         It lies behind a URL, is no catalog, or another process holds it.
     """
-    import yaml
-
     if is_remote(place):
         raise CatalogError(
             f"the catalog {place} cannot be changed: it is not on this machine",
@@ -46,27 +45,14 @@ def change(place: Place, edit: Callable[[dict[str, Any]], None]) -> None:
         )
     path = Path(place)
     path.parent.mkdir(parents=True, exist_ok=True)
-    base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-
-    class Dumper(base):  # type: ignore[misc]
-        """Everything spelled out: people read the file, and aliases are counted when it is read."""
-
-        def ignore_aliases(self, data: Any) -> bool:
-            return True
-
     with _locked(path):
         document = read_document(path) if path.exists() else new_document()
         comments = _leading_comments(path)
         edit(document)
-        body = yaml.dump(
-            document,
-            Dumper=Dumper,
-            sort_keys=False,
-            allow_unicode=True,
-            width=100,
-            default_flow_style=None,
-        )
-        replace_file(path, (comments + body).encode("utf-8"))
+        data = (comments + dump(document)).encode("utf-8")
+        replace_file(path, data)
+    # The next one who opens it need not parse it.
+    keep(data, document)
 
 
 def put(document: dict[str, Any], key: str, data: dict[str, Any], entry: dict[str, Any]) -> None:

@@ -381,13 +381,15 @@ class Catalog(Mapping[str, Entry]):
         return Catalog(self.path, found, self._document, problems, self._trust)
 
     def _check_fields(self, entries: Mapping[str, Entry], wanted: Mapping[str, Any]) -> None:
-        if not wanted or not entries:
+        def has(key: str) -> bool:
+            first = key.split("__")[0]
+            return any(key in one.metadata or first in one.metadata for one in entries.values())
+
+        unknown = sorted(key for key in wanted if not has(key))
+        if not unknown:
             return
         known = {key for entry in entries.values() for key in entry.metadata}
-        unknown = sorted(
-            key for key in wanted if key.split("__")[0] not in known and key not in known
-        )
-        if unknown and known:
+        if known:
             close = get_close_matches(unknown[0], sorted(known), 1)
             raise CatalogError(
                 f"search by {unknown[0]!r}: no entry of {self.path} has it",

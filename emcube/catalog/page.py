@@ -174,6 +174,8 @@ def _text(value: Any) -> str:
         return ", ".join(
             str(one.get("name", "")) if isinstance(one, dict) else str(one) for one in value
         )
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return "" if value is None else str(value)
 
 

@@ -216,7 +216,7 @@ def address_of(place: Place, target: str | os.PathLike[str]) -> str:
         if "{" in str(full) or "}" in str(full):
             raise CatalogError(
                 f"cannot add {full} to a catalog: Intake takes braces in a path for templates",
-                hint="rename the folder",
+                hint="rename the file, or its folder",
             )
         try:
             relative = os.path.relpath(full, folder_of(place))

@@ -1,31 +1,23 @@
-"""Catalog files as plain data, read with limits: nothing that a file says is run, imported or multiplied.
-
-PyYAML's safe loader builds no objects, but a short file can still name itself a thousand times (aliases of
-aliases) or nest so deeply that a parser runs out of stack. Its events are counted before anything is built.
-"""
+"""Catalog files as plain data, read with limits: nothing that a file says is run, imported or multiplied."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from emcube.catalog.places import Place, is_remote
 from emcube.errors import CatalogError, MissingDependencyError
 
-__all__ = ["new_document", "parse_document", "read_bytes", "read_document"]
+__all__ = ["keep", "new_document", "parse_document", "read_bytes", "read_document"]
 
 #: Larger files are no catalogs: 100,000 entries are some 150 MB.
 _MAX_BYTES = {False: 512 * 2**20, True: 64 * 2**20}
 #: A server that says nothing for so long says nothing.
 _SECONDS = 30.0
-_MAX_DEPTH = 40
-#: What aliases may add to the nodes that a file spells out. Intake writes a few, when an object occurs twice.
-_MAX_REPEATED = 200_000
 #: Files from here on are kept as JSON, too, which is read some hundred times faster than YAML.
 _KEEP_BYTES = 256 * 2**10
 
@@ -157,7 +149,7 @@ def parse_document(data: bytes, place: Place) -> dict[str, Any]:
     document = _kept(data)
     if document is None:
         document = _load(data, place)
-        _keep(data, document)
+        keep(data, document)
     if isinstance(document, dict) and "sources" in document:
         raise CatalogError(
             f"{place} is a catalog of Intake 1 (it has `sources`), expected Intake 2 (`version: 2`)",
@@ -181,26 +173,22 @@ def parse_document(data: bytes, place: Place) -> dict[str, Any]:
 def _load(data: bytes, place: Place) -> Any:
     import yaml
 
-    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-    class Loader(base):  # type: ignore[misc]
-        """Lists, dicts and scalars only; dates stay text, as in JSON."""
-
-        yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
-            first: [(tag, regex) for tag, regex in rules if not tag.endswith(":timestamp")]
-            for first, rules in base.yaml_implicit_resolvers.items()
-        }
+    from emcube.catalog.plain_yaml import PlainError, load
 
     try:
-        text = data.decode("utf-8")
-        _check_events(yaml.parse(text, Loader=Loader), place)
-        return yaml.load(text, Loader=Loader)
+        return load(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise CatalogError(
             f"the catalog {place} cannot be read: {error}", hint="save it as UTF-8"
         ) from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        # ValueError: a number or key that YAML's syntax takes and Python does not.
+    except PlainError as error:
+        raise CatalogError(
+            f"the catalog {place} is not valid YAML for a catalog: {error}, expected plain lists, mappings, "
+            "text and numbers",
+            hint="a catalog is data; do not open it if you do not know who made it",
+        ) from None
+    except (yaml.YAMLError, ValueError) as error:
+        # ValueError: a number that YAML's syntax takes and Python does not.
         raise CatalogError(
             f"the catalog {place} is not valid YAML: {_one_line(error)}",
             hint="correct the line, or restore the file",
@@ -209,52 +197,6 @@ def _load(data: bytes, place: Place) -> Any:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _check_events(events: Iterator[Any], place: Place) -> None:
-    """Refuse tags that ask for objects, deep nesting, and aliases that multiply."""
-    import yaml
-
-    sizes: dict[str, int | None] = {}
-    open_nodes: list[tuple[str | None, int]] = []
-    nodes = repeated = 0
-    for event in events:
-        tag = getattr(event, "tag", None)
-        if tag is not None and not (tag == "!" or tag.startswith("tag:yaml.org,2002:")):
-            raise _refused(place, event, f"has the tag {tag!r}")
-        if tag is not None and tag.startswith("tag:yaml.org,2002:python"):
-            raise _refused(place, event, f"asks for a Python object ({tag})")
-        if isinstance(event, yaml.CollectionStartEvent):
-            open_nodes.append((event.anchor, nodes))
-            if event.anchor is not None:
-                sizes[event.anchor] = None
-            if len(open_nodes) > _MAX_DEPTH:
-                raise _refused(place, event, f"nests more than {_MAX_DEPTH} deep")
-            nodes += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, before = open_nodes.pop()
-            if anchor is not None:
-                sizes[anchor] = nodes - before
-        elif isinstance(event, yaml.ScalarEvent):
-            nodes += 1
-            if event.anchor is not None:
-                sizes[event.anchor] = 1
-        elif isinstance(event, yaml.AliasEvent):
-            size = sizes.get(event.anchor, 1)
-            if size is None:
-                raise _refused(place, event, f"holds itself (alias {event.anchor!r})")
-            nodes += size
-            repeated += size
-            if repeated > _MAX_REPEATED:
-                raise _refused(place, event, "multiplies itself with aliases")
-
-
-def _refused(place: Place, event: Any, found: str) -> CatalogError:
-    return CatalogError(
-        f"the catalog {place} is not valid YAML for a catalog: line {event.start_mark.line + 1} {found}, "
-        "expected plain lists, mappings, text and numbers",
-        hint="a catalog is data; do not open it if you do not know who made it",
-    )
 
 
 # --- large files, once parsed -----------------------------------------------------------------------
@@ -269,7 +211,8 @@ def _kept(data: bytes) -> Any:
     return None
 
 
-def _keep(data: bytes, document: Any) -> None:
+def keep(data: bytes, document: Any) -> None:
+    """Keep what the bytes of a large catalog were parsed to, or were made of."""
     if len(data) < _KEEP_BYTES:
         return
     from emcube.disk import replace_file

@@ -155,8 +155,7 @@ def halves_of(
         As `emcube.catalog.places.address_of` gives it.
     metadata : mapping
     """
-    # Intake takes brackets and stars in the names of local files for patterns.
-    local = kind != "zarr" and not is_remote(address)
+    local = kind == "file" and not is_remote(address)
     keywords: dict[str, Any] = {"url": _escape(address) if local else address}
     if kind == "zarr":
         keywords["root"] = ""
@@ -180,13 +179,18 @@ def halves_of(
 
 
 def _escape(address: str) -> str:
-    """Escape what Intake would expand, but for the template at the beginning."""
+    """Escape what plain Intake would expand, but for the template at the beginning.
+
+    It takes a path with a star for a pattern, and only then brackets and question marks mean something, too.
+    """
+    if "*" not in address:
+        return address
     here = CATALOG_DIR if address.startswith(CATALOG_DIR) else ""
     return here + glob.escape(address.removeprefix(here))
 
 
 def _unescape(address: str) -> str:
-    return re.sub(r"\[([*?[])\]", r"\1", address)
+    return re.sub(r"\[([*?[])\]", r"\1", address) if "*" in address else address
 
 
 # --- what an entry points at ----------------------------------------------------------------------
@@ -232,7 +236,7 @@ def target_of(
     url, root = _data(document, where, kind, reference)
     address = _filled(url, where, parameters, values or {})
     try:
-        location = locate(place, address if kind == "zarr" else _unescape(address))
+        location = locate(place, _unescape(address) if kind == "file" else address)
     except ValueError as error:
         raise _refusal(where, f"has the address {url!r}", str(error)) from None
     return Target(location, root, kind)

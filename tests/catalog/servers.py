@@ -137,7 +137,7 @@ def serving() -> Iterator[Server]:
         server = Server(f"http://127.0.0.1:{socket_server.server_port}")
         socket_server.RequestHandlerClass = _handler(server)
         socket_server.daemon_threads = True
-        thread = threading.Thread(target=socket_server.serve_forever, daemon=True)
+        thread = threading.Thread(target=socket_server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         try:
             yield server

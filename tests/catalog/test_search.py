@@ -247,13 +247,8 @@ def many(path: Path, n: int) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return many(tmp_path_factory.mktemp("large") / "large.yaml", 10_000)
-
-
-def test_ten_thousand_entries_are_searched_at_once(large: Path) -> None:
-    catalog = open_catalog(large)
+def test_ten_thousand_entries_are_searched_at_once(tmp_path: Path) -> None:
+    catalog = open_catalog(many(tmp_path / "large.yaml", 10_000))
     searches: list[dict[str, Any]] = [
         {"modality": "EDX", "elements": ["Ni", "Cr"]},
         {"text": "session 77 xeds"},
@@ -262,12 +257,12 @@ def test_ten_thousand_entries_are_searched_at_once(large: Path) -> None:
         {"text": "nothing like it"},
     ]
     for condition in searches:
-        # The best of three: the machine may be busy with something else.
+        # The best of three, of this thread's own time: the machine may be busy with something else.
         seconds = []
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.thread_time()
             found = catalog.search(**condition)
-            seconds.append(time.perf_counter() - start)
+            seconds.append(time.thread_time() - start)
         assert min(seconds) < 0.2, condition
         assert (len(found) == 0) == ("nothing" in str(condition.get("text")))
     expected = [f"map {i}" for i in range(10_000) if i // 20 == 77 and i % 3 == 0]
@@ -275,16 +270,22 @@ def test_ten_thousand_entries_are_searched_at_once(large: Path) -> None:
 
 
 def test_a_large_catalog_opens_from_what_was_parsed_before(
-    large: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    large = many(tmp_path / "large.yaml", 300)
+    kept = cache / "catalogs"
+    # Who writes it has parsed it.
+    assert len(list(kept.glob("*.json"))) == 1
+    for file in kept.iterdir():
+        file.unlink()
     first = open_catalog(large)
-    assert len(list((cache / "catalogs").glob("*.json"))) == 1
+    assert len(list(kept.glob("*.json"))) == 1
 
     def fail(*args: object, **kwargs: object) -> None:
         raise AssertionError("parsed again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(yaml, "load", fail)
+        patch.setattr("emcube.catalog.plain_yaml.load", fail)
         again = open_catalog(large)
     assert again.entries.keys() == first.entries.keys()
     assert again["map 7"].metadata == first["map 7"].metadata
@@ -292,7 +293,10 @@ def test_a_large_catalog_opens_from_what_was_parsed_before(
     text = large.read_text()
     large.write_text(text.replace("Map 7 of", "MAP 7 of"))
     assert open_catalog(large)["map 7"].metadata["title"].startswith("MAP 7")
-    large.write_text(text)
+    # What was kept and is damaged is parsed again.
+    for file in kept.iterdir():
+        file.write_text("{")
+    assert len(open_catalog(large)) == 300
 
 
 def test_opening_reads_no_data(catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
