@@ -164,7 +164,7 @@ def crawl(
         # Also says at once that a catalog cannot be changed.
         change(place, lambda document: None)
     work = _Crawl(place, top, settle, checksums, checked(metadata), dry_run)
-    for count, found in enumerate(_walk(top, place), 1):
+    for count, found in enumerate(_walk(top, place, work.report.unreadable), 1):
         if progress is not None:
             progress(count, found.path)
         work.keep(work.look_at(found))
@@ -176,14 +176,18 @@ def crawl(
     return work.report
 
 
-def _walk(top: Path, place: Place) -> Iterator[_Found]:
-    """What could be data, in the order of the paths; a store is one thing."""
+def _walk(top: Path, place: Place, unreadable: dict[str, str]) -> Iterator[_Found]:
+    """What could be data, in the order of the paths; a store is one thing. Tells what cannot be looked at."""
     from emcube.io.readers import FORMATS
     from emcube.store import is_zarr
 
     suffixes = {suffix for row in FORMATS for suffix in row.suffixes} - _LEFT_OUT
     catalog = Path(place).absolute()
-    for root, folders, files in os.walk(top):
+
+    def tell(error: OSError) -> None:
+        unreadable[_printable(error.filename)] = error.strerror or str(error)
+
+    for root, folders, files in os.walk(top, onerror=tell):
         here = Path(root)
         things: list[tuple[str, Kind]] = []
         for name in list(folders):
@@ -193,7 +197,8 @@ def _walk(top: Path, place: Place) -> Iterator[_Found]:
             elif path.suffix.lower() == ".zspy":
                 folders.remove(name)
                 things.append((name, "file"))
-            elif is_zarr(path):
+            elif is_zarr(path) or path.suffix.lower() == ".zarr":
+                # One without its root document is half a store: what lies in it are no data of their own.
                 folders.remove(name)
                 if not _is_result(path):
                     things.append((name, "zarr"))
@@ -209,9 +214,36 @@ def _walk(top: Path, place: Place) -> Iterator[_Found]:
             if (here / name).absolute() != catalog:
                 things.append((name, "file"))
         for name, kind in sorted(things):
-            found = _stat(here / name, kind)
+            try:
+                found = _regular(here / name, kind)
+            except OSError as error:
+                unreadable[_printable(here / name)] = error.strerror or str(error)
+                continue
             if found is not None:
                 yield found
+
+
+def _regular(path: Path, kind: Kind) -> _Found | None:
+    """Size and time of a file or store; None where it has just been removed.
+
+    Raises
+    ------
+    OSError
+        It is something that a catalog cannot name or that is not opened: a pipe would wait for ever.
+    """
+    if _printable(path) != str(path):
+        raise OSError("its name is not UTF-8: rename it")
+    found = _stat(path, kind)
+    if found is None and path.is_symlink():
+        raise OSError("a link to something that is not there")
+    if found is not None and not (path.is_file() or path.is_dir()):
+        raise OSError("a pipe, socket or device, expected a file")
+    return found
+
+
+def _printable(path: str | os.PathLike[str]) -> str:
+    """A path as text that can be written; the system's names may hold bytes of any kind."""
+    return os.fspath(path).encode("utf-8", "replace").decode("utf-8")
 
 
 def _stat(path: Path, kind: Kind) -> _Found | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,8 +81,8 @@ def describe_store(text: str) -> dict[str, Any]:
     from emcube.store import info, is_store, open_cube
 
     if not is_store(text):
-        cube = open_cube(text)
-        return describe_cube(cube)
+        _refuse_array(text)
+        return describe_cube(open_cube(text))
     found = info(text)
     own = {key: value for key, value in found.metadata.items() if key not in ("source", "extra")}
     if "modality" in own:
@@ -99,6 +100,26 @@ def describe_store(text: str) -> dict[str, Any]:
     }
     counts = _counts_per_pixel(text, found.dims, found.sig_dims, found.shape)
     return described if counts is None else {**described, "counts_per_pixel": counts}
+
+
+def _refuse_array(text: str) -> None:
+    """Refuse a bare array: xarray, and so plain Intake, opens groups only."""
+    import json
+
+    from emcube.catalog.places import is_remote
+
+    if is_remote(text):
+        return
+    folder = Path(text)
+    is_array = (folder / ".zarray").is_file()
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        document = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
+        is_array = document.get("node_type") == "array"
+    if is_array:
+        raise CatalogError(
+            f"cannot add {text} to a catalog: it is a bare Zarr array, expected a group with named dims",
+            hint=f"ingest it, and add the store: `emcube ingest {text} STORE`",
+        )
 
 
 def _counts_per_pixel(
@@ -204,4 +225,5 @@ def default_name(text: str | os.PathLike[str]) -> str:
 
 def clean_name(text: str) -> str:
     """A text as a part of an entry's name."""
-    return "".join(" " if c in ":/\\{}()'\"\r\n\t" else c for c in text).strip() or "data"
+    plain = "".join(" " if c in ":/\\{}()'\"" or not c.isprintable() else c for c in text)
+    return plain.strip() or "data"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import time
@@ -50,6 +51,9 @@ def change(place: Place, edit: Callable[[dict[str, Any]], None]) -> None:
         comments = _leading_comments(path)
         edit(document)
         data = (comments + dump(document)).encode("utf-8")
+        # Whoever was killed while writing left these; nobody else writes now.
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+            left.unlink(missing_ok=True)
         replace_file(path, data)
     # The next one who opens it need not parse it.
     keep(data, document)

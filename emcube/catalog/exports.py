@@ -221,7 +221,9 @@ def _conditions(known: EntryMetadata) -> str | None:
 
 def _variables(known: EntryMetadata) -> list[dict[str, Any]]:
     """The values, the axes, and what was set."""
-    found = [{"name": "intensity", "unitText": known.units}] if known.units else []
+    found: list[dict[str, Any]] = []
+    if known.units:
+        found.append({"name": "intensity", "unitText": known.units})
     for dim in known.dims:
         axis = known.axes.get(dim) or {}
         numbers = {

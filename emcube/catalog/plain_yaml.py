@@ -44,7 +44,7 @@ class _Scalars:
             first: [(tag, regex) for tag, regex in rules if not tag.endswith(":timestamp")]
             for first, rules in yaml.resolver.Resolver.yaml_implicit_resolvers.items()
         }
-        self._resolver = Resolver()
+        self._resolver: Any = Resolver()
         self._constructor = yaml.constructor.SafeConstructor()
         self._node = yaml.ScalarNode
         self._values: dict[str, Any] = {}

@@ -107,7 +107,7 @@ class Parameter:
             It is none of the options, or not of the type.
         """
         try:
-            plain = _DTYPES[self.dtype](value)  # type: ignore[call-arg]
+            plain = _DTYPES[self.dtype](value)
         except (TypeError, ValueError):
             plain = None
         if plain is None or (self.options and plain not in self.options):
@@ -132,7 +132,8 @@ def check_name(name: str) -> str:
     CatalogError
         It is empty or holds characters that stand for something else in ``catalog.yaml:name``.
     """
-    if not re.fullmatch(r"[^\s:/\\{}()'\"](?:[^:/\\{}()'\"\r\n\t]*[^\s:/\\{}()'\"])?", name):
+    plain = re.fullmatch(r"[^\s:/\\{}()'\"](?:[^:/\\{}()'\"]*[^\s:/\\{}()'\"])?", name)
+    if plain is None or not name.isprintable():
         raise CatalogError(
             f"{name!r} cannot be the name of a catalog entry: expected text without : / \\ {{ }} ( ) "
             "or quotes",

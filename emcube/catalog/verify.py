@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from emcube.catalog.cache import folder_for, read_record
 from emcube.catalog.download import file_checksum
 from emcube.catalog.fair import Finding, fair_findings
-from emcube.errors import CatalogError, EmcubeError
+from emcube.errors import CatalogError, EmcubeError, StoreError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -110,7 +111,8 @@ def verify_entry(entry: Entry, *, deep: bool = False) -> EntryReport:
         if entry.target.kind == "file" and not entry.available and not entry.target.is_local:
             unchecked.append("has not been fetched: nothing was compared")
         else:
-            cube = entry.open(verify=False)
+            with _told(entry.target.location):
+                cube = entry.open(verify=False)
             opened = True
             differences += _differences(entry, cube)
             _compare_digests(entry, deep, differences, unchecked)
@@ -226,7 +228,22 @@ def _remote_digest(place: str) -> str:
     """Of the values as they come: a server's files cannot be listed and compared one by one."""
     from emcube.store import compute_digest, open_cube
 
-    return compute_digest(open_cube(place))
+    with _told(place):
+        return compute_digest(open_cube(place))
+
+
+@contextmanager
+def _told(place: str) -> Iterator[None]:
+    """Say what a server did wrong in our words: the clients of HTTP and S3 have errors of their own."""
+    try:
+        yield
+    except EmcubeError:
+        raise
+    except Exception as error:
+        raise StoreError(
+            f"{place} cannot be read: {type(error).__name__}: {error}",
+            hint="check the address, and whether it is reachable; try again later",
+        ) from error
 
 
 def _fetched_digest(entry: Entry) -> str:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 import emcube as em
 from emcube.catalog import add, create, open_catalog, resolve
+from emcube.catalog.document import change
 from emcube.errors import CatalogError, CubeError, ReadError
 from emcube.store import read_digest, write_cube
 
@@ -191,19 +193,62 @@ def test_a_failed_change_leaves_the_file(catalog: Path) -> None:
     assert not [p.name for p in catalog.parent.iterdir() if "tmp" in p.name]
 
 
-def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
-    store, path = make_store(tmp_path / "a.zarr"), tmp_path / "c.yaml"
-    code = (
-        "import sys; from emcube.catalog import add\n"
-        "[add(sys.argv[1], sys.argv[2], name=f'{sys.argv[3]} {i}') for i in range(4)]"
-    )
-    started = [
-        subprocess.Popen([sys.executable, "-c", code, str(path), str(store), name])
+WRITER = """
+import sys
+from pathlib import Path
+from emcube.catalog.document import change, put
+from emcube.catalog.targets import halves_of
+for i in range(int(sys.argv[3])):
+    name = f"{sys.argv[2]} {i}"
+    address = "{CATALOG_DIR}/a.zarr"
+    change(Path(sys.argv[1]), lambda d: put(d, name, *halves_of(name, "zarr", address, {"title": name})))
+    print(name, flush=True)
+"""
+
+
+def writers(path: Path, n: int) -> list[subprocess.Popen[str]]:
+    """Processes that each add entries and tell each one that is in."""
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), name, str(n)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         for name in ("first", "second", "third")
     ]
-    assert [process.wait(timeout=200) for process in started] == [0, 0, 0]
-    assert len(open_catalog(path)) == 12
-    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    started = writers(path, 8)
+    told = [process.communicate(timeout=200)[0].splitlines() for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0]
+    assert sorted(open_catalog(path)) == sorted(name for names in told for name in names)
+    assert len(open_catalog(path)) == 24
+    assert [p.name for p in tmp_path.iterdir()] == ["c.yaml"]
+
+
+def test_killed_writers_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    started = writers(path, 100_000)
+    told = []
+    for process in started:
+        assert process.stdout is not None
+        told += [process.stdout.readline().strip() for _ in range(3)]
+    for process in started:
+        process.kill()
+    for process in started:
+        told += process.communicate(timeout=60)[0].splitlines()
+    # The last line of a process may have been cut off when it was killed.
+    whole = {name for name in told if name in open_catalog(path)}
+    assert len(set(told) - whole) <= len(started)
+    assert all(name in whole for name in told[:9])
+    # What they held and left is nobody's: the next one goes on at once.
+    start = time.monotonic()
+    change(path, lambda document: None)
+    assert time.monotonic() - start < 30
+    assert whole <= set(open_catalog(path))
+    assert [p.name for p in tmp_path.iterdir()] == ["c.yaml"]
 
 
 def test_create(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -202,6 +203,53 @@ def test_what_cannot_be_read_is_told_and_stops_nothing(facility: Path, tmp_path:
     assert sorted(Path(p).name for p in report.unreadable) == ["a.bcf", "b.msa"]
     assert "is not a Bruker map" in next(iter(report.unreadable.values()))
     assert len(report.added) == 3
+
+
+def test_odd_things_stop_nothing(
+    facility: Path, tmp_path: Path, make_store: Callable[..., Path]
+) -> None:
+    """Links in circles and to nothing, pipes, names of any bytes, halves of stores."""
+    path = tmp_path / "lab.yaml"
+    before = crawl(path, facility).added
+    (facility / "loop").symlink_to(facility, target_is_directory=True)
+    (facility / "self.msa").symlink_to("self.msa")
+    (facility / "dangling.msa").symlink_to("nothing.msa")
+    os.mkfifo(facility / "pipe.msa")
+    aged(spectrum(facility / "Zürich μ 日本" / "\x1b[2J.msa", "7\n7\n7\n8"))
+    spectrum(facility / "{func(os:system)}.msa", "7\n7\n7\n9")
+    odd = os.fsdecode(os.fsencode(facility) + b"/\xff\xfe.msa")
+    aged(Path(shutil.copy(facility / "s1" / "point.msa", odd)))
+    (make_store(facility / "half.zarr") / "zarr.json").unlink()
+    broken = make_store(facility / "broken.zarr") / "zarr.json"
+    broken.write_text("{")
+    whole = make_store(facility / "whole.zarr", 9)
+    bare = shutil.move(make_store(facility / "other.zarr") / "data", facility / "array.zarr")
+    for store in (
+        broken.parent,
+        whole,
+        facility / "half.zarr",
+        facility / "other.zarr",
+        Path(bare),
+    ):
+        aged(store)
+    report = crawl(path, facility)
+    assert set(report.added) == {"Zürich μ 日本.[2J", "whole"}
+    reasons = {Path(name).name: reason for name, reason in report.unreadable.items()}
+    assert "symbolic links" in reasons["self.msa"]
+    assert "link to something" in reasons["dangling.msa"]
+    assert "pipe" in reasons["pipe.msa"]
+    assert "braces" in reasons["{func(os:system)}.msa"]
+    assert "not UTF-8" in reasons["??.msa"]
+    assert "no zarr.json" in reasons["half.zarr"]
+    assert "not valid JSON" in reasons["broken.zarr"]
+    assert "bare Zarr array" in reasons["array.zarr"]
+    assert set(report.duplicates) == set()
+    assert set(names(path)) == {*before, *report.added}
+    assert all(entry.open().size for entry in open_catalog(path).values())
+    # The next night finds the same, and reads nothing again.
+    again = crawl(path, facility)
+    assert again.added == again.updated == []
+    assert again.unreadable.keys() == report.unreadable.keys()
 
 
 def test_headers_only(facility: Path, tmp_path: Path) -> None:

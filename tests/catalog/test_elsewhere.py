@@ -13,8 +13,9 @@ import pytest
 
 import emcube as em
 from emcube.catalog import add, add_family, open_catalog
+from emcube.catalog.verify import verify_entry
 from emcube.cli import main
-from emcube.errors import CatalogError
+from emcube.errors import CatalogError, EmcubeError
 from tests.catalog.servers import Server, serving
 
 ROOT = Path(__file__).parents[2]
@@ -130,6 +131,37 @@ cat = intake.open_catalog("{server.address}/top.yaml")
 print(cat["a"].read()["data"].shape)
 """
     assert intake_says(code) == "(4, 5, 6)"
+
+
+def test_deep_verification_reads_what_a_server_gives(
+    server: Server, site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.yaml"
+    entry = add(path, f"{server.address}/stores/a.zarr", name="far")
+    assert entry.metadata["digest"].startswith("sha256:")
+    report = verify_entry(entry, deep=True)
+    assert report.differences == report.unchecked == ()
+    assert entry.open(verify=True).shape == (4, 5, 6)
+    # Other bytes, another status, nothing at all: each is a difference, and none is an accident.
+    (name,) = [key for key in server.contents if key.startswith("/stores/a.zarr/data/c/")]
+    whole = server.contents[name]
+    assert isinstance(whole, Path)
+    spoilt = whole.read_bytes()[:-1] + bytes([whole.read_bytes()[-1] ^ 1])
+    server.contents[name] = spoilt
+    assert verify_entry(entry, deep=True).differences
+    server.contents[name] = whole
+    server.manners[name].errors = [500] * 50
+    assert verify_entry(entry, deep=True).differences
+    server.manners[name].errors = []
+    del server.contents[name]
+    assert verify_entry(entry, deep=True).differences
+    capsys.readouterr()
+    assert main(["catalog", "verify", str(path), "--deep"]) == 3
+    assert "far: DIFFERENT" in capsys.readouterr().out
+    with pytest.raises(EmcubeError):
+        entry.open(verify=True)
+    # Without reading all of it nothing is noticed, and the report says what was compared.
+    assert verify_entry(entry).ok
 
 
 @pytest.mark.parametrize(
