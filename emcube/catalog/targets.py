@@ -166,12 +166,16 @@ def halves_of(
         "metadata": {},
         "user_parameters": {},
     }
-    arguments: dict[str, Any] = {"args": [f"{{data({name}-data)}}"]}
-    if kind == "zarr":
-        arguments |= {"engine": "zarr", "chunks": {}}
+    if kind == "zarr" and "*" in address:
+        raise CatalogError(
+            f"cannot add {address} to a catalog: Intake takes stars in a store's path for patterns",
+            hint="rename the folder",
+        )
     entry = {
         "reader": next(reader for reader, found in _READERS.items() if found == kind),
-        "kwargs": arguments,
+        # Nothing more: chunks would need Dask, which plain Intake does not bring, and with an engine of ours
+        # it would not look at the group. Who has Dask reads with read(chunks={}).
+        "kwargs": {"args": [f"{{data({name}-data)}}"]},
         "metadata": dict(metadata),
         "output_instance": _OUTPUTS[kind],
         "user_parameters": {},

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,9 +11,11 @@ import pytest
 
 import emcube as em
 from emcube.catalog import add, add_family, open_catalog
+from emcube.catalog.crawl import crawl
 from emcube.catalog.verify import verify_entry
 from emcube.cli import main
 from emcube.errors import CatalogError, EmcubeError
+from tests.catalog.helpers import intake_says, refused, spectrum
 from tests.catalog.servers import Server, serving
 
 ROOT = Path(__file__).parents[2]
@@ -38,20 +38,6 @@ def server(site: Path) -> Iterator[Server]:
             if path.is_file():
                 found.put(f"/{path.relative_to(site).as_posix()}", path)
         yield found
-
-
-def intake_says(code: str) -> str:
-    """What a process says in which emcube is not there."""
-    done = subprocess.run(
-        [sys.executable, "-c", "import sys, intake\nsys.modules['emcube'] = None\n" + code],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        cwd="/",
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 # --- within each other --------------------------------------------------------------------------------
@@ -130,7 +116,7 @@ def test_plain_intake_reads_it_there(server: Server) -> None:
 cat = intake.open_catalog("{server.address}/top.yaml")
 print(cat["a"].read()["data"].shape)
 """
-    assert intake_says(code) == "(4, 5, 6)"
+    assert intake_says(code, "aiohttp", "requests") == "(4, 5, 6)"
 
 
 def test_deep_verification_reads_what_a_server_gives(
@@ -276,14 +262,45 @@ def test_families_that_cannot_be(
 # --- plain Intake -------------------------------------------------------------------------------------
 
 
-def test_plain_intake_opens_what_is_shipped(tmp_path: Path) -> None:
+def test_intake_is_plain_in_these_tests() -> None:
+    assert {"emcube", "dask", "rsciio", "h5py", "pydantic"} <= refused()
+    assert not {"intake", "xarray", "zarr", "numpy", "pandas", "fsspec", "yaml"} & refused()
+    code = "try:\n    import emcube\nexcept ImportError as error:\n    print(error)"
+    assert intake_says(code) == "No module named 'emcube'"
+
+
+def test_plain_intake_opens_what_is_shipped(
+    tmp_path: Path, make_store: Callable[..., Path]
+) -> None:
     shutil.copytree(ROOT / "catalogs", tmp_path / "catalogs")
-    for name in ("public.yaml", "demo.yaml"):
-        code = f"""
-cat = intake.open_catalog({str(tmp_path / "catalogs" / name)!r})
-for name in cat:
-    reader = cat[name]
-    assert reader.metadata["title"], name
-print(len(list(cat)))
+    make_store(tmp_path / "demo" / "srm2135c.zarr")
+    make_store(tmp_path / "a.zarr", elements=["Ni"])
+    spectrum(tmp_path / "b [1].msa")
+    add(tmp_path / "own.yaml", tmp_path / "a.zarr")
+    add(tmp_path / "own.yaml", tmp_path / "b [1].msa")
+    open_catalog(tmp_path / "own.yaml").search(elements="Ni").save(tmp_path / "found.yaml")
+    crawl(tmp_path / "crawled.yaml", tmp_path, settle=0)
+    code = f"""
+from pathlib import Path
+folder = Path({str(tmp_path)!r})
+for path in sorted(folder.rglob("*.yaml")):
+    cat = intake.open_catalog(str(path))
+    for name in cat:
+        reader = cat[name]
+        # What is published would be fetched.
+        if path.name == "public.yaml":
+            assert reader.metadata["title"], name
+            continue
+        data = reader.read()
+        assert len(data) if isinstance(data, bytes) else data["data"].shape == (4, 5, 6), name
+    print(path.name, len(list(cat)))
 """
-        assert int(intake_says(code)) == len(open_catalog(ROOT / "catalogs" / name))
+    told = dict(line.split() for line in intake_says(code).splitlines())
+    n_public = len(open_catalog(ROOT / "catalogs" / "public.yaml"))
+    assert told == {
+        "demo.yaml": "1",
+        "public.yaml": str(n_public),
+        "own.yaml": "2",
+        "found.yaml": "1",
+        "crawled.yaml": "2",
+    }

@@ -108,8 +108,6 @@ ENTRIES: dict[str, Callable[[Document], object]] = {
     "reader: conversion": lambda d: entry(d).update(reader="intake.readers.convert:Pipeline"),
     "bytes of a pickle": lambda d: (
         entry(d).update(reader=f"{READERS}:FileByteReader", output_instance=None),
-        arguments(d).pop("engine"),
-        arguments(d).pop("chunks"),
         data(d).update(datatype="intake.readers.datatypes:PickleFile"),
     ),
     "output: os.system": lambda d: entry(d).update(output_instance="os:system"),
