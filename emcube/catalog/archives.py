@@ -196,15 +196,26 @@ def _unpack(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], folde
     if partial.exists():
         shutil.rmtree(partial)
     partial.mkdir()
-    for name, info in members.items():
-        target = partial / name
+    try:
+        for name, info in members.items():
+            _unpack_one(archive, info, partial / name)
+        partial.rename(folder)
+    except Exception:
+        # Half an archive is worth nothing, and may be large.
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _unpack_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:
+    try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with archive.open(info) as packed, target.open("xb") as file:
-            done = 0
-            # zipfile checks the CRC at the end, and gives no more than the table promises.
-            while block := packed.read(_PART):
-                done += len(block)
-                file.write(block)
-        if done != info.file_size:
-            raise zipfile.BadZipFile(f"{name!r} has {done} bytes, expected {info.file_size}")
-    partial.rename(folder)
+    except (FileExistsError, NotADirectoryError):
+        raise zipfile.BadZipFile(f"{info.filename!r} lies within a file") from None
+    with archive.open(info) as packed, target.open("xb") as file:
+        done = 0
+        # zipfile checks the CRC at the end, and gives no more than the table promises.
+        while block := packed.read(_PART):
+            done += len(block)
+            file.write(block)
+    if done != info.file_size:
+        raise zipfile.BadZipFile(f"{info.filename!r} has {done} bytes, expected {info.file_size}")

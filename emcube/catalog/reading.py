@@ -225,7 +225,7 @@ def keep(data: bytes, document: Any) -> None:
         _forget_old(file.parent)
 
 
-def _forget_old(folder: Path, keep: int = 20) -> None:
+def _forget_old(folder: Path, keep: int = 8) -> None:
     files = sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
     for file in files[keep:]:
         file.unlink(missing_ok=True)
