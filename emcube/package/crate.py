@@ -120,7 +120,7 @@ def crate_metadata(about: Publication, files: Mapping[str, Described]) -> bytes:
         *sources,
         *_seeds(about),
         *(entity for creator in about.creators for entity in creator.to_entities()),
-        *_license(about.license),
+        *_terms(about.license),
         *_references(about.references),
     ]
     document = {
@@ -139,14 +139,14 @@ def _each_once(graph: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _root(about: Publication, parts: Sequence[dict[str, str]]) -> dict[str, Any]:
-    license = about.license
+    terms = about.license
     root: dict[str, Any] = {
         "@id": "./",
         "@type": "Dataset",
         "name": about.title,
         "description": about.description,
         "datePublished": about.date,
-        "license": license.name if license.id is None else {"@id": license.id},
+        "license": terms.name if terms.id is None else {"@id": terms.id},
         "conformsTo": {"@id": PROFILE},
         "identifier": about.run_id,
         "hasPart": list(parts),
@@ -285,15 +285,15 @@ def _seeds(about: Publication) -> list[dict[str, Any]]:
     ]
 
 
-def _license(license: License) -> list[dict[str, Any]]:
-    if license.id is None:
+def _terms(terms: License) -> list[dict[str, Any]]:
+    if terms.id is None:
         return []
     return [
         {
-            "@id": license.id,
+            "@id": terms.id,
             "@type": "CreativeWork",
-            "name": license.name,
-            "description": f"Terms of use: {license.name}",
+            "name": terms.name,
+            "description": f"Terms of use: {terms.name}",
         }
     ]
 

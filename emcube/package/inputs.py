@@ -131,8 +131,11 @@ def addresses(
     if isinstance(named, str) and is_url(named):
         found.append(address_of(without_secrets(named), "store"))
     if entry is not None and is_url(entry.target.location):
-        group = f"/{entry.target.group}" if entry.target.group else ""
-        found.append(address_of(without_secrets(entry.target.location + group), "store"))
+        target = entry.target
+        # Of a catalog that knows instrument files, too, the target says which it is.
+        kind = "file" if getattr(target, "kind", "zarr") == "file" else "store"
+        place = f"{target.location}/{target.group}" if target.group else target.location
+        found.append(address_of(without_secrets(place), kind))
     return tuple({address.url: address for address in found}.values())
 
 

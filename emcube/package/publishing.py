@@ -35,6 +35,7 @@ from emcube.package.references import (
     software_citation,
 )
 from emcube.results import Result, open_result
+from emcube.store import to_json
 from emcube.store.journal import HIDDEN
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ class _Gathered:
     """All that is said of one package."""
 
     result: Result
-    entry: dict[str, Any]
+    entry: Entry | None
     input: PackagedInput
     about: Publication
     data: Reference | None
@@ -267,7 +268,8 @@ class _Gathered:
         terms: Any,
         day: str,
     ) -> _Gathered:
-        known = dict(entry.metadata) if entry is not None else {}
+        # YAML knows dates, JSON does not.
+        known = to_json(dict(entry.metadata), "metadata") if entry is not None else {}
         provenance = result.provenance
         stack = provenance.get("stack") or {}
         version = str((stack.get("libraries") or {}).get("emcube", "?"))
@@ -295,7 +297,7 @@ class _Gathered:
             references=tuple([*references, data] if data is not None else references),
             keywords=_keywords(result),
         )
-        return cls(result, known, packed, about, data)
+        return cls(result, entry, packed, about, data)
 
     # ------------------------------------------------------------------------------------- members
 
@@ -317,8 +319,9 @@ class _Gathered:
             names.README: readme_page(about, TEXTS),
             names.PREVIEW: preview_page(about, TEXTS),
         }
-        if self.entry:
-            found[names.ENTRY] = _json(_public_entry(self.entry))
+        if self.entry is not None:
+            metadata = _public_entry(about.entry)
+            found[names.ENTRY] = _json({"name": self.entry.name, "metadata": metadata})
         found |= _files_of(self.result.path, names.RESULT)
         found[f"{names.RESULT}/zarr.json"] = self._result_root()
         if store is not None:
