@@ -10,6 +10,7 @@ import hashlib
 import http.client
 import os
 import shutil
+import sys
 import tempfile
 import time
 import urllib.error
@@ -230,8 +231,6 @@ class _Files:
 @contextmanager
 def _remote(url: str) -> Iterator[_Files]:
     """Open an address, and say of what goes wrong there where it was."""
-    from emcube.store.open import _unreadable
-
     try:
         import fsspec
 
@@ -243,11 +242,20 @@ def _remote(url: str) -> Iterator[_Files]:
         raise MissingDependencyError(
             f"cannot open {url}: {error}", hint='install it with: pip install "emcube[remote]"'
         ) from error
-    except _unreadable() as error:
+    except _problems() as error:
         raise StoreError(
             f"{url} cannot be read: {type(error).__name__} {error}".rstrip(),
             hint="check the address, and whether it is reachable",
         ) from error
+
+
+def _problems() -> tuple[type[Exception], ...]:
+    """What fsspec and its clients raise where something cannot be read; clients are there once they are used."""
+    found: tuple[type[Exception], ...] = (OSError, KeyError, ValueError, TypeError)
+    for client, name in (("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError")):
+        if client in sys.modules:
+            found = (*found, getattr(sys.modules[client], name))
+    return found
 
 
 # ---------------------------------------------------------------------------------------------- files

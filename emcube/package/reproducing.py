@@ -33,7 +33,10 @@ MAX_RECIPE = 2**20
 _HINT = "do not use this package, or ask who made it; nothing of it was run"
 
 #: What malformed attributes make the readers of a result raise.
-_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError, RuntimeError)
+_MALFORMED = (
+    *(KeyError, TypeError, ValueError, AttributeError, IndexError),
+    *(OSError, RuntimeError, MemoryError, ArithmeticError),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,7 +253,7 @@ def _checked(path: Path, root: Path, description: Description) -> Package:
     result = _result(root / names.RESULT, where)
     digest = result.provenance.get("input", {}).get("digest")
     drawn = result.provenance.get("drawn_seeds") or []
-    seeds = {step: result.provenance["seeds"][step] for step in drawn}
+    seeds = {str(step): result.provenance["seeds"][str(step)] for step in drawn}
     for what, first, second in (
         ("identity of the run", description.run_id, result.run_id),
         ("recipe", recipe.document.data, result.recipe),
@@ -335,6 +338,12 @@ def _require_markers(result: Result, where: str) -> None:
                 hint=_HINT,
             )
     provenance: Mapping[str, Any] = result.provenance
+    drawn, seeds = provenance.get("drawn_seeds") or [], provenance.get("seeds")
+    if not isinstance(drawn, list) or not isinstance(seeds, dict) or not set(map(str, drawn)) <= set(seeds):
+        raise PackageError(
+            f"the provenance of {names.RESULT} of {where} lacks seeds: it has {printable(seeds)}",
+            hint=_HINT,
+        )
     for key, kind in (("input", dict), ("cube", dict), ("seeds", dict), ("stack", dict)):
         if not isinstance(provenance.get(key), kind):
             raise PackageError(

@@ -19,9 +19,10 @@ from emcube.package.names import check_name, printable
 
 __all__ = ["check_store", "load_json"]
 
-CODECS = frozenset(
-    {"blosc", "bytes", "crc32c", "gzip", "sharding_indexed", "transpose", "vlen-utf8", "zstd"}
-)
+IN_SHARDS = frozenset({"blosc", "bytes", "crc32c", "transpose"})
+"""Codecs of chunks in a shard: of these none unpacks to more than 2 GiB, whatever the chunk says."""
+
+CODECS = IN_SHARDS | {"sharding_indexed", "vlen-utf8", "zstd"}
 _INTEGERS = {f"{sign}int{bits}": bits // 8 for sign in ("", "u") for bits in (8, 16, 32, 64)}
 _FLOATS = {"float16": 2, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16}
 #: Bytes of a value; of text a guess that is only used for limits.
@@ -36,6 +37,9 @@ MAX_CHUNK = 2**31
 
 MAX_UNWRITTEN = 64 * 2**20
 """Decoded bytes of an array's chunks that are not there: small ones of nothing but zeros are not written."""
+
+MAX_TEXT = 64 * 2**20
+"""Decoded bytes of a chunk of texts."""
 
 MAX_JSON = 256 * 2**20
 MAX_DEPTH = 64
@@ -153,7 +157,7 @@ def _check_array(document: Mapping[str, Any], folder: Path, what: str) -> None:
     chunks = _lengths((grid.get("configuration") or {}).get("chunk_shape"), what, "chunks", least=1)
     _expect(len(chunks) == len(shape), what, f"has chunks {chunks} of shape {shape}", "as many dims")
     _expect(not document.get("storage_transformers"), what, "has storage transformers", "none")
-    _check_codecs(document.get("codecs"), what)
+    names = _check_codecs(document.get("codecs"), what, CODECS)
     size = _item_bytes(document.get("data_type"), what)
     chunk_bytes = math.prod(chunks) * size
     _expect(chunk_bytes <= MAX_CHUNK, what, f"has chunks of {chunks}", "less than 2 GiB in each")
@@ -165,6 +169,9 @@ def _check_array(document: Mapping[str, Any], folder: Path, what: str) -> None:
         f"has {present} chunks",
         f"{wanted}, as its shape {shape} needs",
     )
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != "zarr.json":
+            _check_chunk(path, names, math.prod(chunks), size, f"{what}: the chunk {path.name!r}")
 
 
 def _lengths(value: Any, what: str, word: str, *, least: int) -> tuple[int, ...]:
@@ -173,22 +180,74 @@ def _lengths(value: Any, what: str, word: str, *, least: int) -> tuple[int, ...]
     return tuple(value)
 
 
-def _check_codecs(codecs: Any, what: str) -> None:
+def _check_codecs(codecs: Any, what: str, known: frozenset[str]) -> list[str]:
+    """Names of codecs, all of them known."""
     _expect(isinstance(codecs, list) and len(codecs) > 0, what, f"has {codecs!r:.80}", "codecs")
+    names: list[str] = []
     for codec in codecs:
         named = codec if isinstance(codec, dict) else {"name": codec}
         name = named.get("name")
         _expect(
-            isinstance(name, str) and name in CODECS,
+            isinstance(name, str) and name in known,
             what,
             f"names the codec {name!r:.80}",
-            f"one of {', '.join(sorted(CODECS))}",
+            f"one of {', '.join(sorted(known))}",
         )
         if name == "sharding_indexed":
             inner = named.get("configuration") or {}
             _expect(isinstance(inner, dict), what, "has a shard without configuration", "one")
             for key in ("codecs", "index_codecs"):
-                _check_codecs(inner.get(key), what)
+                _check_codecs(inner.get(key), what, IN_SHARDS)
+        names.append(str(name))
+    return names
+
+
+def _check_chunk(path: Path, codecs: list[str], n_values: int, size: int, what: str) -> None:
+    """Refuse a chunk that says it unpacks to more than its array's chunks hold."""
+    most = MAX_TEXT if "vlen-utf8" in codecs else n_values * size
+    with path.open("rb") as file:
+        head = file.read(18)
+    packed = next((name for name in codecs if name in ("blosc", "zstd")), None)
+    if packed == "blosc":
+        found: int | None = int.from_bytes(head[4:8], "little")
+    elif packed == "zstd":
+        found = _zstd_bytes(head)
+    else:
+        found = path.stat().st_size - 4 * ("crc32c" in codecs)
+        found = 0 if "sharding_indexed" in codecs else found
+    _expect(
+        found is not None and found <= most, what, f"unpacks to {found} bytes", f"at most {most}"
+    )
+    if "vlen-utf8" in codecs:
+        _check_texts(path, codecs, n_values, what)
+
+
+def _zstd_bytes(head: bytes) -> int | None:
+    """Bytes that a frame of Zstandard says it holds (RFC 8878, 3.1.1.1); None where it does not say."""
+    if head[:4] != b"\x28\xb5\x2f\xfd" or len(head) < 6:
+        return None
+    flags = head[4]
+    single = flags >> 5 & 1
+    start = 5 + (1 - single) + (0, 1, 2, 4)[flags & 3]
+    n = (single, 2, 4, 8)[flags >> 6]
+    if n == 0 or len(head) < start + n:
+        return None
+    return int.from_bytes(head[start : start + n], "little") + (256 if n == 2 else 0)
+
+
+def _check_texts(path: Path, codecs: list[str], n_values: int, what: str) -> None:
+    """Refuse texts that are said to be more than the chunk has places: room for all is made at once."""
+    data = path.read_bytes()
+    data = data[:-4] if "crc32c" in codecs else data
+    if "zstd" in codecs:
+        from numcodecs.zstd import Zstd
+
+        try:
+            data = bytes(Zstd().decode(data))
+        except RuntimeError as error:
+            raise PackageError(f"{what} cannot be read: {printable(error)}", hint=_HINT) from error
+    n_texts = int.from_bytes(data[:4], "little")
+    _expect(n_texts <= n_values, what, f"holds {n_texts} texts", f"at most {n_values}")
 
 
 def _item_bytes(data_type: Any, what: str) -> int:

@@ -160,6 +160,12 @@ def flipped_value(members: Members, canary: Path) -> None:
     members[name] = bytes([members[name][0] ^ 1]) + members[name][1:]
 
 
+def growing_chunk(members: Members, canary: Path) -> None:
+    """A frame of Zstandard that says it holds 2**40 bytes."""
+    frame = b"\x28\xb5\x2f\xfd" + bytes([0b11100000]) + (2**40).to_bytes(8, "little")
+    members[f"{VALUES}/c/0"] = frame + b"\x01\x00\x00" + bytes(4)
+
+
 def no_digests(plain: dict[str, Any]) -> None:
     plain["attributes"]["emcube"]["digests"] = {}
 
@@ -273,6 +279,7 @@ CHANGED: dict[str, tuple[Callable[[Members, Path], None], str]] = {
         array(lambda d: d["chunk_grid"]["configuration"].update(chunk_shape=[10**12])),
         "less than 2 GiB",
     ),
+    "a chunk that grows": (growing_chunk, "unpacks to 1099511627776 bytes, expected at most 24"),
     "an array of negative length": (array(lambda d: d.update(shape=[-1])), "a list of lengths"),
     "an array that is no object": (text_of(f"{VALUES}/zarr.json", "3"), "is no object"),
 }
