@@ -71,7 +71,7 @@ def write_archive(
     path : Path
         The file.
     members : mapping of str to bytes or Path
-        Contents by name.
+        Contents by name; a name that ends with a slash is that of a folder, which has none.
     digests : mapping of str to str
         SHA-256 of members that must not have changed since it was computed.
     overwrite : bool
@@ -116,7 +116,8 @@ def _write_member(
 ) -> None:
     info = zipfile.ZipInfo(name, EPOCH)
     info.create_system = 3  # Unix everywhere, for the same bytes everywhere
-    info.external_attr = (stat.S_IFREG | 0o644) << 16
+    kind = stat.S_IFDIR | 0o755 if name.endswith("/") else stat.S_IFREG | 0o644
+    info.external_attr = kind << 16
     info.file_size = len(content) if isinstance(content, bytes) else content.stat().st_size
     digest = hashlib.sha256()
     with archive.open(info, "w") as target:

@@ -14,7 +14,7 @@ from typing import Any
 
 from emcube.package.description import PackagedInput
 from emcube.package.names import CRATE, INPUT, LOCK, RECIPE, RESULT
-from emcube.package.people import Creator, License
+from emcube.package.people import Creator, License, parse_license
 from emcube.package.references import LICENSE, Reference
 
 __all__ = ["Described", "Publication", "crate_metadata"]
@@ -120,6 +120,7 @@ def crate_metadata(about: Publication, files: Mapping[str, Described]) -> bytes:
         *sources,
         *_seeds(about),
         *(entity for creator in about.creators for entity in creator.to_entities()),
+        *_input_context(about),
         *_terms(about.license),
         *_references(about.references),
     ]
@@ -253,9 +254,12 @@ def _input(about: Publication) -> list[dict[str, Any]]:
         "description": "The cube that was analysed; its identifier is the digest of its content.",
         "identifier": about.input.digest,
     }
-    for key in ("doi", "license"):
-        if isinstance(known.get(key), str) and known[key]:
-            entity["sameAs" if key == "doi" else "license"] = _link(key, known[key])
+    doi = known.get("doi")
+    if isinstance(doi, str) and doi:
+        entity["sameAs"] = {"@id": _doi_url(doi)}
+    terms = _input_terms(known)
+    if terms is not None:
+        entity["license"] = terms.name if terms.id is None else {"@id": terms.id}
     if about.input.included is not None:
         return [{**entity, "@id": f"{INPUT}/"}]
     if not about.input.addresses:
@@ -267,10 +271,25 @@ def _input(about: Publication) -> list[dict[str, Any]]:
     ]
 
 
-def _link(key: str, text: str) -> str:
-    if key == "doi":
-        return "https://doi.org/" + text.removeprefix("https://doi.org/").removeprefix("doi:")
-    return text
+def _input_terms(known: Mapping[str, Any]) -> License | None:
+    stated = known.get("license")
+    return parse_license(stated) if isinstance(stated, str) and stated.strip() else None
+
+
+def _input_context(about: Publication) -> list[dict[str, Any]]:
+    """What the entity of the data refers to: terms of use, and the record of its DOI."""
+    known, found = about.entry, []
+    terms = _input_terms(known)
+    if terms is not None:
+        found += _terms(terms)
+    doi = known.get("doi")
+    if isinstance(doi, str) and doi:
+        found.append({"@id": _doi_url(doi), "@type": "CreativeWork", "name": about.input_title})
+    return found
+
+
+def _doi_url(text: str) -> str:
+    return "https://doi.org/" + text.removeprefix("https://doi.org/").removeprefix("doi:")
 
 
 def _seeds(about: Publication) -> list[dict[str, Any]]:

@@ -151,6 +151,9 @@ def publish(
         for name in members:
             names.check_name(name, f"the package {str(path)!r}")
         names.check_names(members, f"the package {str(path)!r}")
+        # Readers of crates look for the folders that it describes.
+        folders = [names.RESULT] if store is None else [names.RESULT, names.INPUT]
+        members |= {f"{folder}/": b"" for folder in folders}
         write_archive(path, members, digests, overwrite=overwrite)
     return path
 

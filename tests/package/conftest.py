@@ -97,7 +97,8 @@ def _empty_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
 def members_of(crate: Path) -> dict[str, bytes]:
     """Contents of all files of a package."""
     with zipfile.ZipFile(crate) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+        return {name: archive.read(name) for name in names}
 
 
 def pack(path: Path, members: Mapping[str, bytes]) -> Path:

@@ -97,7 +97,10 @@ def test_the_same_bytes_every_time(lab: Lab, tmp_path: Path) -> None:
         infos = archive.infolist()
     assert [i.filename for i in infos] == sorted(i.filename for i in infos)
     assert {i.date_time for i in infos} == {(1980, 1, 1, 0, 0, 0)}
-    assert {i.external_attr >> 16 for i in infos} == {stat.S_IFREG | 0o644}
+    folders = {i.filename: i.external_attr >> 16 for i in infos if i.is_dir()}
+    assert folders == dict.fromkeys(("result/", "input/cube.zarr/"), stat.S_IFDIR | 0o755)
+    files = {i.external_attr >> 16 for i in infos if not i.is_dir()}
+    assert files == {stat.S_IFREG | 0o644}
     seal = again.read_bytes()[-64:].decode()
     assert seal == hashlib.sha256(again.read_bytes()[: -2 - len(b"emcube package sha256:") - 64]).hexdigest()
 
@@ -197,7 +200,10 @@ def test_the_catalog_entry_is_in_it(quick: Lab, tmp_path: Path) -> None:
     assert entry["metadata"]["elements"] == ["Si", "O"]
     graph = {e["@id"]: e for e in json.loads(members[names.CRATE])["@graph"]}
     assert graph["./"]["author"] == [{"@id": "https://orcid.org/0000-0002-1825-0097"}]
-    assert graph["input/cube.zarr/"]["sameAs"] == "https://doi.org/10.5281/zenodo.15490547"
+    doi = "https://doi.org/10.5281/zenodo.15490547"
+    assert graph["input/cube.zarr/"]["sameAs"] == {"@id": doi}
+    assert graph[doi]["name"] == "Phases of & <a> stone"
+    assert graph["input/cube.zarr/"]["license"] == {"@id": "https://spdx.org/licenses/CC-BY-4.0"}
     assert graph["./"]["name"] == "Unmixing of Phases of & <a> stone"
     assert b"10.5281/zenodo.15490547" in members[names.BIBLIOGRAPHY]
     assert b"<a> stone" not in members[names.PREVIEW]
