@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +120,6 @@ def check_store(root: Path, where: str) -> None:
         name = folder.relative_to(root).as_posix()
         document = _document(path, f"{where}, {name}/zarr.json")
         _check_document(document, folder, f"{where}, {name}/zarr.json")
-        for child, inner in _consolidated(document):
-            check_name(child, f"{where}, {name}/zarr.json")
-            _check_document(inner, folder / child, f"{where}, {name}/zarr.json, {printable(child)!r}")
 
 
 def _document(path: Path, what: str) -> Any:
@@ -131,13 +128,8 @@ def _document(path: Path, what: str) -> Any:
     return load_json(path.read_bytes(), what)
 
 
-def _consolidated(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    inline = document.get("consolidated_metadata")
-    if isinstance(inline, dict) and isinstance(inline.get("metadata"), dict):
-        yield from inline["metadata"].items()
-
-
 def _check_document(document: Any, folder: Path, what: str) -> None:
+    """Check the metadata of a node, and the copies of others' that it holds (and these, in turn)."""
     _expect(isinstance(document, dict), what, "is no object", "a Zarr document")
     _expect(document.get("zarr_format") == 3, what, "is not of Zarr version 3", "zarr_format 3")
     kind = document.get("node_type")
@@ -146,6 +138,12 @@ def _check_document(document: Any, folder: Path, what: str) -> None:
     _expect(isinstance(attributes, dict), what, "has attributes that are no object", "an object")
     if kind == "array":
         _check_array(document, folder, what)
+    copies = document.get("consolidated_metadata")
+    inner = copies.get("metadata") if isinstance(copies, dict) else None
+    _expect(copies is None or isinstance(inner, dict), what, "has copies that are none", "objects")
+    for child, copy in (inner or {}).items():
+        check_name(child, what)
+        _check_document(copy, folder / child, f"{what}, {printable(child)!r}")
 
 
 def _check_array(document: Mapping[str, Any], folder: Path, what: str) -> None:

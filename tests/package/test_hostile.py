@@ -129,6 +129,21 @@ def hidden_codec(members: Members, canary: Path) -> None:
     edit_json(members, ROOT, edit)
 
 
+def nested_codec(members: Members, canary: Path) -> None:
+    """A copy within a copy of the metadata names it."""
+
+    def edit(plain: dict[str, Any]) -> None:
+        metadata = plain["consolidated_metadata"]["metadata"]
+        evil = {**metadata["pca/explained_variance"], "codecs": [{"name": "numcodecs.pickle"}]}
+        metadata["pca"]["consolidated_metadata"] = {
+            "kind": "inline",
+            "must_understand": False,
+            "metadata": {"explained_variance": evil},
+        }
+
+    edit_json(members, ROOT, edit)
+
+
 def hidden_place(members: Members, canary: Path) -> None:
     def edit(plain: dict[str, Any]) -> None:
         metadata = plain["consolidated_metadata"]["metadata"]
@@ -267,6 +282,7 @@ CHANGED: dict[str, tuple[Callable[[Members, Path], None], str]] = {
     "a pickle of the older format": (pickled_array, "metadata of Zarr 2"),
     "a pickle as a codec": (pickled_chunk, "names the codec 'numcodecs.pickle'"),
     "a codec in the copy of the metadata": (hidden_codec, "names the codec 'numcodecs.pickle'"),
+    "a codec in a copy of the copy": (nested_codec, "names the codec 'numcodecs.pickle'"),
     "a codec in a shard": (inner_codec, "names the codec 'os.system'"),
     "a place in the copy of the metadata": (hidden_place, r"'\.\.' is not the name"),
     "a data type of objects": (array(lambda d: d.update(data_type="object")), "data type 'object'"),
