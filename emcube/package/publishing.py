@@ -335,6 +335,8 @@ class _Gathered:
         """The crate's linked data."""
         files = {}
         for name, (short, text, media) in TEXTS.items():
+            if name == names.PREVIEW:
+                continue  # it shows the crate, and is no part of it
             if name == names.MANIFEST:
                 # One line a file: 64 digits, two spaces, the name and a line feed; this crate is in it, too.
                 size = sum(67 + len(n.encode()) for n in (*members, names.CRATE))
