@@ -1,9 +1,9 @@
 """Compare two results of one recipe: bit by bit, and how far they are apart where they differ.
 
-On the same stack (`stack_differences` finds none) every bit must be the same. On another one sums are rounded
-in another order or by other instructions; iterations carry that on. How much of it is taken is stated here, by
-kind of step and variable, and is a share of the largest value of the variable, so that it means the same for
-counts and for shares.
+On the same stack (`stack_differences` finds none) every bit must be the same. On another one sums are
+rounded in another order or by other instructions; iterations carry that on. How much of it is taken is
+stated here, by kind of step and variable, and is a share of the largest value of the variable, so that it
+means the same for counts and for shares.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ class Difference:
     identical : bool
         Bit by bit.
     difference : float
-        Largest difference as a share of the largest value; of labels the share of pixels; infinite where shapes
-        or types differ, where one lacks it, or where one has no number and the other has.
+        Largest difference as a share of the largest value; of labels the share of pixels; infinite where
+        shapes or types differ, where one lacks it, or where one has no number and the other has.
     tolerance : float
         What is taken on another stack.
     remark : str

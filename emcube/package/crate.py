@@ -21,7 +21,7 @@ __all__ = ["Described", "Publication", "crate_metadata"]
 
 SPECIFICATION = "https://w3id.org/ro/crate/1.2"
 BASE_OF_PROFILE = "https://w3id.org/ro/crate/1.1"
-"""The version on which the profile stands; a crate of 1.2 that keeps to what both have in common is one of both."""
+"""The version on which the profile stands; a crate that keeps to what both have in common is one of both."""
 
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 TERMS = "https://w3id.org/ro/terms/workflow-run#"
@@ -238,8 +238,8 @@ def _result(about: Publication) -> dict[str, Any]:
         "@id": f"{RESULT}/",
         "@type": "Dataset",
         "name": "Result",
-        "description": "A Zarr 3 group that xarray.open_datatree reads: a node a step, with components, loadings, "
-        "labels and curves; recipe and provenance are its attributes.",
+        "description": "A Zarr 3 group that xarray.open_datatree reads: a node a step, with components, "
+        "loadings, labels and curves; recipe and provenance are its attributes.",
         "identifier": about.run_id,
     }
 

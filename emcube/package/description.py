@@ -133,8 +133,8 @@ def parse_description(data: bytes, path: Path) -> Description:
     if version > FORMAT:
         made = printable(plain.get("created_with", "a newer emcube"))
         raise PackageError(
-            f"the package {str(path)!r} has the layout {version} (made with emcube {made}), this emcube reads "
-            f"up to {FORMAT}",
+            f"the package {str(path)!r} has the layout {version} (made with emcube {made}), this emcube "
+            f"reads up to {FORMAT}",
             hint="install a newer emcube: pip install --upgrade emcube",
         )
     try:

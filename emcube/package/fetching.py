@@ -250,7 +250,7 @@ def _remote(url: str) -> Iterator[_Files]:
 
 
 def _problems() -> tuple[type[Exception], ...]:
-    """What fsspec and its clients raise where something cannot be read; clients are there once they are used."""
+    """What fsspec and its clients raise where something cannot be read; clients are loaded when used."""
     found: tuple[type[Exception], ...] = (OSError, KeyError, ValueError, TypeError)
     for client, name in (("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError")):
         if client in sys.modules:

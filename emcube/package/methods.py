@@ -1,4 +1,4 @@
-"""The Methods paragraph of a result: what was done, in words that a journal prints, from what was recorded."""
+"""The Methods paragraph of a result: what was done, in words for a journal, from what was recorded."""
 
 from __future__ import annotations
 
@@ -247,8 +247,8 @@ def _identity(result: Result, version: str) -> Iterator[str]:
         else f"Calculations ran on Python {stack.get('python', '?')}."
     )
     yield (
-        f"The run has the identity {result.run_id}; its recipe, its result, the versions of all libraries and the "
-        f"digests of all files ({MANIFEST}) are in the published package, which "
+        f"The run has the identity {result.run_id}; its recipe, its result, the versions of all libraries "
+        f"and the digests of all files ({MANIFEST}) are in the published package, which "
         f"`emcube reproduce` runs again and compares."
     )
 

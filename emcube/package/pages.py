@@ -58,8 +58,9 @@ def readme_page(about: Publication, texts: Texts) -> bytes:
     pip install "emcube[all]=={about.version}"      # or all versions: pip install -r {names.LOCK}
     emcube reproduce PACKAGE.zip
 
-reads the data's digest, runs `{names.RECIPE}`, and compares every number with `{names.RESULT}/`: the same bits on
-the same libraries and processor type, within stated tolerances elsewhere. Exit status 3 tells of a difference.
+compares the digest of the data, runs `{names.RECIPE}`, and compares every number with
+`{names.RESULT}/`: the same bits on the same libraries and processor type, within stated tolerances
+elsewhere. Exit status 3 tells of a difference.
 `sha256sum --check {names.MANIFEST}` checks the files without emcube.
 
 ## Files

@@ -86,8 +86,8 @@ def publish(
     crate : path
         The archive, ``crate.zip``.
     include_data : bool
-        Put the analysed cube into it, as a store. Without it the package names the data by the digest of their
-        content, and by the addresses that recipe or catalog know.
+        Put the analysed cube into it, as a store. Without it the package names the data by the digest of
+        their content, and by the addresses that recipe or catalog know.
     input : path, paths, or DataArray, optional
         Where the analysed data are, if not where the recipe had them; what has another digest is refused.
     address : str or sequence of str, optional
@@ -95,8 +95,8 @@ def publish(
     title, description : str, optional
         Default: from the data's metadata, and the generated Methods paragraph.
     creators : str, mapping, or several, optional
-        ``"Ada Lovelace (0000-0002-1825-0097)"``, or mappings with ``name``, ``orcid``, ``affiliation``; default
-        those of the catalog entry.
+        ``"Ada Lovelace (0000-0002-1825-0097)"``, or mappings with ``name``, ``orcid``, ``affiliation``;
+        default those of the catalog entry.
     license : str, optional
         Terms of use of the package: an SPDX name (``CC-BY-4.0``), a URL or a text.
     date : str or date, optional
@@ -204,8 +204,8 @@ def _store(result: Result, source: Source | None, scratch: Path) -> Path:
     if source is None:
         raise InputError(
             f"the data of the result at {str(result.path)!r} are not found: its recipe named "
-            f"{json.dumps(public_input(result.provenance['input']))}, looked for in this folder and those above "
-            "the result",
+            f"{json.dumps(public_input(result.provenance['input']))}, looked for in this folder and those "
+            "above the result",
             hint="say where they are with --input (input= in Python)",
         )
     wanted = Wanted(result.provenance["input"]["digest"], "dense", _opening(result))
@@ -443,7 +443,8 @@ def _yaml(plain: Mapping[str, Any]) -> bytes:
     text = yaml.safe_dump(
         dict(plain), sort_keys=False, allow_unicode=True, width=100, default_flow_style=None
     )
-    return ("# The analysis, every default filled in; runs on the data named in emcube-package.json.\n" + text).encode()
+    head = "# The analysis, every default filled in; runs on the data named in emcube-package.json.\n"
+    return (head + text).encode()
 
 
 def _json(plain: Any) -> bytes:

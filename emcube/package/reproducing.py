@@ -129,8 +129,8 @@ def reproduce(
     crate : path
         The archive.
     out : path, optional
-        Folder of the new result; default beside the archive, named after it. A run that was stopped there goes
-        on.
+        Folder of the new result; default beside the archive, named after it. A run that was stopped there
+        goes on.
     input : path, paths, or DataArray, optional
         The analysed data, where the package does not hold them and they cannot be fetched, or should not be.
     cache : path, optional
@@ -286,8 +286,8 @@ def _recipe(root: Path, where: str) -> Recipe:
         ) from error
     if recipe.model.input is not None or recipe.model.output is not None:
         raise PackageError(
-            f"{names.RECIPE} of {where} names an input or an output of its own, expected neither: the package "
-            "says what was analysed, and you say where the result goes",
+            f"{names.RECIPE} of {where} names an input or an output of its own, expected neither: the "
+            "package says what was analysed, and you say where the result goes",
             hint=_HINT,
         )
     return recipe

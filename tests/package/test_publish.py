@@ -155,7 +155,8 @@ def test_data_are_found_by_their_digest(quick: Lab, tmp_path: Path, monkeypatch:
     # Another cube lies where the recipe says, seen from the folder below.
     write_cube(simulated(1), folder / "results" / "map.zarr")
     write_cube(simulated(), folder / "map.zarr")
-    (folder / "recipe.yaml").write_text("emcube: 1\ninput: {path: map.zarr}\nsteps: [{pca: {n_components: 2}}]")
+    recipe = "emcube: 1\ninput: {path: map.zarr}\nsteps: [{pca: {n_components: 2}}]"
+    (folder / "recipe.yaml").write_text(recipe)
     result = em.run(folder / "recipe.yaml", out=folder / "results" / "r")
     monkeypatch.chdir(tmp_path)
     crate = publish(result, tmp_path / "c.zip", include_data=True, date=DAY)

@@ -1,7 +1,7 @@
 """Validate a package with roc-validator, without a network: python validate.py CRATE PROFILE.
 
-Prints JSON: the checks that were made, and the issues found. What the validator would fetch is one document, the
-JSON-LD context of RO-Crate; the package `rocrate` brings it, and it is served from there. Any other
+Prints JSON: the checks that were made, and the issues found. What the validator would fetch is one document,
+the JSON-LD context of RO-Crate; the package `rocrate` brings it, and it is served from there. Any other
 address is an error. A process of its own, because the validator changes how rdflib reads documents.
 """
 
