@@ -39,6 +39,9 @@ def publish(
         str | None, typer.Option("--license", help="Terms of use, such as CC-BY-4.0.")
     ] = None,
     date: Annotated[str | None, typer.Option(help="Day of publication; default: today.")] = None,
+    figures: Annotated[
+        bool, typer.Option("--figures/--no-figures", help="Draw every step in the report.")
+    ] = True,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file of this name.")
     ] = False,
@@ -60,6 +63,7 @@ def publish(
             creators=creator,
             license=terms,
             date=date,
+            figures=figures,
             overwrite=overwrite,
         )
     card = describe_package(path)

@@ -15,7 +15,7 @@ from typing import Any
 from emcube.package.description import PackagedInput
 from emcube.package.names import CRATE, INPUT, LOCK, RECIPE, RESULT
 from emcube.package.people import Creator, License, parse_license
-from emcube.package.references import LICENSE, Reference
+from emcube.package.references import LICENSE, Reference, software_id
 
 __all__ = ["Described", "Publication", "crate_metadata"]
 
@@ -179,7 +179,7 @@ def _run(about: Publication, sources: Sequence[dict[str, Any]]) -> dict[str, Any
         "@type": "CreateAction",
         "name": f"Run of {RECIPE}",
         "description": f"emcube run {RECIPE}; identity of the run: {about.run_id}",
-        "instrument": {"@id": "#emcube"},
+        "instrument": {"@id": software_id(about.version)},
         "object": [
             {"@id": RECIPE},
             *({"@id": source["@id"]} for source in sources),
@@ -200,9 +200,12 @@ def _run(about: Publication, sources: Sequence[dict[str, Any]]) -> dict[str, Any
 def _software(about: Publication) -> list[dict[str, Any]]:
     return [
         {
-            "@id": "#emcube",
+            "@id": software_id(about.version),
             "@type": "SoftwareApplication",
             "name": "emcube",
+            "url": software_id(about.version),
+            # RO-Crate 1.2 asks for the one, Process Run Crate for the other.
+            "version": about.version,
             "softwareVersion": about.version,
             "description": "Unmixes electron-microscopy datacubes that are larger than memory.",
             "license": {"@id": f"{SPDX}{LICENSE}"},
@@ -213,9 +216,10 @@ def _software(about: Publication) -> list[dict[str, Any]]:
             "@type": "SoftwareApplication",
             "name": "Python",
             "url": "https://www.python.org/",
+            "version": about.python,
             "softwareVersion": about.python,
         },
-        {"@id": f"{SPDX}{LICENSE}", "@type": "CreativeWork", "name": LICENSE},
+        *_terms(License(f"{SPDX}{LICENSE}", LICENSE)),
     ]
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from emcube.results import Result
 
-__all__ = ["methods_page", "methods_paragraph"]
+__all__ = ["methods_page", "methods_paragraph", "summary"]
 
 _LOSSES = {
     "kullback-leibler": "the Kullback-Leibler divergence (the likelihood of Poisson counts)",
@@ -50,14 +50,39 @@ def methods_page(
     ).encode()
 
 
+def summary(result: Result, name: str, version: str) -> str:
+    """Say in one or two sentences what a package holds."""
+    found = [_brief_step(result, step) for step in result.steps]
+    modality = f"{result.metadata['modality']} " if result.metadata.get("modality") else ""
+    return (
+        f"The {modality}data set “{name}” ({_extent(result)}), analysed with emcube {version}: "
+        f"{_listing(found)}. Every number can be computed again from the recipe in this package."
+    )
+
+
+def _brief_step(result: Result, step: str) -> str:
+    node = result[step]
+    for dim in ("cluster", "component"):
+        if dim in node.sizes and result.verb(step) != "estimate_n_components":
+            return f"{step} ({_count(node.sizes[dim], dim)})"
+    number = node.attrs.get("n_components")
+    return f"{step} ({number})" if number is not None else step
+
+
 def _listed(reference: Reference) -> str:
     given = reference.fields
     where = given.get("journal") or given.get("booktitle") or ""
     number = ", ".join(x for x in (given.get("volume"), given.get("pages", "").replace("--", "-")) if x)
-    text = ". ".join(x for x in (given.get("author"), given.get("title"), where) if x)
-    tail = " ".join(x for x in (number, f"({given['year']})" if given.get("year") else "") if x)
+    people = given.get("author", "").split(" and ")
+    author = ("; ".join(people[:-1]) + " et al." if people[-1] == "others" else "; ".join(people)).rstrip(".")
+    # A volume follows the name of its journal; of proceedings only pages are known.
+    where = f"{where}{' ' if given.get('volume') else ', '}{number}" if number else where
+    text = ". ".join(x for x in (author, given.get("title"), where) if x)
+    year = f" ({given['year']})" if given.get("year") else ""
+    if reference.kind == "software":
+        year = f". Version {given['version']}{year}"
     link = f" https://doi.org/{reference.doi}" if reference.doi else ""
-    return f"{text}{' ' + tail if tail else ''}.{link}"
+    return f"{text}{year}.{link}"
 
 
 def methods_paragraph(

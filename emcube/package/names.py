@@ -22,6 +22,7 @@ __all__ = [
     "PREVIEW",
     "README",
     "RECIPE",
+    "REPORT",
     "RESULT",
     "STACK",
     "check_name",
@@ -34,6 +35,7 @@ PREVIEW = "ro-crate-preview.html"
 DESCRIPTION = "emcube-package.json"
 MANIFEST = "manifest-sha256.txt"
 RECIPE = "recipe.yaml"
+REPORT = "report.html"
 RESULT = "result"
 INPUT = "input/cube.zarr"
 ENTRY = "catalog-entry.json"

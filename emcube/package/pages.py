@@ -7,16 +7,12 @@ from collections.abc import Mapping
 
 from emcube.package import names
 from emcube.package.crate import Publication
+from emcube.package.people import Creator
+from emcube.package.report import STYLE
 
 __all__ = ["preview_page", "readme_page"]
 
 Texts = Mapping[str, tuple[str, str, str]]
-
-_STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:50rem;margin:2rem auto;padding:0 1rem}"
-    "td,th{text-align:left;vertical-align:top;padding:.2rem 1rem .2rem 0}code{font-size:.9em}"
-)
-
 
 def _where_the_data_are(about: Publication) -> str:
     if about.input.included is not None:
@@ -53,6 +49,8 @@ def readme_page(about: Publication, texts: Texts) -> bytes:
 - Digest of the data: `{about.input.digest}`
 - Identity of the run: `{about.run_id}`
 
+Begin with `{names.REPORT}`, which shows the result; `{names.METHODS}` is text for a paper.
+
 ## Run it again
 
     pip install "emcube[all]=={about.version}"      # or all versions: pip install -r {names.LOCK}
@@ -70,34 +68,37 @@ elsewhere. Exit status 3 tells of a difference.
 
 
 def preview_page(about: Publication, texts: Texts) -> bytes:
-    """Write the preview: one page without scripts."""
+    """Write the preview: one page without scripts, with links to the files beside it."""
     facts = [
-        ("Creators", ", ".join(c.name for c in about.creators) or "not stated"),
-        ("Date", about.date),
-        ("Terms of use", about.license.name),
-        ("Data", _where_the_data_are(about)),
-        ("Digest of the data", about.input.digest),
-        ("Identity of the run", about.run_id),
-        ("Software", f"emcube {about.version}, Python {about.python}"),
+        ("Creators", ", ".join(_person(c) for c in about.creators) or "not stated"),
+        ("Date", html.escape(about.date)),
+        ("Terms of use", _link(about.license.id, about.license.name)),
+        ("Data", _data(about)),
+        ("Digest of the data", f"<code>{html.escape(about.input.digest)}</code>"),
+        ("Identity of the run", f"<code>{html.escape(about.run_id)}</code>"),
+        ("Software", html.escape(f"emcube {about.version}, Python {about.python}")),
     ]
-    table = "\n".join(
-        f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in facts
-    )
+    table = "\n".join(f"<tr><th>{key}</th><td>{value}</td></tr>" for key, value in facts)
     files = "\n".join(
-        f"<tr><td><code>{html.escape(name)}</code></td><td>{html.escape(text)}</td></tr>"
+        f"<tr><td>{_link(name, name)}</td><td>{html.escape(text)}</td></tr>"
         for name, text in _rows(about, texts)
     )
     title = html.escape(about.title)
     return f"""\
 <!DOCTYPE html>
 <html lang="en">
-<head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head>
+<head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head>
 <body>
 <h1>{title}</h1>
 <p>{html.escape(about.description)}</p>
+<p>{_link(names.REPORT, "Report with figures")} | {_link(names.METHODS, "Methods paragraph")} |
+{_link(names.BIBLIOGRAPHY, "References")}</p>
 <table>
 {table}
 </table>
+<h2>Run it again</h2>
+<pre>pip install "emcube[all]=={html.escape(about.version)}"
+emcube reproduce PACKAGE.zip</pre>
 <h2>Files</h2>
 <table>
 {files}
@@ -105,3 +106,21 @@ def preview_page(about: Publication, texts: Texts) -> bytes:
 </body>
 </html>
 """.encode()
+
+
+def _link(target: str | None, text: str) -> str:
+    shown = html.escape(text)
+    return shown if target is None else f'<a href="{html.escape(target)}">{shown}</a>'
+
+
+def _person(creator: Creator) -> str:
+    name = _link(creator.id if creator.orcid else None, creator.name)
+    return name + (f" ({html.escape(creator.affiliation)})" if creator.affiliation else "")
+
+
+def _data(about: Publication) -> str:
+    if about.input.included is not None:
+        return _link(f"{names.INPUT}/", "in this package")
+    if about.input.addresses:
+        return ", ".join(_link(address.url, address.url) for address in about.input.addresses)
+    return html.escape(_where_the_data_are(about))

@@ -24,7 +24,7 @@ from emcube.package.description import FORMAT, Description, PackagedInput
 from emcube.package.inputs import Source, Wanted, addresses, as_store, find_entry, find_source
 from emcube.package.lock import lock_environment
 from emcube.package.manifest import write_manifest
-from emcube.package.methods import methods_page, methods_paragraph
+from emcube.package.methods import methods_page, methods_paragraph, summary
 from emcube.package.pages import preview_page, readme_page
 from emcube.package.people import Creator, parse_creators, parse_license
 from emcube.package.references import (
@@ -34,6 +34,7 @@ from emcube.package.references import (
     references_of,
     software_citation,
 )
+from emcube.package.report import report_page
 from emcube.results import Result, open_result
 from emcube.store import to_json
 from emcube.store.journal import HIDDEN
@@ -55,6 +56,7 @@ TEXTS: dict[str, tuple[str, str, str]] = {
     names.LOCK: ("Environment", "Versions of all libraries of the run.", "text/plain"),
     names.STACK: ("Stack", "What the bits of the result depend on.", "application/json"),
     names.CITATION: ("Software citation", "How to cite emcube.", "application/yaml"),
+    names.REPORT: ("Report", "Figures and numbers of every step, as a page.", "text/html"),
     names.METHODS: ("Methods", "The analysis as a paragraph for a paper.", "text/markdown"),
     names.BIBLIOGRAPHY: ("References", "Papers of the methods, as BibTeX.", "text/x-bibtex"),
     names.README: ("Read me", "What this is and how to run it again.", "text/markdown"),
@@ -75,6 +77,7 @@ def publish(
     creators: str | Mapping[str, Any] | Iterable[Any] | None = None,
     license: str | None = None,  # noqa: A002
     date: str | dt.date | None = None,
+    figures: bool = True,
     overwrite: bool = False,
 ) -> Path:
     """Write a result as one archive that anybody can download, read and run again.
@@ -93,7 +96,7 @@ def publish(
     address : str or sequence of str, optional
         URL at which others can fetch the data: a cube store (``.zarr``) or an instrument file.
     title, description : str, optional
-        Default: from the data's metadata, and the generated Methods paragraph.
+        Default: made of the data's metadata and the steps.
     creators : str, mapping, or several, optional
         ``"Ada Lovelace (0000-0002-1825-0097)"``, or mappings with ``name``, ``orcid``, ``affiliation``;
         default those of the catalog entry.
@@ -101,6 +104,8 @@ def publish(
         Terms of use of the package: an SPDX name (``CC-BY-4.0``), a URL or a text.
     date : str or date, optional
         Of publication, ``YYYY-MM-DD``; default today.
+    figures : bool
+        Draw every step in the report; some seconds.
     overwrite : bool
         Replace a file that is there.
 
@@ -143,7 +148,7 @@ def publish(
         store = _store(opened, source, Path(scratch)) if include_data else None
         packed = _packed_input(opened, entry, source, address, store)
         gathered = _Gathered.of(opened, entry, packed, title, description, people, terms, day)
-        members = gathered.members(store)
+        members = gathered.members(store, Path(scratch) if figures else None)
         digests = {name: digest_of(content) for name, content in members.items()}
         members[names.CRATE] = gathered.crate(members, digests)
         digests[names.CRATE] = digest_of(members[names.CRATE])
@@ -284,7 +289,7 @@ class _Gathered:
         creators = people or _entry_creators(known)
         about = Publication(
             title=title or f"Unmixing of {name}",
-            description=description or methods_paragraph(result, references, version, data),
+            description=description or summary(result, name, version),
             date=day,
             creators=creators,
             license=terms,
@@ -304,19 +309,21 @@ class _Gathered:
 
     # ------------------------------------------------------------------------------------- members
 
-    def members(self, store: Path | None) -> dict[str, Content]:
-        """Contents of all files but the crate's own and the manifest."""
+    def members(self, store: Path | None, scratch: Path | None) -> dict[str, Content]:
+        """Contents of all files but the crate's own and the manifest; without scratch no figures."""
         about, provenance = self.about, self.result.provenance
         lock = lock_environment(
             (provenance.get("stack") or {}).get("libraries") or {}, about.python
         )
         references = [r for r in about.references if r is not self.data]
+        methods = methods_paragraph(self.result, references, about.version, self.data)
         found: dict[str, Content] = {
             names.DESCRIPTION: self._description().to_bytes(),
             names.RECIPE: _yaml(self.result.recipe),
             names.LOCK: lock.to_bytes(),
             names.STACK: _json({"stack": provenance.get("stack"), "lock_is_exact": lock.exact}),
             names.CITATION: software_citation(about.version),
+            names.REPORT: report_page(self.result, about, methods, scratch),
             names.METHODS: methods_page(self.result, references, about.version, self.data),
             names.BIBLIOGRAPHY: bibliography(about.references),
             names.README: readme_page(about, TEXTS),

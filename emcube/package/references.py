@@ -7,7 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Reference", "bibliography", "dataset_reference", "references_of", "software_citation"]
+__all__ = [
+    "Reference",
+    "bibliography",
+    "dataset_reference",
+    "references_of",
+    "software_citation",
+    "software_id",
+]
 
 AUTHORS = "The emcube developers"
 TITLE = "emcube: unmixing electron-microscopy datacubes that are larger than memory"
@@ -43,10 +50,17 @@ class Reference:
     def to_bibtex(self) -> str:
         """The entry."""
         given = {name: _escaped(name, text) for name, text in self.fields.items()}
+        # Styles would set titles in lower case, names of methods and materials included.
+        given["title"] = f"{{{given['title']}}}"
         if self.kind == "software":
             given["author"] = f"{{{given['author']}}}"  # a group, which has no family name
+            given["note"] = f"Software, version {given.pop('version')}, licence {given.pop('license')}"
+        elif self.kind == "dataset":
+            given["note"] = "Data set"
+        # BibTeX's own styles know neither software nor data sets.
+        kind = "misc" if self.kind in ("software", "dataset") else self.kind
         rows = [f"  {name} = {{{text}}}" for name, text in given.items()]
-        return f"@{self.kind}{{{self.key},\n" + ",\n".join(rows) + "\n}\n"
+        return f"@{kind}{{{self.key},\n" + ",\n".join(rows) + "\n}\n"
 
 
 def _escaped(name: str, text: str) -> str:
@@ -169,6 +183,11 @@ _XARRAY = _article(
     "10.5334/jors.148",
 )
 _SHARED = (_NUMPY, _SCIPY, _XARRAY)
+
+
+def software_id(version: str) -> str:
+    """Identifier of a version of emcube: its package URL (purl)."""
+    return f"pkg:pypi/emcube@{version}"
 
 
 def emcube_reference(version: str, year: str) -> Reference:
