@@ -16,7 +16,8 @@ __all__ = ["address_of", "is_url", "public_input", "without_secrets"]
 SCHEMES = ("http", "https", "s3", "gs", "gcs", "az", "abfs")
 
 _SECRET = re.compile(
-    r"sig|token|secret|passw|credential|key|auth|expires|session|^(sv|se|sp|st|sr|x-amz|x-goog)", re.I
+    r"sig|token|secret|passw|credential|key|auth|expires|session|^(sv|se|sp|st|sr|x-amz|x-goog)",
+    re.I,
 )
 """Names of query parameters that may let their holder in: signed addresses of object stores and the like."""
 

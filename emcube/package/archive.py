@@ -400,4 +400,3 @@ def _check_sizes(path: Path, infos: list[zipfile.ZipInfo], where: str) -> None:
         end = info.header_offset + _LOCAL_HEADER + info.compress_size
     if end > size:
         raise PackageError(f"{where} is cut short: {size:,} bytes of {end:,}", hint=_HINT)
-

@@ -17,7 +17,7 @@ __all__ = ["FORMAT", "Address", "Description", "PackagedInput", "parse_descripti
 FORMAT = 1
 """Version of the layout of a package that this release writes, and the newest that it reads."""
 
-MAX_BYTES = 64 * 2**20
+MAX_BYTES = 2**20
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
@@ -105,7 +105,6 @@ class Description(_Model):
         """The file."""
         data = self.model_dump(mode="json")
         return (json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
-
 
 
 def parse_description(data: bytes, path: Path) -> Description:

@@ -332,4 +332,3 @@ def _copy_object(url: str, file: Path) -> None:
         size = files.system.size(files.root)
         _require_room(int(size or 0), file.parent)
         files.system.get_file(files.root, str(file))
-

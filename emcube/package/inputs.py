@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from emcube.package.description import Address
     from emcube.results import Result
 
-__all__ = ["Source", "Wanted", "addresses", "as_store", "find_entry", "find_source", "require_digest"]
+__all__ = [
+    "Source",
+    "Wanted",
+    "addresses",
+    "as_store",
+    "find_entry",
+    "find_source",
+    "require_digest",
+]
 
 Source = str | Path | Sequence[str | Path] | xr.DataArray
 """What a user may point at: a path or URL, several files of a series, or a cube in hand."""

@@ -55,7 +55,7 @@ def summary(result: Result, name: str, version: str) -> str:
     found = [_brief_step(result, step) for step in result.steps]
     modality = f"{result.metadata['modality']} " if result.metadata.get("modality") else ""
     return (
-        f"The {modality}data set “{name}” ({_extent(result)}), analysed with emcube {version}: "
+        f"The {modality}data set “{name}”, {_extent(result)}, analysed with emcube {version}: "
         f"{_listing(found)}. Every number can be computed again from the recipe in this package."
     )
 
@@ -72,9 +72,13 @@ def _brief_step(result: Result, step: str) -> str:
 def _listed(reference: Reference) -> str:
     given = reference.fields
     where = given.get("journal") or given.get("booktitle") or ""
-    number = ", ".join(x for x in (given.get("volume"), given.get("pages", "").replace("--", "-")) if x)
+    number = ", ".join(
+        x for x in (given.get("volume"), given.get("pages", "").replace("--", "-")) if x
+    )
     people = given.get("author", "").split(" and ")
-    author = ("; ".join(people[:-1]) + " et al." if people[-1] == "others" else "; ".join(people)).rstrip(".")
+    author = (
+        "; ".join(people[:-1]) + " et al." if people[-1] == "others" else "; ".join(people)
+    ).rstrip(".")
     # A volume follows the name of its journal; of proceedings only pages are known.
     where = f"{where}{' ' if given.get('volume') else ', '}{number}" if number else where
     text = ". ".join(x for x in (author, given.get("title"), where) if x)
@@ -156,7 +160,9 @@ def _axis(spectrum: xr.DataArray, dim: str) -> str:
         return ""
     values = np.asarray(spectrum.coords[dim].values)
     units = spectrum.coords[dim].attrs.get("units", "1")
-    return f"{dim} from {values[0]:.5g} to {values[-1]:.5g}{'' if units == '1' else ' ' + str(units)}"
+    return (
+        f"{dim} from {values[0]:.5g} to {values[-1]:.5g}{'' if units == '1' else ' ' + str(units)}"
+    )
 
 
 # ------------------------------------------------------------------------------------------- the steps
@@ -255,7 +261,8 @@ def _kmeans(result: Result, step: str, found: Mapping[str, Any], cite: Mapping[s
         "counts": "pixels' spectra",
     }.get(str(found.get("features")), "pixels")
     of = f"the loadings of {on}" if on else what
-    return f"Pixels were grouped into {_count(n, 'cluster')} by k-means{cite.get('Bachem2018', '')} on {of}{_seed(found)}."
+    by = f"by k-means{cite.get('Bachem2018', '')}"
+    return f"Pixels were grouped into {_count(n, 'cluster')} {by} on {of}{_seed(found)}."
 
 
 def _seed(found: Mapping[str, Any]) -> str:

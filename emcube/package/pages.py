@@ -14,6 +14,7 @@ __all__ = ["preview_page", "readme_page"]
 
 Texts = Mapping[str, tuple[str, str, str]]
 
+
 def _where_the_data_are(about: Publication) -> str:
     if about.input.included is not None:
         return f"in this package ({names.INPUT})"

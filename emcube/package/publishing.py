@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from emcube.errors import InputError, StoreError
+from emcube.errors import InputError, PackageError, StoreError
 from emcube.package import names
 from emcube.package.addresses import address_of, public_input
 from emcube.package.archive import Content, digest_of, write_archive
@@ -35,6 +35,7 @@ from emcube.package.references import (
     software_citation,
 )
 from emcube.package.report import report_page
+from emcube.package.stores import check_store
 from emcube.results import Result, open_result
 from emcube.store import to_json
 from emcube.store.journal import HIDDEN
@@ -138,6 +139,7 @@ def publish(
     opened.require_complete("publish")
     _require_new(path, overwrite)
     _require_whole(opened)
+    _require_readable(opened.path)
     people, terms, day = parse_creators(creators), parse_license(license), _day(date)
     for url in [address] if isinstance(address, str) else address or ():
         address_of(url)
@@ -189,6 +191,17 @@ def _require_whole(result: Result) -> None:
         )
 
 
+def _require_readable(store: Path) -> None:
+    """Refuse what nobody could reproduce, because a reader of packages would refuse it."""
+    try:
+        check_store(store, str(store))
+    except PackageError as error:
+        raise StoreError(
+            f"{error.message}: a package with it would be refused",
+            hint="ingest the data again, or run the recipe again, and publish that",
+        ) from error
+
+
 def _day(date: str | dt.date | None) -> str:
     if date is None:
         return dt.datetime.now(dt.UTC).date().isoformat()
@@ -216,6 +229,7 @@ def _store(result: Result, source: Source | None, scratch: Path) -> Path:
     wanted = Wanted(result.provenance["input"]["digest"], "dense", _opening(result))
     store = as_store(source, wanted, scratch)
     verify(store).check()
+    _require_readable(store)
     return store
 
 
@@ -450,7 +464,9 @@ def _yaml(plain: Mapping[str, Any]) -> bytes:
     text = yaml.safe_dump(
         dict(plain), sort_keys=False, allow_unicode=True, width=100, default_flow_style=None
     )
-    head = "# The analysis, every default filled in; runs on the data named in emcube-package.json.\n"
+    head = (
+        "# The analysis, every default filled in; runs on the data named in emcube-package.json.\n"
+    )
     return (head + text).encode()
 
 

@@ -54,7 +54,9 @@ class Reference:
         given["title"] = f"{{{given['title']}}}"
         if self.kind == "software":
             given["author"] = f"{{{given['author']}}}"  # a group, which has no family name
-            given["note"] = f"Software, version {given.pop('version')}, licence {given.pop('license')}"
+            given["note"] = (
+                f"Software, version {given.pop('version')}, licence {given.pop('license')}"
+            )
         elif self.kind == "dataset":
             given["note"] = "Data set"
         # BibTeX's own styles know neither software nor data sets.

@@ -51,7 +51,9 @@ def _table(differing: list[Difference]) -> list[str]:
     for name, d in zip(names, differing, strict=True):
         end = "" if d.within else "  outside"
         remark = f"  ({printable(d.remark, 80)})" if d.remark else ""
-        rows.append(f"  {name:<{width}}  {_number(d.difference):>10}  {_number(d.tolerance):>10}{end}{remark}")
+        rows.append(
+            f"  {name:<{width}}  {_number(d.difference):>10}  {_number(d.tolerance):>10}{end}{remark}"
+        )
     return rows
 
 

@@ -173,9 +173,7 @@ def reproduce(
         again = _run(package, store, place)
         differences = compare(package.result, again)
         stack = stack_differences(package.result.provenance, again.provenance)
-    return Reproduction(
-        path, again, package.description.run_id, tuple(differences), stack, source
-    )
+    return Reproduction(path, again, package.description.run_id, tuple(differences), stack, source)
 
 
 def _destination(path: Path, out: str | os.PathLike[str] | None) -> Path:
@@ -302,12 +300,19 @@ def _result(folder: Path, where: str) -> Result:
     except PackageError:
         raise
     except _MALFORMED as error:
-        said = printable(error) if isinstance(error, EmcubeError) else f"{type(error).__name__}: {printable(error)}"
-        raise PackageError(f"{names.RESULT} of {where} cannot be opened: {said}", hint=_HINT) from error
+        said = (
+            printable(error)
+            if isinstance(error, EmcubeError)
+            else f"{type(error).__name__}: {printable(error)}"
+        )
+        raise PackageError(
+            f"{names.RESULT} of {where} cannot be opened: {said}", hint=_HINT
+        ) from error
     if wrong:
         name, what = next(iter(wrong.items()))
         raise PackageError(
-            f"{names.RESULT} of {where} is damaged: {printable(name)}: {printable(what)}", hint=_HINT
+            f"{names.RESULT} of {where} is damaged: {printable(name)}: {printable(what)}",
+            hint=_HINT,
         )
     return result
 
@@ -338,17 +343,17 @@ def _require_markers(result: Result, where: str) -> None:
                 hint=_HINT,
             )
     provenance: Mapping[str, Any] = result.provenance
-    drawn, seeds = provenance.get("drawn_seeds") or [], provenance.get("seeds")
-    if not isinstance(drawn, list) or not isinstance(seeds, dict) or not set(map(str, drawn)) <= set(seeds):
+    for key in ("input", "cube", "seeds", "stack"):
+        if not isinstance(provenance.get(key), dict):
+            raise PackageError(
+                f"the provenance of {names.RESULT} of {where} has no {key!r}", hint=_HINT
+            )
+    drawn, seeds = provenance.get("drawn_seeds") or [], provenance["seeds"]
+    if not isinstance(drawn, list) or not set(map(str, drawn)) <= set(seeds):
         raise PackageError(
             f"the provenance of {names.RESULT} of {where} lacks seeds: it has {printable(seeds)}",
             hint=_HINT,
         )
-    for key, kind in (("input", dict), ("cube", dict), ("seeds", dict), ("stack", dict)):
-        if not isinstance(provenance.get(key), kind):
-            raise PackageError(
-                f"the provenance of {names.RESULT} of {where} has no {key!r}", hint=_HINT
-            )
 
 
 # ------------------------------------------------------------------------------------------ the input
@@ -364,7 +369,9 @@ def _input(
         return as_store(given, wanted, package.root), "as given"
     if described.included is not None:
         store = package.root.joinpath(*described.included.split("/"))
-        return as_store(store, Wanted(described.digest, described.layout, {}), package.root), "in the package"
+        return as_store(
+            store, Wanted(described.digest, described.layout, {}), package.root
+        ), "in the package"
     there = cached(described.digest, cache)
     if there is not None:
         return there, "from the cache"

@@ -41,7 +41,9 @@ MAX_UNWRITTEN = 64 * 2**20
 MAX_TEXT = 64 * 2**20
 """Decoded bytes of a chunk of texts."""
 
-MAX_JSON = 256 * 2**20
+MAX_JSON = 16 * 2**20
+"""Bytes of a document: Python objects made of one take some fifty times as much."""
+
 MAX_DEPTH = 64
 
 _HINT = "do not use this package, or ask who made it"
@@ -60,7 +62,9 @@ def load_json(data: bytes, what: str) -> Any:
             data.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant
         )
     except RecursionError:
-        raise PackageError(f"{what} is nested too deeply, expected a few levels", hint=_HINT) from None
+        raise PackageError(
+            f"{what} is nested too deeply, expected a few levels", hint=_HINT
+        ) from None
     except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are of this kind
         raise PackageError(f"{what} is not valid JSON: {printable(error)}", hint=_HINT) from None
     if _depth(value) > MAX_DEPTH:
@@ -87,7 +91,7 @@ def _depth(value: Any) -> int:
         if depth > MAX_DEPTH:
             break
         inside = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
-        todo += [(child, depth + 1) for child in inside]
+        todo += [(child, depth + 1) for child in inside if isinstance(child, dict | list)]
     return deepest
 
 
@@ -124,7 +128,9 @@ def check_store(root: Path, where: str) -> None:
 
 def _document(path: Path, what: str) -> Any:
     if path.stat().st_size > MAX_JSON:
-        raise PackageError(f"{what} has {path.stat().st_size:,} bytes, expected less", hint=_HINT)
+        raise PackageError(
+            f"{what} has {path.stat().st_size:,} bytes, expected at most {MAX_JSON:,}", hint=_HINT
+        )
     return load_json(path.read_bytes(), what)
 
 
@@ -153,7 +159,9 @@ def _check_array(document: Mapping[str, Any], folder: Path, what: str) -> None:
     _expect(regular, what, f"has the chunk grid {grid!r:.80}", "a regular one")
     assert isinstance(grid, dict)
     chunks = _lengths((grid.get("configuration") or {}).get("chunk_shape"), what, "chunks", least=1)
-    _expect(len(chunks) == len(shape), what, f"has chunks {chunks} of shape {shape}", "as many dims")
+    _expect(
+        len(chunks) == len(shape), what, f"has chunks {chunks} of shape {shape}", "as many dims"
+    )
     _expect(not document.get("storage_transformers"), what, "has storage transformers", "none")
     names = _check_codecs(document.get("codecs"), what, CODECS)
     size = _item_bytes(document.get("data_type"), what)
@@ -213,9 +221,9 @@ def _check_chunk(path: Path, codecs: list[str], n_values: int, size: int, what: 
     else:
         found = path.stat().st_size - 4 * ("crc32c" in codecs)
         found = 0 if "sharding_indexed" in codecs else found
-    _expect(
-        found is not None and found <= most, what, f"unpacks to {found} bytes", f"at most {most}"
-    )
+    _expect(found is not None, what, "does not say how much it unpacks to", f"at most {most} bytes")
+    assert found is not None
+    _expect(found <= most, what, f"unpacks to {found} bytes", f"at most {most}")
     if "vlen-utf8" in codecs:
         _check_texts(path, codecs, n_values, what)
 

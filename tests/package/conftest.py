@@ -64,7 +64,9 @@ def make_lab(folder: Path, steps: list[Any], **options: Any) -> Lab:
     store = write_cube(simulated(), folder / "map.zarr")
     result = em.run({"input": {"path": str(store)}, "steps": steps}, out=folder / "results" / "map")
     crate = em.publish(
-        result, folder / "crate.zip", **{"include_data": True, "date": DAY, **options}
+        result,
+        folder / "crate.zip",
+        **{"include_data": True, "date": DAY, "figures": False, **options},
     )
     return Lab(folder, store, result, crate)
 
@@ -77,6 +79,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
         STEPS,
         creators=["Ada Lovelace (0000-0002-1825-0097)", {"name": "B", "affiliation": "C & D"}],
         license="CC-BY-4.0",
+        figures=True,
     )
 
 

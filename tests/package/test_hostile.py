@@ -83,7 +83,9 @@ def without(name: str) -> Callable[[Members, Path], None]:
     return edit
 
 
-def document(name: str, edit_one: Callable[[dict[str, Any]], None]) -> Callable[[Members, Path], None]:
+def document(
+    name: str, edit_one: Callable[[dict[str, Any]], None]
+) -> Callable[[Members, Path], None]:
     def edit(members: Members, canary: Path) -> None:
         edit_json(members, name, edit_one)
 
@@ -170,9 +172,15 @@ def inner_codec(members: Members, canary: Path) -> None:
     array(edit)(members, canary)
 
 
-def flipped_value(members: Members, canary: Path) -> None:
-    name = f"{VALUES}/c/0"
-    members[name] = bytes([members[name][0] ^ 1]) + members[name][1:]
+def flipped(place: int) -> Callable[[Members, Path], None]:
+    """Change one byte of a chunk; manifest and seal are made anew."""
+
+    def edit(members: Members, canary: Path) -> None:
+        data = bytearray(members[f"{VALUES}/c/0"])
+        data[place] ^= 1
+        members[f"{VALUES}/c/0"] = bytes(data)
+
+    return edit
 
 
 def growing_chunk(members: Members, canary: Path) -> None:
@@ -232,6 +240,15 @@ CHANGED: dict[str, tuple[Callable[[Members, Path], None], str]] = {
         text_of(DESCRIPTION, '{"emcube_package": 1, "emcube_package": 1}'),
         "a key stands twice",
     ),
+    "a huge description": (text_of(DESCRIPTION, "0" * (2**20 + 1)), "expected at most 1,048,576"),
+    "a huge document": (
+        text_of(f"{VALUES}/zarr.json", "0" * (2**24 + 1)),
+        "expected at most 16,777",
+    ),
+    "a number of a million digits": (
+        text_of(DESCRIPTION, '{"emcube_package": ' + "1" * 1_000_000 + "}"),
+        "is not valid JSON",
+    ),
     "deep JSON": (text_of(DESCRIPTION, deep(200)), "nested too deeply"),
     "very deep JSON": (text_of(DESCRIPTION, deep(200_000)), "nested too deeply"),
     "a recipe that runs": (
@@ -277,7 +294,8 @@ CHANGED: dict[str, tuple[Callable[[Members, Path], None], str]] = {
         "there is no result",
     ),
     "a node without digests": (in_consolidated("pca", no_digests), "lacks the digests"),
-    "a value that was changed": (flipped_value, "result of .* is damaged: pca/explained_variance"),
+    "a value that was changed": (flipped(-6), "result of .* is damaged: pca/explained_variance"),
+    "a chunk of another kind": (flipped(0), "'0' does not say how much it unpacks to"),
     "a chunk that is gone": (without(f"{VALUES}/c"), "has 0 chunks, 1 were written"),
     "a pickle of the older format": (pickled_array, "metadata of Zarr 2"),
     "a pickle as a codec": (pickled_chunk, "names the codec 'numcodecs.pickle'"),
@@ -576,7 +594,9 @@ def test_other_data_in_the_package_are_refused(quick: Lab, tmp_path: Path) -> No
     edit_json(
         members,
         root,
-        lambda d: d["attributes"]["emcube"].update(digest=quick.result.provenance["input"]["digest"]),
+        lambda d: d["attributes"]["emcube"].update(
+            digest=quick.result.provenance["input"]["digest"]
+        ),
     )
     crate = pack(tmp_path / "crate.zip", members)
     with pytest.raises(InputError, match="is not the input of this run"):

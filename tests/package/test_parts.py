@@ -20,7 +20,22 @@ def test_plain_names(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "/", "/a", "..", "a/..", "./a", "a//b", "a/", "\\a", "C:a", "a:b", "a\0b", "a\nb", "\udc80"],
+    [
+        "",
+        "/",
+        "/a",
+        "..",
+        "a/..",
+        "./a",
+        "a//b",
+        "a/",
+        "\\a",
+        "C:a",
+        "a:b",
+        "a\0b",
+        "a\nb",
+        "\udc80",
+    ],
 )
 def test_names_that_could_mean_more(name: str) -> None:
     with pytest.raises(PackageError, match="it names the file"):
@@ -47,14 +62,22 @@ def test_creators() -> None:
     assert parse_creators(None) == ()
     assert parse_creators("X (0000-0002-1694-233X)")[0].orcid == "0000-0002-1694-233X"
     assert Creator("B. C").id == "#b-c"
-    for wrong in ("", "A (1234)", {"name": ""}, {"name": "A", "mail": "x"}, "A (0000-0002-1825-0098)"):
+    for wrong in (
+        "",
+        "A (1234)",
+        {"name": ""},
+        {"name": "A", "mail": "x"},
+        "A (0000-0002-1825-0098)",
+    ):
         with pytest.raises(InputError, match="creators"):
             parse_creators([wrong])
 
 
 def test_licences() -> None:
     assert parse_license("CC-BY-4.0") == License("https://spdx.org/licenses/CC-BY-4.0", "CC-BY-4.0")
-    assert parse_license("https://example.org/terms/") == License("https://example.org/terms/", "terms")
+    assert parse_license("https://example.org/terms/") == License(
+        "https://example.org/terms/", "terms"
+    )
     assert parse_license("Ask us first.").id is None
     assert parse_license(None).id is None
     with pytest.raises(InputError, match="license"):
@@ -89,7 +112,7 @@ def test_bibtex() -> None:
     entry = Reference("k", "article", "K 2026", {"title": "100 % of {a} & b_c", "doi": "10.1/a_b"})
     text = entry.to_bibtex()
     assert text.startswith("@article{k,\n")
-    assert r"title = {100 \% of \{a\} \& b\_c}" in text
+    assert r"title = {{100 \% of \{a\} \& b\_c}}" in text
     assert "doi = {10.1/a_b}" in text
 
 
@@ -103,4 +126,9 @@ def test_data_are_cited_where_enough_is_known() -> None:
     }
     found = dataset_reference(known)
     assert found is not None
-    assert found.fields == {"author": "A and B", "title": "T", "year": "2024", "doi": "10.5281/zenodo.1"}
+    assert found.fields == {
+        "author": "A and B",
+        "title": "T",
+        "year": "2024",
+        "doi": "10.5281/zenodo.1",
+    }

@@ -42,11 +42,18 @@ def test_what_is_in_it(lab: Lab) -> None:
     top = {name for name in members if "/" not in name or name.startswith("environment/")}
     assert top == {
         *(names.CRATE, names.PREVIEW, names.DESCRIPTION, names.MANIFEST, names.RECIPE, names.LOCK),
-        *(names.STACK, names.CITATION, names.METHODS, names.BIBLIOGRAPHY, names.README),
+        *(
+            names.STACK,
+            names.CITATION,
+            names.METHODS,
+            names.BIBLIOGRAPHY,
+            names.README,
+            names.REPORT,
+        ),
     }
     assert "result/nmf/loadings/zarr.json" in members
     assert "input/cube.zarr/.emcube/manifest.json" in members
-    assert not [name for name in members if name.endswith(".lock") or name.endswith("/lock")]
+    assert not [name for name in members if name.endswith((".lock", "/lock"))]
     said = description(lab.crate)
     assert said["run_id"] == lab.result.run_id
     assert said["seeds"] == {"nmf": lab.result.provenance["seeds"]["nmf"]}
@@ -90,8 +97,11 @@ def test_the_same_bytes_every_time(lab: Lab, tmp_path: Path) -> None:
         "date": dt.date(2026, 11, 26),
         "creators": ["Ada Lovelace (0000-0002-1825-0097)", {"name": "B", "affiliation": "C & D"}],
         "license": "CC-BY-4.0",
+        "figures": True,
     }
-    again = publish(copy / "results" / "map", tmp_path / "other.zip", input=copy / "map.zarr", **options)
+    again = publish(
+        copy / "results" / "map", tmp_path / "other.zip", input=copy / "map.zarr", **options
+    )
     assert again.read_bytes() == lab.crate.read_bytes()
     with zipfile.ZipFile(again) as archive:
         infos = archive.infolist()
@@ -102,7 +112,12 @@ def test_the_same_bytes_every_time(lab: Lab, tmp_path: Path) -> None:
     files = {i.external_attr >> 16 for i in infos if not i.is_dir()}
     assert files == {stat.S_IFREG | 0o644}
     seal = again.read_bytes()[-64:].decode()
-    assert seal == hashlib.sha256(again.read_bytes()[: -2 - len(b"emcube package sha256:") - 64]).hexdigest()
+    assert (
+        seal
+        == hashlib.sha256(
+            again.read_bytes()[: -2 - len(b"emcube package sha256:") - 64]
+        ).hexdigest()
+    )
 
 
 def test_nobodys_folders_are_in_it(lab: Lab) -> None:
@@ -116,7 +131,11 @@ def test_nobodys_folders_are_in_it(lab: Lab) -> None:
 
 def test_without_the_data(quick: Lab, tmp_path: Path) -> None:
     crate = publish(
-        quick.result, tmp_path / "light.zip", address="https://example.org/map.zarr#top", date=DAY
+        quick.result,
+        tmp_path / "light.zip",
+        address="https://example.org/map.zarr#top",
+        date=DAY,
+        figures=False,
     )
     assert not [name for name in members_of(crate) if name.startswith("input/")]
     known = description(crate)["input"]
@@ -159,7 +178,7 @@ def test_data_are_found_by_their_digest(quick: Lab, tmp_path: Path, monkeypatch:
     (folder / "recipe.yaml").write_text(recipe)
     result = em.run(folder / "recipe.yaml", out=folder / "results" / "r")
     monkeypatch.chdir(tmp_path)
-    crate = publish(result, tmp_path / "c.zip", include_data=True, date=DAY)
+    crate = publish(result, tmp_path / "c.zip", include_data=True, date=DAY, figures=False)
     assert description(crate)["input"]["included"] == names.INPUT
     shutil.rmtree(folder / "map.zarr")
     with pytest.raises(InputError, match=r"are not found: its recipe named .*map.zarr"):
@@ -176,7 +195,9 @@ def test_a_cube_in_hand_can_be_included(tmp_path: Path) -> None:
     result = em.run({"steps": QUICK}, cube, out=tmp_path / "r")
     with pytest.raises(InputError, match="are not found"):
         publish(result, tmp_path / "c.zip", include_data=True)
-    crate = publish(result, tmp_path / "c.zip", include_data=True, input=cube, date=DAY)
+    crate = publish(
+        result, tmp_path / "c.zip", include_data=True, input=cube, date=DAY, figures=False
+    )
     assert "input/cube.zarr/zarr.json" in members_of(crate)
 
 
@@ -193,7 +214,7 @@ def test_the_catalog_entry_is_in_it(quick: Lab, tmp_path: Path) -> None:
     )
     recipe = {"input": {"catalog": str(tmp_path / "lab.yaml"), "dataset": "phases"}, "steps": QUICK}
     result = em.run(recipe, out=tmp_path / "r")
-    crate = publish(result, tmp_path / "c.zip", include_data=True, date=DAY)
+    crate = publish(result, tmp_path / "c.zip", include_data=True, date=DAY, figures=False)
     members = members_of(crate)
     entry = json.loads(members[names.ENTRY])
     assert entry["name"] == "phases"
@@ -213,7 +234,7 @@ def test_the_catalog_entry_is_in_it(quick: Lab, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_published(quick: Lab, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="ends in .zip"):
+    with pytest.raises(InputError, match=r"ends in .zip"):
         publish(quick.result, tmp_path / "crate")
     (tmp_path / "there.zip").write_bytes(b"mine")
     with pytest.raises(InputError, match="exists already"):
@@ -228,7 +249,7 @@ def test_what_cannot_be_published(quick: Lab, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a name"):
         publish(quick.result, tmp_path / "x.zip", creators=[{"orcid": "0000-0002-1825-0097"}])
     assert [p.name for p in tmp_path.iterdir()] == ["there.zip"]
-    publish(quick.result, tmp_path / "there.zip", overwrite=True)
+    publish(quick.result, tmp_path / "there.zip", figures=False, overwrite=True)
     assert (tmp_path / "there.zip").read_bytes()[:4] == b"PK\x03\x04"
 
 
@@ -306,6 +327,31 @@ def test_methods_and_references(lab: Lab) -> None:
     assert "doi = {10.1002/sia.1657}" in bib
 
 
+def test_pages_for_people(lab: Lab, quick: Lab) -> None:
+    members = members_of(lab.crate)
+    report = members[names.REPORT].decode()
+    assert (
+        report.count("data:image/png;base64,")
+        == len(set(re.findall(r'alt="([^"]+)"', report)))
+        == 7
+    )
+    for fact in ("<h2>nmf</h2>", "Three phases &amp; more", "Keenan and Kotula", "<th>n_iter</th>"):
+        assert fact in report, fact
+    preview = members[names.PREVIEW].decode()
+    linked = set(re.findall(r'href="([^":]+)"', preview))
+    assert {name for name in members if "/" not in name} - {names.PREVIEW} <= linked
+    assert all(name in members or name.endswith("/") for name in linked)
+    assert (
+        '<a href="https://orcid.org/0000-0002-1825-0097">Ada Lovelace</a>, B (C &amp; D)' in preview
+    )
+    for page in (report, preview):
+        assert not re.search(r"<script|<link|src=\"(?!data:)", page)
+    assert "nmf (3 components)" in members[names.README].decode()
+    without = members_of(quick.crate)[names.REPORT].decode()
+    assert "<img" not in without
+    assert "<h2>pca</h2>" in without
+
+
 def test_the_citation_is_that_of_the_repository() -> None:
     assert software_citation(em.__version__) == (ROOT / "CITATION.cff").read_bytes()
 
@@ -315,11 +361,16 @@ def test_every_variable_has_a_tolerance() -> None:
         assert set(variables) == set(registered(verb))
 
 
-def test_the_command_line(
-    quick: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_line(quick: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     crate = tmp_path / "c.zip"
-    arguments = [str(quick.result.path), str(crate), "--include-data", "--date", DAY]
+    arguments = [
+        str(quick.result.path),
+        str(crate),
+        "--include-data",
+        "--no-figures",
+        "--date",
+        DAY,
+    ]
     options = ["--creator", "Ada Lovelace", "--license", "CC0-1.0", "--title", "T"]
     assert main(["publish", *arguments, *options, "--json"]) == 0
     card = json.loads(capsys.readouterr().out)

@@ -14,7 +14,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -36,7 +36,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def light(quick: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A package without data and without an address."""
-    return publish(quick.result, tmp_path_factory.mktemp("light") / "light.zip", date=DAY)
+    return publish(
+        quick.result, tmp_path_factory.mktemp("light") / "light.zip", date=DAY, figures=False
+    )
 
 
 def test_same_bits(lab: Lab, tmp_path: Path) -> None:
@@ -89,7 +91,7 @@ def test_data_that_are_given(kind: str, quick: Lab, light: Path, tmp_path: Path)
 
 
 def test_data_that_are_missing_or_others(light: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="does not hold the data of its run .*addresses: none"):
+    with pytest.raises(InputError, match=r"does not hold the data of its run .*addresses: none"):
         reproduce(light, out=tmp_path / "r")
     other = write_cube(simulated(1), tmp_path / "other.zarr")
     with pytest.raises(InputError, match="is not the input of this run"):
@@ -102,7 +104,9 @@ def test_data_that_are_missing_or_others(light: Path, tmp_path: Path) -> None:
 def test_a_cube_in_hand_was_published(tmp_path: Path) -> None:
     cube = simulated()
     result = em.run({"steps": QUICK}, cube, out=tmp_path / "r")
-    crate = publish(result, tmp_path / "c.zip", include_data=True, input=cube, date=DAY)
+    crate = publish(
+        result, tmp_path / "c.zip", include_data=True, input=cube, date=DAY, figures=False
+    )
     found = reproduce(crate)
     assert found.ok
     assert found.identical
@@ -155,7 +159,9 @@ def test_a_difference_is_found_and_told(
 def test_another_stack_has_tolerances(quick: Lab, tmp_path: Path) -> None:
     """OpenBLAS with the kernels of another processor, in a process of its own."""
     ran = [b.get("architecture") for b in quick.result.provenance["stack"]["blas"]]
-    if not any(b.get("internal_api") == "openblas" for b in quick.result.provenance["stack"]["blas"]):
+    if not any(
+        b.get("internal_api") == "openblas" for b in quick.result.provenance["stack"]["blas"]
+    ):
         pytest.skip("this BLAS has no kernels to choose from")
     other = "Nehalem" if "Nehalem" not in ran else "Haswell"
     done = subprocess.run(
@@ -198,7 +204,11 @@ def test_stacks_are_compared_by_what_bits_depend_on(quick: Lab) -> None:
     stack = provenance["stack"]
     other = {
         **provenance,
-        "stack": {**stack, "n_cpus": 99, "platform": stack["platform"].replace("Linux-", "Linux-9.9-")},
+        "stack": {
+            **stack,
+            "n_cpus": 99,
+            "platform": stack["platform"].replace("Linux-", "Linux-9.9-"),
+        },
     }
     assert stack_differences(provenance, other) == {}
     newer = {**stack, "libraries": {**stack["libraries"], "numpy": "99.0"}}
@@ -213,7 +223,7 @@ def test_stacks_are_compared_by_what_bits_depend_on(quick: Lab) -> None:
 class Server(http.server.SimpleHTTPRequestHandler):
     """Serves files by ranges; a folder `dropping` cuts the connection, `failing` answers 500 at first."""
 
-    tries: dict[str, int] = {}
+    tries: ClassVar[dict[str, int]] = {}
 
     def log_message(self, *args: object) -> None:
         pass
@@ -261,7 +271,9 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 def test_a_store_is_fetched_once(quick: Lab, server: tuple[str, Path], tmp_path: Path) -> None:
     url, folder = server
     shutil.copytree(quick.store, folder / "map.zarr")
-    crate = publish(quick.result, tmp_path / "c.zip", address=f"{url}/map.zarr", date=DAY)
+    crate = publish(
+        quick.result, tmp_path / "c.zip", address=f"{url}/map.zarr", date=DAY, figures=False
+    )
     with pytest.raises(InputError, match="without --offline"):
         reproduce(crate, out=tmp_path / "a", offline=True)
     found = reproduce(crate, out=tmp_path / "a")
@@ -284,12 +296,14 @@ def test_a_file_is_fetched(
     shutil.copy(data_dir / "eds_tem_fept" / "bare_core.hspy", file)
     result = em.run({"input": {"path": str(file)}, "steps": QUICK}, out=tmp_path / "r")
     address = f"{url}/{how}/bare%20core.hspy"
-    crate = publish(result, tmp_path / "c.zip", address=address, date=DAY)
+    crate = publish(result, tmp_path / "c.zip", address=address, date=DAY, figures=False)
     found = reproduce(crate)
     assert found.ok
     assert found.identical
     assert found.source == "fetched"
-    assert Server.tries[f"/{how}/bare%20core.hspy"] == {"plain": 1, "dropping": 3, "failing": 2}[how]
+    assert (
+        Server.tries[f"/{how}/bare%20core.hspy"] == {"plain": 1, "dropping": 3, "failing": 2}[how]
+    )
 
 
 def test_what_cannot_be_fetched_is_told(
@@ -308,7 +322,11 @@ def test_what_cannot_be_fetched_is_told(
     manifest.write_text(json.dumps(listed))
     places = ("none.zarr", "other.zarr", "damaged.zarr", "climbing.zarr", "none.bcf")
     crate = publish(
-        quick.result, tmp_path / "c.zip", address=[f"{url}/{p}" for p in places], date=DAY
+        quick.result,
+        tmp_path / "c.zip",
+        address=[f"{url}/{p}" for p in places],
+        date=DAY,
+        figures=False,
     )
     cache = tmp_path / "cache"
     with pytest.raises(InputError, match="could not be fetched") as caught:
@@ -321,4 +339,3 @@ def test_what_cannot_be_fetched_is_told(
     assert "none.bcf answers 404" in said
     assert not (tmp_path / "r").exists()
     assert [p.name for p in (cache / "cubes").iterdir() if not p.name.endswith(".lock")] == []
-

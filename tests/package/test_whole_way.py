@@ -16,6 +16,8 @@ import yaml
 
 import emcube as em
 from emcube.catalog import add
+from emcube.cli import main
+from tests.package.conftest import members_of
 
 ROOT = Path(__file__).parents[2]
 FILES = {
@@ -54,20 +56,31 @@ def emcube(*arguments: str, cwd: Path, **environment: str) -> dict[str, Any]:
 
 @pytest.mark.realdata
 @pytest.mark.slow
-def test_from_an_empty_folder_to_the_same_bits_elsewhere(data_dir: Path, tmp_path: Path) -> None:
+def test_from_an_empty_folder_to_the_same_bits_elsewhere(
+    data_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     here, there = tmp_path / "here", tmp_path / "there" / "downloads"
     here.mkdir()
     there.mkdir(parents=True)
     for name, (file, elements) in FILES.items():
         store = em.ingest(data_dir / file, here / "stores" / f"{name}.zarr")
         add(here / "lab.yaml", store, title=f"Map of {name}", elements=elements)
-    arguments = ("catalog", "search", "lab.yaml", "--element", "Pt", "--element", "Fe")
-    assert list(emcube(*arguments, cwd=here)["entries"]) == ["core_shell"]
+    hits = em.open_catalog(here / "lab.yaml").search(elements=["Pt", "Fe"])
+    assert list(hits) == ["core_shell"]
 
     (here / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
     first = emcube("run", "recipe.yaml", cwd=here)
-    made = emcube("publish", "results/core_shell", "crate.zip", "--include-data", cwd=here)
-    assert made["input"]["included"]
+    monkeypatch.chdir(here)
+    capsys.readouterr()
+    arguments = ["results/core_shell", "crate.zip", "--include-data", "--no-figures", "--json"]
+    assert main(["publish", *arguments]) == 0
+    assert json.loads(capsys.readouterr().out)["input"]["included"]
+    monkeypatch.chdir(there)
+    for member, contents in members_of(here / "crate.zip").items():
+        assert str(here).encode() not in contents, member
 
     crate = shutil.move(here / "crate.zip", there / "crate.zip")
     values = em.open_result(here / "results" / "core_shell")["nmf"]["loadings"].values

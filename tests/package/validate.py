@@ -70,7 +70,9 @@ def main(crate: str, profile: str, severity: str) -> None:
         }
         for issue in found.get_issues()
     ]
-    checks = sorted({f"{c.requirement.profile.identifier}: {c.name}" for c in found.executed_checks})
+    checks = sorted(
+        {f"{c.requirement.profile.identifier}: {c.name}" for c in found.executed_checks}
+    )
     print(json.dumps({"issues": issues, "checks": checks}))
 
 
