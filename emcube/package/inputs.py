@@ -118,7 +118,7 @@ def _is_candidate(place: Path, recorded: Mapping[str, Any]) -> bool:
     if recorded.get("name") is not None or not is_store(place):
         return True
     try:
-        return read_digest(place) == recorded["digest"]
+        return bool(read_digest(place) == recorded["digest"])
     except EmcubeError:
         return False  # an unfinished store of the same name
 
