@@ -65,6 +65,7 @@ def run(
     name: str | None = None,
     n_components: int | None = None,
     overwrite: bool = False,
+    seeds: Mapping[str, int] | None = None,
 ) -> Result:
     """Run a whole analysis and write its result.
 
@@ -84,6 +85,9 @@ def run(
         Components of the default recipe; default those that the data support.
     overwrite : bool
         Replace the result of another run.
+    seeds : mapping of str to int, optional
+        Seeds of steps that leave theirs open (``random_state: null``), by name: those that another run drew
+        (``provenance["seeds"]``), to be that run again.
 
     Returns
     -------
@@ -116,7 +120,7 @@ def run(
     require_apart(recipe, cube, path)
     with find_input(recipe, cube, path.parent) as source, _noted(recipe):
         prepared = prepare(source.cube, recipe.prepare)
-        attributes = _identify(recipe, source, prepared, path)
+        attributes = _identify(recipe, source, prepared, path, seeds or {})
         writer = ResultWriter(path, attributes)
         existing = _kept(path, attributes["run_id"])
         if existing is not None and writer.is_settled:
@@ -209,7 +213,7 @@ def look_ahead(
         same = root is not None and root.get("recipe") == recipe.normalised()
     else:
         with _noted(recipe):
-            attributes = _identify(recipe, source, prepare(source.cube, recipe.prepare), path)
+            attributes = _identify(recipe, source, prepare(source.cube, recipe.prepare), path, {})
         identity = attributes["run_id"]
         same = root is not None and root.get("run_id") == identity
         if attributes["provenance"]["drawn_seeds"] and not same:
@@ -278,7 +282,9 @@ def _destination(recipe: Recipe, out: str | os.PathLike[str] | None) -> Path:
     return Path(recipe.locate(recipe.model.output))
 
 
-def _identify(recipe: Recipe, source: Input, prepared: Prepared, path: Path) -> dict[str, Any]:
+def _identify(
+    recipe: Recipe, source: Input, prepared: Prepared, path: Path, given: Mapping[str, int]
+) -> dict[str, Any]:
     """Root attributes of the result, the run's identity among them."""
     blocks, labels = as_source(prepared.cube)
     layout = blocks.plan.as_dict()
@@ -289,11 +295,12 @@ def _identify(recipe: Recipe, source: Input, prepared: Prepared, path: Path) -> 
 
     seeds = {s.label: s.seed for s in recipe.steps if s.seed is not None}
     open_seeds = [s.label for s in recipe.steps if s.draws]
+    _require_open(given, open_seeds)
     if open_seeds:
         # A run that was begun with drawn seeds is the same run when it is started again.
-        drawn = {**seeds, **{k: resolve_seed(None) for k in open_seeds}}
+        drawn = {**seeds, **{k: resolve_seed(given.get(k)) for k in open_seeds}}
         for root in begun_roots(path):
-            recorded = root["provenance"].get("seeds", {})
+            recorded = {**root["provenance"].get("seeds", {}), **given}
             again = {**seeds, **{k: recorded[k] for k in open_seeds if k in recorded}}
             if identity(again) == root["run_id"]:
                 drawn = again
@@ -316,6 +323,16 @@ def _identify(recipe: Recipe, source: Input, prepared: Prepared, path: Path) -> 
             "stack": stack(),
         },
     }
+
+
+def _require_open(given: Mapping[str, int], open_seeds: list[str]) -> None:
+    """Refuse seeds of steps that have one in the recipe, or need none."""
+    wrong = sorted(set(given) - set(open_seeds))
+    if wrong:
+        raise InputError(
+            f"seeds: got one for {wrong[0]!r}, expected steps that leave theirs open ({open_seeds})",
+            hint="write it into the recipe (random_state), or leave it out",
+        )
 
 
 def _kept(path: Path, identity: str) -> Result | None:
