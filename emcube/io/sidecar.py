@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 
 from emcube.io.axes import Axis, AxisPlan
 
-__all__ = ["COORDS", "CUBE", "KEY", "VERSION", "axis_text", "positions", "restore", "restored_metadata"]
+__all__ = [
+    "COORDS",
+    "CUBE",
+    "KEY",
+    "VERSION",
+    "axis_text",
+    "merged_metadata",
+    "positions",
+    "restore",
+    "restored_metadata",
+]
 
 #: The entry, and within it a text (JSON) and arrays by name.
 KEY, CUBE, COORDS = "emcube", "cube", "coords"
@@ -73,21 +83,40 @@ def restored_metadata(meta: Mapping[str, Any], found: Mapping[str, Any]) -> dict
     known = _told(meta)
     if known is None:
         return dict(found)
-    told = known[0]
-    merged = _merged(told["told"], told["metadata"], found)
-    earlier = told["metadata"].get("source")
-    if earlier and isinstance(merged.get("source"), Mapping):
-        source = dict(merged["source"])
+    return merged_metadata(known[0]["told"], known[0]["metadata"], found)
+
+
+def merged_metadata(
+    told: Mapping[str, Any], whole: Mapping[str, Any], found: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Metadata of a cube that was written to a file and read back.
+
+    Parameters
+    ----------
+    told : mapping
+        What the reader would have found in the file when it was written.
+    whole : mapping
+        All metadata of the cube at that time.
+    found : mapping
+        What the reader finds now. Where that differs from `told` it was changed, and wins.
+    """
+
+    def without_source(metadata: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in metadata.items() if key != "source"}
+
+    merged = _merged(without_source(told), without_source(whole), without_source(found))
+    # Where it is read from is new each time; where it was read first is kept with it.
+    source, earlier = dict(found.get("source") or {}), whole.get("source")
+    if earlier:
         source["extra"] = {**(source.get("extra") or {}), "earlier": earlier}
-        merged["source"] = source
-    return merged
+    return {**merged, "source": source} if source else merged
 
 
 def _merged(
     told: Mapping[str, Any], whole: Mapping[str, Any], found: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Three-way merge: `told` became `found` elsewhere; the same change is made to `whole`."""
-    merged = {key: value for key, value in whole.items() if key not in ("source",)}
+    merged = dict(whole)
     for key in told.keys() - found.keys():
         merged.pop(key, None)
     for key, value in found.items():
