@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from emcube.catalog import open_catalog
     from emcube.cube import make_cube
     from emcube.deploy import deploy
+    from emcube.interop import decompose, export, from_hyperspy
     from emcube.models import IncrementalPCA, KMeans, MiniBatchNMF, estimate_n_components
     from emcube.recipe import Recipe, plan, run
     from emcube.results import open_result
@@ -32,9 +33,12 @@ __all__ = [
     "MiniBatchNMF",
     "Recipe",
     "__version__",
+    "decompose",
     "deploy",
     "errors",
     "estimate_n_components",
+    "export",
+    "from_hyperspy",
     "ingest",
     "make_cube",
     "open",
@@ -52,8 +56,11 @@ _HOMES = {
     "KMeans": "emcube.models",
     "MiniBatchNMF": "emcube.models",
     "Recipe": "emcube.recipe",
+    "decompose": "emcube.interop",
     "deploy": "emcube.deploy",
     "estimate_n_components": "emcube.models",
+    "export": "emcube.interop",
+    "from_hyperspy": "emcube.interop",
     "ingest": "emcube.sources",
     "make_cube": "emcube.cube",
     "open": "emcube.sources",
@@ -84,3 +91,4 @@ def __dir__() -> list[str]:
 
 _hooks.after_import("xarray", "emcube.cube")
 _hooks.provide("client", "emcube.deploy.environment:client_for")
+_hooks.provide("to_hyperspy", "emcube.interop.hyperspy:to_hyperspy")
