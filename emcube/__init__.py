@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from emcube import _hooks, errors
 
 if TYPE_CHECKING:
-    from emcube import plot, scenes
+    from emcube import interop, plot, scenes
     from emcube.catalog import open_catalog
     from emcube.cube import make_cube
     from emcube.deploy import deploy
@@ -40,6 +40,7 @@ __all__ = [
     "export",
     "from_hyperspy",
     "ingest",
+    "interop",
     "make_cube",
     "open",
     "open_catalog",
@@ -62,6 +63,7 @@ _HOMES = {
     "export": "emcube.interop",
     "from_hyperspy": "emcube.interop",
     "ingest": "emcube.sources",
+    "interop": "emcube.interop",
     "make_cube": "emcube.cube",
     "open": "emcube.sources",
     "open_catalog": "emcube.catalog",

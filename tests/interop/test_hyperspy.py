@@ -281,7 +281,7 @@ for how in ("lazy", "loaded"):
     found[how]["saved"] = bool(np.array_equal(again.learning_results.factors, s.learning_results.factors))
 print(json.dumps(found))
 """
-    found = both(code.replace("em.interop", "__import__('emcube.interop').interop"), store, tmp_path / "s.hspy")
+    found = both(code, store, tmp_path / "s.hspy")
     for how in ("lazy", "loaded"):
         got = found[how]
         assert all(got[k] for k in ("factors", "loadings", "poisson", "labels", "learned", "saved")), found
