@@ -347,6 +347,9 @@ def _write_values(group: Any, name: str, array: xr.DataArray) -> None:
 
 
 def _copy(group: Any, name: str, array: xr.DataArray) -> None:
+    if not array.size:
+        group.create_dataset(name, data=np.asarray(array.values))
+        return
     layout: Layout = chunk_layout(array.data, len(sig_dims(array)))
     dataset = group.create_dataset(
         name,
@@ -359,7 +362,8 @@ def _copy(group: Any, name: str, array: xr.DataArray) -> None:
     )
 
     def write(region: tuple[slice, ...], block: Any) -> None:
-        dataset[region] = block
+        # HDF5 has no truth values of its own.
+        dataset[region] = block.astype(dataset.dtype, copy=False)
 
     copy_regions(array.data, layout, write)
 

@@ -94,7 +94,7 @@ def describe_signal(cube: xr.DataArray, learning: Mapping[str, Any] | None = Non
     cube = validate_cube(cube)
     lost: list[str] = []
     metadata = dict(cube.attrs.get("metadata") or {})
-    axes = tuple(_axis_of(cube, str(dim), metadata.get("modality")) for dim in cube.dims)
+    axes = tuple(_axis_of(cube, str(dim), metadata.get("modality"), lost) for dim in cube.dims)
     tree = _tree(cube, metadata)
     told = tree_metadata(tree, plan_of(axes, tree))
     entry = _pack(cube, axes, told, lost)
@@ -129,7 +129,7 @@ def uniform_axis(values: NDArray[Any]) -> tuple[float, float] | None:
     return (offset, mean) if np.abs(offset + mean * index - exact).max() <= 1e-6 * abs(mean) else None
 
 
-def _axis_of(cube: xr.DataArray, dim: str, modality: str | None) -> Axis:
+def _axis_of(cube: xr.DataArray, dim: str, modality: str | None, lost: list[str]) -> Axis:
     values = np.asarray(cube.coords[dim].values)
     navigate = dim not in sig_dims(cube)
     units = axis_units(cube, dim)
@@ -137,9 +137,13 @@ def _axis_of(cube: xr.DataArray, dim: str, modality: str | None) -> Axis:
     if dim == "energy":
         name = "Energy loss" if modality == "EELS" else "Energy"
     found = uniform_axis(values)
-    if found is None and values.dtype.kind not in "iuf":
-        # Names and dates have no place on HyperSpy's axes: positions are numbers.
+    if found is None and not _is_ordered(values):
+        # HyperSpy's axes are numbers that rise or fall.
         found, units = (0.0, 1.0), "1"
+        lost.append(
+            f"positions along {dim!r} ({values.dtype}, not rising or falling throughout): on HyperSpy's axis "
+            "they are 0 to n-1, and emcube reads them back"
+        )
     offset, scale = found or (0.0, 1.0)
     return Axis(
         size=values.size,
@@ -150,6 +154,13 @@ def _axis_of(cube: xr.DataArray, dim: str, modality: str | None) -> Axis:
         navigate=navigate,
         values=None if found is not None else values.astype(np.float64),
     )
+
+
+def _is_ordered(values: NDArray[Any]) -> bool:
+    if values.dtype.kind not in "iuf":
+        return False
+    steps = np.diff(values.astype(np.float64))
+    return bool((steps > 0).all() or (steps < 0).all())
 
 
 def _axis_dict(axis: Axis, quantity: str) -> dict[str, Any]:

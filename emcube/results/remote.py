@@ -119,7 +119,7 @@ def _expected(document: Mapping[str, Any]) -> frozenset[str]:
     for name, node in documents.items():
         if node.get("node_type") != "group":
             continue
-        written = (node["attributes"].get("emcube") or {}).get("chunks", {})
+        written = (node.get("attributes", {}).get("emcube") or {}).get("chunks", {})
         for array, number in written.items():
             meta = documents[f"{name}/{array}"]
             lengths = meta["chunk_grid"]["configuration"]["chunk_shape"]
@@ -237,6 +237,7 @@ class RemoteResult:
                 return open_result(self.address)
             if not overwrite:
                 raise taken(self.address, root, run_id)
+            self._require_own()
             return None
         begun = self.there.read(_UPLOAD)
         if begun is not None:
@@ -252,6 +253,22 @@ class RemoteResult:
                 hint="choose another place with --out; nothing was touched",
             )
         return None
+
+    def _require_own(self) -> None:
+        """Refuse to replace a result beside which somebody has put something else."""
+        names = self.there.sizes()
+        others = sorted(
+            name
+            for name in names
+            if name != "zarr.json"
+            and not name.startswith(".")
+            and f"{name.split('/')[0]}/zarr.json" not in names
+        )
+        if others:
+            raise InputError(
+                f"{self.address!r} holds besides its result what would be lost with it: {others[0]}",
+                hint="move that elsewhere, or choose another place with --out; nothing was touched",
+            )
 
     def publish(self, result: Result) -> Result:
         """Copy a whole result to the address and open it there; the folder it comes from is removed.
