@@ -130,6 +130,7 @@ def clusters(labels: NDArray[Any], spectra: NDArray[Any], algorithm: str) -> dic
         "number_of_clusters": n,
         "cluster_sum_signals": spectra * members.sum(axis=1)[:, None],
         "cluster_centroid_signals": np.asarray(spectra),
+        "cluster_distances": None,
     }
 
 

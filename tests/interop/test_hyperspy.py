@@ -122,7 +122,7 @@ print(json.dumps({
     "model": model.data.tolist(),
     "bss": bss.data.tolist(),
     "bss_algorithm": lr.bss_algorithm,
-    "variance": np.asarray(s.get_explained_variance_ratio().data).tolist(),
+    "variance": np.asarray(s.get_scree_plot_data().data).tolist(),
     "labels": np.asarray(labels.data).tolist(),
     "clusters": signals.data.tolist(),
 }))
@@ -268,7 +268,7 @@ for how in ("lazy", "loaded"):
         "model": float(abs(np.asarray(model.data) - own.inverse_transform(own.transform(cube)).values).max()),
     }}
     em.decompose(s, em.IncrementalPCA(5))
-    found[how]["scree"] = len(s.get_explained_variance_ratio().data)
+    found[how]["scree"] = len(s.get_scree_plot_data().data)
     found[how]["poisson"] = bool(s.learning_results.poissonian_noise_normalized)
     em.decompose(s, em.KMeans(3, random_state=0))
     labels = s.get_cluster_labels(merged=True)
