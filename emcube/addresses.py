@@ -18,7 +18,9 @@ _LOCAL = ("file", "local")
 
 _FOUND = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^\s'\"<>]+")
 #: A query is not shown at all: names of parameters tell apart what is secret for some services only.
-_PARTS = re.compile(r"^(?P<scheme>[^:]+://)(?:(?P<user>[^/?#]*)@)?(?P<rest>[^?#]*)(?P<query>\?[^#]*)?")
+_PARTS = re.compile(
+    r"^(?P<scheme>[^:]+://)(?:(?P<user>[^/?#]*)@)?(?P<rest>[^?#]*)(?P<query>\?[^#]*)?"
+)
 
 
 def is_url(path: object) -> bool:

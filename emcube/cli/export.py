@@ -16,7 +16,9 @@ def export(
     ],
     file: Annotated[
         Path,
-        typer.Argument(help="What to write: .hspy or .zspy (HyperSpy), .nxs (NeXus), .msa (spectra)."),
+        typer.Argument(
+            help="What to write: .hspy or .zspy (HyperSpy), .nxs (NeXus), .msa (spectra)."
+        ),
     ],
     result: Annotated[
         str | None,

@@ -17,7 +17,8 @@ def ingest(
         ),
     ],
     destination: Annotated[
-        str, typer.Argument(help="The Zarr store to write: a folder, or an address such as s3://...")
+        str,
+        typer.Argument(help="The Zarr store to write: a folder, or an address such as s3://..."),
     ],
     name: Signal = None,
     dim: Annotated[

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from emcube.interop.adapter import decompose
-    from emcube.interop.export import Exported, export
+    from emcube.interop.exporting import Exported, export
     from emcube.interop.hyperspy import from_hyperspy, learned, to_hyperspy
 
 __all__ = ["Exported", "decompose", "export", "from_hyperspy", "learned", "to_hyperspy"]
 
 _HOMES = {
-    "Exported": "export",
+    "Exported": "exporting",
     "decompose": "adapter",
-    "export": "export",
+    "export": "exporting",
     "from_hyperspy": "hyperspy",
     "learned": "hyperspy",
     "to_hyperspy": "hyperspy",

@@ -27,9 +27,7 @@ def chunk_layout(data: Any, n_sig: int) -> Layout:
     return Layout(planned.chunks)
 
 
-def copy_regions(
-    data: Any, layout: Layout, write: Callable[[Region, NDArray[Any]], None]
-) -> None:
+def copy_regions(data: Any, layout: Layout, write: Callable[[Region, NDArray[Any]], None]) -> None:
     """Compute each region once and hand it to `write`, on some threads of this process.
 
     Memory: a group of 256 MiB at most, and the source's own blocks that reach into it.

@@ -68,7 +68,8 @@ def write_hspy(tree: SignalTree, path: Path, *, overwrite: bool = False) -> None
 
     if path.is_dir():
         raise StoreError(
-            f"cannot write {str(path)!r}: it is a folder, expected a file", hint="choose another name"
+            f"cannot write {str(path)!r}: it is a folder, expected a file",
+            hint="choose another name",
         )
     with whole(path, overwrite=overwrite) as partial, h5py.File(partial, "w") as file:
         _write(_H5(file), tree, "HyperSpy")

@@ -58,7 +58,7 @@ def to_hyperspy(cube: xr.DataArray, *, result: Result | None = None) -> Any:
     >>> signal.plot()  # doctest: +SKIP
     """
     hs = _hyperspy("to make one of its signals")
-    from emcube.interop.export import with_learning
+    from emcube.interop.exporting import with_learning
 
     cube, learning, _ = with_learning(cube, result)
     return _signal(hs, describe_signal(cube, learning))
@@ -265,7 +265,9 @@ def learned(signal: Any) -> xr.Dataset:
     variance = getattr(results, "explained_variance", None)
     if variance is not None and "components" in found:
         values = np.asarray(variance)[: found["components"].sizes["component"]]
-        found["explained_variance"] = xr.DataArray(values, dims=("component",), attrs={"units": "1"})
+        found["explained_variance"] = xr.DataArray(
+            values, dims=("component",), attrs={"units": "1"}
+        )
     members = getattr(results, "cluster_labels", None)
     if members is not None:
         found["labels"] = _as_labels(cube, np.asarray(members, dtype=bool))

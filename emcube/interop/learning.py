@@ -75,7 +75,9 @@ def decomposition(
         ones = np.broadcast_to(ones, (loadings.shape[0], 1))
         loadings = np.concatenate((ones, loadings), axis=1)
         # It is no part of the variance, and stands before the first.
-        variance = None if variance is None else np.concatenate(([variance.max(initial=0)], variance))
+        variance = (
+            None if variance is None else np.concatenate(([variance.max(initial=0)], variance))
+        )
         ratio = None if ratio is None else np.concatenate(([ratio.max(initial=0)], ratio))
         significant = None if significant is None else significant + 1
     return {
@@ -238,7 +240,9 @@ def _kmeans(result: Result, step: str, lost: list[str]) -> dict[str, Any]:
     if on is not None:
         components = _spectra(result[on]["components"])
         if profiles:
-            lost.append(f"step {step!r}: mean loadings of its clusters, only their profiles are known")
+            lost.append(
+                f"step {step!r}: mean loadings of its clusters, only their profiles are known"
+            )
         spectra = spectra @ components
     return clusters(labels, spectra, "kmeans")
 

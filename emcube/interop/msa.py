@@ -106,7 +106,9 @@ def _text(spectrum: xr.DataArray, dim: str, name: str, lost: dict[str, None]) ->
     values = np.asarray(spectrum.values)
     gaps = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
     if gaps.any():
-        lost["channels that were left out: other programs read 0 there (emcube reads them back)"] = None
+        lost[
+            "channels that were left out: other programs read 0 there (emcube reads them back)"
+        ] = None
     axis = np.asarray(spectrum.coords[dim].values)
     uniform = _exactly_uniform(axis)
     header = _header(spectrum, dim, name, uniform, lost)
@@ -116,7 +118,10 @@ def _text(spectrum: xr.DataArray, dim: str, name: str, lost: dict[str, None]) ->
     lines.append(_line("SPECTRUM", "Spectral data starts here"))
     shown = np.where(gaps, 0, values)
     if uniform is None:
-        lines += [f"{_number(x)}, {_number(y)}" for x, y in zip(axis.tolist(), shown.tolist(), strict=True)]
+        lines += [
+            f"{_number(x)}, {_number(y)}"
+            for x, y in zip(axis.tolist(), shown.tolist(), strict=True)
+        ]
     else:
         lines += [f"{_number(y)}," for y in shown.tolist()]
     lines.append(_line("ENDOFDATA", ""))
@@ -206,7 +211,10 @@ def _date_and_time(acquired: Any) -> tuple[str, str]:
     if not acquired:
         return "", ""
     when = dt.datetime.fromisoformat(str(acquired).replace("Z", "+00:00"))
-    return f"{when.day:02d}-{_MONTHS[when.month - 1]}-{when.year}", f"{when.hour:02d}:{when.minute:02d}"
+    return (
+        f"{when.day:02d}-{_MONTHS[when.month - 1]}-{when.year}",
+        f"{when.hour:02d}:{when.minute:02d}",
+    )
 
 
 def _entry(

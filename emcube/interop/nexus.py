@@ -126,7 +126,9 @@ def _group(parent: Any, name: str, nx_class: str) -> Any:
 def _field(group: Any, name: str, value: Any, units: str | None = None) -> None:
     if value is None or value == "":
         return
-    group[name] = np.asarray(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+    group[name] = (
+        np.asarray(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+    )
     if units is not None:
         group[name].attrs["units"] = units
 
@@ -171,8 +173,7 @@ def _missing(entry: Any) -> list[str]:
     return [
         f"NXem demands {name}, which nobody has stated: give it with fields={{{name!r}: ...}}"
         for name in REQUIRED
-        if name not in entry
-        and (not name.startswith("measurement/") or "measurement" in entry)
+        if name not in entry and (not name.startswith("measurement/") or "measurement" in entry)
     ]
 
 
@@ -261,7 +262,9 @@ def _instrument(measurement: Any, metadata: Mapping[str, Any]) -> None:
 
 def _conditions(event: Any, metadata: Mapping[str, Any]) -> None:
     """State of the microscope while the cube was recorded."""
-    column = _group(_group(event, "instrument", "NXem_instrument"), "ebeam_column", "NXebeam_column")
+    column = _group(
+        _group(event, "instrument", "NXem_instrument"), "ebeam_column", "NXebeam_column"
+    )
     if metadata.get("beam_energy_keV") is not None:
         source = _group(column, "electron_source", "NXsource")
         _field(source, "voltage", float(metadata["beam_energy_keV"]), "kV")
@@ -304,12 +307,20 @@ def _write_data(
     dims = list(map(str, array.dims))
     group.attrs["signal"] = signal
     group.attrs["axes"] = [axes[d] for d in dims]
-    title = array.attrs.get("long_name") or (array.attrs.get("metadata") or {}).get("title") or array.name
+    title = (
+        array.attrs.get("long_name")
+        or (array.attrs.get("metadata") or {}).get("title")
+        or array.name
+    )
     _field(group, "title", str(title or name))
     for i, dim in enumerate(dims):
         _write_axis(group, axes[dim], array, dim)
         group.attrs[f"{axes[dim]}_indices"] = np.uint32(i)
-        if axes[dim] == dim and parent.attrs["NX_class"] == "NXspectrum" and name.startswith("stack"):
+        if (
+            axes[dim] == dim
+            and parent.attrs["NX_class"] == "NXspectrum"
+            and name.startswith("stack")
+        ):
             group["indices_spectrum"] = np.arange(array.sizes[dim])
             group["indices_spectrum"].attrs["long_name"] = "Spectrum identifier"
     _write_values(group, signal, array)
@@ -343,7 +354,9 @@ def _write_values(group: Any, name: str, array: xr.DataArray) -> None:
     else:
         _copy(group, name, array)
     group[name].attrs["units"] = str(array.attrs.get("units", "1"))
-    group[name].attrs["long_name"] = str(array.attrs.get("long_name") or array.attrs.get("units") or name)
+    group[name].attrs["long_name"] = str(
+        array.attrs.get("long_name") or array.attrs.get("units") or name
+    )
 
 
 def _copy(group: Any, name: str, array: xr.DataArray) -> None:

@@ -32,7 +32,11 @@ _SEM_KEV = 50.0
 
 _OWN = ("units", "sig_dims", "metadata", "original_metadata")
 _TYPES = {"EELS": "EELS", "CL": "CL", "4D-STEM": "electron_diffraction"}
-_QUANTITIES = {"EDS": "X-rays (Counts)", "EELS": "Electrons (Counts)", "4D-STEM": "Electrons (Counts)"}
+_QUANTITIES = {
+    "EDS": "X-rays (Counts)",
+    "EELS": "Electrons (Counts)",
+    "4D-STEM": "Electrons (Counts)",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +104,9 @@ def describe_signal(cube: xr.DataArray, learning: Mapping[str, Any] | None = Non
     entry = _pack(cube, axes, told, lost)
     if entry:
         tree[KEY] = entry
-    original = _fitting(to_json(cube.attrs.get("original_metadata") or {}), "original_metadata", lost)
+    original = _fitting(
+        to_json(cube.attrs.get("original_metadata") or {}), "original_metadata", lost
+    )
     tree = _fitting(tree, "metadata", lost)
     return SignalTree(cube.data, axes, tree, original, dict(learning or {}), tuple(lost))
 
@@ -126,7 +132,9 @@ def uniform_axis(values: NDArray[Any]) -> tuple[float, float] | None:
     for scale in (float(f"{mean:.12g}"), float(exact[1] - exact[0]), mean):
         if np.array_equal(offset + scale * index, exact):
             return offset, scale
-    return (offset, mean) if np.abs(offset + mean * index - exact).max() <= 1e-6 * abs(mean) else None
+    return (
+        (offset, mean) if np.abs(offset + mean * index - exact).max() <= 1e-6 * abs(mean) else None
+    )
 
 
 def _axis_of(cube: xr.DataArray, dim: str, modality: str | None, lost: list[str]) -> Axis:
@@ -310,9 +318,9 @@ def _pack_coord(
         "dtype": coord.dtype.str,
         "shape": list(coord.shape),
     }
-    if axis is not None and coord.dtype == np.float64 and axis.values is None:
-        if np.array_equal(positions(axis), coord.values):
-            return described, None
+    uniform = axis is not None and coord.dtype == np.float64 and axis.values is None
+    if uniform and np.array_equal(positions(axis), coord.values):  # type: ignore[arg-type]
+        return described, None
     if coord.dtype.kind in "OUST":
         texts = np.asarray(coord.values, dtype=object).ravel().tolist()
         if not all(isinstance(text, str) for text in texts):

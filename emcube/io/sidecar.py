@@ -194,7 +194,9 @@ def _with_coord(
         values = positions(axis)
     else:
         return cube
-    return cube.assign_coords({name: xr.DataArray(values, dims=dims, attrs=dict(described["attrs"]))})
+    return cube.assign_coords(
+        {name: xr.DataArray(values, dims=dims, attrs=dict(described["attrs"]))}
+    )
 
 
 def _near(found: NDArray[np.float64], exact: NDArray[Any]) -> bool:

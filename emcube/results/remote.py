@@ -154,7 +154,8 @@ class RemoteStore(FsspecStore):
         """The same store; it is always read only."""
         if not read_only:
             raise StoreError(
-                f"the result at {self.address} is read only here", hint="results are written by emcube.run"
+                f"the result at {self.address} is read only here",
+                hint="results are written by emcube.run",
             )
         return self
 
@@ -293,7 +294,9 @@ class RemoteResult:
             self.there.remove()
             self.there.put(_UPLOAD, json.dumps({"run_id": result.run_id}).encode())
             with ThreadPoolExecutor(_THREADS) as pool:
-                list(pool.map(lambda name: self.there.put(name, (folder / name).read_bytes()), names))
+                list(
+                    pool.map(lambda name: self.there.put(name, (folder / name).read_bytes()), names)
+                )
             self.there.put("zarr.json", (folder / "zarr.json").read_bytes())
             self.there.remove(_UPLOAD)
         shutil.rmtree(folder.parent, ignore_errors=True)

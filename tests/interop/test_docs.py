@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import emcube as em
-from emcube.interop.export import SUFFIXES
+from emcube.interop.exporting import SUFFIXES
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "interoperability.md").read_text(encoding="utf-8")

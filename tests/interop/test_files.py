@@ -26,7 +26,9 @@ except ImportError:
 
 SUFFIXES = [
     ".zspy",
-    pytest.param(".hspy", marks=pytest.mark.skipif(not HAS_ROSETTA, reason="RosettaSciIO reads .hspy")),
+    pytest.param(
+        ".hspy", marks=pytest.mark.skipif(not HAS_ROSETTA, reason="RosettaSciIO reads .hspy")
+    ),
 ]
 
 
@@ -54,7 +56,9 @@ def test_a_cube_comes_back_whole(tmp_path: Path, cube, suffix: str, lazy: bool) 
     assert original["Header"]["Flags"] == [True, None]
     assert [line["energy"] for line in original["Lines"]] == [float(i) for i in range(12)]
     assert original["a-b"] == "slash"
-    assert written.lost == ("original_metadata.a/b: is called 'a-b', because a slash is a path in a file",)
+    assert written.lost == (
+        "original_metadata.a/b: is called 'a-b', because a slash is a path in a file",
+    )
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -107,7 +111,10 @@ def test_what_was_changed_in_the_file_stays_changed(tmp_path: Path, cube, suffix
     (file,) = em.export(cube, tmp_path / f"map{suffix}").files
     if suffix == ".hspy":
         with h5py.File(file, "r+") as opened:
-            _change(opened["Experiments/oxide on iron"], lambda group, values: group.attrs.update(values))
+            _change(
+                opened["Experiments/oxide on iron"],
+                lambda group, values: group.attrs.update(values),
+            )
     else:
         group = zarr.open_group(str(file), mode="r+")["Experiments/oxide on iron"]
         _change(group, lambda group, values: group.update_attributes(values))

@@ -62,8 +62,16 @@ def test_hyperspy_opens_it(hyperspy, tmp_path: Path, cube, suffix: str, how: str
     assert [a["binned"] for a in found["axes"]] == [False, False, True]
     for axis, dim in zip(found["axes"], cube.dims, strict=True):
         np.testing.assert_allclose([axis["first"], axis["last"]], cube[dim].values[[0, -1]])
-    assert (found["title"], found["date"], found["time"]) == ("oxide on iron", "2026-02-03", "04:05:06")
-    assert (found["type"], found["elements"], found["sample"]) == ("EDS_TEM", ["Fe", "O"], "FIB lamella 7")
+    assert (found["title"], found["date"], found["time"]) == (
+        "oxide on iron",
+        "2026-02-03",
+        "04:05:06",
+    )
+    assert (found["type"], found["elements"], found["sample"]) == (
+        "EDS_TEM",
+        ["Fe", "O"],
+        "FIB lamella 7",
+    )
     assert (found["beam"], found["tilt"], found["resolution"]) == (200.0, -10.0, 130.0)
     assert (found["original"], found["lines"]) == ("µm", 12)
     assert found["haadf"] == pytest.approx(float(cube["HAADF"].sum()))
@@ -136,18 +144,18 @@ STEPS = [
 
 
 @pytest.mark.parametrize("suffix", [".hspy", ".zspy"])
-def test_a_result_is_hyperspys_learning_results(hyperspy, tmp_path: Path, cube, suffix: str) -> None:
-    result = em.run({"emcube": 1, "steps": STEPS}, cube, out=tmp_path / "result")
-    written = em.export(cube, tmp_path / f"map{suffix}", result=result)
+def test_a_result_is_hyperspys_learning_results(
+    hyperspy, tmp_path: Path, plain, suffix: str
+) -> None:
+    result = em.run({"emcube": 1, "steps": STEPS}, plain, out=tmp_path / "result")
+    written = em.export(plain, tmp_path / f"map{suffix}", result=result)
     assert any("recipe, provenance" in line for line in written.lost)
     found = hyperspy(RESULTS, written.files[0])
     pca, nmf, kmeans = result["pca"], result["nmf"], result["kmeans"]
     assert (found["algorithm"], found["poisson"], found["bss_algorithm"]) == ("PCA", True, "NMF")
     assert found["significant"] == result["estimate_n_components"].attrs["n_components"]
     np.testing.assert_array_equal(found["factors"], pca["components"].values)
-    np.testing.assert_array_equal(
-        found["loadings"], np.moveaxis(pca["loadings"].values, -1, 0)
-    )
+    np.testing.assert_array_equal(found["loadings"], np.moveaxis(pca["loadings"].values, -1, 0))
     rebuilt = pca["loadings"].values @ pca["components"].values
     np.testing.assert_allclose(found["model"], rebuilt, atol=1e-9)
     np.testing.assert_allclose(found["variance"], pca["explained_variance_ratio"].values)
@@ -157,13 +165,13 @@ def test_a_result_is_hyperspys_learning_results(hyperspy, tmp_path: Path, cube, 
     labels = kmeans["labels"].values
     np.testing.assert_array_equal(found["labels"], labels)
     for k in range(3):
-        mean = cube.values[labels == k].mean(axis=0)
+        mean = plain.values[labels == k].mean(axis=0)
         np.testing.assert_allclose(found["clusters"][k], mean, rtol=0.2, atol=0.5)
 
 
-def test_a_centred_pca_rebuilds_its_data(hyperspy, tmp_path: Path, cube) -> None:
+def test_a_centred_pca_rebuilds_its_data(hyperspy, tmp_path: Path, plain) -> None:
     """HyperSpy's mean is one of pixels: the mean spectrum becomes a component, and the model is whole."""
-    values = cube.astype(np.float64).assign_attrs(cube.attrs)
+    values = plain.astype(np.float64).assign_attrs(plain.attrs)
     steps = [{"pca": {"n_components": 40, "noise": None}}]
     result = em.run({"emcube": 1, "steps": steps}, values, out=tmp_path / "result")
     (file,) = em.export(values, tmp_path / "map.hspy", result=result).files
@@ -175,25 +183,25 @@ print(json.dumps(hs.load(sys.argv[1]).get_decomposition_model().data.tolist()))
     np.testing.assert_allclose(hyperspy(code, file), values.values, atol=1e-8)
 
 
-def test_a_result_of_another_cube_is_refused(tmp_path: Path, cube) -> None:
+def test_a_result_of_another_cube_is_refused(tmp_path: Path, plain) -> None:
     from emcube.store import write_cube
 
-    result = em.run({"emcube": 1, "steps": STEPS[1:2]}, cube, out=tmp_path / "result")
+    result = em.run({"emcube": 1, "steps": STEPS[1:2]}, plain, out=tmp_path / "result")
     with pytest.raises(InputError, match="of a cube of shape"):
-        em.export(cube.isel(x=slice(5)), tmp_path / "a.hspy", result=result)
-    other = em.open(write_cube(cube + 1, tmp_path / "other.zarr"))
+        em.export(plain.isel(x=slice(5)), tmp_path / "a.hspy", result=result)
+    other = em.open(write_cube(plain + 1, tmp_path / "other.zarr"))
     with pytest.raises(InputError, match="is of another cube"):
         em.export(other, tmp_path / "a.hspy", result=result)
     with pytest.raises(InputError, match="a result alone"):
         em.export(result, tmp_path / "a.hspy")
 
 
-def test_what_the_recipe_prepared_is_prepared_again(tmp_path: Path, cube) -> None:
+def test_what_the_recipe_prepared_is_prepared_again(tmp_path: Path, plain) -> None:
     prepare = [{"bin": {"y": 2, "x": 2}}]
     result = em.run(
-        {"emcube": 1, "prepare": prepare, "steps": STEPS[1:2]}, cube, out=tmp_path / "result"
+        {"emcube": 1, "prepare": prepare, "steps": STEPS[1:2]}, plain, out=tmp_path / "result"
     )
-    (file,) = em.export(cube, tmp_path / "a.zspy", result=result).files
+    (file,) = em.export(plain, tmp_path / "a.zspy", result=result).files
     assert em.open(file).shape == (6, 7, 40)
 
 
@@ -239,9 +247,7 @@ print(json.dumps({{
     )
     assert found["same"]
     assert found["lazy"]
-    assert found["metadata"] == {
-        k: v for k, v in cube.attrs["metadata"].items() if k != "source"
-    }
+    assert found["metadata"] == {k: v for k, v in cube.attrs["metadata"].items() if k != "source"}
     assert found["earlier"] == "map.bcf"
     assert found["coords"] == ["HAADF", "energy", "phase", "run", "x", "y"]
     assert (found["cut"], found["cut_dims"]) == ([11, 7, 35], ["y", "x", "energy"])
@@ -284,7 +290,9 @@ print(json.dumps(found))
     found = both(code, store, tmp_path / "s.hspy")
     for how in ("lazy", "loaded"):
         got = found[how]
-        assert all(got[k] for k in ("factors", "loadings", "poisson", "labels", "learned", "saved")), found
+        assert all(
+            got[k] for k in ("factors", "loadings", "poisson", "labels", "learned", "saved")
+        ), found
         assert (got["returned"], got["scree"]) == (3, 5)
         assert got["model"] < 1e-9
 

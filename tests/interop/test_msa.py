@@ -64,7 +64,17 @@ def test_the_header_is_the_standards(tmp_path: Path) -> None:
     lines = text.split("\r\n")
     assert lines[0] == "#FORMAT      : EMSA/MAS spectral data file"
     keys = [line.split(":")[0].strip("# ") for line in lines if line.startswith("#")]
-    required = ["FORMAT", "VERSION", "TITLE", "DATE", "TIME", "OWNER", "NPOINTS", "NCOLUMNS", "XUNITS"]
+    required = [
+        "FORMAT",
+        "VERSION",
+        "TITLE",
+        "DATE",
+        "TIME",
+        "OWNER",
+        "NPOINTS",
+        "NCOLUMNS",
+        "XUNITS",
+    ]
     required += ["YUNITS", "DATATYPE", "XPERCHAN", "OFFSET"]
     assert keys[: len(required)] == required
     assert keys[-1] == "ENDOFDATA"
@@ -101,12 +111,14 @@ def test_what_was_edited_stays_edited(tmp_path: Path) -> None:
     assert em.open(file).values.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_components_of_a_result(tmp_path: Path, cube) -> None:
+def test_components_of_a_result(tmp_path: Path, plain) -> None:
     steps = [{"pca": {"n_components": 3}}, {"nmf": {"n_components": 2, "random_state": 0}}]
-    result = em.run({"emcube": 1, "steps": steps}, cube, out=tmp_path / "result")
+    result = em.run({"emcube": 1, "steps": steps}, plain, out=tmp_path / "result")
     written = em.export(result, tmp_path / "spectra.msa")
     names = [path.name for path in written.files]
-    assert names == [f"spectra-pca-{i}.msa" for i in range(3)] + [f"spectra-nmf-{i}.msa" for i in range(2)]
+    assert names == [f"spectra-pca-{i}.msa" for i in range(3)] + [
+        f"spectra-nmf-{i}.msa" for i in range(2)
+    ]
     for i in range(2):
         back = em.open(tmp_path / f"spectra-nmf-{i}.msa")
         component = result["nmf"]["components"].isel(component=i).load()

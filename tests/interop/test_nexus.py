@@ -26,9 +26,11 @@ STATED = {
 def classes(file: h5py.File) -> dict[str, str]:
     found = {"/": file.attrs["NX_class"]}
     file.visititems(
-        lambda name, node: found.__setitem__(name, node.attrs["NX_class"])
-        if isinstance(node, h5py.Group)
-        else None
+        lambda name, node: (
+            found.__setitem__(name, node.attrs["NX_class"])
+            if isinstance(node, h5py.Group)
+            else None
+        )
     )
     return found
 
@@ -110,15 +112,15 @@ def test_cubes_of_every_kind(tmp_path: Path, dims, sig, where: str, signal: str)
         np.testing.assert_array_equal(group[signal][...], cube.values)
 
 
-def test_a_result_and_its_cube(tmp_path: Path, cube) -> None:
+def test_a_result_and_its_cube(tmp_path: Path, plain) -> None:
     steps = [
         {"estimate_n_components": {}},
         {"pca": {"n_components": 3}},
         {"nmf": {"n_components": 2, "random_state": 0}},
         {"kmeans": {"n_clusters": 2, "on": "nmf", "random_state": 0}},
     ]
-    result = em.run({"emcube": 1, "steps": steps}, cube, out=tmp_path / "result")
-    em.export(cube, tmp_path / "both.nxs", result=result)
+    result = em.run({"emcube": 1, "steps": steps}, plain, out=tmp_path / "result")
+    em.export(plain, tmp_path / "both.nxs", result=result)
     em.export(result, tmp_path / "result.nxs")
     for name in ("both", "result"):
         with h5py.File(tmp_path / f"{name}.nxs") as file:
@@ -143,7 +145,9 @@ def test_fields_are_plain_values(tmp_path: Path, cube) -> None:
 
 
 def test_nexusformat_finds_the_plot(tmp_path: Path, cube) -> None:
-    nx = pytest.importorskip("nexusformat.nexus", reason="nexusformat, NeXus' own reader, is not installed")
+    nx = pytest.importorskip(
+        "nexusformat.nexus", reason="nexusformat, NeXus' own reader, is not installed"
+    )
     em.export(cube, tmp_path / "map.nxs", fields=STATED)
     with nx.nxopen(str(tmp_path / "map.nxs")) as root:
         plotted = root.plottable_data

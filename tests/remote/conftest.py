@@ -66,7 +66,9 @@ def _free_port() -> int:
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Environment in which ``s3://`` leads to a server here; it keeps everything in its memory."""
     if find_spec("s3fs") is None or find_spec("moto") is None or find_spec("flask") is None:
-        skip_or_fail("remote", "no S3 server: pip install emcube[remote] 'moto[s3]' flask flask-cors")
+        skip_or_fail(
+            "remote", "no S3 server: pip install emcube[remote] 'moto[s3]' flask flask-cors"
+        )
     port = _free_port()
     environment = {
         "AWS_ACCESS_KEY_ID": KEY,
@@ -76,9 +78,12 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
     }
     log = tmp_path_factory.mktemp("s3") / "server.log"
     code = f"from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])"
-    with log.open("wb") as out, subprocess.Popen(
-        [sys.executable, "-c", code], stdout=out, stderr=subprocess.STDOUT
-    ) as process:
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(
+            [sys.executable, "-c", code], stdout=out, stderr=subprocess.STDOUT
+        ) as process,
+    ):
         try:
             _wait_for(port, process, log)
             yield environment
@@ -100,7 +105,10 @@ def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
 
 @pytest.fixture
 def bucket(
-    s3_server: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    s3_server: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> Iterator[str]:
     """Address of an empty bucket, which this process and its children reach; staging is in `tmp_path`."""
     import s3fs
@@ -150,4 +158,7 @@ def cube() -> xr.DataArray:
     return made.assign_coords(HAADF=(("y", "x"), rng.random((16, 18)), {"units": "1"}))
 
 
-STEPS = {"emcube": 1, "steps": [{"pca": {"n_components": 4}}, {"nmf": {"n_components": 3, "random_state": 0}}]}
+STEPS = {
+    "emcube": 1,
+    "steps": [{"pca": {"n_components": 4}}, {"nmf": {"n_components": 3, "random_state": 0}}],
+}

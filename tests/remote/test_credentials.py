@@ -48,7 +48,9 @@ def _scan(contents: dict[str, bytes]) -> None:
 
 
 @pytest.mark.parametrize("how", ["environment", "fsspec"])
-def test_nothing_holds_them(bucket: str, s3_server: dict[str, str], tmp_path: Path, cube, how: str) -> None:
+def test_nothing_holds_them(
+    bucket: str, s3_server: dict[str, str], tmp_path: Path, cube, how: str
+) -> None:
     write_cube(cube, tmp_path / "map.zarr")
     environment = dict(os.environ)
     if how == "fsspec":
@@ -69,7 +71,12 @@ def test_nothing_holds_them(bucket: str, s3_server: dict[str, str], tmp_path: Pa
     )
     assert done.returncode == 0, done.stderr[-3000:]
     local = {str(p): p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    assert {Path(name).name for name in local} >= {"all.log", "lab.yaml", "error.txt", "pickled.bin"}
+    assert {Path(name).name for name in local} >= {
+        "all.log",
+        "lab.yaml",
+        "error.txt",
+        "pickled.bin",
+    }
     _scan(local)
     remote = bytes_in(bucket)
     assert any(name.startswith("result/nmf") for name in remote)

@@ -84,7 +84,9 @@ def test_faults_that_last_are_told(served: Web, monkeypatch) -> None:
     far = em.open(f"{served.url}/map.zarr")
     for fault, said in (("500", "500"), ("403", "403"), ("drop", "cannot be read")):
         served.plan({"/data/c/0/0/0": [f"always {fault}"]})
-        with pytest.raises(StoreError, match=f"map.zarr/data/c/0/0/0 cannot be read.*{said}|{said}"):
+        with pytest.raises(
+            StoreError, match=f"map.zarr/data/c/0/0/0 cannot be read.*{said}|{said}"
+        ):
             far.compute()
 
 
@@ -93,9 +95,7 @@ def test_a_result_is_read_patiently(web: Web, cube, monkeypatch) -> None:
     near = em.run(STEPS, cube, out=web.folder / "result")
     far = em.open_result(f"{web.url}/result")
     web.plan({"/nmf/loadings/c/0/0/0": ["500", "drop"]})
-    np.testing.assert_array_equal(
-        far["nmf"]["loadings"].values, near["nmf"]["loadings"].values
-    )
+    np.testing.assert_array_equal(far["nmf"]["loadings"].values, near["nmf"]["loadings"].values)
 
 
 def test_damaged_bytes_are_found(served: Web) -> None:
@@ -128,7 +128,9 @@ def test_web_servers_are_not_written_to(served: Web, cube) -> None:
         em.run(STEPS, cube, out=f"{served.url}/result")
 
 
-def test_addresses_with_credentials_are_refused_everywhere(served: Web, cube, capsys, tmp_path) -> None:
+def test_addresses_with_credentials_are_refused_everywhere(
+    served: Web, cube, capsys, tmp_path
+) -> None:
     address = served.url.replace("://", "://me:hunter2@") + "/map.zarr"
     attempts = (
         lambda: em.open(address),

@@ -201,7 +201,9 @@ def test_parts_that_got_lost_there_are_written_again(bucket, cube, small_regions
     assert verify(address, deep=True).ok
 
 
-def test_an_ingest_that_another_machine_began(bucket, cube, small_regions, monkeypatch, tmp_path) -> None:
+def test_an_ingest_that_another_machine_began(
+    bucket, cube, small_regions, monkeypatch, tmp_path
+) -> None:
     address = f"{bucket}/map.zarr"
 
     def stop(state) -> None:

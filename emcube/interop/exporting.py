@@ -124,7 +124,9 @@ def _given(what: Any, result: Any) -> tuple[xr.DataArray | None, Result | None]:
         what = _opened(os.fspath(what))
     if isinstance(what, Result):
         if result is not None:
-            raise InputError("a result was given twice", hint="give the cube first, then its result")
+            raise InputError(
+                "a result was given twice", hint="give the cube first, then its result"
+            )
         return None, what
     if not isinstance(what, xr.DataArray):
         raise InputError(
