@@ -1,7 +1,7 @@
 """Addresses of data that lie elsewhere (``https://...``, ``s3://...``), and what may never stand in them.
 
-Addresses are written down: in recipes, catalogs, results, packages, logs and messages. Credentials are not, and so
-an address that holds any is refused before it is used, and shown without them.
+Addresses are written down: in recipes, catalogs, results, packages, logs and messages. Credentials are
+not, and so an address that holds any is refused before it is used, and shown without them.
 """
 
 from __future__ import annotations

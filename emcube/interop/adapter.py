@@ -39,8 +39,8 @@ def decompose(
     estimator : IncrementalPCA, MiniBatchNMF or KMeans
         Is fitted, as scikit-learn's estimators are.
     navigation_mask, signal_mask : signal or array of bool, optional
-        As HyperSpy means them: True for what is left out. (emcube's own ``where=`` means the opposite.) Of the shape
-        of the signal's array without the other axes.
+        As HyperSpy means them: True for what is left out. (emcube's own ``where=`` means the opposite.)
+        Of the shape of the signal's array without the other axes.
 
     Returns
     -------
@@ -54,10 +54,11 @@ def decompose(
 
     Notes
     -----
-    PCA and NMF become the decomposition, k-means the clusters. Loadings and labels are gathered (8 bytes a pixel and
-    component), as HyperSpy keeps them in memory. Whole numbers are taken for counts, other values are not: a signal of
-    counts that was turned into floats for HyperSpy wants ``IncrementalPCA(..., noise="poisson")``. The mean
-    spectrum that a PCA without weights subtracts becomes component 0. Same bits for any number of workers.
+    PCA and NMF become the decomposition, k-means the clusters. Loadings and labels are gathered (8 bytes
+    a pixel and component), as HyperSpy keeps them in memory. Whole numbers are taken for counts, other
+    values are not: a signal of counts that was turned into floats for HyperSpy wants
+    ``IncrementalPCA(..., noise="poisson")``. The mean spectrum that a PCA without weights subtracts
+    becomes component 0. Same bits for any number of workers.
 
     Examples
     --------
@@ -70,7 +71,8 @@ def decompose(
     model: Any = estimator
     if not isinstance(model, IncrementalPCA | MiniBatchNMF | KMeans):
         raise InputError(
-            f"estimator: got {type(model).__name__}, expected IncrementalPCA, MiniBatchNMF or KMeans of emcube",
+            f"estimator: got {type(model).__name__}, expected IncrementalPCA, MiniBatchNMF or KMeans "
+            "of emcube",
             hint="for example emcube.decompose(signal, emcube.MiniBatchNMF(3))",
         )
     opened = open_signal(signal)

@@ -53,8 +53,9 @@ def export(
 ) -> Exported:
     """Write a cube or a result for another program; the suffix says for which.
 
-    ``.hspy`` and ``.zspy`` are HyperSpy's, with axes, units, metadata and, with `result`, learning results. ``.nxs`` is
-    NeXus (NXem). ``.msa`` holds spectra: the components of a result, or a cube's own.
+    ``.hspy`` and ``.zspy`` are HyperSpy's, with axes, units, metadata and, with `result`, learning
+    results. ``.nxs`` is NeXus (NXem). ``.msa`` holds spectra: the components of a result, or a cube's
+    own.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """HyperSpy's own files, ``.hspy`` (HDF5) and ``.zspy`` (Zarr v2), written without HyperSpy.
 
-Both hold ``Experiments/<title>`` with the array ``data``, a group ``axis-0``, ``axis-1``, ... for each axis, and the
-trees ``metadata``, ``original_metadata`` and ``learning_results`` as nested groups: texts and numbers are attributes,
-arrays are datasets, None is the text ``_None_``, and a list is a dataset ``_list_<name>`` (numbers) or a group
-``_list_<n>_<name>`` of its entries.
+Both hold ``Experiments/<title>`` with the array ``data``, a group ``axis-0``, ``axis-1``, ... for each
+axis, and the trees ``metadata``, ``original_metadata`` and ``learning_results`` as nested groups: texts
+and numbers are attributes, arrays are datasets, None is the text ``_None_``, and a list is a dataset
+``_list_<name>`` (numbers) or a group ``_list_<n>_<name>`` of its entries.
 
 References
 ----------
@@ -61,8 +61,8 @@ def write_hspy(tree: SignalTree, path: Path, *, overwrite: bool = False) -> None
 
     Notes
     -----
-    One pass over the values. Chunks hold whole signals and are compressed with gzip (level 1, shuffled), which
-    every HDF5 library reads.
+    One pass over the values. Chunks hold whole signals and are compressed with gzip (level 1, shuffled),
+    which every HDF5 library reads.
     """
     import h5py
 
@@ -89,7 +89,8 @@ def write_zspy(tree: SignalTree, path: Path, *, overwrite: bool = False) -> None
 
     if path.exists() and overwrite and not (path / "Experiments" / ".zgroup").is_file():
         raise StoreError(
-            f"cannot write {str(path)!r}: it holds something else than a HyperSpy file, which is never replaced",
+            f"cannot write {str(path)!r}: it holds something else than a HyperSpy file, which is never "
+            "replaced",
             hint="choose another name, or remove it yourself",
         )
     with whole(path, overwrite=overwrite) as partial:

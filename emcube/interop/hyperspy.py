@@ -36,8 +36,8 @@ def to_hyperspy(cube: xr.DataArray, *, result: Result | None = None) -> Any:
     Returns
     -------
     hyperspy.signals.BaseSignal
-        Of the class that the signal's type and dims call for, lazy where the cube is. What HyperSpy has no name for
-        lies in ``metadata.emcube``, and comes back with `from_hyperspy`.
+        Of the class that the signal's type and dims call for, lazy where the cube is. What HyperSpy has
+        no name for lies in ``metadata.emcube``, and comes back with `from_hyperspy`.
 
     Raises
     ------
@@ -50,7 +50,8 @@ def to_hyperspy(cube: xr.DataArray, *, result: Result | None = None) -> Any:
 
     Notes
     -----
-    Values are not read and not copied. Masks of HyperSpy are True for what is left out, the opposite of ``where=``.
+    Values are not read and not copied. Masks of HyperSpy are True for what is left out, the opposite of
+    ``where=``.
 
     Examples
     --------
@@ -127,8 +128,8 @@ def from_hyperspy(signal: Any) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray
-        Named and measured as `emcube.open` does it for HyperSpy's files: energies keep their unit, lengths are in
-        nm, angles in degrees. Lazy where the signal is. Values are not copied.
+        Named and measured as `emcube.open` does it for HyperSpy's files: energies keep their unit,
+        lengths are in nm, angles in degrees. Lazy where the signal is. Values are not copied.
 
     Raises
     ------
@@ -141,8 +142,8 @@ def from_hyperspy(signal: Any) -> xr.DataArray:
 
     Notes
     -----
-    HyperSpy is not imported: whoever has a signal has it. A signal that came from `to_hyperspy`, or from a file
-    that emcube wrote, becomes the cube that it was, with what was changed in HyperSpy.
+    HyperSpy is not imported: whoever has a signal has it. A signal that came from `to_hyperspy`, or from
+    a file that emcube wrote, becomes the cube that it was, with what was changed in HyperSpy.
 
     Examples
     --------
@@ -237,8 +238,8 @@ def learned(signal: Any) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        Those of ``components``, ``loadings``, ``explained_variance``, ``bss_components``, ``bss_loadings`` and
-        ``labels`` that there are, with the coordinates of the cube.
+        Those of ``components``, ``loadings``, ``explained_variance``, ``bss_components``,
+        ``bss_loadings`` and ``labels`` that there are, with the coordinates of the cube.
 
     Raises
     ------

@@ -1,7 +1,8 @@
 """Components, loadings and clusters as HyperSpy's ``learning_results``, and back.
 
-HyperSpy keeps factors of shape (E, K) and loadings of shape (P, K) over all channels and pixels of the signal, NaN
-where they were left out, and its masks are True for what was left out. Letters: P pixels, E channels, K components.
+HyperSpy keeps factors of shape (E, K) and loadings of shape (P, K) over all channels and pixels of the
+signal, NaN where they were left out, and its masks are True for what was left out. Letters: P pixels, E
+channels, K components.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def decomposition(
     Returns
     -------
     dict
-        Attributes of ``learning_results``; those of an earlier decomposition that do not hold any more are None.
+        Attributes of ``learning_results``; those of an earlier decomposition that do not hold any more
+        are None.
 
     Notes
     -----
@@ -99,7 +101,7 @@ def decomposition(
 
 
 def bss(components: NDArray[Any], loadings: NDArray[Any], algorithm: str) -> dict[str, Any]:
-    """Say components beside a decomposition: HyperSpy's place for a second set is that of source separation."""
+    """Say components beside a decomposition, in HyperSpy's place for those of source separation."""
     return {
         "bss_factors": np.ascontiguousarray(components.T),
         "bss_loadings": np.ascontiguousarray(loadings),
@@ -157,8 +159,8 @@ def masks(
 def learning_of_result(result: Result, cube: xr.DataArray) -> tuple[dict[str, Any], list[str]]:
     """Say a result as ``learning_results`` of its cube.
 
-    The last PCA is the decomposition. The last NMF is the source separation beside it, or the decomposition where
-    there is no PCA; the last k-means are the clusters.
+    The last PCA is the decomposition. The last NMF is the source separation beside it, or the
+    decomposition where there is no PCA; the last k-means are the clusters.
 
     Parameters
     ----------

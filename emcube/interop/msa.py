@@ -1,7 +1,8 @@
 """Component spectra, or any single spectra, as EMSA/MAS files (``.msa``).
 
-The values are written with all their digits, and what the format has no keyword for goes into lines ``##EMCUBE...``,
-which the standard leaves to programs: emcube reads back what it wrote, other programs read a spectrum.
+The values are written with all their digits, and what the format has no keyword for goes into lines
+``##EMCUBE...``, which the standard leaves to programs: emcube reads back what it wrote, other programs
+read a spectrum.
 
 References
 ----------

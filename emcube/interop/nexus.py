@@ -1,7 +1,7 @@
 """A cube or a result as a NeXus file after the application definition NXem, by h5py alone.
 
-What NXem has a place for lies there; all metadata lie beside it as JSON too (``NXcollection``), so that nothing that is
-known gets lost. What NXem demands and nobody has stated is not made up: it is listed.
+What NXem has a place for lies there; all metadata lie beside it as JSON too (``NXcollection``), so that
+nothing that is known gets lost. What NXem demands and nobody has stated is not made up: it is listed.
 
 References
 ----------

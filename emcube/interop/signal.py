@@ -1,4 +1,4 @@
-"""A cube in HyperSpy's words: axes, metadata tree, and the entry that keeps the rest. Pure: no HyperSpy, no file."""
+"""A cube in HyperSpy's words: axes, metadata, and the entry that keeps the rest. No HyperSpy, no file."""
 
 from __future__ import annotations
 

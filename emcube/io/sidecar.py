@@ -1,8 +1,8 @@
 """What HyperSpy's files have no words for, kept in them all the same: the entry ``metadata.emcube``.
 
-HyperSpy keeps any entry of a metadata tree, and writes it again. So a cube that went through HyperSpy comes back
-whole, and what was changed there is kept: the entry says what the rest of the file said when it was written, and only
-what still says the same is taken back from it.
+HyperSpy keeps any entry of a metadata tree, and writes it again. So a cube that went through HyperSpy
+comes back whole, and what was changed there is kept: the entry says what the rest of the file said when
+it was written, and only what still says the same is taken back from it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Results behind an address: opened in place, and written there when they are whole.
 
-A run writes many small pieces, goes on from them after an interruption, and may have workers elsewhere: it is done in
-a folder, and its finished result is copied, the root document last. See docs/decisions/0019-remote-stores.md.
+A run writes many small pieces, goes on from them after an interruption, and may have workers elsewhere:
+it is done in a folder, and its finished result is copied, the root document last. See
+docs/decisions/0019-remote-stores.md.
 """
 
 from __future__ import annotations

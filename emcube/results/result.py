@@ -62,7 +62,7 @@ class Result:
         if is_url(self.location):
             raise StoreError(
                 f"the result at {self.location} has no folder of this machine: it lies behind an address",
-                hint="copy it here whole, for example with fsspec's get(..., recursive=True), and open the copy",
+                hint="copy it here whole (fsspec's get with recursive=True), and open the copy",
             )
         return Path(self.location)
 

@@ -1,7 +1,7 @@
 """Files behind an address, through fsspec: read with patience, written whole.
 
-Credentials are fsspec's business alone: they come from the environment or from fsspec's configuration in whatever
-process opens the address, and nothing here takes, keeps or shows them.
+Credentials are fsspec's business alone: they come from the environment or from fsspec's configuration in
+whatever process opens the address, and nothing here takes, keeps or shows them.
 """
 
 from __future__ import annotations

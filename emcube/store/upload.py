@@ -1,8 +1,8 @@
 """Write a cube to an address: through a small folder of this machine, region by region, resumable.
 
-The folder holds what a local store holds while it is written, its journal above all, but each region's files only
-until they have arrived. The root document is uploaded last, as it is written last here: a store without it opens
-as incomplete.
+The folder holds what a local store holds while it is written, its journal above all, but each region's
+files only until they have arrived. The root document is uploaded last, as it is written last here: a
+store without it opens as incomplete.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _TOKEN = "upload.json"
 def staging_folder(address: str) -> Path:
     """Folder of this machine through which things are written to an address.
 
-    Below the one that the environment variable EMCUBE_STAGING names, or the user's cache. Its name is a hash of
-    the address, which it does not show.
+    Below the one that the environment variable EMCUBE_STAGING names, or the user's cache. Its name is a
+    hash of the address, which it does not show.
     """
     base = os.environ.get("EMCUBE_STAGING", "").strip()
     if not base:
@@ -88,9 +88,9 @@ def write_remote_cube(
 
     Notes
     -----
-    One pass over the source. On this machine's disk (see `staging_folder`) lie a few regions at a time, and of the
-    layout "events" two bytes a pixel. The same digest and files as `emcube.store.write_cube`. An interrupted call is
-    continued on the same machine.
+    One pass over the source. On this machine's disk (see `staging_folder`) lie a few regions at a time,
+    and of the layout "events" two bytes a pixel. The same digest and files as `emcube.store.write_cube`.
+    An interrupted call is continued on the same machine.
     """
     check_layout(layout)
     there = Remote(address)

@@ -97,7 +97,8 @@ def hyperspy() -> Callable[..., Any]:
     if python is None:
         skip_or_fail(
             "hyperspy",
-            "HyperSpy's own environment is not there: build it with `python -c \"from benchmarks.environments "
+            "HyperSpy's own environment is not there: build it with "
+            '`python -c "from benchmarks.environments '
             "import python_of; python_of('hyperspy', print)\"`, or name its Python in EMCUBE_HYPERSPY",
         )
 

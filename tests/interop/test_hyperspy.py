@@ -1,4 +1,4 @@
-"""HyperSpy itself opens what emcube writes; in a notebook's environment emcube's estimators run on its signals."""
+"""HyperSpy itself opens what emcube writes; in a notebook emcube's estimators run on its signals."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ print(json.dumps(True))
 
 @pytest.mark.parametrize("suffix", [".hspy", ".zspy"])
 def test_a_cube_survives_hyperspy(hyperspy, tmp_path: Path, cube, suffix: str) -> None:
-    """Written here, changed, cut and saved by HyperSpy, opened here: changes hold, the rest is what it was."""
+    """Written here, changed, cut and saved by HyperSpy, opened here: changes hold, the rest is as it was."""
     if suffix == ".hspy":
         pytest.importorskip("rsciio", reason="RosettaSciIO reads .hspy")
     (file,) = em.export(cube, tmp_path / f"map{suffix}").files

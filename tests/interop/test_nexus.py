@@ -1,4 +1,4 @@
-"""NeXus files after NXem: what is known has its place, what is demanded and unknown is told, plots are found."""
+"""NeXus files after NXem: what is known has its place, what is demanded and unknown is told."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Credentials reach storage and nothing else: no store, result, catalog, log, checkpoint or message holds them."""
+"""Credentials reach storage and nothing else: no store, result, catalog, log or message holds them."""
 
 from __future__ import annotations
 

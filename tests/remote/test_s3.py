@@ -1,4 +1,4 @@
-"""Storage that speaks S3: written to, opened, run from, run into; what is unfinished is told and continued."""
+"""Storage that speaks S3: written to, opened, run from, run into; what is unfinished is continued."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_an_ingest_that_was_stopped_goes_on(bucket, cube, small_regions) -> None
     assert verify(address, deep=True).ok
 
 
-def test_an_ingest_that_was_killed_goes_on(bucket, tmp_path, cube) -> None:
+def test_an_ingest_that_was_killed_goes_on(bucket, tmp_path, cube, small_regions) -> None:
     near = write_cube(cube, tmp_path / "map.zarr")
     address = f"{bucket}/map.zarr"
     code = f"""{SMALL}
