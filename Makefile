@@ -1,7 +1,7 @@
 # For a clone. Users of the package need none of this: pip install emcube[all]
 #
 #   make demo    simulate, ingest and unmix the SRM 2135c tilt series; pictures under demo/
-#   make test    make check, then every test, in two processes (JOBS=1 for one)
+#   make test    make check, then every test (JOBS=2: in two processes)
 #   make check   format, lint, types, import contracts
 #   make bench   side by side with other tools on small scenes, in minutes; figures under .bench/
 #   make bench-full   the same at full size: benchmarks/results/ and the README's table
@@ -13,7 +13,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-JOBS ?= 2
+JOBS ?= 0
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench bench-full

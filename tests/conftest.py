@@ -35,16 +35,22 @@ def skip_or_fail(what: str, reason: str) -> None:
 
 
 PROCESSES = {"chaos", "deploy", "slurm"}
-"""Tests of processes that are started, killed and waited for: they do not share the machine with each other."""
+"""Tests of processes that are started, killed and waited for: never two of them at a time."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together, where tests run in several processes (pytest-xdist), what shares fixtures or a cluster."""
+    """Keep together, where tests run in several processes (pytest-xdist), what shares fixtures."""
     root = Path(__file__).parent
     for item in items:
         inside = item.path.relative_to(root).parts if item.path.is_relative_to(root) else ()
         alone = PROCESSES.intersection(inside) or item.path.name == "test_going_on.py"
         item.add_marker(pytest.mark.xdist_group("processes" if alone else str(item.path)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_warning_recorded(warning_message: Any) -> None:
+    """Leave out what a warning is about: pytest-xdist sends it on as text, which half-made objects lack."""
+    warning_message.source = None
 
 
 @pytest.fixture(scope="session")

@@ -428,13 +428,16 @@ class _Meter:
             check_stop()
 
 
-def project_memory(sweep: Sweep | None, source: BlockSource, slots: int) -> Projection:
+def project_memory(
+    sweep: Sweep | None, source: BlockSource, slots: int, *, remote: bool = False
+) -> Projection:
     """Memory that one process of a run needs besides resident blocks: pure arithmetic.
 
     `slots` are its blocks in flight. Each of them counts three times: compressed bytes with what decodes
     them, decoded values, and the rows or floats made of them; so does output that is gathered to be
     written: values, laid out, compressed. Of blocks that stay resident the projection holds what may stay
-    at most: how small counts become is known when they have been read.
+    at most: how small counts become is known when they have been read. Tasks of workers (`remote`) may take
+    several groups, and hold a part for each level of the tree that they join.
     """
     plan = source.plan
     residency = current_residency()
@@ -448,11 +451,10 @@ def project_memory(sweep: Sweep | None, source: BlockSource, slots: int) -> Proj
     if sweep is not None and hasattr(sweep, "output_bytes"):
         output = int(sweep.output_bytes())
     levels = max(1, len(plan.groups)).bit_length()
+    in_tasks = slots * min(TREE_BYTES, statistic * levels) if remote else 0
     return Projection(
         blocks=3 * slots * source.block_bytes,
-        statistics=statistic * (2 * slots + levels)
-        + slots * min(TREE_BYTES, statistic * levels)
-        + state,
+        statistics=statistic * (2 * slots + levels) + in_tasks + state,
         slots=slots,
         block_bytes=source.block_bytes,
         resident=limit if kept is None else min(limit, int(kept)),
@@ -574,7 +576,7 @@ def _run_rounds(
     with resident(), single_threaded_blas(), passing():
         executor = executor or current_executor()
         slots, budget = executor.process
-        projection = project_memory(sweep, source, slots)
+        projection = project_memory(sweep, source, slots, remote=executor.remote)
         projection.require(budget, sweep.name, worker=executor.remote)
         if restored is None and state is None:
             outcome = Outcome(sweep.start(), 0, False)
@@ -1025,7 +1027,7 @@ def map_blocks(
         writing = Writing(function, source.plan, targets, name).bound()
         writing.start()
         slots, budget = executor.process
-        projection = project_memory(writing, source, slots)
+        projection = project_memory(writing, source, slots, remote=executor.remote)
         projection.require(budget, name, worker=executor.remote)
         groups = source.plan.groups
         session = _session(executor)

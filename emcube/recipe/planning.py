@@ -677,7 +677,8 @@ class _Numbers:
         state = int(one.state.high) + (one.held if machine.deployment == "threads" else 0)
         source: Any = _Measured(one.over)
         sized: Any = _Sized(one.statistic, state, self._gathered(one))
-        found = project_memory(sized, source, machine.threads)
+        remote = machine.deployment != "threads"
+        found = project_memory(sized, source, machine.threads, remote=remote)
         held = sum(v.high for v in self.resident.values())
         projection = replace(
             found,
