@@ -99,8 +99,7 @@ def write_zspy(tree: SignalTree, path: Path, *, overwrite: bool = False) -> None
 
 def _write(root: _Group, tree: SignalTree, kind: str) -> None:
     root.attributes({"file_format": kind, "file_format_version": FORMAT_VERSION})
-    title = tree.title.replace("/", "-").strip()
-    group = root.group("Experiments").group(title if title.strip(".") else "__unnamed__")
+    group = root.group("Experiments").group(_group_name(tree.title))
     for i, axis in enumerate(tree.axis_dicts()):
         _write_tree(group.group(f"axis-{i}"), axis)
     _write_tree(group.group("metadata"), tree.metadata)
@@ -108,6 +107,14 @@ def _write(root: _Group, tree: SignalTree, kind: str) -> None:
     _write_tree(group.group("learning_results"), tree.learning)
     group.group("attributes")
     group.data(tree, sum(not axis.navigate for axis in tree.axes))
+
+
+def _group_name(title: str) -> str:
+    """A title as the name of a group, in Zarr that of a folder; readers take the metadata's."""
+    name = "".join("-" if c == "/" or not c.isprintable() else c for c in title)
+    # File systems allow names of 255 bytes, and UTF-8 takes four for a letter at most.
+    name = name[:60].strip()
+    return name if name.strip(".") else "__unnamed__"
 
 
 def _write_tree(group: _Group, tree: Mapping[str, Any]) -> None:

@@ -41,6 +41,7 @@ _TITLE = 64
 _WIDTH = 60
 _TYPES = {"EDS": "EDS", "EELS": "ELS", "WDS": "WDS", "XRF": "XRF", "CL": "CLS"}
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+_SCALARS = "biufOU"
 _OWN = ("units", "sig_dims", "metadata", "original_metadata")
 
 
@@ -92,19 +93,26 @@ def write_spectra(
         with whole(file, overwrite=overwrite) as partial:
             partial.write_text(text, encoding="ascii", newline="\r\n")
         files.append(file)
+    for key, coord in spectra.coords.items():
+        if key != sig[0] and (sig[0] in coord.dims or coord.dtype.kind not in _SCALARS):
+            lost[
+                f"coordinate {key!r}: {coord.dtype} of dims {coord.dims} has no place in a spectrum"
+            ] = None
     if spectra.attrs.get("original_metadata"):
         lost["original_metadata: the format has no place for it"] = None
     return files, list(lost)
 
 
 def _single(spectra: xr.DataArray, nav: tuple[str, ...]) -> Iterator[xr.DataArray]:
-    loaded = spectra.load()
+    loaded = spectra.compute()
     for index in np.ndindex(*(loaded.sizes[d] for d in nav)):
         yield loaded.isel(dict(zip(nav, index, strict=True)))
 
 
 def _text(spectrum: xr.DataArray, dim: str, name: str, lost: dict[str, None]) -> str:
     values = np.asarray(spectrum.values)
+    if values.dtype.kind in "iu" and values.size and int(values.max()) > 2**53:
+        lost["numbers beyond 2**53: they are read as floating point, and rounded"] = None
     gaps = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
     if gaps.any():
         lost[
@@ -227,7 +235,7 @@ def _entry(
     scalars = {
         str(k): {"value": c.values.item(), "attrs": dict(c.attrs)}
         for k, c in spectrum.coords.items()
-        if c.ndim == 0 and c.dtype.kind in "biufOU"
+        if c.ndim == 0 and c.dtype.kind in _SCALARS
     }
     entry = {
         "version": ENTRY_VERSION,

@@ -211,7 +211,8 @@ def _write_cube(
     _write_data(holder, name, cube, signal, axes)
     for coord_name, coord in cube.coords.items():
         if coord_name not in cube.dims:
-            _companion(event, str(coord_name), coord, lost)
+            _companion(entry, event, str(coord_name), coord, lost)
+    _attributes(entry, cube)
     original = cube.attrs.get("original_metadata")
     if original:
         kept = _group(entry, "original_metadata", "NXcollection")
@@ -283,10 +284,21 @@ def _conditions(event: Any, metadata: Mapping[str, Any]) -> None:
         _field(event, name, metadata.get(key), "s")
 
 
-def _companion(event: Any, name: str, coord: xr.DataArray, lost: list[str]) -> None:
-    """Write an image that lies on the cube's grid, or any other coordinate of numbers."""
+def _attributes(entry: Any, cube: xr.DataArray) -> None:
+    """Keep what the cube and its coordinates are said to be and no field of NXem takes."""
+    own = ("units", "sig_dims", "metadata", "original_metadata")
+    found = {
+        "cube": {k: v for k, v in cube.attrs.items() if k not in own},
+        "coordinates": {k: dict(c.attrs) for k, c in cube.coords.items() if c.attrs},
+    }
+    kept = _group(entry, "attributes", "NXcollection")
+    kept["json"] = json.dumps(to_json({k: v for k, v in found.items() if v}), indent=1)
+
+
+def _companion(entry: Any, event: Any, name: str, coord: xr.DataArray, lost: list[str]) -> None:
+    """Write an image that lies on the cube's grid, or any other coordinate."""
     if coord.dtype.kind not in "biuf" or not coord.ndim:
-        lost.append(f"coordinate {name!r}: {coord.dtype} of dims {coord.dims} has no place in NXem")
+        _beside(entry, name, coord, lost)
         return
     plain = name.replace("/", "_")
     image = _group(event, f"image_{plain}", "NXimage")
@@ -297,6 +309,28 @@ def _companion(event: Any, name: str, coord: xr.DataArray, lost: list[str]) -> N
     letters = ("axis_k", "axis_j", "axis_i")[3 - coord.ndim :]
     axes = dict(zip(map(str, coord.dims), letters, strict=True))
     _write_data(image, f"image_{coord.ndim}d", coord, "real", axes)
+
+
+def _beside(entry: Any, name: str, coord: xr.DataArray, lost: list[str]) -> None:
+    """Keep a coordinate that is no image: single values, texts, dates (as texts, ISO 8601)."""
+    import h5py
+
+    values = coord.values.astype(str) if coord.dtype.kind in "mM" else coord.values
+    if values.dtype.kind not in "biufOUST":
+        lost.append(
+            f"coordinate {name!r}: {coord.dtype} of dims {coord.dims} has no place in NeXus"
+        )
+        return
+    kept = _group(entry, "coordinates", "NXcollection")
+    plain = name.replace("/", "_")
+    if values.dtype.kind in "OUST":
+        texts = np.asarray(values, dtype=object).astype(str).astype(object)
+        kept.create_dataset(plain, data=texts, dtype=h5py.string_dtype())
+    else:
+        kept[plain] = values
+    kept[plain].attrs["dims"] = json.dumps(list(map(str, coord.dims)))
+    if "units" in coord.attrs:
+        kept[plain].attrs["units"] = str(coord.attrs["units"])
 
 
 def _write_data(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,9 @@ MAX_COORD = 64 * 2**20
 #: Scanning microscopes without transmission reach 30 keV, transmission begins at 60 keV.
 _SEM_KEV = 50.0
 
+#: What names of groups and attributes cannot hold: paths, and what ends a text in C.
+_UNNAMEABLE = re.compile(r"[/\x00\ud800-\udfff]")
+_UNWRITABLE = re.compile(r"[\x00\ud800-\udfff]")
 _OWN = ("units", "sig_dims", "metadata", "original_metadata")
 _TYPES = {"EELS": "EELS", "CL": "CL", "4D-STEM": "electron_diffraction"}
 _QUANTITIES = {
@@ -284,9 +288,12 @@ def _pack(
                 f"{MAX_COORD} bytes are kept in metadata"
             )
             continue
-        coords[str(name)], array = packed
+        described, array = packed
         if array is not None:
-            arrays[str(name)] = array
+            key = str(name) if _is_plain(str(name)) else f"coordinate {len(arrays)}"
+            described["array"] = key
+            arrays[key] = array
+        coords[str(name)] = described
     told = {
         "version": VERSION,
         "dims": list(map(str, cube.dims)),
@@ -306,6 +313,11 @@ def _pack(
         )
         return {}
     return {CUBE: text, **({COORDS: arrays} if arrays else {})}
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a file can hold an entry of that name."""
+    return name.strip(".") != "" and not _UNNAMEABLE.search(name)
 
 
 def _pack_coord(
@@ -337,28 +349,42 @@ def _pack_coord(
     return described, np.ascontiguousarray(values.reshape(values.shape or (1,)))
 
 
-def _fitting(tree: Any, where: str, lost: list[str]) -> Any:
+def _fitting(tree: Mapping[Any, Any], where: str, lost: list[str]) -> dict[str, Any]:
     """A tree without what files cannot hold: long texts, names that are paths."""
     fitting: dict[str, Any] = {}
     for key, value in tree.items():
-        name = str(key).replace("/", "-")
+        name = _UNNAMEABLE.sub("-", str(key))
         if name in ("", ".", "..") or name in fitting:
             lost.append(f"{where}.{key}: a name that no file can hold")
             continue
         if name != key:
-            lost.append(f"{where}.{key}: is called {name!r}, because a slash is a path in a file")
-        place = f"{where}.{name}"
-        if isinstance(value, Mapping):
-            fitting[name] = _fitting(value, place, lost)
-        elif isinstance(value, list | tuple):
-            fitting[name] = [
-                _fitting(part, f"{place}[{i}]", lost) if isinstance(part, Mapping) else part
-                for i, part in enumerate(value)
-            ]
-        elif isinstance(value, str) and len(value.encode()) > MAX_TEXT:
-            lost.append(f"{place}: {len(value.encode())} bytes of text, at most {MAX_TEXT}")
-        elif isinstance(value, int) and not -(2**63) <= value < 2**64:
-            lost.append(f"{place}: the number {value} does not fit 64 bits")
-        else:
-            fitting[name] = value
+            lost.append(
+                f"{where}.{key!r:.80}: is called {name!r:.80}, because no name in a file holds that"
+            )
+        fits, held = _fitting_value(value, f"{where}.{name}", lost)
+        if fits:
+            fitting[name] = held
     return fitting
+
+
+def _fitting_value(value: Any, place: str, lost: list[str]) -> tuple[bool, Any]:
+    """Whether a file can hold a value, and the value as it holds it."""
+    if isinstance(value, Mapping):
+        return True, _fitting(value, place, lost)
+    if isinstance(value, list | tuple):
+        parts = [_fitting_value(part, f"{place}[{i}]", lost) for i, part in enumerate(value)]
+        return True, [part for fits, part in parts if fits]
+    if isinstance(value, str):
+        text = _UNWRITABLE.sub("\ufffd", value)
+        if text != value:
+            lost.append(
+                f"{place}: letters that no text in a file holds (NUL, half pairs of UTF-16)"
+            )
+        if len(text.encode()) > MAX_TEXT:
+            lost.append(f"{place}: {len(text.encode())} bytes of text, at most {MAX_TEXT}")
+            return False, None
+        return True, text
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        lost.append(f"{place}: the number {value} does not fit 64 bits")
+        return False, None
+    return True, value

@@ -169,7 +169,8 @@ def restore(
     cube = cube.transpose(*dims)
     for name, described in told["coords"].items():
         if set(described["dims"]) <= same.keys():
-            cube = _with_coord(cube, name, described, arrays.get(name), same.get(name))
+            stored = arrays.get(described.get("array", name))
+            cube = _with_coord(cube, name, described, stored, same.get(name))
     attrs = {**cube.attrs, **told["attrs"], "sig_dims": list(told["sig_dims"])}
     if told["units"] is not None:
         attrs["units"] = told["units"]

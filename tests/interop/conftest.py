@@ -1,4 +1,4 @@
-"""Cubes of every kind, and HyperSpy in environments of its own."""
+"""Cubes of every kind, and HyperSpy in a process of its own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import xarray as xr
 
 import emcube as em
 from tests.conftest import skip_or_fail
+from tests.environments import environment_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,61 +86,77 @@ def plain(cube: xr.DataArray) -> xr.DataArray:
     return cube.drop_vars("phase")
 
 
-def _env_python(variable: str, default: Path) -> Path | None:
-    given = os.environ.get(variable, "").strip()
-    python = Path(given) if given else default
-    return python if python.is_file() else None
+#: Runs code after code in one process: to import HyperSpy takes seconds.
+_SERVER = """
+import contextlib, io, json, sys, traceback
+for line in sys.stdin:
+    asked = json.loads(line)
+    sys.argv = ["-c", *asked["arguments"]]
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            exec(compile(asked["code"], "<test>", "exec"), {"__name__": "__main__"})
+        answer = {"said": said.getvalue().splitlines()[-1]}
+    except BaseException:
+        answer = {"failed": traceback.format_exc()}
+    print(json.dumps(answer), flush=True)
+"""
 
 
-@pytest.fixture(scope="session")
-def hyperspy() -> Callable[..., Any]:
-    """Runs code in HyperSpy's own environment, without emcube, and returns what it prints as JSON."""
-    python = _env_python("EMCUBE_HYPERSPY", ROOT / ".venv-bench" / "hyperspy" / "bin" / "python")
-    if python is None:
-        skip_or_fail(
-            "hyperspy",
-            "HyperSpy's own environment is not there: build it with "
-            '`python -c "from benchmarks.environments '
-            "import python_of; python_of('hyperspy', print)\"`, or name its Python in EMCUBE_HYPERSPY",
-        )
+@contextmanager
+def _python(first: str, environment: dict[str, str], folder: Path) -> Iterator[Callable[..., Any]]:
+    """A Python that runs code and gives what it prints, which is JSON."""
+    log = folder / "stderr.log"
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(
+            [sys.executable, "-c", first + _SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment,
+            cwd=folder,
+        ) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        asks, answers = process.stdin, process.stdout
 
-    def run(code: str, *arguments: object) -> Any:
-        # Nothing of emcube may be found: HyperSpy alone opens the files.
-        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-        return _run(python, code, arguments, environment, cwd="/")
+        def run(code: str, *arguments: object) -> Any:
+            asks.write(json.dumps({"code": code, "arguments": list(map(str, arguments))}) + "\n")
+            asks.flush()
+            line = answers.readline()
+            assert line, log.read_text(errors="replace")[-4000:]
+            answer = json.loads(line)
+            assert "failed" not in answer, answer["failed"]
+            return json.loads(answer["said"])
 
-    return run
+        try:
+            yield run
+        finally:
+            process.kill()
 
 
-@pytest.fixture(scope="session")
-def both() -> Callable[..., Any]:
-    """Runs code where HyperSpy and emcube are installed together: a notebook's environment."""
-    python: Path | None = Path(sys.executable)
+def _require_hyperspy() -> None:
     if find_spec("hyperspy") is None:
-        python = _env_python("EMCUBE_HYPERSPY_BOTH", ROOT / ".venv-hyperspy" / "bin" / "python")
-    if python is None:
-        skip_or_fail(
-            "hyperspy",
-            "no environment with HyperSpy and emcube: pip install hyperspy beside emcube, or name the "
-            "Python of one in EMCUBE_HYPERSPY_BOTH",
-        )
-
-    def run(code: str, *arguments: object) -> Any:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return _run(python, code, arguments, environment, cwd=str(ROOT))
-
-    return run
+        skip_or_fail("hyperspy", "HyperSpy is not installed: pip install hyperspy")
 
 
-def _run(python: Any, code: str, arguments: Any, environment: dict[str, str], cwd: str) -> Any:
-    # HyperSpy keeps its settings in the home folder, and logs what it misses to stderr.
-    done = subprocess.run(
-        [str(python), "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        env=environment,
-        cwd=cwd,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout.splitlines()[-1])
+@pytest.fixture(scope="session")
+def hyperspy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """Runs code where there is HyperSpy, the zarr that it wants for .zspy, and no emcube."""
+    _require_hyperspy()
+    # HyperSpy alone opens the files: nothing of emcube can be imported.
+    alone = 'import sys; sys.modules["emcube"] = None'
+    with _python(alone, environment_of("zarr2"), tmp_path_factory.mktemp("hyperspy")) as run:
+        yield run
+
+
+@pytest.fixture(scope="session")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """Runs code where HyperSpy and emcube are installed together: a notebook's environment."""
+    _require_hyperspy()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with _python("", environment, tmp_path_factory.mktemp("both")) as run:
+        yield run

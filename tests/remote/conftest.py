@@ -19,6 +19,7 @@ import xarray as xr
 
 import emcube as em
 from tests.conftest import skip_or_fail
+from tests.environments import environment_of
 
 SECRET = "wJalrXUtnFEMIbPxRfiCYhunter2"
 KEY = "AKIAHUNTER2EXAMPLE"
@@ -65,10 +66,8 @@ def _free_port() -> int:
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Environment in which ``s3://`` leads to a server here; it keeps everything in its memory."""
-    if find_spec("s3fs") is None or find_spec("moto") is None or find_spec("flask") is None:
-        skip_or_fail(
-            "remote", "no S3 server: pip install emcube[remote] 'moto[s3]' flask flask-cors"
-        )
+    if find_spec("s3fs") is None:
+        skip_or_fail("remote", "s3fs is not installed: pip install emcube[remote]")
     port = _free_port()
     environment = {
         "AWS_ACCESS_KEY_ID": KEY,
@@ -81,7 +80,10 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
     with (
         log.open("wb") as out,
         subprocess.Popen(
-            [sys.executable, "-c", code], stdout=out, stderr=subprocess.STDOUT
+            [sys.executable, "-c", code],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=environment_of("moto"),
         ) as process,
     ):
         try:
