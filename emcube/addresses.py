@@ -16,6 +16,8 @@ __all__ = ["check_address", "is_url", "join", "local_part", "redact"]
 #: Protocols whose "address" is a path of this machine.
 _LOCAL = ("file", "local")
 
+#: A host or a bucket, with a port.
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:@?#\\\[\]]+)(:\d+)?")
 _FOUND = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^\s'\"<>]+")
 #: A query is not shown at all: names of parameters tell apart what is secret for some services only.
 _PARTS = re.compile(
@@ -63,6 +65,7 @@ def check_address(address: str) -> str:
     Parameters
     ----------
     address : str
+        ``scheme://host/path`` or ``scheme://bucket/path``.
 
     Returns
     -------
@@ -72,19 +75,49 @@ def check_address(address: str) -> str:
     Raises
     ------
     InputError
-        It holds a user, a password or a query (such as a signature). The message shows none of them.
+        It holds a user, a password, a query (such as a signature) or anything that may be one. The message
+        shows none of them.
     """
-    parts = urlsplit(address)
-    # What comes before an @ in the authority is a user, or a key and a secret; a path may hold one.
-    found = "a user or a password" if "@" in parts.netloc else "a query" if parts.query else ""
+    found = _unwanted(address)
     if found:
         raise InputError(
-            f"the address {redact(address)} holds {found}, expected none: addresses end up in results, "
+            f"the address {_outline(address)} holds {found}, expected none: addresses end up in results, "
             "catalogs and logs",
             hint="keep credentials in the environment (AWS_ACCESS_KEY_ID, ...) or in fsspec's "
-            "configuration (~/.config/fsspec), and give the plain address",
+            "configuration (~/.config/fsspec), and give the plain address: scheme://host/path",
         )
     return address.rstrip("/")
+
+
+def _unwanted(address: str) -> str:
+    """What of an address must not be written down; empty where there is nothing."""
+    scheme, _, rest = address.partition("://")
+    # By slashes alone: clients differ in what else ends a host, and a password may hold any of it.
+    authority, _, path = rest.partition("/")
+    if "@" in authority:
+        return "a user or a password"
+    # A fragment of the web's addresses is not sent to the server, and is no part of a name.
+    ends = "?#" if scheme.lower() in ("http", "https") else "?"
+    if any(end in rest for end in ends):
+        return "a query"
+    if "::" in scheme or "://" in path:
+        return "another address"
+    if not _AUTHORITY.fullmatch(authority) or not address.isprintable():
+        return "what is no host"
+    return ""
+
+
+def _outline(address: str) -> str:
+    """A refused address, with nothing in it that may be secret."""
+    scheme, _, rest = address.partition("://")
+    authority, slash, path = rest.partition("/")
+    plain, *query = re.split(r"[?#]", path, maxsplit=1)
+    _, at, host = authority.rpartition("@")
+    host, *inside = re.split(r"[?#]", host, maxsplit=1)
+    if not _AUTHORITY.fullmatch(host) or "@" in plain or "://" in plain:
+        return f"{scheme}://***"
+    shown = f"{scheme}://{'***@' if at else ''}{host}{slash}{plain}"
+    return f"{shown}?***" if query or inside else shown
 
 
 def join(address: str, *names: str) -> str:

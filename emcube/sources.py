@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from emcube.addresses import is_url, local_part
+from emcube.addresses import check_address, is_url, local_part
 from emcube.cube import sig_dims, validate_cube
 from emcube.errors import InputError, ReadError
 from emcube.io.lazy import block_chunks, redecoded
@@ -154,6 +154,8 @@ def _open_one(
     from emcube import store
 
     text = local_part(text)
+    if is_url(text):
+        check_address(text)
     if ".yaml" in text.lower() or ".yml" in text.lower():
         from emcube.catalog import resolve
 

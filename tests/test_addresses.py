@@ -58,6 +58,22 @@ def test_everything_else_is_shown_as_it_is(text: str) -> None:
         ("https://me:hunter2@host/a.zarr", "a user or a password"),
         ("s3://KEY:hunter2@bucket/a.zarr", "a user or a password"),
         ("https://host/a.zarr?token=hunter2", "a query"),
+        ("https://host/my map.zarr?token=hunter2", "a query"),
+        ("https://host/a'b.zarr?token=a hunter2", "a query"),
+        ("https://host/a.zarr#hunter2", "a query"),
+        ("https://host?hunter2", "a query"),
+        ("s3://bucket/a.zarr?versionId=hunter2", "a query"),
+        ("https://me:hunt er2@host/a.zarr?b", "a user or a password"),
+        ("https://me:hunter2?@host/a.zarr", "a user or a password"),
+        ("https://me:hunter2#@host/a.zarr", "a user or a password"),
+        ("https:// me:hunter2@host/a.zarr", "a user or a password"),
+        ("https://me:hunter2/x@host/a.zarr", "what is no host"),
+        ("https://me:hunter2", "what is no host"),
+        ("s3://bucket/a\nhunter2@b", "what is no host"),
+        ("simplecache::https://me:hunter2@host/a.zarr", "a user or a password"),
+        ("filecache::s3://bucket/a.zarr", "another address"),
+        ("zip://a.zip::https://me:hunter2@host/a.zarr", "what is no host"),
+        ("s3://b/https://me:hunter2@host/a.zarr", "another address"),
     ],
 )
 def test_addresses_with_credentials_are_refused(address: str, what: str) -> None:
@@ -68,6 +84,14 @@ def test_addresses_with_credentials_are_refused(address: str, what: str) -> None
 
 
 def test_plain_addresses_pass() -> None:
+    for address in (
+        "https://host:8080/a b/µ.zarr",
+        "http://[::1]:80/a",
+        "http://127.0.0.1:8080/a%20b%3F.zarr",
+        "s3://my-bucket.with.dots/a#1/b@c.zarr",
+        "gs://bucket",
+    ):
+        assert check_address(address) == address
     assert check_address("s3://bucket/a@b.zarr/") == "s3://bucket/a@b.zarr"
     assert join("s3://bucket/a/", "b/", "", "c") == "s3://bucket/a/b/c"
     assert local_part("file:///data/a%20b.zarr") == "/data/a b.zarr"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,16 +52,14 @@ def whole(path: Path, *, overwrite: bool) -> Iterator[Path]:
     StoreError
         Something is at `path` and may not be replaced, or it cannot be written.
     """
-    if path.exists() and not overwrite:
-        raise StoreError(
-            f"cannot write {str(path)!r}: it exists, expected a new file",
-            hint="choose another name, or replace it with overwrite=True (--overwrite)",
-        )
-    partial = path.with_name(f".{path.name}.emcube-partial")
+    _require_free(path, overwrite)
+    # By the process: two that write the same file must not take each other's half for a whole.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.emcube-partial")
     _remove(partial)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
+        _require_free(path, overwrite)
         if path.is_dir():
             _remove(path)
         partial.replace(path)
@@ -73,6 +72,14 @@ def whole(path: Path, *, overwrite: bool) -> Iterator[Path]:
         ) from error
     finally:
         _remove(partial)
+
+
+def _require_free(path: Path, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise StoreError(
+            f"cannot write {str(path)!r}: it exists, expected a new file",
+            hint="choose another name, or replace it with overwrite=True (--overwrite)",
+        )
 
 
 def _remove(path: Path) -> None:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
+from emcube.addresses import is_url, local_part
 from emcube.errors import InputError
 from emcube.results import Result, open_result
+from emcube.store.write import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,7 +98,7 @@ def export(
     ()
     >>> folder.cleanup()
     """
-    target = Path(path).expanduser()
+    target = local_path(local_part(os.fspath(path)))
     suffix = target.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(
@@ -138,7 +140,6 @@ def _given(what: Any, result: Any) -> tuple[xr.DataArray | None, Result | None]:
 
 
 def _opened(address: str) -> Any:
-    from emcube.addresses import is_url, local_part
     from emcube.results.remote import read_remote_root
     from emcube.results.tree import read_root
     from emcube.sources import open as open_cube

@@ -949,12 +949,14 @@ def _place_problems(
     remote = None if address is None else RemoteResult(address)
     path = _destination(recipe, out) if remote is None else remote.staging
     problems = []
-    root = read_root(path) if remote is None else remote.root()
+    root = None if remote is None else remote.root()
+    shown = str(path) if remote is None or root is None else remote.address
+    # What an earlier try left on the way is gone on with, or stands in the way.
+    root = read_root(path) if root is None else root
     if root is not None:
-        shown = str(path) if remote is None else remote.address
         problems.append(_taken(recipe, found, prepared, shown, root))
     elif remote is not None:
-        pass  # what an earlier try left on the way is gone on with or replaced
+        pass  # the folder on the way is emcube's own
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         problems.append(
             Problem(

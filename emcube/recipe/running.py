@@ -131,8 +131,7 @@ def run(
         existing = there.kept(attributes["run_id"], overwrite=overwrite)
         if existing is not None:
             return existing
-        # What an earlier run left in the folder on the way is nobody's.
-        result = _run_in(path, recipe, source, prepared, attributes, True)
+        result = _run_in(path, recipe, source, prepared, attributes, overwrite)
     return there.publish(result)
 
 

@@ -385,7 +385,7 @@ def _open_foreign(place: str, name: str | None) -> xr.DataArray:
             raise StoreError(
                 f"{place} cannot be opened as Zarr: {redact(str(error))}",
                 hint="check the address, and that the store was copied whole",
-            ) from error
+            ) from (error if redact(str(error)) == str(error) else None)
         if isinstance(node, zarr.Array):
             cube = _from_array(place, node)
         else:

@@ -90,7 +90,12 @@ def reading(address: str) -> Iterator[None]:
         raise StoreError(
             f"{redact(address)} cannot be read: {redact(str(error)) or type(error).__name__}",
             hint="check the address, the credentials in the environment, and whether it is reachable",
-        ) from error
+        ) from _showable(error)
+
+
+def _showable(error: Exception) -> Exception | None:
+    """The error, where a traceback may show it: servers send clients on to addresses with signatures."""
+    return error if redact(str(error)) == str(error) else None
 
 
 def file_system(address: str) -> tuple[Any, str]:
@@ -223,4 +228,4 @@ class Remote:
                 f"cannot write to {join(self.address, name)}: {redact(str(error)) or type(error).__name__}",
                 hint="check that the bucket exists and that the credentials in the environment may write; "
                 "the same command goes on where it stopped",
-            ) from error
+            ) from _showable(error)
