@@ -151,6 +151,41 @@ def test_what_does_not_fit_is_told(tmp_path: Path, cube, suffix: str, monkeypatc
     assert "at most 60000 are kept in metadata" in lost
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_names_that_files_cannot_hold(tmp_path: Path, suffix: str) -> None:
+    """Cyrillic dims, a slash in a dim, a title of 4 kB, NUL and half a surrogate: read back, or told."""
+    cube = em.make_cube(
+        np.arange(60.0).reshape(3, 4, 5),
+        dims=("höhe/µm", "ширина", "энергия"),
+        sig_dims=("энергия",),
+        coords={"höhe/µm": [5.0, 2.0, 1.0]},
+        units={"ширина": "µm"},
+        metadata={"title": "µ/\n" * 1000},
+    )
+    cube.attrs["original_metadata"] = {"a": "x\0y", "b\0c": [["p", "q\udcff"], [1, 2]], "n": 1}
+    written = em.export(cube, tmp_path / f"a{suffix}")
+    back = em.open(written.files[0])
+    assert back.dims == cube.dims
+    assert compute_digest(back) == compute_digest(cube)
+    assert back.attrs["metadata"]["title"] == cube.attrs["metadata"]["title"]
+    assert back.attrs["original_metadata"] == {
+        "a": "x\ufffdy",
+        "b-c": [["p", "q\ufffd"], [1, 2]],
+        "n": 1,
+    }
+    assert len(written.lost) == 3
+
+
+def test_addresses_are_no_files(tmp_path: Path, cube, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("s3://bucket/map.hspy", "https://host/map.nxs", Path("s3://bucket/map.zspy")):
+        with pytest.raises(StoreError, match="got an address"):
+            em.export(cube, path)
+    assert not list(tmp_path.iterdir())
+    (file,) = em.export(cube, f"file://{tmp_path}/map.hspy").files
+    assert file == tmp_path / "map.hspy"
+
+
 def test_existing_files(tmp_path: Path, cube) -> None:
     for suffix in (".hspy", ".zspy", ".nxs"):
         path = tmp_path / f"map{suffix}"

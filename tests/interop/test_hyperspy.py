@@ -357,3 +357,58 @@ own = em.IncrementalPCA(2).fit(counts.reshape(-1, 30))
 print(json.dumps(float(abs(s.learning_results.factors.T - own.components_).max())))
 """
     assert both(code) < 1e-10
+
+
+def test_a_lazy_signal_is_never_held(both) -> None:
+    """Of 192 blocks of 1 MiB, under a budget of 256 MiB in all, at most a third are there at one time."""
+    code = """
+import json, os, threading, weakref
+import dask.array as da
+import numpy as np
+import emcube as em
+import hyperspy.api as hs
+os.environ["EMCUBE_MEMORY"] = "256MiB"
+tile = np.random.default_rng(0).poisson(2.0, (16, 64, 256))
+alive, most, lock = set(), [0], threading.Lock()
+def block(block_info=None):
+    values = np.empty([b - a for a, b in block_info[None]["array-location"]], "float32")
+    values[...] = tile
+    with lock:
+        alive.add(id(values))
+        most[0] = max(most[0], len(alive))
+    weakref.finalize(values, alive.discard, id(values))
+    return values
+data = da.map_blocks(block, chunks=((16,) * 192, (64,), (256,)), dtype="float32")
+s = hs.signals.Signal1D(data).as_lazy()
+try:
+    em.decompose(s, em.IncrementalPCA(2, noise=None))
+finally:
+    del os.environ["EMCUBE_MEMORY"]
+shape = s.learning_results.loadings.shape
+print(json.dumps({"most": most[0], "lazy": s._lazy and hasattr(s.data, "dask"), "shape": list(shape)}))
+"""
+    found = both(code)
+    assert 0 < found["most"] <= 96
+    assert found["lazy"]
+    assert found["shape"] == [192 * 16 * 64, 3]
+
+
+def test_masked_signals(both) -> None:
+    """Masked values are NaN in a cube, and an estimator says where it finds them."""
+    code = """
+import json
+import numpy as np
+import emcube as em
+import hyperspy.api as hs
+counts = np.arange(20, dtype="uint8").reshape(4, 5)
+s = hs.signals.Signal1D(np.ma.masked_less(counts, 7))
+cube = em.from_hyperspy(s)
+try:
+    em.decompose(s, em.IncrementalPCA(2))
+except em.errors.InputError as error:
+    said = str(error)
+print(json.dumps([int(np.isnan(cube.values).sum()), said]))
+"""
+    missing, said = both(code)
+    assert missing == 7
+    assert "must be finite" in said

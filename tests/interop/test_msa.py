@@ -137,3 +137,13 @@ def test_what_is_no_spectrum(tmp_path: Path, cube) -> None:
     with pytest.raises(InputError, match="one signal dim of numbers"):
         em.export(cube.isel(energy=0, drop=True), tmp_path / "a.msa")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_spectrum_cannot_hold_is_told(tmp_path: Path) -> None:
+    given = spectrum(np.array([2**53 + 1, 5], dtype=np.int64)).assign_coords(
+        dark=("energy", [1, 2]), when=np.datetime64("2026-01-01")
+    )
+    lost = "\n".join(em.export(given, tmp_path / "a.msa").lost)
+    assert "coordinate 'dark'" in lost
+    assert "coordinate 'when'" in lost
+    assert "beyond 2**53" in lost

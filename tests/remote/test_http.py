@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import traceback
 
 import numpy as np
 import pytest
@@ -119,6 +120,25 @@ def test_an_ingest_that_is_unfinished_there(served: Web) -> None:
     for look in (open_cube, read_digest, info):
         with pytest.raises(IncompleteError, match="never finished"):
             look(f"{served.url}/map.zarr")
+
+
+def test_names_with_spaces_and_letters(web: Web, cube) -> None:
+    write_cube(cube, web.folder / "my map µ+%20.zarr")
+    address = f"{web.url}/my%20map%20%C2%B5+%2520.zarr"
+    np.testing.assert_array_equal(em.open(address).values, cube.values)
+    write_cube(cube, web.folder / "a b µ.zarr")
+    assert verify(f"{web.url}/a b µ.zarr", deep=True).ok
+
+
+def test_signatures_of_redirects_are_not_shown(served: Web, caplog) -> None:
+    """Servers send clients on to addresses with signatures: no message, traceback or log holds them."""
+    far = em.open(f"{served.url}/map.zarr")
+    served.plan({"/data/c/0/0/0": ["always signed"]})
+    caplog.set_level("DEBUG")
+    with pytest.raises(StoreError, match=r"403.*\?\*\*\*") as caught:
+        far.compute()
+    shown = "".join(traceback.format_exception(caught.value)) + caplog.text
+    assert "hunter2" not in shown
 
 
 def test_web_servers_are_not_written_to(served: Web, cube) -> None:

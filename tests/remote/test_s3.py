@@ -111,7 +111,7 @@ def test_workers_read_from_storage(bucket, tmp_path, cube) -> None:
     em.ingest(cube, f"{bucket}/map.zarr")
     recipe = {**STEPS, "input": {"path": f"{bucket}/map.zarr"}}
     near = em.run(recipe, out=tmp_path / "near")
-    with em.deploy("local", workers=2):
+    with em.deploy("local", workers=1):
         far = em.run(recipe, out=f"{bucket}/result")
     assert far.run_id == near.run_id
     np.testing.assert_array_equal(far["nmf"]["loadings"].values, near["nmf"]["loadings"].values)

@@ -1,7 +1,8 @@
 """A web server in a process of its own, with faults on demand: ``python web.py FOLDER FAULTS``.
 
 FAULTS is a JSON file, read at each request: the end of a path to the faults that its next requests meet, one
-after the other ("500", "403", "drop", "short", "slow"); a fault called "always 500" stays.
+after the other ("500", "403", "drop", "short", "slow", or "signed": sent on, with a signature, to what is
+forbidden); a fault called "always 500" stays.
 """
 
 from __future__ import annotations
@@ -39,7 +40,13 @@ class Faulty(http.server.SimpleHTTPRequestHandler):
         fault = self.fault()
         if fault == "slow":
             time.sleep(0.5)
-        if fault.isdigit():
+        if "X-Signature=" in self.path:
+            self.send_error(403)
+        elif fault == "signed":
+            self.send_response(302)
+            self.send_header("Location", f"{self.path}?X-Signature=hunter2")
+            self.end_headers()
+        elif fault.isdigit():
             self.send_error(int(fault))
         elif fault == "drop":
             self.close_connection = True
