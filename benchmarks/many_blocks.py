@@ -436,7 +436,7 @@ def over(found: Mapping[str, Any]) -> list[str]:
 def table(found: Mapping[str, Any]) -> str:
     """The measurements as a table for people."""
     head = "| run | seconds | ms a block | tasks | longest pause, s | client, scheduler stood still, s "
-    size = f"{found['n_blocks']} blocks in {found['n_groups']} tasks a pass"
+    size = f"{found['n_blocks']} blocks in {found['n_groups']} groups a pass"
     lines = [
         f"{size}, {found['n_workers']} workers, state of {found['state_bytes']} bytes",
         "",

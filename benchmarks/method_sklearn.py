@@ -209,10 +209,13 @@ def _minibatch_kmeans(job: Job, matrix: Any, run: Run) -> Answer:
     return _kmeans_answer(model.fit(matrix))
 
 
-def _kmeans_profiles(job: Job, matrix: Any, run: Run) -> Answer:
-    g, _ = totals(job.scene)
-    model = KMeans(job.n_clusters, n_init=1, random_state=0)
-    return _kmeans_answer(model.fit(matrix, sample_weight=g))
+def _kmeans_profiles(n_init: int) -> Callable[[Job, Any, Run], Answer]:
+    def task(job: Job, matrix: Any, run: Run) -> Answer:
+        g, _ = totals(job.scene)
+        model = KMeans(job.n_clusters, n_init=n_init, random_state=0)
+        return _kmeans_answer(model.fit(matrix, sample_weight=g))
+
+    return task
 
 
 def _plain(load: Callable[..., Any], weight: str = "") -> Callable[[Job], Any]:
@@ -240,8 +243,9 @@ METHODS: dict[str, Method] = {
     "kmeans-sparse": _timed(_plain(sparse), _kmeans),
     "minibatch-kmeans": _timed(_plain(dense), _minibatch_kmeans),
     "minibatch-kmeans-sparse": _timed(_plain(sparse), _minibatch_kmeans),
-    "kmeans-profiles": _timed(_plain(dense, "profiles"), _kmeans_profiles),
-    "kmeans-profiles-sparse": _timed(_plain(sparse, "profiles"), _kmeans_profiles),
+    "kmeans-profiles": _timed(_plain(dense, "profiles"), _kmeans_profiles(1)),
+    "kmeans-profiles-sparse": _timed(_plain(sparse, "profiles"), _kmeans_profiles(1)),
+    "kmeans-profiles-restarts": _timed(_plain(sparse, "profiles"), _kmeans_profiles(10)),
 }
 
 PACKAGES = ("scikit-learn", "numpy", "scipy", "threadpoolctl")

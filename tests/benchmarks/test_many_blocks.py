@@ -23,7 +23,8 @@ def test_it_measures_and_its_answers_are_right(few_groups: None) -> None:
     assert 10 <= len(plan.groups) <= 40
     assert [r["run"] for r in found["runs"]] == ["sums", "sums and maps", "maps"]
     for run in found["runs"]:
-        assert run["n_tasks"] >= len(plan.groups)
+        # Quick groups share tasks; what joins them costs as many again at most.
+        assert 0 < run["n_tasks"] <= 2 * len(plan.groups)
         assert 0 < run["longest_pause"] < run["seconds"]
         assert run["client_stood_still"] >= 0
         assert run["task_bytes"] > 100
@@ -32,7 +33,7 @@ def test_it_measures_and_its_answers_are_right(few_groups: None) -> None:
     assert set(found["peak_bytes"]) == {"client", "scheduler", "worker"}
     assert all(n > 1e7 for n in found["peak_bytes"].values())
     assert json.loads(json.dumps(found)) == found
-    assert f"{plan.n_blocks} blocks in {len(plan.groups)} tasks" in table(found)
+    assert f"{plan.n_blocks} blocks in {len(plan.groups)} groups" in table(found)
 
 
 def test_what_exceeds_the_limits_is_said() -> None:

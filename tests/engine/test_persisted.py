@@ -19,7 +19,7 @@ COUNTS = np.random.default_rng(0).poisson(3.0, (12, 5, 40)).astype(np.uint8)
 @pytest.fixture
 def client() -> Iterator[Client]:
     with Client(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
     ) as active:
         yield active
 
@@ -70,7 +70,7 @@ def test_a_persisted_cube_is_ingested(client: Client, tmp_path: Path) -> None:
 
 def test_blocks_gone_with_their_client_are_named() -> None:
     with Client(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
     ) as client:
         persisted = lazy().persist()
         assert client.status == "running"

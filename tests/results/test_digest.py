@@ -30,7 +30,7 @@ def test_workers_give_the_digest_that_this_process_gives(stored, monkeypatch):
         monkeypatch.setattr(digest, "MAX_TASKS", max_tasks)
         with (
             LocalCluster(
-                n_workers=2, processes=False, threads_per_worker=1, dashboard_address=None
+                n_workers=2, processes=False, threads_per_worker=1, dashboard_address="127.0.0.1:0"
             ) as it,
             Client(it) as client,
         ):
