@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from emcube.deploy import deploy
     from emcube.interop import decompose, export, from_hyperspy
     from emcube.models import IncrementalPCA, KMeans, MiniBatchNMF, estimate_n_components
+    from emcube.package import publish, reproduce
     from emcube.recipe import Recipe, plan, run
     from emcube.results import open_result
     from emcube.sources import ingest, open  # noqa: A004
@@ -47,6 +48,8 @@ __all__ = [
     "open_result",
     "plan",
     "plot",
+    "publish",
+    "reproduce",
     "run",
     "scenes",
 ]
@@ -70,6 +73,8 @@ _HOMES = {
     "open_result": "emcube.results",
     "plan": "emcube.recipe",
     "plot": "emcube.plot",
+    "publish": "emcube.package",
+    "reproduce": "emcube.package",
     "run": "emcube.recipe",
     "scenes": "emcube.scenes",
 }

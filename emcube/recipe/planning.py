@@ -998,7 +998,7 @@ def _taken(
         from emcube.recipe.inputs import Input as Found
 
         source: Input = Found(found.cube, found.digest)
-        same = _identify(recipe, source, prepared, [root])["run_id"] == root.get("run_id")
+        same = _identify(recipe, source, prepared, [root], {})["run_id"] == root.get("run_id")
     complete = bool(root["emcube"].get("complete"))
     if same:
         return Problem(

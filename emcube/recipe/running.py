@@ -67,6 +67,7 @@ def run(
     name: str | None = None,
     n_components: int | None = None,
     overwrite: bool = False,
+    seeds: Mapping[str, int] | None = None,
 ) -> Result:
     """Run a whole analysis and write its result.
 
@@ -88,6 +89,9 @@ def run(
         Components of the default recipe; default those that the data support.
     overwrite : bool
         Replace the result of another run.
+    seeds : mapping of str to int, optional
+        Seeds of steps that leave theirs open (``random_state: null``), by name: those that another run drew
+        (``provenance["seeds"]``), to be that run again.
 
     Returns
     -------
@@ -123,11 +127,11 @@ def run(
     with find_input(recipe, cube, path.parent) as source, _noted(recipe):
         prepared = prepare(source.cube, recipe.prepare)
         if there is None:
-            attributes = _identify(recipe, source, prepared, begun_roots(path))
+            attributes = _identify(recipe, source, prepared, begun_roots(path), seeds or {})
             return _run_in(path, recipe, source, prepared, attributes, overwrite)
         root = there.root()
         roots = [*begun_roots(path), *([] if root is None else [root])]
-        attributes = _identify(recipe, source, prepared, roots)
+        attributes = _identify(recipe, source, prepared, roots, seeds or {})
         existing = there.kept(attributes["run_id"], overwrite=overwrite)
         if existing is not None:
             return existing
@@ -237,7 +241,7 @@ def look_ahead(
     else:
         with _noted(recipe):
             prepared = prepare(source.cube, recipe.prepare)
-            attributes = _identify(recipe, source, prepared, begun_roots(path))
+            attributes = _identify(recipe, source, prepared, begun_roots(path), {})
         identity = attributes["run_id"]
         same = root is not None and root.get("run_id") == identity
         if attributes["provenance"]["drawn_seeds"] and not same:
@@ -322,11 +326,16 @@ def _destination(recipe: Recipe, out: str | os.PathLike[str] | None) -> Path:
 
 
 def _identify(
-    recipe: Recipe, source: Input, prepared: Prepared, begun: Iterable[Mapping[str, Any]]
+    recipe: Recipe,
+    source: Input,
+    prepared: Prepared,
+    begun: Iterable[Mapping[str, Any]],
+    given: Mapping[str, int],
 ) -> dict[str, Any]:
     """Root attributes of the result, the run's identity among them.
 
-    `begun` are the root attributes of what lies where the result goes.
+    `begun` are the root attributes of what lies where the result goes; `given` are seeds for steps that leave
+    theirs open.
     """
     blocks, labels = as_source(prepared.cube)
     layout = blocks.plan.as_dict()
@@ -337,11 +346,12 @@ def _identify(
 
     seeds = {s.label: s.seed for s in recipe.steps if s.seed is not None}
     open_seeds = [s.label for s in recipe.steps if s.draws]
+    _require_open(given, open_seeds)
     if open_seeds:
         # A run that was begun with drawn seeds is the same run when it is started again.
-        drawn = {**seeds, **{k: resolve_seed(None) for k in open_seeds}}
+        drawn = {**seeds, **{k: resolve_seed(given.get(k)) for k in open_seeds}}
         for root in begun:
-            recorded = root["provenance"].get("seeds", {})
+            recorded = {**root["provenance"].get("seeds", {}), **given}
             again = {**seeds, **{k: recorded[k] for k in open_seeds if k in recorded}}
             if identity(again) == root["run_id"]:
                 drawn = again
@@ -364,6 +374,16 @@ def _identify(
             "stack": stack(),
         },
     }
+
+
+def _require_open(given: Mapping[str, int], open_seeds: list[str]) -> None:
+    """Refuse seeds of steps that have one in the recipe, or need none."""
+    wrong = sorted(set(given) - set(open_seeds))
+    if wrong:
+        raise InputError(
+            f"seeds: got one for {wrong[0]!r}, expected steps that leave theirs open ({open_seeds})",
+            hint="write it into the recipe (random_state), or leave it out",
+        )
 
 
 def _kept(path: Path, identity: str) -> Result | None:

@@ -19,16 +19,8 @@ from emcube.cli.failure import exit_status, message
 Run = Callable[..., Any]
 
 VERBS = (
-    "demo",
-    "ingest",
-    "info",
-    "run",
-    "plan",
-    "submit",
-    "estimate",
-    "export",
-    "catalog",
-    "doctor",
+    *("demo", "ingest", "info", "run", "plan", "submit", "estimate", "catalog", "doctor"),
+    *("export", "publish", "reproduce"),
 )
 
 
