@@ -21,11 +21,12 @@ JOBS ?= 2
 help:
 	@sed -n 's/^#   //p' Makefile
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml tests/environments.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "emcube needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,test,dev]'
+	@$(BIN)/python -m tests.environments
 	@touch $(STAMP)
 
 demo: $(STAMP)

@@ -14,6 +14,7 @@ from emcube.cli import (
     demo,
     doctor,
     estimate,
+    export,
     info,
     ingest,
     plan,
@@ -70,6 +71,7 @@ app.command("run")(run.run)
 app.command("plan")(plan.plan)
 app.command("submit")(submit.submit)
 app.command("estimate")(estimate.estimate)
+app.command("export")(export.export)
 app.command("publish")(publish.publish)
 app.command("reproduce")(reproduce.reproduce)
 app.add_typer(catalog.app, name="catalog")
