@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,50 +14,19 @@ from emcube.catalog import add, open_catalog
 from emcube.catalog.fetch import fetch
 from emcube.errors import CatalogError
 from tests.catalog.helpers import spectrum
-from tests.conftest import skip_or_fail
-
-SECRET = "hunter2hunter2"
+from tests.storage import SECRET, storage
 
 
 @pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Environment in which ``s3://`` leads to a server here."""
-    if any(find_spec(name) is None for name in ("s3fs", "moto", "flask")):
-        skip_or_fail(
-            "remote", "no S3 server: pip install emcube[remote] 'moto[s3]' flask flask-cors"
-        )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    log = tmp_path_factory.mktemp("s3") / "log"
-    code = f"from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])"
-    with (
-        log.open("wb") as out,
-        subprocess.Popen(
-            [sys.executable, "-c", code], stdout=out, stderr=subprocess.STDOUT
-        ) as process,
-    ):
-        try:
-            until = time.monotonic() + 120
-            while time.monotonic() < until:
-                assert process.poll() is None, log.read_text()
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                time.sleep(0.1)
-            yield {
-                "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
-                "AWS_SECRET_ACCESS_KEY": SECRET,
-                "AWS_DEFAULT_REGION": "us-east-1",
-                "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-            }
-        finally:
-            process.kill()
+    with storage(tmp_path_factory.mktemp("s3") / "server.log") as environment:
+        yield environment
 
 
 @pytest.fixture
 def bucket(
-    storage: dict[str, str],
+    server: dict[str, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     make_store: Callable[..., Path],
@@ -70,7 +34,7 @@ def bucket(
     """A bucket with a catalog, a nested one, stores, and an instrument file."""
     import s3fs
 
-    for key, value in storage.items():
+    for key, value in server.items():
         monkeypatch.setenv(key, value)
     s3fs.S3FileSystem.clear_instance_cache()
     site = tmp_path / "site"
