@@ -40,9 +40,17 @@ class EmcubeError(Exception):
         What is wrong, where, and what was found against what was expected.
     hint : str, optional
         What to do about it.
+
+    Notes
+    -----
+    Messages reach logs: users, passwords and queries of addresses are left out, whoever raises.
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
+        if "://" in message or "://" in hint:
+            from emcube.addresses import redact
+
+            message, hint = redact(message), redact(hint)
         super().__init__(message)
         self.message = message
         self.hint = hint

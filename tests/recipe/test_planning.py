@@ -20,6 +20,9 @@ from emcube.recipe.calibration import RATES, Calibration, calibrate
 from emcube.recipe.planning import Plan
 from emcube.store import write_cube
 
+# The run that plans are held against, on a machine that other tests load.
+pytestmark = pytest.mark.timeout(900)
+
 STEPS: list[Any] = [
     "estimate_n_components",
     {"pca": {"n_components": 4}},
