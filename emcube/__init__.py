@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from emcube.deploy import deploy
     from emcube.models import IncrementalPCA, KMeans, MiniBatchNMF, estimate_n_components
     from emcube.recipe import Recipe, plan, run
+    from emcube.report import report
     from emcube.results import open_result
     from emcube.sources import ingest, open  # noqa: A004
 
@@ -42,6 +43,7 @@ __all__ = [
     "open_result",
     "plan",
     "plot",
+    "report",
     "run",
     "scenes",
 ]
@@ -61,6 +63,7 @@ _HOMES = {
     "open_result": "emcube.results",
     "plan": "emcube.recipe",
     "plot": "emcube.plot",
+    "report": "emcube.report",
     "run": "emcube.recipe",
     "scenes": "emcube.scenes",
 }
@@ -72,7 +75,7 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module 'emcube' has no attribute {name!r}")
     module = importlib.import_module(home)
-    value = module if home == f"emcube.{name}" else getattr(module, name)
+    value = getattr(module, name, module) if home == f"emcube.{name}" else getattr(module, name)
     globals()[name] = value
     return value
 
