@@ -26,9 +26,6 @@ Row = tuple[str, str]
 CLOSE = 5.0
 """Percent below which a margin is a close call."""
 
-NOISY = 1.05
-"""Misfit over that of counting noise above which something is missing in the model."""
-
 TITLES = {
     "estimate_n_components": "Number of components",
     "pca": "Principal components",
@@ -222,11 +219,15 @@ def _main_title(result: Result, step: str | None) -> str:
         return ""
     verb = result.verb(step)
     n = _size(result, step)
+    node = result[step]
+    name = "cluster_centers" if verb == "kmeans" else "components"
+    what = "patterns" if node[name].ndim == 3 else "spectra"
     if verb == "nmf":
-        return f"The {_components(n)}: where they are, and their spectra" if n > 1 else "The component"
+        many = f"The {_components(n)}: where they are, and their {what}"
+        return many if n > 1 else f"The component: where it is, and its {what[:-1] if what == 'patterns' else 'spectrum'}"
     if verb == "pca":
-        return "Principal components: where they are, and their spectra"
-    return f"The {plural(n, 'cluster')}: where they are, and their mean spectra"
+        return f"Principal components: where they are, and their {what}"
+    return f"The {plural(n, 'cluster')}: where they are, and their mean {what}"
 
 
 def _size(result: Result, step: str) -> int:
@@ -249,7 +250,7 @@ def _answer(
         said.append(f"{_components(n).capitalize()} {'describes' if n == 1 else 'describe'} this data.")
         named = [f"{p.lines} ({p.share})" for p in main.parts if p.lines]
         if named and len(named) == n and n <= 6:
-            said.append("By their strongest lines: " + "; ".join(named) + ".")
+            said.append(f"By {'its' if n == 1 else 'their'} strongest lines: " + "; ".join(named) + ".")
     elif verb == "pca":
         said.append(f"{_components(n).capitalize()} of a principal component analysis.")
     else:
@@ -257,7 +258,7 @@ def _answer(
     if found is not None:
         said.append(_support(found, n if verb == "nmf" else None))
     if quality is not None:
-        if quality.ratio <= NOISY:
+        if quality.is_noise:
             said.append("Counting noise explains all that the model leaves.")
         else:
             said.append(
@@ -298,7 +299,7 @@ def _cards(result: Result, step: str | None, quality: Quality | None) -> list[Ca
         cards.append(Card(word, f"{n:,}", note))
     elif found is not None and found["n_components"] is not None:
         cards.append(Card("Components", f"{found['n_components']:,}", "supported by the data"))
-    if quality is not None and math.isfinite(quality.ratio):
+    if quality is not None:
         cards.append(
             Card("Misfit", f"{100 * quality.ratio:.1f} %", "of what counting noise leaves")
         )
@@ -372,7 +373,7 @@ def _cautions(
                 f"Step {clean(name)} did not converge in {plural(int(attributes['n_iter']), 'pass')}: "
                 "raise max_iter and run again."
             )
-    if quality is not None and quality.ratio > NOISY:
+    if quality is not None and not quality.is_noise:
         said.append(
             f"What the model leaves is {100 * quality.ratio:.0f} % of what counting noise would: something "
             "is missing, such as a component, or the noise is not that of counts."
@@ -440,8 +441,9 @@ def _fit(
         sampled = " (expected from a sample of the pixels)" if quality.sampled else ""
         said.append(
             f"The fit leaves a misfit of {quality.misfit:,.0f} nats; counting noise alone would leave "
-            f"{quality.expected:,.0f}{sampled}. Their ratio, {quality.ratio:.3f}, is one where the model "
-            "is as good as the counts can tell, and larger where something is missing."
+            f"{quality.expected:,.0f}{sampled}. Their ratio, {quality.ratio:.3f}, is one "
+            f"where the model is as good as the counts can tell (noise alone scatters it by "
+            f"{quality.scatter / quality.expected:.1g}), and larger where something is missing."
         )
     if _is(result, step, "nmf"):
         compared = sum_residual(result, str(step))
@@ -451,7 +453,7 @@ def _fit(
                 f"The model holds {percent(compared['share'])} of the "
                 f"{'counts' if counts else 'signal'} in the sum spectrum"
                 + (
-                    f"; channel by channel the two differ by {number(compared['scatter'], 3)} standard errors "
+                    f"; channel by channel the two differ by {compared['scatter']:.2f} standard errors "
                     "(root mean square)."
                     if counts and math.isfinite(compared["scatter"])
                     else "."
@@ -558,7 +560,7 @@ def _value(value: Any) -> str:
     if value is None:
         return "not set"
     if isinstance(value, bool | int | float):
-        return number(value) if not isinstance(value, int) or isinstance(value, bool) else f"{value}"
+        return number(value) if isinstance(value, bool) else f"{value:.6g}" if isinstance(value, float) else f"{value}"
     if isinstance(value, list | tuple):
         return ", ".join(_value(v) for v in value)
     if isinstance(value, Mapping):

@@ -89,7 +89,7 @@ def parts_of(result: Result, step: str, *, primary: bool) -> Parts:
     plan = plan_thinning(sizes, 2 if clusters else n + 1, PRIMARY if primary else SECONDARY)
     signal = _Signal.of(spectra, by)
     peaks = [_peaks(result, signal, values) for values in signal.raw]
-    words = _words(result, step, by, spectra, peaks)
+    words = _words(result, step, by, spectra, peaks, signal.raw)
     totals = result["input"]["total_counts"] if "input" in result else None
     data: dict[str, Any] = {
         "id": step,
@@ -291,7 +291,12 @@ def _peaks(result: Result, signal: _Signal, values: NDArray[np.float64]) -> list
 
 
 def _words(
-    result: Result, step: str, by: str, spectra: xr.DataArray, peaks: list[list[Peak]]
+    result: Result,
+    step: str,
+    by: str,
+    spectra: xr.DataArray,
+    peaks: list[list[Peak]],
+    values: NDArray[np.float64],
 ) -> list[Part]:
     node, verb = result[step], result.verb(step)
     names = spectra[by].values.tolist() if by in spectra.coords else range(spectra.sizes[by])
@@ -314,11 +319,11 @@ def _words(
     return [
         Part(
             name=shorten(f"{by.capitalize()} {name}", 60),
-            lines="" if verb == "pca" else shorten(named_by(found, modality), 60),
+            lines="" if verb == "pca" else shorten(named_by(found, spectrum, modality), 60),
             share=share,
             peaks=found,
         )
-        for name, share, found in zip(names, shares, peaks, strict=True)
+        for name, share, found, spectrum in zip(names, shares, peaks, values, strict=True)
     ]
 
 

@@ -103,10 +103,11 @@
       place.addEventListener("pointercancel", () => { this.from = null; });
       place.addEventListener("pointerleave", () => { if (this.from == null && document.activeElement !== place) this.spec.onCursor(null); });
       place.addEventListener("blur", () => this.spec.onCursor(null));
+      (Plot.all = Plot.all || []).push(this);
       this.paint();
     }
 
-    get width() { return clamp(this.place.clientWidth || 640, 220, 1400); }
+    get width() { return Plot.printing ? this.spec.printed : clamp(this.place.clientWidth || 640, 220, 1400); }
 
     extent() {
       const x = this.spec.x;
@@ -239,6 +240,7 @@
     /* Names of lines over their peaks: the highest first; one that has no room left is left to the table. */
     peaks(svg, peaks, x, y) {
       const { spec, margin } = this;
+      if (!peaks.length || !spec.series.length) return;
       const main = spec.series[0].y;
       const [low, high] = x.domain();
       const all = peaks.filter(([at]) => at >= low && at <= high).map(([at, text]) => {
@@ -342,6 +344,12 @@
     }
   }
 
+  /* Paper is narrower than most windows: text must not shrink with the drawing. */
+  function repaintAll(printing) {
+    Plot.printing = printing;
+    for (const plot of Plot.all || []) plot.paint();
+  }
+
   function sized(element, repaint) {
     let last = element.clientWidth;
     new ResizeObserver(() => {
@@ -368,6 +376,7 @@
       free: figure.points && !figure.log,
       integers: figure.points,
       height: 250,
+      printed: 640,
       onCursor: (index) => { reading.textContent = plot.setCursor(index) === "not set" ? "" : plot.say(index); },
     };
     const plot = new Plot(place, spec);
@@ -412,7 +421,7 @@
       // Pixels need not be square; where axes differ in kind, the picture is.
       if (axes.length === 2 && axes[0].unit === axes[1].unit) aspect *= step(axes[0]) / step(axes[1]);
       else if (axes.length === 2) aspect = 0.75;
-      const most = this.group.limit || [264, 172];
+      const most = this.group.limit || [264, 146];
       let width = most[0], height = Math.max(axes.length === 2 ? width * aspect : 26, 8);
       if (height > most[1]) { width *= most[1] / height; height = most[1]; }
       Object.assign(this, { width: Math.max(Math.round(width), 12), height: Math.round(height), stepX: step(axes[axes.length - 1]) });
@@ -578,7 +587,8 @@
       if (part) row.swatch.style.setProperty("--colour", colour(k));
       row.note = make("span", { class: "share" }, part ? part.share : "");
       row.value = make("span", { class: "value" });
-      const head = make("div", { class: "head" }, row.swatch, title, part && part.lines ? make("span", { class: "lines" }, part.lines) : null, row.note, row.value);
+      row.reading = make("span", { class: "here" });
+      const head = make("div", { class: "head" }, row.swatch, title, part && part.lines ? make("span", { class: "lines" }, part.lines) : null, row.note, row.reading, row.value);
       const left = make("div"), right = make("div");
       const hasMap = this.pixels && this.axes.length && (k < 0 ? this.total || this.labels : this.maps || this.labels);
       row.element = make("div", { class: `row${hasMap ? "" : " alone"}${part ? "" : " total"}` }, head, hasMap ? left : null, right);
@@ -588,8 +598,7 @@
       else if (hasMap) {
         row.picture = new Picture(left, this, `Map of ${name}`);
         row.scale = make("div", { class: "scale" });
-        row.reading = make("p", { class: "reading" });
-        left.append(row.scale, row.reading);
+        left.append(row.scale);
       }
       if (spec.sig.ndim === 1) this.addSpectrum(row, right, name);
       else this.addPattern(row, right, name);
@@ -602,8 +611,7 @@
       const [axis] = this.axes;
       const numeric = typeof axis.values[0] === "number";
       const figure = make("div", { class: "plot" });
-      row.reading = make("p", { class: "reading" });
-      place.append(figure, row.reading);
+      place.append(figure);
       const unit = row.k < 0 ? spec.total.unit : spec.unit;
       row.profile = new Plot(figure, {
         name: `Loading of ${name}`,
@@ -614,7 +622,8 @@
         yLabel: unit,
         unit,
         series: [],
-        height: 172,
+        height: 164,
+        printed: 230,
         onCursor: (index) => this.point(index === null ? null : [0, index], false),
       });
     }
@@ -644,7 +653,8 @@
         yscale: this.yscale,
         series,
         peaks: row.k < 0 ? spec.sum.peaks : spec.parts[row.k].peaks,
-        height: 178,
+        height: 164,
+        printed: 430,
         onCursor: (index) => this.cursorAt(index),
         onWindow: spec.sig.bars ? null : (range) => this.setWindow(range),
       });
@@ -660,10 +670,9 @@
       const { spec } = this;
       const values = this.spectrum(row.k);
       if (!values || spec.sig.ndim !== 2) return;
-      const own = { axes: spec.sig.axes, limit: [300, 264], cursor: null, pinned: false };
+      const own = { axes: spec.sig.axes, limit: [300, 190], cursor: null, pinned: false };
       const reading = make("p", { class: "reading" });
       const picture = new Picture(place, own, `Pattern of ${name}`);
-      const least = d3.min(values.filter((v) => v > 0)) || 0;
       const positive = !values.some((v) => v < 0);
       const shown = positive ? values.map((v) => Math.sqrt(v)) : values;
       const range = positive ? rangeOf(shown) : signedRange(values);
@@ -675,7 +684,7 @@
         if (spoken) this.live.textContent = reading.textContent;
       };
       picture.fill(shown, range);
-      place.append(make("p", { class: "note" }, positive ? "square root of the intensity" : "", least ? "" : ""), reading);
+      place.append(make("div", { class: "scale" }, positive ? "square root of the intensity" : "blue below zero, red above"), reading);
     }
 
     // ----------------------------------------------------------------------------------------- the maps
@@ -760,7 +769,7 @@
           const label = row.values[index];
           text = row.k < 0 ? (label < 0 ? "not used" : this.spec.parts[label].name) : "";
         } else if (at) text = withUnit(row.values[index], row.k < 0 ? this.spec.total.unit : this.spec.unit);
-        row.reading.textContent = text;
+        row.reading.textContent = text ? `here ${text}` : "";
         if (text) said.push(`${row.k < 0 ? "all together" : this.spec.parts[row.k].name} ${text}`);
       }
       this.pixelSpectrum(at ? index : null);
@@ -898,8 +907,9 @@
     opened = [...document.querySelectorAll("details:not([open])")].filter((d) => !d.querySelector("[data-parts]:not([data-ready])"));
     for (const element of opened) element.open = true;
     drawVisible();
+    repaintAll(true);
   });
-  window.addEventListener("afterprint", () => { for (const element of opened) element.open = false; });
+  window.addEventListener("afterprint", () => { repaintAll(false); for (const element of opened) element.open = false; });
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => groups.forEach((g) => g.paintMaps()));
 
   drawVisible().then(() => { document.documentElement.dataset.ready = "yes"; });

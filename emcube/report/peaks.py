@@ -80,12 +80,18 @@ def _named(
     return [Peak(convert(p.energy, "keV", unit), p.text, float(p.height)) for p in found]
 
 
-def named_by(peaks: list[Peak], modality: str | None, limit: int = 2) -> str:
-    """Name a component by its highest lines; edges rise from a background, and name nothing."""
-    if modality == "EELS":
+def named_by(
+    peaks: list[Peak], spectrum: NDArray[np.float64], modality: str | None, limit: int = 2
+) -> str:
+    """Name a component by its highest lines; edges rise from a background, and name nothing.
+
+    Nothing is named either where the highest peak has no name: its element is not in the metadata.
+    """
+    if modality == "EELS" or not peaks:
         return ""
+    top = float(np.nanmax(spectrum))
     highest = sorted(peaks, key=lambda peak: -peak.height)[:limit]
-    if highest:
-        # A peak far below the highest is what others have as well.
-        highest = [p for p in highest if p.height >= 0.2 * highest[0].height]
-    return ", ".join(peak.text for peak in highest)
+    if highest[0].height < 0.6 * top:
+        return ""
+    # A peak far below the highest is what others have as well.
+    return ", ".join(p.text for p in highest if p.height >= 0.2 * highest[0].height)

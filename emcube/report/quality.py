@@ -37,18 +37,26 @@ class Quality:
         What the fit ended with: half the Poisson deviance, in nats.
     expected : float
         What counting noise alone would leave of it, less half a nat for each loading that was fitted.
+    scatter : float
+        Standard deviation of the misfit over repeated measurements, with that of the sample where there is one.
     sampled : bool
         The expectation comes from a part of the pixels.
     """
 
     misfit: float
     expected: float
+    scatter: float
     sampled: bool
 
     @property
     def ratio(self) -> float:
         """Misfit over expectation: 1 where the noise explains all that is left."""
-        return self.misfit / self.expected if self.expected > 0 else math.nan
+        return self.misfit / self.expected
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether nothing is left that counting noise would not leave: within 5 % or three deviations."""
+        return self.misfit <= max(1.05 * self.expected, self.expected + 3.0 * self.scatter)
 
 
 def quality_of(result: Result, step: str) -> Quality | None:
@@ -64,7 +72,8 @@ def quality_of(result: Result, step: str) -> Quality | None:
     Returns
     -------
     Quality or None
-        None where the cube does not hold counts, or the loss is not that of counts.
+        None where the cube does not hold counts, the loss is not that of counts, or so many values were
+        fitted to so few counts that the misfit says nothing.
 
     Notes
     -----
@@ -82,15 +91,19 @@ def quality_of(result: Result, step: str) -> Quality | None:
     loadings, share = _sample(node["loadings"], int(node.attrs.get("pool", 1)))
     if loadings.size == 0 or loadings.sum() <= 0:
         return None
-    expected = sum(
-        float(expected_misfit(part @ components).sum())
-        for part in np.array_split(loadings, max(1, len(loadings) // 2000))
-    )
-    fitted = np.count_nonzero(loadings > 1e-6 * loadings.max())
+    mean = variance = 0.0
+    for part in np.array_split(loadings, max(1, len(loadings) // 2000)):
+        one, square = expected_misfit(part @ components)
+        mean, variance = mean + float(one.sum()), variance + float(square.sum())
+    fitted = int(np.count_nonzero(loadings > 1e-6 * loadings.max()))
     free = int(np.count_nonzero(components > 0))
+    if mean / share < 5.0 * 0.5 * (fitted / share + free):
+        return None
+    # Of the components nothing is taken off: a fit that stops early has hardly followed their noise.
     return Quality(
         misfit=float(node["objective"]),
-        expected=(expected - 0.5 * fitted) / share - 0.5 * free,
+        expected=(mean - 0.5 * fitted) / share,
+        scatter=math.sqrt(variance) / share,
         sampled=share < 1.0,
     )
 
@@ -115,11 +128,13 @@ def _sample(maps: xr.DataArray, side: int) -> tuple[NDArray[np.float64], float]:
     return values, float(values.sum() / whole) if whole > 0 else 1.0
 
 
-def expected_misfit(mu: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Expect ``x log(x / mu) - x + mu`` for Poisson counts x of mean mu.
+def expected_misfit(
+    mu: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Expect ``d(x) = x log(x / mu) - x + mu`` for Poisson counts x of mean mu, and its variance.
 
-    ``f(mu) = E[x log x] - mu log mu``; about ``-mu log mu`` where counts are rare and one half where they
-    are many, which is why a misfit of one half a channel is too much to ask of sparse spectra.
+    ``E[d]`` is about ``-mu log mu`` where counts are rare and one half where they are many, which is why one
+    half a channel is no measure for sparse spectra.
 
     Parameters
     ----------
@@ -128,28 +143,38 @@ def expected_misfit(mu: NDArray[np.float64]) -> NDArray[np.float64]:
 
     Returns
     -------
-    ndarray
-        In nats; zero where `mu` is.
+    mean, variance : ndarray
+        In nats and nats squared; zero where `mu` is.
     """
-    out = np.zeros_like(mu)
+    mu = np.asarray(mu, dtype=np.float64)
+    mean, variance = np.zeros_like(mu), np.zeros_like(mu)
     few = (mu > 0) & (mu < _LARGE)
-    m = mu[few]
-    out[few] = _mean_x_log_x()(np.log(np.maximum(m, _SMALL))) * m**2 - m * np.log(m)
+    m = np.maximum(mu[few], _SMALL)
+    log_m = np.log(m)
+    first, second = _moments()
+    mean[few] = first(log_m) * m
+    variance[few] = np.maximum(second(log_m) * m, 0.0)
     m = mu[mu >= _LARGE]
-    out[mu >= _LARGE] = 0.5 + 1.0 / (12.0 * m) + 1.0 / (12.0 * m**2)
-    return out
+    mean[mu >= _LARGE] = 0.5 + 1.0 / (12.0 * m) + 1.0 / (12.0 * m**2)
+    variance[mu >= _LARGE] = 0.5 + 1.0 / (6.0 * m)
+    return mean, variance
 
 
 @lru_cache(maxsize=1)
-def _mean_x_log_x() -> CubicSpline:
-    """Interpolate ``E[x log x] / mu^2``, which is smooth and tends to log 2, over log mu."""
+def _moments() -> tuple[CubicSpline, CubicSpline]:
+    """Interpolate ``E[d] / mu`` and ``Var[d] / mu`` over log mu: summed over what counts may be."""
     from scipy.interpolate import CubicSpline
+    from scipy.special import xlogy
     from scipy.stats import poisson
 
-    log_mu = np.linspace(np.log(_SMALL), np.log(1.2 * _LARGE), 600)
+    log_mu = np.linspace(np.log(_SMALL), np.log(1.2 * _LARGE), 800)
     mu = np.exp(log_mu)
-    x = np.arange(2, 220)[:, None]
-    return CubicSpline(log_mu, (poisson.pmf(x, mu) * x * np.log(x)).sum(axis=0) / mu**2)
+    x = np.arange(220.0)[:, None]
+    chance = poisson.pmf(x, mu)
+    d = xlogy(x, x) - xlogy(x, mu) - x + mu
+    mean = (chance * d).sum(axis=0)
+    variance = (chance * (d - mean) ** 2).sum(axis=0)
+    return CubicSpline(log_mu, mean / mu), CubicSpline(log_mu, variance / mu)
 
 
 def sum_residual(result: Result, step: str) -> dict[str, Any] | None:
