@@ -12,12 +12,14 @@ from emcube.cli.output import Json, emit_json
 
 def report(
     what: Annotated[Path, typer.Argument(metavar="RESULT", help="Folder of a finished result.")],
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The page to write.")
-    ] = Path("report.html"),
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The page to write.")] = Path(
+        "report.html"
+    ),
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Replace a file that is no report; reports are replaced anyway."),
+        typer.Option(
+            "--overwrite", help="Replace a file that is no report; reports are replaced anyway."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -12,7 +12,7 @@ __all__ = ["report"]
 
 
 class _Callable(ModuleType):
-    """This package, which answers a call as its function does.
+    """The package itself, which answers a call as its function does.
 
     ``emcube.report`` is the function by promise and the package by Python's rules: whoever imports the
     package first puts it where the function is looked for.

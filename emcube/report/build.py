@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from emcube.report.contents import Contents
     from emcube.results import Result
 
-__all__ = ["MARK", "render", "report"]
+__all__ = ["MARK", "page_of", "render", "report"]
 
 MARK = '<meta name="generator" content="emcube '
 """How a page of ours is known: only such a file is replaced without being asked."""
@@ -65,18 +65,32 @@ def report(
     --------
     >>> em.report(em.open_result("results/map"), "report.html")  # doctest: +SKIP
     """
-    from emcube.report.contents import contents_of
     from emcube.results import open_result
 
     # By what it can do, not by its class: importing that costs seconds before a path is looked at.
     if isinstance(result, str | os.PathLike):
-        result = open_result(result)
+        result = open_result(os.fspath(result))
     result.require_complete("report")
     target = _target(Path(path).expanduser(), result.path, overwrite=overwrite)
-    _require_jinja()
-    page = render(contents_of(result))
-    _write(target, page.encode("utf-8"))
+    _write(target, page_of(result).encode("utf-8"))
     return target
+
+
+def page_of(result: Result) -> str:
+    """Write the page of a result as text, for those who put it elsewhere than into a file.
+
+    Raises
+    ------
+    IncompleteError
+        The run was never finished.
+    MissingDependencyError
+        jinja2 is not installed.
+    """
+    from emcube.report.contents import contents_of
+
+    result.require_complete("report")
+    _require_jinja()
+    return render(contents_of(result))
 
 
 def render(contents: Contents) -> str:

@@ -17,6 +17,8 @@ from emcube.report.text import clean, count, number, percent, plural, shorten, w
 from emcube.units import pretty
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from emcube.results import Result
 
 __all__ = ["Card", "Contents", "Estimate", "StepText", "contents_of"]
@@ -33,6 +35,11 @@ TITLES = {
     "kmeans": "k-means clusters",
 }
 _PLAIN = {"biwhitening": "biwhitening", "parallel": "parallel analysis", "elbow": "the elbow"}
+_PYTHON = """\
+import emcube as em
+
+result = em.run("recipe.yaml", out="results/again")
+print(result.run_id)"""
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -125,7 +132,9 @@ def contents_of(result: Result) -> Contents:
         for s in result.steps
         if result.verb(s) == "estimate_n_components"
     ]
-    quality = quality_of(result, main_step) if _is(result, main_step, "nmf") else None
+    quality = None
+    if main_step is not None and result.verb(main_step) == "nmf":
+        quality = quality_of(result, main_step)
     main = texts[main_step].parts if main_step else None
     fit, fit_figures, missed = _fit(result, main_step, quality, figures)
     recipe, notes = _recipe(result)
@@ -152,7 +161,7 @@ def contents_of(result: Result) -> Contents:
         features=_features(result),
         recipe=recipe,
         command="emcube run recipe.yaml --out results/again",
-        python='import emcube as em\n\nresult = em.run("recipe.yaml", out="results/again")\nprint(result.run_id)',
+        python=_PYTHON,
         rerun_notes=notes,
         bibtex=bibtex(_libraries(result).get("emcube", __version__)),
         citation=f"The emcube developers: emcube, version {_libraries(result).get('emcube', __version__)}.",
@@ -224,7 +233,11 @@ def _main_title(result: Result, step: str | None) -> str:
     what = "patterns" if node[name].ndim == 3 else "spectra"
     if verb == "nmf":
         many = f"The {_components(n)}: where they are, and their {what}"
-        return many if n > 1 else f"The component: where it is, and its {what[:-1] if what == 'patterns' else 'spectrum'}"
+        return (
+            many
+            if n > 1
+            else f"The component: where it is, and its {what[:-1] if what == 'patterns' else 'spectrum'}"
+        )
     if verb == "pca":
         return f"Principal components: where they are, and their {what}"
     return f"The {plural(n, 'cluster')}: where they are, and their mean {what}"
@@ -247,10 +260,14 @@ def _answer(
         return said
     verb, n = result.verb(step), _size(result, step)
     if verb == "nmf":
-        said.append(f"{_components(n).capitalize()} {'describes' if n == 1 else 'describe'} this data.")
+        said.append(
+            f"{_components(n).capitalize()} {'describes' if n == 1 else 'describe'} this data."
+        )
         named = [f"{p.lines} ({p.share})" for p in main.parts if p.lines]
         if named and len(named) == n and n <= 6:
-            said.append(f"By {'its' if n == 1 else 'their'} strongest lines: " + "; ".join(named) + ".")
+            said.append(
+                f"By {'its' if n == 1 else 'their'} strongest lines: " + "; ".join(named) + "."
+            )
     elif verb == "pca":
         said.append(f"{_components(n).capitalize()} of a principal component analysis.")
     else:
@@ -273,8 +290,10 @@ def _support(found: Mapping[str, Any], used: int | None) -> str:
         return f"The data name no number of components: {clean(found['reason'])}."
     method = _PLAIN.get(found["method"], clean(found["method"]))
     if used is None or used == n:
-        return f"That many stand out of the noise ({method})." if used else (
-            f"The data support {_components(int(n))} ({method})."
+        return (
+            f"That many stand out of the noise ({method})."
+            if used
+            else (f"The data support {_components(int(n))} ({method}).")
         )
     return f"The data support {_components(int(n))} ({method}); {_spell(used)} were asked for."
 
@@ -295,7 +314,11 @@ def _cards(result: Result, step: str | None, quality: Quality | None) -> list[Ca
         note = ""
         if found is not None and result.verb(step) == "nmf":
             supported = found["n_components"]
-            note = "the data name no number" if supported is None else f"supported by the data: {supported}"
+            note = (
+                "the data name no number"
+                if supported is None
+                else f"supported by the data: {supported}"
+            )
         cards.append(Card(word, f"{n:,}", note))
     elif found is not None and found["n_components"] is not None:
         cards.append(Card("Components", f"{found['n_components']:,}", "supported by the data"))
@@ -325,6 +348,10 @@ def _size_card(result: Result) -> Card:
         total = float(result["input"]["sum_spectrum"].sum())
         note += f", {count(total)} counts"
     return Card("Pixels", count(pixels), note)
+
+
+def _input(result: Result) -> xr.Dataset | None:
+    return result["input"] if "input" in result else None
 
 
 def _nav(result: Result) -> list[str]:
@@ -365,7 +392,9 @@ def _cautions(
         if _is(result, step, "nmf") and found["n_components"] is not None:
             n = _size(result, str(step))
             if n != found["n_components"]:
-                said.append(f"{n} components were asked for; the data support {found['n_components']}.")
+                said.append(
+                    f"{n} components were asked for; the data support {found['n_components']}."
+                )
     for name in result.steps:
         attributes = result[name].attrs
         if attributes.get("converged") is False:
@@ -379,7 +408,9 @@ def _cautions(
             "is missing, such as a component, or the noise is not that of counts."
         )
     if missed:
-        said.append("The sum spectrum differs from the model's by more than five standard errors: see the fit.")
+        said.append(
+            "The sum spectrum differs from the model's by more than five standard errors: see the fit."
+        )
     return said
 
 
@@ -411,7 +442,12 @@ def _estimate(result: Result, step: str, figures: dict[str, Any]) -> Estimate:
     accepted = node["accepted"].values
     relative = node["relative"].values.astype(np.float64)
     rows = [
-        (str(at[i]), number(float(values[i])), number(float(relative[i]), 3), "yes" if accepted[i] else "no")
+        (
+            str(at[i]),
+            number(float(values[i])),
+            number(float(relative[i]), 3),
+            "yes" if accepted[i] else "no",
+        )
         for i in range(shown)
     ]
     others = [
@@ -514,7 +550,10 @@ def _axes(result: Result) -> list[tuple[str, str, str, str]]:
     rows = []
     for dim, n in zip(cube["dims"], cube["shape"], strict=True):
         extent = "positions only"
-        for node in (result["input"] if "input" in result else None, *(result[s] for s in result.steps)):
+        for node in (
+            _input(result),
+            *(result[s] for s in result.steps),
+        ):
             if node is not None and dim in node.coords and node[dim].size:
                 values = node[dim].values
                 unit = str(node[dim].attrs.get("units") or "")
@@ -560,7 +599,13 @@ def _value(value: Any) -> str:
     if value is None:
         return "not set"
     if isinstance(value, bool | int | float):
-        return number(value) if isinstance(value, bool) else f"{value:.6g}" if isinstance(value, float) else f"{value}"
+        return (
+            number(value)
+            if isinstance(value, bool)
+            else f"{value:.6g}"
+            if isinstance(value, float)
+            else f"{value}"
+        )
     if isinstance(value, list | tuple):
         return ", ".join(_value(v) for v in value)
     if isinstance(value, Mapping):
@@ -652,10 +697,13 @@ def _scree(
         faint=[0] if trivial else None,
         value="explained variance",
     )
-    what = "Explained variance" + ("; the first is the mean spectrum and carries no contrast" if trivial else "")
+    what = "Explained variance" + (
+        "; the first is the mean spectrum and carries no contrast" if trivial else ""
+    )
     curves.append((key, what))
     text.scree = [
-        (str(i), number(float(v)), percent(float(r))) for i, (v, r) in enumerate(zip(values, ratios, strict=True))
+        (str(i), number(float(v)), percent(float(r)))
+        for i, (v, r) in enumerate(zip(values, ratios, strict=True))
     ]
 
 
@@ -749,5 +797,3 @@ def _recipe(result: Result) -> tuple[str, list[str]]:
         "The same run_id on the same stack gives the same bits; other library versions give another run_id."
     )
     return yaml.safe_dump(whole, sort_keys=False, allow_unicode=True, width=88), notes
-
-

@@ -198,6 +198,7 @@ class _Signal:
     unit: str
     axes: dict[str, Any]
     is_physical: bool
+    factor: int
     note: str
 
     @classmethod
@@ -237,13 +238,15 @@ class _Signal:
                 "axes": [
                     {
                         "dim": clean(d),
-                        "unit": clean(pretty(spectra[d].attrs.get("units"))) if d in spectra.coords else "",
+                        "unit": clean(pretty(spectra[d].attrs.get("units")))
+                        if d in spectra.coords
+                        else "",
                         "values": axis_values(spectra, d, factor),
                     }
                     for d in dims
                 ]
             }
-        return cls(values, shown, x, unit, axes, physical, note)
+        return cls(values, shown, x, unit, axes, physical, factor, note)
 
     def packed(self) -> dict[str, Any]:
         return pack(self.shown, "map" if self.axes["ndim"] == 2 else "number")
@@ -270,7 +273,7 @@ def _sum(result: Result, step: str, signal: _Signal) -> dict[str, Any] | None:
     values = np.asarray(measured.values, dtype=np.float64)
     if values.size != signal.raw[0].size:
         return None  # clusters of loadings have another signal
-    factor = int(round(signal.raw.shape[-1] / signal.shown.shape[-1]))
+    factor = signal.factor
     values = values.reshape(signal.raw.shape[1:])
     found: dict[str, Any] = {
         "measured": pack(_means(values[None], factor)[0], "map" if values.ndim == 2 else "number"),
@@ -341,7 +344,9 @@ def _navigation(maps: xr.DataArray, plan: Thinning) -> dict[str, Any]:
                 "dim": clean(dim),
                 "label": _axis_label(dim, unit),
                 "unit": clean(pretty(unit)),
-                "values": values if isinstance(values[0], float) else [shorten(v, 40) for v in values],
+                "values": values
+                if isinstance(values[0], float)
+                else [shorten(v, 40) for v in values],
             }
         )
     return {"axes": axes, "frames": _captions(maps, plan)}
@@ -362,7 +367,9 @@ def _captions(maps: xr.DataArray, plan: Thinning) -> list[str]:
         for d, i in zip(plan.leading, np.unravel_index(flat, lengths), strict=True):
             value = places[d][int(i)]
             text = f"{value:.6g}" if isinstance(value, float) else shorten(value, 40)
-            said.append(f"{clean(d)} {text}{'' if units[d] == '°' else ' '}{clean(units[d])}".strip())
+            said.append(
+                f"{clean(d)} {text}{'' if units[d] == '°' else ' '}{clean(units[d])}".strip()
+            )
         captions.append(", ".join(said))
     return captions
 

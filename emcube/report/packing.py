@@ -145,7 +145,9 @@ def _middles(n: int, factor: int) -> NDArray[np.int64]:
     return np.minimum(np.arange(0, n, factor) + factor // 2, n - 1)
 
 
-def pack(values: NDArray[Any], kind: Literal["number", "map", "label"] = "number") -> dict[str, Any]:
+def pack(
+    values: NDArray[Any], kind: Literal["number", "map", "label"] = "number"
+) -> dict[str, Any]:
     """Write an array as text that a browser unpacks.
 
     Parameters

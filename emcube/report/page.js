@@ -173,8 +173,8 @@
       if (spec.rule) {
         const at = y(spec.rule[0]);
         draw(svg, "line", { class: "threshold", x1: margin.left, x2: width - margin.right, y1: at, y2: at });
-        const below = at + 14 < bottom - 2;
-        draw(svg, "text", { class: "threshold-text", x: width - margin.right, y: below ? at + 14 : at - 8, "text-anchor": "end" }, spec.rule[1]);
+        const below = at + 19 < bottom - 2;
+        draw(svg, "text", { class: "threshold-text", x: width - margin.right, y: below ? at + 19 : at - 8, "text-anchor": "end" }, spec.rule[1]);
       }
       this.peaks(svg, peaks, x, y);
       this.line = draw(svg, "line", { class: "cursor", y1: margin.top, y2: bottom, x1: 0, x2: 0, visibility: "hidden" });
@@ -582,7 +582,7 @@
       const { spec } = this;
       const part = k < 0 ? null : spec.parts[k];
       const row = { k };
-      const title = make("h4", {}, part ? part.name : "All together");
+      const title = make(this.place.dataset.heading, { class: "name" }, part ? part.name : "All together");
       row.swatch = make("span", { class: "swatch", "aria-hidden": "true" });
       if (part) row.swatch.style.setProperty("--colour", colour(k));
       row.note = make("span", { class: "share" }, part ? part.share : "");

@@ -50,7 +50,9 @@ def peaks_of(
         return []
     try:
         return _named(x, unit, spectrum, elements, metadata)
-    except InputError:  # a resolution or an element that no table knows: the page goes without labels
+    except (
+        InputError
+    ):  # a resolution or an element that no table knows: the page goes without labels
         return []
 
 
@@ -65,7 +67,7 @@ def _named(
         low, high = convert(np.array([x.min(), x.max()]), unit, "eV")
         edges = {n: e for el in elements for n, e in edges_of(el, (low, high)).items()}
         at = {n: convert(e, "eV", unit) for n, e in edges.items()}
-        heights = np.interp(list(at.values()), x, np.nan_to_num(spectrum)) if at else []
+        heights = np.interp(list(at.values()), x, np.nan_to_num(spectrum))
         return [
             Peak(float(position), pretty_line(n), float(h))
             for (n, position), h in zip(at.items(), heights, strict=True)

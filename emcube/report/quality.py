@@ -38,7 +38,7 @@ class Quality:
     expected : float
         What counting noise alone would leave of it, less half a nat for each loading that was fitted.
     scatter : float
-        Standard deviation of the misfit over repeated measurements, with that of the sample where there is one.
+        Standard deviation of the misfit over repeated measurements, and over samples where one was taken.
     sampled : bool
         The expectation comes from a part of the pixels.
     """
@@ -84,7 +84,10 @@ def quality_of(result: Result, step: str) -> Quality | None:
     node = result[step]
     parameters = node.attrs["parameters"]
     cube = result.provenance["cube"]
-    if parameters.get("beta_loss") != "kullback-leibler" or np.dtype(cube["dtype"]).kind not in "ui":
+    if (
+        parameters.get("beta_loss") != "kullback-leibler"
+        or np.dtype(cube["dtype"]).kind not in "ui"
+    ):
         return None
     components = np.nan_to_num(node["components"].values.astype(np.float64))
     components = components.reshape(len(components), -1)
@@ -120,7 +123,9 @@ def _sample(maps: xr.DataArray, side: int) -> tuple[NDArray[np.float64], float]:
     total = math.prod(pooled.sizes[d] for d in nav)
     # A stride that shares no factor with the rows would alias less, but needs every value read.
     stride = max(1, math.ceil((total / SAMPLE) ** (1 / max(len(nav), 1))))
-    some = pooled.isel({d: slice((min(stride, pooled.sizes[d]) - 1) // 2, None, stride) for d in nav})
+    some = pooled.isel(
+        {d: slice((min(stride, pooled.sizes[d]) - 1) // 2, None, stride) for d in nav}
+    )
     values = np.asarray(some.transpose(*nav, "component").compute().values, dtype=np.float64)
     values = values.reshape(-1, values.shape[-1])
     whole = np.asarray(pooled.sum(nav).compute().values).sum() if stride > 1 else values.sum()
@@ -183,8 +188,8 @@ def sum_residual(result: Result, step: str) -> dict[str, Any] | None:
     Returns
     -------
     dict or None
-        ``measured`` and ``model`` (E,), ``residual``: (measured - model) over the square root of the model, so
-        in standard errors where the cube holds counts; ``scatter``, its root mean square over channels that
+        ``measured`` and ``model`` (E,); ``residual``, their difference over the square root of the model, so in
+        standard errors where the cube holds counts; ``scatter``, its root mean square over channels that
         hold 20 counts or more, ideally one or less; ``share``, the total of the model over the measured one.
     """
     node = result[step]
@@ -197,7 +202,9 @@ def sum_residual(result: Result, step: str) -> dict[str, Any] | None:
     if model.shape != measured.shape:
         return None
     with np.errstate(invalid="ignore"):
-        residual = np.where(model > 0, (measured - model) / np.sqrt(np.maximum(model, 1e-300)), np.nan)
+        residual = np.where(
+            model > 0, (measured - model) / np.sqrt(np.maximum(model, 1e-300)), np.nan
+        )
     full = np.isfinite(residual) & (model >= 20.0)
     used = np.isfinite(model)
     whole = float(measured[used].sum())

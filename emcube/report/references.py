@@ -94,7 +94,9 @@ def references_of(result: Result) -> list[Reference]:
         parameters = attributes["parameters"]
         verb = result.verb(step)
         if verb == "estimate_n_components":
-            found += {"biwhitening": [_BIWHITENING], "parallel": [_HORN]}.get(attributes["method"], [])
+            found += {"biwhitening": [_BIWHITENING], "parallel": [_HORN]}.get(
+                attributes["method"], []
+            )
         elif verb == "pca":
             found += [_KEENAN] if attributes["noise"] == "poisson" else []
             found += [_HALKO] if attributes["solver"] == "randomized" else []

@@ -14,7 +14,9 @@ TITLE = 160
 
 # C0 and C1 controls but for tab and line feed, marks that turn the direction of what follows, lone halves
 # of surrogate pairs (which UTF-8 cannot hold), and what Unicode says is no character.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 
 
 def clean(value: Any) -> str:
@@ -43,8 +45,7 @@ def number(value: Any, digits: int = 4) -> str:
     if found in (float("inf"), float("-inf")):
         return "infinite" if found > 0 else "minus infinite"
     if found == 0 or 1e-3 <= abs(found) < 1e6:
-        text = f"{found:,.{digits}g}" if abs(found) < 10**digits else f"{found:,.0f}"
-        return text
+        return f"{found:,.{digits}g}" if abs(found) < 10**digits else f"{found:,.0f}"
     return f"{found:.{digits - 1}e}"
 
 
