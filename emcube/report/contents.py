@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -210,6 +210,7 @@ def _subtitle(result: Result) -> str:
         " ".join(known.get("elements") or []),
         known.get("specimen"),
         known.get("instrument"),
+        (known.get("source") or {}).get("file"),
         f"{number(float(known['beam_energy_keV']))} keV" if known.get("beam_energy_keV") else None,
     ]
     return " · ".join(shorten(p) for p in parts if p)
@@ -263,11 +264,7 @@ def _answer(
         said.append(
             f"{_components(n).capitalize()} {'describes' if n == 1 else 'describe'} this data."
         )
-        named = [f"{p.lines} ({p.share})" for p in main.parts if p.lines]
-        if named and len(named) == n and n <= 6:
-            said.append(
-                f"By {'its' if n == 1 else 'their'} strongest lines: " + "; ".join(named) + "."
-            )
+        said += _told_apart(main, n)
     elif verb == "pca":
         said.append(f"{_components(n).capitalize()} of a principal component analysis.")
     else:
@@ -282,6 +279,19 @@ def _answer(
                 f"The model leaves {percent(quality.ratio - 1)} more than counting noise explains."
             )
     return said
+
+
+def _told_apart(main: Parts, n: int) -> list[str]:
+    named = [p for p in main.parts if p.lines]
+    if not named or n > 6:
+        return []
+    # A line's name stays together at the end of a row.
+    named = [replace(p, lines=p.lines.replace(" ", "\xa0").replace(",\xa0", ", ")) for p in named]
+    if len(named) == n:
+        told = "; ".join(f"{p.lines} ({p.share})" for p in named)
+        return [f"{'Its strongest lines' if n == 1 else 'Told apart by'}: {told}."]
+    told = "; ".join(f"{p.name} has {p.lines} ({p.share})" for p in named)
+    return [f"By their lines: {told}."]
 
 
 def _support(found: Mapping[str, Any], used: int | None) -> str:
@@ -351,7 +361,9 @@ def _size_card(result: Result) -> Card:
 
 
 def _input(result: Result) -> xr.Dataset | None:
-    return result["input"] if "input" in result else None
+    if "input" not in result:
+        return None
+    return result["input"]
 
 
 def _nav(result: Result) -> list[str]:

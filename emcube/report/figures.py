@@ -89,7 +89,7 @@ def parts_of(result: Result, step: str, *, primary: bool) -> Parts:
     plan = plan_thinning(sizes, 2 if clusters else n + 1, PRIMARY if primary else SECONDARY)
     signal = _Signal.of(spectra, by)
     peaks = [_peaks(result, signal, values) for values in signal.raw]
-    words = _words(result, step, by, spectra, peaks, signal.raw)
+    words = _words(result, step, by, spectra, peaks, signal)
     totals = result["input"]["total_counts"] if "input" in result else None
     data: dict[str, Any] = {
         "id": step,
@@ -299,7 +299,7 @@ def _words(
     by: str,
     spectra: xr.DataArray,
     peaks: list[list[Peak]],
-    values: NDArray[np.float64],
+    signal: _Signal,
 ) -> list[Part]:
     node, verb = result[step], result.verb(step)
     names = spectra[by].values.tolist() if by in spectra.coords else range(spectra.sizes[by])
@@ -318,15 +318,30 @@ def _words(
         weights = node["cluster_weights"].values.astype(np.float64)
         whole = float(weights.sum())
         shares = [f"{percent(float(w) / whole)} of the weight" if whole else "" for w in weights]
-    modality = result.metadata.get("modality")
+    lines = _lines(result, verb, peaks, signal)
     return [
         Part(
             name=shorten(f"{by.capitalize()} {name}", 60),
-            lines="" if verb == "pca" else shorten(named_by(found, spectrum, modality), 60),
+            lines=shorten(line, 60),
             share=share,
             peaks=found,
         )
-        for name, share, found, spectrum in zip(names, shares, peaks, values, strict=True)
+        for name, share, found, line in zip(names, shares, peaks, lines, strict=True)
+    ]
+
+
+def _lines(result: Result, verb: str, peaks: list[list[Peak]], signal: _Signal) -> list[str]:
+    """Lines that set the parts apart; edges rise from a background, and name nothing."""
+    values = signal.raw.reshape(len(peaks), -1)
+    if verb == "pca" or result.metadata.get("modality") == "EELS" or not signal.is_physical:
+        return [""] * len(peaks)
+    if len(peaks) == 1:
+        return [named_by(peaks[0], signal.x, values[0], None)]
+    totals = np.nansum(values, axis=1, keepdims=True)
+    shares = np.nan_to_num(values) / np.where(totals > 0, totals, 1.0)
+    return [
+        named_by(found, signal.x, one, np.delete(shares, k, axis=0).mean(axis=0))
+        for k, (found, one) in enumerate(zip(peaks, values, strict=True))
     ]
 
 

@@ -35,6 +35,16 @@
   }
 
   const withUnit = (value, unit) => number(value) + (unit ? (unit === "°" ? unit : " " + unit) : "");
+  /* 200 µm rather than 200000 nm. */
+  function readable(length, unit) {
+    const units = ["pm", "nm", "µm", "mm", "m"];
+    let at = units.indexOf(unit);
+    if (at < 0) return [length, unit];
+    while (length >= 1000 && at < units.length - 1) { length /= 1000; at++; }
+    while (length < 1 && at > 0) { length *= 1000; at--; }
+    return [length, units[at]];
+  }
+
   const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
   const colour = (index) => `var(--c${index % 16})`;
 
@@ -252,6 +262,7 @@
       all.sort((a, b) => b.top - a.top);
       const taken = [];
       for (const peak of all) {
+        if (peak.top < (spec.least || 0) * all[0].top) continue;
         const width = 6.2 * peak.text.length + 6;
         const middle = clamp(x(peak.at), margin.left + width / 2, this.painted - margin.right - width / 2);
         const above = Math.min(y(peak.top > 0 ? peak.top : y.domain()[0]), this.height - margin.bottom) - 6;
@@ -470,7 +481,7 @@
         const length = [5, 2, 1].map((f) => f * power).find((v) => v <= whole / 3.5) || power;
         const pixels = (length / whole) * this.width;
         draw(this.overlay, "rect", { class: "barline", x: 8, y: this.height - 11, width: pixels, height: 4 });
-        draw(this.overlay, "text", { class: "bartext", x: 8, y: this.height - 16 }, withUnit(length, axis.unit));
+        draw(this.overlay, "text", { class: "bartext", x: 8, y: this.height - 16 }, withUnit(...readable(length, axis.unit)));
       }
       const cursor = this.group.cursor;
       if (!cursor) return;
@@ -661,7 +672,8 @@
       if (row.k < 0 && this.model) {
         row.legend = make("div", { class: "legend" }, make("span", {}, make("span", { class: "key", "aria-hidden": "true" }), "measured"), make("span", {}, make("span", { class: "key dashed", "aria-hidden": "true" }), "model"));
         row.legend.querySelector(".key").style.borderTopColor = "var(--soft)";
-        place.append(row.legend);
+        row.here = make("div", { class: "legend", hidden: true }, make("span", {}, make("span", { class: "key", "aria-hidden": "true" }), "model of the pixel under the cursor"));
+        place.append(row.legend, row.here);
       }
     }
 
@@ -796,7 +808,10 @@
         });
         row.plot.spec.series = [{ y: Array.from(values), kind: "line", colour: "var(--accent)", said: "model of this pixel" }];
       }
-      if (row.legend) row.legend.hidden = this.pixelShown;
+      // One pixel does not show every line that the sum does.
+      row.plot.spec.least = this.pixelShown ? 0.05 : 0;
+      row.legend.hidden = this.pixelShown;
+      row.here.hidden = !this.pixelShown;
       row.plot.paint();
     }
 
@@ -843,7 +858,7 @@
     setWindow(range) {
       this.window = range;
       for (const row of this.rows) if (row.plot) { row.plot.window = range; row.plot.showWindow(); }
-      this.fields.forEach((field, i) => { field.value = range ? Number(range[i].toPrecision(5)) : ""; });
+      this.fields.forEach((field, i) => { field.value = range ? Number(range[i].toPrecision(4)) : ""; });
       this.buttons[0].disabled = !range;
       this.buttons[1].disabled = !range && !this.zoomed;
       this.paintMaps();

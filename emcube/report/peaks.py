@@ -83,17 +83,48 @@ def _named(
 
 
 def named_by(
-    peaks: list[Peak], spectrum: NDArray[np.float64], modality: str | None, limit: int = 2
+    peaks: list[Peak],
+    x: NDArray[np.float64],
+    spectrum: NDArray[np.float64],
+    others: NDArray[np.float64] | None,
+    limit: int = 2,
 ) -> str:
-    """Name a component by its highest lines; edges rise from a background, and name nothing.
+    """Name a component by the lines that set it apart.
 
-    Nothing is named either where the highest peak has no name: its element is not in the metadata.
+    Parameters
+    ----------
+    peaks : list of Peak
+        Of its spectrum.
+    x, spectrum : ndarray of shape (E,)
+    others : ndarray of shape (E,), optional
+        What the spectrum is held against, such as the mean of all components; all non-negative. Both are
+        compared as shares of their sums.
+    limit : int
+        Most lines named.
+
+    Returns
+    -------
+    str
+        The lines with the largest excess, the first of them first; without `others` the highest. Empty where
+        the largest excess belongs to no named line: its element is not in the metadata.
     """
-    if modality == "EELS" or not peaks:
+    if not peaks:
         return ""
-    top = float(np.nanmax(spectrum))
-    highest = sorted(peaks, key=lambda peak: -peak.height)[:limit]
-    if highest[0].height < 0.6 * top:
+    share = _share(spectrum)
+    excess = share if others is None else share - _share(others)
+    at = [int(np.argmin(np.abs(x - peak.x))) for peak in peaks]
+    found = [float(excess[max(i - 2, 0) : i + 3].max()) for i in at]
+    most = float(excess.max())
+    ranked = sorted(zip(found, peaks, at, strict=True), key=lambda item: -item[0])[:limit]
+    if ranked[0][0] < 0.6 * most or most <= 0:
         return ""
-    # A peak far below the highest is what others have as well.
-    return ", ".join(p.text for p in highest if p.height >= 0.2 * highest[0].height)
+    # What exceeds the others by little is what all of them have.
+    return ", ".join(
+        peak.text for value, peak, i in ranked if value >= 0.2 * most and value >= 0.25 * share[i]
+    )
+
+
+def _share(spectrum: NDArray[np.float64]) -> NDArray[np.float64]:
+    values = np.nan_to_num(spectrum)
+    total = float(values.sum())
+    return values / total if total > 0 else values

@@ -188,9 +188,9 @@ def sum_residual(result: Result, step: str) -> dict[str, Any] | None:
     Returns
     -------
     dict or None
-        ``measured`` and ``model`` (E,); ``residual``, their difference over the square root of the model, so in
-        standard errors where the cube holds counts; ``scatter``, its root mean square over channels that
-        hold 20 counts or more, ideally one or less; ``share``, the total of the model over the measured one.
+        ``measured`` and ``model`` (E,); ``residual``, their difference over the root of the model, so in
+        standard errors where the cube holds counts; ``scatter``, its root mean square over channels that hold
+        20 counts or more, ideally one or less; ``share``, the total of the model over the measured one.
     """
     node = result[step]
     if result.verb(step) != "nmf" or "input" not in result:

@@ -159,11 +159,18 @@ def test_names_come_from_peaks_that_are_there() -> None:
     energy = np.linspace(0.5, 9.0, 400)
     spectrum = np.exp(-0.5 * ((energy - 5.412) / 0.06) ** 2)
     known = {"elements": ["Cr"], "modality": "EDS"}
-    assert named_by(peaks_of(energy, "keV", spectrum, known), spectrum, "EDS") == "Cr Kα"
+    found = peaks_of(energy, "keV", spectrum, known)
+    assert named_by(found, energy, spectrum, None) == "Cr Kα"
     assert peaks_of(energy * 1000, "eV", spectrum, known)[0].x == pytest.approx(5411, abs=5)
-    # Another element's peak is the highest: the component is not named after the lesser one.
-    both = spectrum + 4 * np.exp(-0.5 * ((energy - 7.474) / 0.06) ** 2)
-    assert named_by(peaks_of(energy, "keV", both, known), both, "EDS") == ""
+    # Another element's peak is the highest: the component is not named after the lesser one,
+    nickel = np.exp(-0.5 * ((energy - 7.474) / 0.06) ** 2)
+    both = spectrum + 4 * nickel
+    found = peaks_of(energy, "keV", both, known)
+    assert [peak.text for peak in found] == ["Cr Kα"]
+    assert named_by(found, energy, both, None) == ""
+    # unless all the others have that peak as well.
+    assert named_by(found, energy, both, nickel) == "Cr Kα"
+    assert named_by([], energy, both, nickel) == ""
     for unit, metadata in (
         ("nm", known),
         ("<b>", known),
