@@ -60,8 +60,6 @@ entries:
     reader: intake.readers.readers:XArrayDatasetReader
     kwargs:
       args: ['{data(srm2135c-data)}']
-      engine: zarr
-      chunks: {}
     metadata:
       title: Simulated tilt series of a Ni/Cr multilayer needle (after SRM 2135c)
       modality: EDS

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from emcube.cube import sig_dims, validate_cube
+from emcube.addresses import check_address, is_url, local_part
+from emcube.cube import validate_cube
 from emcube.errors import InputError, ReadError
-from emcube.io.lazy import block_chunks, redecoded
+from emcube.io.opening import open_file
 from emcube.io.readers import read_signals
-from emcube.io.series import stack_cubes, with_angles_beside
-from emcube.io.signals import Signal, choose, companions_of, with_companions
+from emcube.io.series import stack_cubes
+from emcube.io.signals import Signal
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -152,48 +153,26 @@ def _open_one(
 ) -> tuple[xr.DataArray, list[xr.DataArray]]:
     from emcube import store
 
+    text = local_part(text)
+    if is_url(text):
+        check_address(text)
     if ".yaml" in text.lower() or ".yml" in text.lower():
         from emcube.catalog import resolve
 
         if (entry := resolve(text)) is not None:
             _refuse(reader=reader, of="a catalog entry")
-            return entry.open(name), []
-    if store.is_url(text) and not text.startswith("file:"):
+            return entry.open_with_companions(name, dtype=dtype)
+    if is_url(text):
         _refuse(reader=reader, of="a store")
         return store.open_cube(text, name), []
-    path = _existing(text.removeprefix("file://"))
+    path = _existing(text)
     if reader is None and path.suffix.lower() != ".zspy" and path.is_dir():
         if store.is_zarr(path):
             return store.open_cube(path, name), []
         # An ingest that was interrupted is a folder, too, and the store explains it better.
         if store.is_store(path):
             return store.open_cube(path, name), []
-    signals_ = read_signals(path, name=name, reader=reader)
-    chosen = choose(signals_, name, path)
-    cube = with_angles_beside(_with_signal_name(chosen, signals_), path)
-    return _widened(cube, dtype), companions_of(chosen, signals_)
-
-
-def _with_signal_name(chosen: Signal, signals_: Sequence[Signal]) -> xr.DataArray:
-    cube = with_companions(chosen, signals_)
-    metadata = dict(cube.attrs.get("metadata") or {})
-    metadata["source"] = {**(metadata.get("source") or {}), "signal": chosen.name}
-    if chosen.kind == "cube" and cube.chunks is None:
-        # Formats that are only read whole: still one kind of array for everything behind.
-        n_sig = len(sig_dims(cube))
-        keep = range(cube.ndim - n_sig, cube.ndim)
-        cube = cube.chunk(
-            dict(zip(cube.dims, block_chunks(cube.shape, cube.dtype.itemsize, keep), strict=True))
-        )
-    return cube.assign_attrs(metadata=metadata).rename(chosen.name)
-
-
-def _widened(cube: xr.DataArray, dtype: DTypeLike | None) -> xr.DataArray:
-    """Let a reader that guesses its dtype decode into the wanted one, before any count could be lost."""
-    if dtype is None:
-        return cube
-    data = redecoded(cube.data, np.dtype(dtype))
-    return cube if data is None else cube.copy(data=data)
+    return open_file(path, name, reader=reader, dtype=dtype)
 
 
 def _as_dtype(cube: xr.DataArray, dtype: DTypeLike | None) -> xr.DataArray:
@@ -329,15 +308,16 @@ def ingest(
     layout: str = "auto",
     overwrite: bool = False,
     progress: Callable[[IngestProgress], None] | None = None,
-) -> Path:
+) -> Path | str:
     """Write what a user points at to a cube store: out of core, resumable.
 
     Parameters
     ----------
     src : path, sequence of paths, or DataArray
         Anything that `open` takes.
-    dst : path
-        Folder of the new store.
+    dst : path or URL
+        Folder of the new store; or an address of storage, such as ``s3://bucket/map.zarr`` (see
+        `emcube.store.write_remote_cube`), whose credentials come from the environment.
     name, dim, values, reader, dtype
         As for `open`.
     layout : {"auto", "dense", "events"}
@@ -353,7 +333,7 @@ def ingest(
 
     Returns
     -------
-    Path
+    Path, or str for an address
         `dst`.
 
     Raises
@@ -369,9 +349,16 @@ def ingest(
     variables of their own. The source is read once, in blocks; memory is a few blocks, or the file
     itself where a format packs it (see `emcube.io.rosetta`).
     """
-    from emcube.store import write_cube
+    from emcube.store import write_cube, write_remote_cube
 
     cube, companions = _open(src, name, dim, values, reader, dtype)
-    return write_cube(
-        cube, dst, layout=layout, overwrite=overwrite, companions=companions, progress=progress
-    )
+    place = local_part(os.fspath(dst))
+    options: dict[str, Any] = {
+        "layout": layout,
+        "overwrite": overwrite,
+        "companions": companions,
+        "progress": progress,
+    }
+    if isinstance(dst, str) and is_url(place):
+        return write_remote_cube(cube, place, **options)
+    return write_cube(cube, place, **options)
