@@ -43,6 +43,21 @@ print(result.run_id)"""
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
+VISIBLE = 0.02
+"""Share of a channel's counts that the model may miss before the first screen says so; many counts make less
+than that significant.
+"""
+
+
+@dataclass(frozen=True)
+class Missed:
+    """A channel whose sum the model misses: where, by how many standard errors, and by what share."""
+
+    place: str
+    errors: float
+    share: float
+
+
 @dataclass(frozen=True)
 class Card:
     """One of the few numbers under the title."""
@@ -142,7 +157,7 @@ def contents_of(result: Result) -> Contents:
     return Contents(
         title=_title(result),
         subtitle=_subtitle(result),
-        answer=_answer(result, main_step, main, quality),
+        answer=_answer(result, main_step, main, quality, missed),
         cards=_cards(result, main_step, quality),
         cautions=_cautions(result, main_step, quality, missed),
         main=main,
@@ -150,7 +165,9 @@ def contents_of(result: Result) -> Contents:
         estimates=estimates,
         fit=fit,
         fit_figures=fit_figures,
-        missed=missed,
+        missed=[
+            (m.place, f"{m.errors:+.1f} standard errors ({100 * m.share:+.2g} %)") for m in missed
+        ],
         axes=_axes(result),
         data=_data(result),
         preparation=_preparation(result),
@@ -250,7 +267,11 @@ def _size(result: Result, step: str) -> int:
 
 
 def _answer(
-    result: Result, step: str | None, main: Parts | None, quality: Quality | None
+    result: Result,
+    step: str | None,
+    main: Parts | None,
+    quality: Quality | None,
+    missed: list[Missed],
 ) -> list[str]:
     said: list[str] = []
     found = _last_estimate(result)
@@ -273,12 +294,19 @@ def _answer(
         said.append(_support(found, n if verb == "nmf" else None))
     if quality is not None:
         if quality.is_noise:
-            said.append("Counting noise explains all that the model leaves.")
+            all_of = "all" if quality.ratio < 1.02 and not _visible(missed) else "nearly all"
+            said.append(f"Counting noise explains {all_of} that the model leaves.")
         else:
             said.append(
                 f"The model leaves {percent(quality.ratio - 1)} more than counting noise explains."
             )
     return said
+
+
+def _visible(missed: list[Missed]) -> float:
+    """Largest share of a channel that the model misses, or zero where none is worth a word."""
+    most = max((abs(m.share) for m in missed), default=0.0)
+    return most if most >= VISIBLE else 0.0
 
 
 def _told_apart(main: Parts, n: int) -> list[str]:
@@ -373,7 +401,7 @@ def _nav(result: Result) -> list[str]:
 
 
 def _cautions(
-    result: Result, step: str | None, quality: Quality | None, missed: list[Row]
+    result: Result, step: str | None, quality: Quality | None, missed: list[Missed]
 ) -> list[str]:
     """What a careful reader should know before believing the answer."""
     said: list[str] = []
@@ -419,9 +447,11 @@ def _cautions(
             f"What the model leaves is {100 * quality.ratio:.0f} % of what counting noise would: something "
             "is missing, such as a component, or the noise is not that of counts."
         )
-    if missed:
+    most = _visible(missed)
+    if most:
         said.append(
-            "The sum spectrum differs from the model's by more than five standard errors: see the fit."
+            f"In some channels the sum spectrum differs from the model's by up to {percent(most)}, "
+            "which is more than noise allows: see the fit."
         )
     return said
 
@@ -481,10 +511,10 @@ def _estimate(result: Result, step: str, figures: dict[str, Any]) -> Estimate:
 
 def _fit(
     result: Result, step: str | None, quality: Quality | None, figures: dict[str, Any]
-) -> tuple[list[str], list[tuple[str, str]], list[Row]]:
+) -> tuple[list[str], list[tuple[str, str]], list[Missed]]:
     said: list[str] = []
     drawn: list[tuple[str, str]] = []
-    missed: list[Row] = []
+    missed: list[Missed] = []
     if quality is not None:
         sampled = " (expected from a sample of the pixels)" if quality.sampled else ""
         said.append(
@@ -524,7 +554,7 @@ def _residual(
     compared: dict[str, Any],
     figures: dict[str, Any],
     drawn: list[tuple[str, str]],
-) -> list[Row]:
+) -> list[Missed]:
     """Draw what the model leaves of the sum spectrum; name the channels it misses by far."""
     node = result[step]
     sig = [str(d) for d in node["components"].dims if d != "component"]
@@ -550,7 +580,8 @@ def _residual(
     drawn.append((key, "Sum spectrum: measured less model, in standard errors"))
     far = np.flatnonzero(np.nan_to_num(np.abs(residual)) > 5.0)
     far = far[np.argsort(-np.abs(residual[far]))][:10]
-    return [(with_unit(float(x[i]), unit), f"{residual[i]:+.1f} standard errors") for i in far]
+    share = residual / np.sqrt(np.maximum(compared["model"], 1.0))
+    return [Missed(with_unit(float(x[i]), unit), float(residual[i]), float(share[i])) for i in far]
 
 
 # ------------------------------------------------------------------------------------------- the data

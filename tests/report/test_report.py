@@ -175,6 +175,23 @@ def test_patterns_have_their_page(tmp_path: Path) -> None:
     assert "where they are, and their patterns" in page_of(found)
 
 
+def test_doubts_stand_on_the_first_screen(tmp_path: Path) -> None:
+    steps = [
+        {"estimate_n_components": {}},
+        {"nmf": {"n_components": 2, "random_state": 0, "max_iter": 1}},
+    ]
+    page = page_of(run({"emcube": 1, "steps": steps}, make_map(), out=tmp_path / "r"))
+    first = html.unescape(page[page.index('id="answer"') : page.index("data-parts")])
+    for words in (
+        "The data support three components (biwhitening); two were asked for.",
+        "2 components were asked for; the data support 3.",
+        "more than counting noise explains",
+        "something is missing, such as a component",
+        "did not converge in 1 pass: raise max_iter",
+    ):
+        assert words in first, words
+
+
 def test_names_of_strangers_stay_text(hostile: Result) -> None:
     page = page_of(hostile)
     page.encode("utf-8")
