@@ -6,23 +6,27 @@ a store are checked like those of a package before zarr sees them, and the diges
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import os
 import shutil
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import blake2b, sha256
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from emcube.catalog.download import download
 from emcube.disk import exclusive
-from emcube.errors import InputError, MissingDependencyError, PackageError, ReadError, StoreError
+from emcube.errors import (
+    CatalogError,
+    InputError,
+    MissingDependencyError,
+    PackageError,
+    ReadError,
+    StoreError,
+)
 from emcube.package.addresses import without_secrets
 from emcube.package.description import Address
 from emcube.package.inputs import Wanted, as_store
@@ -105,7 +109,13 @@ def fetch(wanted: Wanted, addresses: tuple[Address, ...], folder: Path) -> Path:
             with tempfile.TemporaryDirectory(prefix=".emcube-fetch-", dir=folder) as scratch:
                 try:
                     store = _fetched(wanted, address, Path(scratch))
-                except (StoreError, InputError, ReadError, MissingDependencyError) as error:
+                except (
+                    CatalogError,
+                    InputError,
+                    MissingDependencyError,
+                    ReadError,
+                    StoreError,
+                ) as error:
                     failed.append(f"{without_secrets(address.url)}: {error}")
                     continue
                 shutil.rmtree(place, ignore_errors=True)
@@ -122,10 +132,14 @@ def _fetched(wanted: Wanted, address: Address, scratch: Path) -> Path:
         return _fetched_store(wanted, address.url.rstrip("/"), scratch)
     name = Path(unquote(urlsplit(address.url).path)).name or "file"
     check_name(name, without_secrets(address.url))
-    file = scratch / "download" / name
-    file.parent.mkdir()
-    _download(address.url, file)
-    return as_store(file, wanted, scratch)
+    # What came of a download that was cut off is kept for the next try, beside the cubes.
+    kept = scratch.parent / f".emcube-download-{sha256(address.url.encode()).hexdigest()[:16]}"
+    try:
+        file = download(address.url, kept / name, attempts=TRIES, pause=0.5, timeout=PATIENCE)
+        return as_store(file, wanted, scratch)
+    finally:
+        if not any(kept.glob("*.part")):
+            shutil.rmtree(kept, ignore_errors=True)
 
 
 def _fetched_store(wanted: Wanted, url: str, scratch: Path) -> Path:
@@ -213,7 +227,7 @@ class _Files:
     def copy(self, name: str, target: Path, size: int, expected: str) -> None:
         """Copy a file that has this many bytes and this digest."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        digest = hashlib.blake2b(digest_size=16)
+        digest = blake2b(digest_size=16)
         n = 0
         with self.system.open(f"{self.root}/{name}", "rb") as source, target.open("xb") as file:
             while n <= size and (piece := source.read(PIECE)):
@@ -256,79 +270,3 @@ def _problems() -> tuple[type[Exception], ...]:
         if client in sys.modules:
             found = (*found, getattr(sys.modules[client], name))
     return found
-
-
-# ---------------------------------------------------------------------------------------------- files
-
-
-def _download(url: str, file: Path) -> None:
-    """Download a file; a connection that drops goes on where it stopped.
-
-    Raises
-    ------
-    StoreError
-        The server refuses, or the connection dropped too often.
-    """
-    if urlsplit(url).scheme not in ("http", "https"):
-        _copy_object(url, file)
-        return
-    for attempt in range(TRIES):
-        try:
-            if _download_on(url, file):
-                return
-            problem: object = "the connection dropped"
-        except urllib.error.HTTPError as error:
-            if error.code < 500 and error.code not in (408, 416, 429):
-                raise StoreError(
-                    f"{without_secrets(url)} answers {error.code} {error.reason}",
-                    hint="check whether the data are still there, or give them with --input",
-                ) from error
-            if error.code == 416:
-                file.unlink(missing_ok=True)
-            problem = f"{error.code} {error.reason}"
-        except OSError as error:
-            problem = getattr(error, "reason", None) or error
-        time.sleep(0.5 * 2**attempt)
-    raise StoreError(
-        f"{without_secrets(url)} cannot be fetched in {TRIES} tries: {problem}",
-        hint="try again later, or give the data with --input",
-    )
-
-
-def _download_on(url: str, file: Path) -> bool:
-    """Fetch what is missing of a file; whether it is all there now."""
-    have = file.stat().st_size if file.exists() else 0
-    headers = {"User-Agent": "emcube", "Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    request = urllib.request.Request(url, headers=headers)
-    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-        on = have > 0 and answer.status == 206
-        length = answer.headers.get("Content-Length")
-        if length is not None:
-            _require_room(int(length), file.parent)
-        with file.open("ab" if on else "wb") as target:
-            received = _pour(answer, target)
-    # A server that tells no length sends until it closes: the digest will tell.
-    return length is None or received == int(length)
-
-
-def _pour(source: IO[bytes], target: IO[bytes]) -> int:
-    """Copy what comes; a connection that drops ends it, a disk that is full is an error."""
-    received = 0
-    while True:
-        try:
-            piece = source.read(PIECE)
-        except (OSError, http.client.HTTPException):
-            return received
-        if not piece:
-            return received
-        target.write(piece)
-        received += len(piece)
-
-
-def _copy_object(url: str, file: Path) -> None:
-    with _remote(url) as files:
-        size = files.system.size(files.root)
-        _require_room(int(size or 0), file.parent)
-        files.system.get_file(files.root, str(file))

@@ -336,6 +336,6 @@ def test_what_cannot_be_fetched_is_told(
     assert "other.zarr holds a cube of the digest" in said
     assert "is not what the store's manifest says" in said
     assert "names the file '../../../evil'" in said
-    assert "none.bcf answers 404" in said
+    assert "none.bcf cannot be fetched: the server says 404" in said
     assert not (tmp_path / "r").exists()
     assert [p.name for p in (cache / "cubes").iterdir() if not p.name.endswith(".lock")] == []
