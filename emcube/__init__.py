@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from emcube.models import IncrementalPCA, KMeans, MiniBatchNMF, estimate_n_components
     from emcube.package import publish, reproduce
     from emcube.recipe import Recipe, plan, run
+    from emcube.report import report
     from emcube.results import open_result
     from emcube.sources import ingest, open  # noqa: A004
 
@@ -49,6 +50,7 @@ __all__ = [
     "plan",
     "plot",
     "publish",
+    "report",
     "reproduce",
     "run",
     "scenes",
@@ -74,6 +76,7 @@ _HOMES = {
     "plan": "emcube.recipe",
     "plot": "emcube.plot",
     "publish": "emcube.package",
+    "report": "emcube.report",
     "reproduce": "emcube.package",
     "run": "emcube.recipe",
     "scenes": "emcube.scenes",
@@ -86,7 +89,7 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module 'emcube' has no attribute {name!r}")
     module = importlib.import_module(home)
-    value = module if home == f"emcube.{name}" else getattr(module, name)
+    value = getattr(module, name, module) if home == f"emcube.{name}" else getattr(module, name)
     globals()[name] = value
     return value
 

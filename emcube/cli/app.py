@@ -19,6 +19,7 @@ from emcube.cli import (
     ingest,
     plan,
     publish,
+    report,
     reproduce,
     run,
     submit,
@@ -71,6 +72,7 @@ app.command("run")(run.run)
 app.command("plan")(plan.plan)
 app.command("submit")(submit.submit)
 app.command("estimate")(estimate.estimate)
+app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("publish")(publish.publish)
 app.command("reproduce")(reproduce.reproduce)

@@ -1,0 +1,119 @@
+"""What to cite: the software, and the papers of the methods that a result used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from emcube.results import Result
+
+__all__ = ["Reference", "bibtex", "references_of"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A paper: what it is cited for, and where it is."""
+
+    what: str
+    authors: str
+    title: str
+    place: str
+    doi: str
+
+    @property
+    def address(self) -> str:
+        """Address that stays."""
+        return f"https://doi.org/{self.doi}"
+
+
+_BIWHITENING = Reference(
+    "number of components",
+    "B. Landa, T. T. C. K. Zhang, Y. Kluger",
+    "Biwhitening reveals the rank of a count matrix",
+    "SIAM Journal on Mathematics of Data Science 4 (2022) 1420",
+    "10.1137/21M1456807",
+)
+_HORN = Reference(
+    "number of components (parallel analysis)",
+    "J. L. Horn",
+    "A rationale and test for the number of factors in factor analysis",
+    "Psychometrika 30 (1965) 179",
+    "10.1007/BF02289447",
+)
+_KEENAN = Reference(
+    "weights for counting noise",
+    "M. R. Keenan, P. G. Kotula",
+    "Accounting for Poisson noise in the multivariate analysis of ToF-SIMS spectrum images",
+    "Surface and Interface Analysis 36 (2004) 203",
+    "10.1002/sia.1657",
+)
+_HALKO = Reference(
+    "randomized principal components",
+    "N. Halko, P. G. Martinsson, J. A. Tropp",
+    "Finding structure with randomness: probabilistic algorithms for constructing approximate matrix "
+    "decompositions",
+    "SIAM Review 53 (2011) 217",
+    "10.1137/090771806",
+)
+_LEE = Reference(
+    "non-negative matrix factorization",
+    "D. D. Lee, H. S. Seung",
+    "Learning the parts of objects by non-negative matrix factorization",
+    "Nature 401 (1999) 788",
+    "10.1038/44565",
+)
+_LEPLAT = Reference(
+    "minimum-volume term",
+    "V. Leplat, N. Gillis, A. M. S. Ang",
+    "Blind audio source separation with minimum-volume beta-divergence NMF",
+    "IEEE Transactions on Signal Processing 68 (2020) 3400",
+    "10.1109/TSP.2020.2991801",
+)
+_LLOYD = Reference(
+    "k-means",
+    "S. P. Lloyd",
+    "Least squares quantization in PCM",
+    "IEEE Transactions on Information Theory 28 (1982) 129",
+    "10.1109/TIT.1982.1056489",
+)
+_BACHEM = Reference(
+    "k-means on a weighted sample",
+    "O. Bachem, M. Lucic, A. Krause",
+    "Scalable k-means clustering via lightweight coresets",
+    "Proceedings of KDD 2018, 1119",
+    "10.1145/3219819.3219973",
+)
+
+
+def references_of(result: Result) -> list[Reference]:
+    """Papers of the methods that a result used, in the order of its steps, each once."""
+    found: list[Reference] = []
+    for step in result.steps:
+        attributes = result[step].attrs
+        parameters = attributes["parameters"]
+        verb = result.verb(step)
+        if verb == "estimate_n_components":
+            found += {"biwhitening": [_BIWHITENING], "parallel": [_HORN]}.get(
+                attributes["method"], []
+            )
+        elif verb == "pca":
+            found += [_KEENAN] if attributes["noise"] == "poisson" else []
+            found += [_HALKO] if attributes["solver"] == "randomized" else []
+        elif verb == "nmf":
+            found += [_LEE, *([_LEPLAT] if parameters["volume"] else [])]
+        elif verb == "kmeans":
+            found += [_LLOYD, _BACHEM]
+            found += [_KEENAN] if attributes["features"] == "profiles" else []
+    return list(dict.fromkeys(found))
+
+
+def bibtex(version: str) -> str:
+    """BibTeX entry of this software."""
+    return (
+        "@software{emcube,\n"
+        "  author  = {{The emcube developers}},\n"
+        "  title   = {{emcube: unmixing electron-microscopy datacubes that are larger than memory}},\n"
+        f"  version = {{{version}}},\n"
+        "}"
+    )
