@@ -89,9 +89,9 @@ def test_in_a_clone_it_uses_the_catalog_of_the_clone(tmp_path):
     tracked.parent.mkdir()
     tracked.write_text("version: 2\n")
     (tmp_path / "demo").mkdir()
-    assert _catalog(tmp_path / "demo") == tracked
+    assert _catalog(tmp_path / "demo", "srm2135c") == tracked
     (tmp_path / "other").mkdir()
-    assert _catalog(tmp_path / "other") == tmp_path / "other" / "catalog.yaml"
+    assert _catalog(tmp_path / "other", "srm2135c") == tmp_path / "other" / "catalog.yaml"
 
 
 def test_again_it_keeps_what_is_the_same(demo):

@@ -5,6 +5,8 @@ Letters: p pixels of a block, E channels, K components, G groups of neighbouring
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,7 +29,13 @@ def channel_groups(mean: NDArray[np.float64], least: float) -> NDArray[np.int64]
     return np.asarray(starts, dtype=np.int64)
 
 
-def residual_pixels(data, loadings, components, starts=None, weights=None):
+def residual_pixels(
+    data: NDArray[Any],
+    loadings: NDArray[np.float64],
+    components: NDArray[np.float64],
+    starts: NDArray[np.int64] | None = None,
+    weights: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
     """Chi-square and root mean square of the residual of each pixel.
 
     Parameters
@@ -58,7 +66,7 @@ def residual_pixels(data, loadings, components, starts=None, weights=None):
         rest = data[part][:, used].astype(np.float64) - mean
         square = (rest * rest).mean(axis=1)
         out[part, 1] = np.sqrt(square)
-        if weights is None:
+        if weights is None or starts is None:
             out[part, 0] = square
             continue
         grouped = np.add.reduceat(rest, starts, axis=1)
@@ -69,7 +77,9 @@ def residual_pixels(data, loadings, components, starts=None, weights=None):
     return out
 
 
-def residual_sums(data, loadings, components):
+def residual_sums(
+    data: NDArray[Any], loadings: NDArray[np.float64], components: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Sums over a block's used pixels: of the data, of the model, and of their squared difference.
 
     Returns

@@ -160,7 +160,7 @@ def label_map(
     panel = min((style.WIDTH - 1.3) / columns, MAX_PANEL)
     shape = 0.12 if labels.ndim == 1 else aspect(frames.isel(frame=0))
     figure = style.new_figure(
-        max(rows * (panel * shape + 0.3) + 0.15, 0.28 * len(found) + 0.3, 1.0),
+        max(rows * (panel * shape + 0.3) + 0.15, 0.19 * len(found) + 0.3, 1.0),
         width=columns * panel + 1.3,
         title=title,
         images=labels.ndim > 1,
@@ -290,6 +290,8 @@ def grid_shape(n: int) -> tuple[int, int]:
     """Choose rows and columns for `n` panels: wide rather than high, with few left empty."""
     if n <= 3:
         return 1, n
+    if n == 4:  # side by side they would be too small
+        return 2, 2
     columns = min(
         range(3, 6) if n > 8 else range(2, 5), key=lambda c: (-(-n // c) * c - n, abs(c - 4))
     )
@@ -393,12 +395,18 @@ def _grid(
 ) -> Figure:
     n = len(titles)
     rows, columns = grid_shape(n)
-    panel = min((style.WIDTH - BAR * share_scale) / columns, MAX_PANEL + BAR * (not share_scale))
-    picture = panel - (0.0 if share_scale else BAR)
+    # Of many narrow panels the bars go below: beside them they would take as much room as the maps.
+    below = not share_scale and columns > 3
+    beside = not share_scale and not below
+    panel = min((style.WIDTH - BAR * share_scale) / columns, MAX_PANEL + BAR * beside)
+    picture = panel - (BAR if beside else 0.05)
     shape = aspect(data[0])
     width = columns * panel + (BAR if share_scale else 0.0)
     figure = style.new_figure(
-        rows * (picture * shape + 0.3) + 0.1, width=width, title=title, images=True
+        rows * (picture * shape + 0.3 + 0.32 * below) + 0.1 + 0.15 * below,
+        width=width,
+        title=title,
+        images=True,
     )
     grid = figure.subplots(rows, columns, squeeze=False)
     label = style.value_label(data)
@@ -407,16 +415,12 @@ def _grid(
         if k >= n:
             axes.set_visible(False)
             continue
-        # One label on the last bar of a row says it for all.
-        last = k % columns == columns - 1 or k == n - 1
-        drawn = draw_image(
-            axes,
-            data[k],
-            scale=scales[k],
-            colorbar=not share_scale,
-            colorbar_label=label if last else "",
-        )
+        drawn = draw_image(axes, data[k], scale=scales[k], colorbar=False)
         axes.set_title(titles[k], fontsize=style.TEXT)
+        if not share_scale:
+            # One label on the last bar of a row says it for all.
+            last = k == n - 1 or (beside and k % columns == columns - 1)
+            draw_bar(drawn, [axes], scales[k][2], label if last else "", below=below)
     if share_scale:
         draw_bar(drawn, list(grid.flat)[:n], scales[0][2], label)
     return figure

@@ -93,7 +93,7 @@ def residuals(
                 axes,
                 parts[signal],
                 scale=style.ratio_scale(values) if ratio else style.centred_scale(values),
-                colorbar_label=style.value_label(parts[signal]),
+                colorbar_label="chi-square" if ratio else style.units_of(parts[signal]),
             )
         else:
             _spectrum(axes, parts[signal], elements, labels, resolution, beam_energy)
@@ -123,7 +123,7 @@ def _places(
     lower = 0.0 if signal is None else 2.6 if pattern else 1.9
     figure = style.new_figure(upper + lower, width=width, title=title)
     if not lower:
-        part = figure.subfigures(1, 1)
+        part = np.asarray(figure.subfigures(1, 1, squeeze=False)).flat[0]
         return figure, part, part
     above, below = np.asarray(figure.subfigures(2, 1, height_ratios=[upper, lower])).flat
     return figure, above, below
@@ -185,7 +185,7 @@ def _spectrum(
 ) -> None:
     draw_spectra(
         axes, data, elements=elements, labels=labels, yscale="linear", resolution=resolution,
-        beam_energy=beam_energy, room=((style.WIDTH - 0.9) * 72, 1.3 * 72),
+        beam_energy=beam_energy, room=((style.WIDTH - 0.9) * 72, 1.3 * 72), fill=False,
     )  # fmt: skip
     if data.name == "chi_square_spectrum":
         axes.axhline(1.0, color="0.4", linewidth=0.8, linestyle="--")

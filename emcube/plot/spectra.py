@@ -179,12 +179,13 @@ def draw_spectra(
     resolution: float,
     beam_energy: float | None,
     room: tuple[float, float],
+    fill: bool = True,
 ) -> None:
     """Draw spectra of shape (E,) or (n, E) into axes of about `room` points (width, height)."""
     dim = data.dims[-1]
     scale = _scale_for(data.values, yscale)
     if data.ndim == 1:
-        _draw_spectrum(axes, data, style.color(0), scale, fill=True)
+        _draw_spectrum(axes, data, style.color(0), scale, fill=fill)
         labelled = data
     else:
         for k, name in enumerate(style.names_along(data, data.dims[0], None)):

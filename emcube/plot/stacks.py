@@ -66,7 +66,7 @@ def montage(
     figure = style.new_figure(
         rows * (panel * shape + 0.04) + 0.1, width=across * panel + BAR, title=title, images=True
     )
-    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015)  # type: ignore[union-attr]
+    figure.set_layout_engine("compressed", w_pad=0.015, h_pad=0.015)
     grid = figure.subplots(rows, across, squeeze=False)
     scale = style.map_scale(frames.values.astype(np.float64))
     drawn = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -50,6 +51,14 @@ CATEGORIES = (
     "#DDCC77",
     "#661100",
     "#888888",
+    "#6BAED6",
+    "#F4A582",
+    "#7FC97F",
+    "#B15928",
+    "#C2A5CF",
+    "#1B7837",
+    "#E7298A",
+    "#4D4D8F",
 )
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
 
@@ -65,8 +74,8 @@ _FALLBACKS = (
     "FreeSans", "Segoe UI Symbol", "Symbola",
 )  # fmt: skip
 
-#: Characters that a title has room for, and the name of a panel.
-TITLE, NAME = 90, 32
+#: Characters of the name of a panel, at most; and of a title, an inch of a line.
+NAME, INCH = 32, 10
 
 
 def plain(text: object, most: int = NAME) -> str:
@@ -121,11 +130,12 @@ def new_figure(
     height: float, width: float = WIDTH, title: str | None = None, *, images: bool = False
 ) -> NotebookFigure:
     """Make an empty figure of `width` x `height` inches; `images` moves those close to each other."""
-    height += 0.3 if title else 0.0
+    lines = textwrap.wrap(plain(title, 3 * INCH * int(width)), int(INCH * width)) if title else []
+    height += 0.1 + 0.2 * len(lines) if lines else 0.0
     layout: Literal["compressed", "constrained"] = "compressed" if images else "constrained"
     figure = NotebookFigure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
-    if title:
-        figure.suptitle(plain(title, TITLE), fontsize=TEXT + 2)
+    if lines:
+        figure.suptitle("\n".join(lines[:3]), fontsize=TEXT + 2)
     return figure
 
 
@@ -207,7 +217,7 @@ def axis_label(data: xr.DataArray, dim: Hashable) -> str:
 
 def value_label(data: xr.DataArray) -> str:
     """Write the label of an array's values: name and unit, or what of the two there is."""
-    name = plain(data.attrs.get("long_name") or "", 60)
+    name = plain(data.attrs.get("long_name") or "", NAME)
     unit = units_of(data)
     if name and unit:
         return f"{name} ({unit})"

@@ -33,19 +33,21 @@ _MOST_COLORS = 8
 class ResultFigures:
     """Figures of the steps of a result."""
 
-    steps: tuple[str, ...]
     tree: xr.DataTree
 
     if TYPE_CHECKING:
 
+        @property
+        def steps(self) -> tuple[str, ...]: ...  # noqa: D102
+
         def __getitem__(self, step: str) -> xr.Dataset: ...
 
-        def verb(self, step: str) -> str: ...
+        def verb(self, step: str) -> str: ...  # noqa: D102
 
-        def require_complete(self, what: str) -> None: ...
+        def require_complete(self, what: str) -> None: ...  # noqa: D102
 
         @property
-        def run_id(self) -> str: ...
+        def run_id(self) -> str: ...  # noqa: D102
 
     def step_of(self, *verbs: str) -> str:
         """Name of the last step of one of some kinds; the first kind that there is.
@@ -184,7 +186,7 @@ class ResultFigures:
             NaN at pixels and channels that were not used. A PCA's values may be negative.
         """
         loadings, components = self._model(step, n_components)
-        cube = xr.dot(
+        cube: xr.DataArray = xr.dot(
             loadings.drop_vars("component", errors="ignore"),
             components.drop_vars("component", errors="ignore"),
             dim="component",

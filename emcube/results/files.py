@@ -102,7 +102,7 @@ def write_csv(spectra: xr.DataArray, path: Path, *, overwrite: bool = False) -> 
             hint="write maps and patterns with write_tiff",
         )
     curves = [d for d in spectra.dims if d in _LABELLED] if spectra.ndim == 2 else []
-    across = (curves or [spectra.dims[0]])[0] if spectra.ndim == 2 else None
+    across: Any = (curves or [spectra.dims[0]])[0] if spectra.ndim == 2 else None
     (dim,) = [d for d in spectra.dims if d != across]
     if spectra.sizes[dim] > MAX_ROWS:
         raise InputError(
@@ -305,6 +305,7 @@ def _calibration(array: xr.DataArray, lost: list[str]) -> tuple[dict[str, Any], 
         lost.append(f"the axis {slices} as a calibration: the positions are in the labels")
     text = "µm" if word == "micron" else str(unit)
     encoded = text.encode("latin-1", "replace")
+    extra: list[tuple[int, str, int, Any, bool]]
     extra = [(code, "s", 0, encoded, True) for code in (65003, 65004)]
     extra += [(65009, "d", 1, float(dx), True), (65010, "d", 1, float(dy), True)]
     counts = str(array.attrs.get("units", "")).encode("latin-1", "replace")

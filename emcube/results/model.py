@@ -49,7 +49,7 @@ def model_parts(
         )
     most = node.sizes["component"]
     n = most if n_components is None else n_components
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or not 1 <= n <= most:
+    if not isinstance(n, int | np.integer) or not 1 <= n <= most:
         raise InputError(
             f"n_components of the model: got {n_components!r}, expected a whole number from 1 to {most}",
             hint="run the pca step with more components, or ask for fewer",
@@ -112,6 +112,8 @@ def denoised_lines(
     spectra = components.assign_attrs(sig_dims=[d for d in components.dims if d != "component"])
     of_components = line_maps(spectra, lines, **options).compute()
     of_components = of_components.drop_vars("component", errors="ignore")
-    maps = xr.dot(loadings.drop_vars("component", errors="ignore"), of_components, dim="component")
+    maps: xr.DataArray = xr.dot(
+        loadings.drop_vars("component", errors="ignore"), of_components, dim="component"
+    )
     maps = maps.transpose(..., "line")
     return maps.assign_attrs(units=loadings.attrs.get("units", "1"), sig_dims=["line"])
