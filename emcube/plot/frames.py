@@ -283,7 +283,16 @@ def draw_bar(
     bar.ax.yaxis.get_offset_text().set_fontsize(style.SMALL)
     bar.outline.set_linewidth(0.4)
     if label:
-        bar.set_label(label, fontsize=style.SMALL, labelpad=1.0 if below else 4.0)
+        said = label if below else style.fitted(label, _points_high(axes))
+        bar.set_label(said, fontsize=style.SMALL, labelpad=1.0 if below else 4.0)
+
+
+def _points_high(axes: Sequence[Axes]) -> float:
+    """About how high axes can be: a share of the figure's height, whatever the layout makes of it."""
+    figure, place = axes[0].figure, axes[0].get_subplotspec()
+    height = 72.0 * figure.bbox.height / figure.dpi
+    rows = 1 if place is None or len(axes) > 1 else place.get_gridspec().nrows
+    return float(height / rows) - 20.0
 
 
 def grid_shape(n: int) -> tuple[int, int]:
@@ -378,6 +387,8 @@ def _profiles(
     x = style.positions(data, data.dims[1])
     for k, axes in enumerate(grid.flat):
         axes.plot(x, data.values[k], color=style.color(k), linewidth=1.0)
+        if not share_scale and not (data[k] < 0).any():
+            axes.set_ylim(bottom=0.0)  # an honest zero: a constant is no slope
         axes.set_title(titles[k], fontsize=style.TEXT, loc="left", pad=2)
         style.number_axis(axes)
         style.dress(axes, grid=True)

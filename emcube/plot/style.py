@@ -87,6 +87,12 @@ def plain(text: object, most: int = NAME) -> str:
     return one.replace("$", r"\$")
 
 
+def fitted(text: str, points: float) -> str:
+    """Cut a label in small letters so that it is about as long as there is room."""
+    most = max(int(points / 4.4), 6)
+    return text if len(text) <= most else text[: most - 1].rstrip("\\ (") + "…"
+
+
 class NotebookFigure(Figure):
     """A figure that shows itself in a notebook although pyplot knows nothing of it."""
 

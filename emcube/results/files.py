@@ -101,7 +101,7 @@ def write_csv(spectra: xr.DataArray, path: Path, *, overwrite: bool = False) -> 
             f"a table holds curves: got dims {tuple(spectra.dims)}, expected one, or one and the curves'",
             hint="write maps and patterns with write_tiff",
         )
-    curves = [d for d in spectra.dims if d in _LABELLED] if spectra.ndim == 2 else []
+    curves: list[Any] = [d for d in spectra.dims if d in _LABELLED] if spectra.ndim == 2 else []
     across: Any = (curves or [spectra.dims[0]])[0] if spectra.ndim == 2 else None
     (dim,) = [d for d in spectra.dims if d != across]
     if spectra.sizes[dim] > MAX_ROWS:
@@ -263,7 +263,7 @@ def _pixel_type(array: xr.DataArray, lost: list[str]) -> np.dtype[Any]:
     dtype = array.dtype
     if dtype == np.bool_:
         return np.dtype(np.uint8)
-    if dtype in (np.uint8, np.uint16, np.float32):
+    if (dtype.kind == "u" and dtype.itemsize <= 2) or (dtype.kind == "f" and dtype.itemsize == 4):
         return dtype.newbyteorder("=")
     if dtype.kind in "iu" and dtype.itemsize > 2:
         lost.append("whole numbers above 16777216: written as float32")

@@ -48,7 +48,7 @@ def model_parts(
             hint="name a pca or nmf step",
         )
     most = node.sizes["component"]
-    n = most if n_components is None else n_components
+    n: Any = most if n_components is None else n_components
     if not isinstance(n, int | np.integer) or not 1 <= n <= most:
         raise InputError(
             f"n_components of the model: got {n_components!r}, expected a whole number from 1 to {most}",
