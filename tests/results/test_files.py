@@ -80,11 +80,14 @@ def test_a_tilt_series_is_a_hyperstack(tmp_path):
 def test_hyperspys_reader_gets_the_pixel_size(tmp_path, unit, read):
     from rsciio.tiff import file_reader
 
-    write_tiff(maps(unit=unit), tmp_path / "a.tif")
+    oblong = maps(unit=unit)
+    write_tiff(
+        oblong.assign_coords(y=("y", np.arange(6) * 4.0, {"units": unit})), tmp_path / "a.tif"
+    )
     (signal,) = file_reader(str(tmp_path / "a.tif"))
     axes = {a["name"]: a for a in signal["axes"]}
-    for name in ("width", "height"):
-        assert axes[name]["scale"] == pytest.approx(2.5)
+    for name, step in (("width", 2.5), ("height", 4.0)):
+        assert axes[name]["scale"] == pytest.approx(step)
         assert axes[name]["units"] == read
     assert signal["data"].shape == (3, 6, 8)
     assert signal["metadata"]["Signal"]["quantity"] == "counts"
