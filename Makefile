@@ -1,7 +1,7 @@
 # For a clone. Users of the package need none of this: pip install emcube[all]
 #
 #   make demo    simulate, ingest and unmix the SRM 2135c tilt series; pictures under demo/
-#   make test    make check, then every test (JOBS=2: in two processes)
+#   make test    make check, then every test, in two processes (JOBS=0: in one)
 #   make check   format, lint, types, import contracts
 #   make bench   side by side with other tools on small scenes, in minutes; figures under .bench/
 #   make bench-full   the same at full size: benchmarks/results/ and the README's table
@@ -13,7 +13,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-JOBS ?= 0
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench bench-full
@@ -21,11 +21,12 @@ JOBS ?= 0
 help:
 	@sed -n 's/^#   //p' Makefile
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml tests/environments.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "emcube needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,test,dev]'
+	@$(BIN)/python -m tests.environments
 	@touch $(STAMP)
 
 demo: $(STAMP)

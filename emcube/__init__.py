@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 from emcube import _hooks, errors
 
 if TYPE_CHECKING:
-    from emcube import plot, scenes
+    from emcube import interop, plot, scenes
     from emcube.catalog import open_catalog
     from emcube.cube import make_cube
     from emcube.deploy import deploy
+    from emcube.interop import decompose, export, from_hyperspy
     from emcube.models import IncrementalPCA, KMeans, MiniBatchNMF, estimate_n_components
+    from emcube.package import publish, reproduce
     from emcube.recipe import Recipe, plan, run
     from emcube.results import open_result
     from emcube.sources import ingest, open  # noqa: A004
@@ -32,16 +34,22 @@ __all__ = [
     "MiniBatchNMF",
     "Recipe",
     "__version__",
+    "decompose",
     "deploy",
     "errors",
     "estimate_n_components",
+    "export",
+    "from_hyperspy",
     "ingest",
+    "interop",
     "make_cube",
     "open",
     "open_catalog",
     "open_result",
     "plan",
     "plot",
+    "publish",
+    "reproduce",
     "run",
     "scenes",
 ]
@@ -52,15 +60,21 @@ _HOMES = {
     "KMeans": "emcube.models",
     "MiniBatchNMF": "emcube.models",
     "Recipe": "emcube.recipe",
+    "decompose": "emcube.interop",
     "deploy": "emcube.deploy",
     "estimate_n_components": "emcube.models",
+    "export": "emcube.interop",
+    "from_hyperspy": "emcube.interop",
     "ingest": "emcube.sources",
+    "interop": "emcube.interop",
     "make_cube": "emcube.cube",
     "open": "emcube.sources",
     "open_catalog": "emcube.catalog",
     "open_result": "emcube.results",
     "plan": "emcube.recipe",
     "plot": "emcube.plot",
+    "publish": "emcube.package",
+    "reproduce": "emcube.package",
     "run": "emcube.recipe",
     "scenes": "emcube.scenes",
 }
@@ -84,3 +98,4 @@ def __dir__() -> list[str]:
 
 _hooks.after_import("xarray", "emcube.cube")
 _hooks.provide("client", "emcube.deploy.environment:client_for")
+_hooks.provide("to_hyperspy", "emcube.interop.hyperspy:to_hyperspy")

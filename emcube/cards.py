@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 _ENTRY = re.compile(r"\.ya?ml:[^/\\:]+$", re.IGNORECASE)
+_CATALOG = re.compile(r"\.ya?ml(:[^/\\:]+)?$", re.IGNORECASE)
 
 
 def describe(what: str, *, name: str | None = None) -> dict[str, Any]:
@@ -41,13 +42,11 @@ def describe(what: str, *, name: str | None = None) -> dict[str, Any]:
     dict
         JSON values; ``kind`` is "result", "catalog", "cube" or "signals" (a file with several).
     """
-    from emcube.results.tree import read_root
-
-    path = Path(what)
-    if "://" not in what and read_root(path) is not None:
+    if _holds_result(what):
         from emcube.results import open_result
 
-        return describe_result(open_result(path, allow_incomplete=True))
+        return describe_result(open_result(what, allow_incomplete=True))
+    path = Path(what)
     if path.suffix.lower() in (".yaml", ".yml") and not _ENTRY.search(what):
         return describe_catalog(what)
     from emcube.sources import open as open_cube
@@ -57,6 +56,17 @@ def describe(what: str, *, name: str | None = None) -> dict[str, Any]:
     except AmbiguousSignalError:
         return describe_signals(what)
     return {"kind": "cube", "address": what, **describe_cube(cube), **_stored(cube, name)}
+
+
+def _holds_result(what: str) -> bool:
+    from emcube.addresses import is_url, local_part
+    from emcube.results.remote import read_remote_root
+    from emcube.results.tree import read_root
+
+    if _CATALOG.search(what):
+        return False
+    place = local_part(what)
+    return (read_remote_root(place) if is_url(place) else read_root(Path(place))) is not None
 
 
 def describe_cube(cube: xr.DataArray) -> dict[str, Any]:
@@ -123,7 +133,7 @@ def describe_result(result: Result) -> dict[str, Any]:
         }
     return {
         "kind": "result",
-        "address": str(result.path),
+        "address": result.location,
         "run_id": result.run_id,
         "complete": result.complete,
         "progress": None if result.complete else result.progress,

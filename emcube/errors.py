@@ -21,6 +21,7 @@ __all__ = [
     "InterruptedRunError",
     "MissingDependencyError",
     "NotFittedError",
+    "PackageError",
     "PreemptedRunError",
     "ReadError",
     "RecipeError",
@@ -78,6 +79,10 @@ class SelectionError(InputError):
 
 class RecipeError(InputError):
     """A recipe is not valid; the message names the line of the file."""
+
+
+class PackageError(InputError):
+    """A package is not whole or not harmless, or of a newer version; nothing of it was run."""
 
 
 class NotFittedError(EmcubeError, ValueError, AttributeError):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from emcube.addresses import check_address, is_url, local_part
 from emcube.cube import sig_dims, validate_cube
 from emcube.errors import InputError, ReadError
 from emcube.io.lazy import block_chunks, redecoded
@@ -152,16 +153,19 @@ def _open_one(
 ) -> tuple[xr.DataArray, list[xr.DataArray]]:
     from emcube import store
 
+    text = local_part(text)
+    if is_url(text):
+        check_address(text)
     if ".yaml" in text.lower() or ".yml" in text.lower():
         from emcube.catalog import resolve
 
         if (entry := resolve(text)) is not None:
             _refuse(reader=reader, of="a catalog entry")
             return entry.open(name), []
-    if store.is_url(text) and not text.startswith("file:"):
+    if is_url(text):
         _refuse(reader=reader, of="a store")
         return store.open_cube(text, name), []
-    path = _existing(text.removeprefix("file://"))
+    path = _existing(text)
     if reader is None and path.suffix.lower() != ".zspy" and path.is_dir():
         if store.is_zarr(path):
             return store.open_cube(path, name), []
@@ -329,15 +333,16 @@ def ingest(
     layout: str = "auto",
     overwrite: bool = False,
     progress: Callable[[IngestProgress], None] | None = None,
-) -> Path:
+) -> Path | str:
     """Write what a user points at to a cube store: out of core, resumable.
 
     Parameters
     ----------
     src : path, sequence of paths, or DataArray
         Anything that `open` takes.
-    dst : path
-        Folder of the new store.
+    dst : path or URL
+        Folder of the new store; or an address of storage, such as ``s3://bucket/map.zarr`` (see
+        `emcube.store.write_remote_cube`), whose credentials come from the environment.
     name, dim, values, reader, dtype
         As for `open`.
     layout : {"auto", "dense", "events"}
@@ -353,7 +358,7 @@ def ingest(
 
     Returns
     -------
-    Path
+    Path, or str for an address
         `dst`.
 
     Raises
@@ -369,9 +374,16 @@ def ingest(
     variables of their own. The source is read once, in blocks; memory is a few blocks, or the file
     itself where a format packs it (see `emcube.io.rosetta`).
     """
-    from emcube.store import write_cube
+    from emcube.store import write_cube, write_remote_cube
 
     cube, companions = _open(src, name, dim, values, reader, dtype)
-    return write_cube(
-        cube, dst, layout=layout, overwrite=overwrite, companions=companions, progress=progress
-    )
+    place = local_part(os.fspath(dst))
+    options: dict[str, Any] = {
+        "layout": layout,
+        "overwrite": overwrite,
+        "companions": companions,
+        "progress": progress,
+    }
+    if isinstance(dst, str) and is_url(place):
+        return write_remote_cube(cube, place, **options)
+    return write_cube(cube, place, **options)

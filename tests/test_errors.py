@@ -23,6 +23,7 @@ BUILTIN_BASES = {
     "InterruptedRunError": (KeyboardInterrupt,),
     "MissingDependencyError": (ImportError,),
     "NotFittedError": (ValueError, AttributeError),
+    "PackageError": (ValueError,),
     "PreemptedRunError": (KeyboardInterrupt,),
     "ReadError": (OSError,),
     "RecipeError": (ValueError,),

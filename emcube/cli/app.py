@@ -9,7 +9,20 @@ from typing import Annotated
 
 import typer
 
-from emcube.cli import catalog, demo, doctor, estimate, info, ingest, plan, run, submit
+from emcube.cli import (
+    catalog,
+    demo,
+    doctor,
+    estimate,
+    export,
+    info,
+    ingest,
+    plan,
+    publish,
+    reproduce,
+    run,
+    submit,
+)
 from emcube.cli.failure import exit_status, show
 
 __all__ = ["app", "run_app"]
@@ -58,6 +71,9 @@ app.command("run")(run.run)
 app.command("plan")(plan.plan)
 app.command("submit")(submit.submit)
 app.command("estimate")(estimate.estimate)
+app.command("export")(export.export)
+app.command("publish")(publish.publish)
+app.command("reproduce")(reproduce.reproduce)
 app.add_typer(catalog.app, name="catalog")
 app.command("doctor")(doctor.doctor)
 

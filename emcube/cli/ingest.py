@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,7 +16,10 @@ def ingest(
             help="Instrument file (or several of a series), store, URL or catalog.yaml:entry."
         ),
     ],
-    destination: Annotated[Path, typer.Argument(help="The Zarr store to write.")],
+    destination: Annotated[
+        str,
+        typer.Argument(help="The Zarr store to write: a folder, or an address such as s3://..."),
+    ],
     name: Signal = None,
     dim: Annotated[
         str | None, typer.Option(help="New dim of a series of files, such as tilt.")

@@ -6,7 +6,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -45,7 +44,10 @@ def run(
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Where the result goes; default: the recipe's.")
+        str | None,
+        typer.Option(
+            help="Where the result goes: a folder, or an address such as s3://...; default: the recipe's."
+        ),
     ] = None,
     name: Signal = None,
     n_components: Annotated[
@@ -79,7 +81,7 @@ def run(
                 n_components=n_components,
                 overwrite=overwrite,
             )
-        card = describe(str(result.path))
+        card = describe(result.location)
     if as_json:
         emit_json(card)
     else:

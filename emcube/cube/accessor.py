@@ -114,6 +114,12 @@ class EmAccessor:
 
         return cube_overview(self._cube, **{**self._plot_defaults(), **options})
 
+    def to_hyperspy(self, **options: Any) -> Any:
+        """Make a signal of HyperSpy, which must be installed; see `emcube.interop.to_hyperspy`."""
+        from emcube._hooks import provided
+
+        return provided("to_hyperspy")(self._cube, **options)
+
     def _plot_defaults(self) -> dict[str, Any]:
         known = self.metadata
         stated = {

@@ -18,6 +18,7 @@ from emcube.cube.metadata import ELEMENTS
 from emcube.errors import ReadError
 from emcube.io.axes import Axis, AxisPlan, label_array, plan_axes
 from emcube.io.lazy import FileArray, as_dask
+from emcube.io.sidecar import restore, restored_metadata
 from emcube.io.signals import Signal, jsonable
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "sig_axes_of",
     "signal_attrs",
     "signal_from_tree",
+    "tree_metadata",
 ]
 
 _log = logging.getLogger("emcube.io")
@@ -51,10 +53,12 @@ def signal_from_tree(
     grain : sequence of int, optional
         Chunk lengths in the file.
     """
-    plan = plan_of(axes_of(axes, source.shape, path, meta), meta)
+    described = axes_of(axes, source.shape, path, meta)
+    plan = plan_of(described, meta)
     array = as_dask(source, sig_axes_of(plan), grain)
     attrs = signal_attrs(path, kind, "emcube", plan, meta, original, source.dtype)
-    return Signal.of(label_array(array, plan, attrs), str(dig(meta, "General.title") or ""))
+    cube = restore(label_array(array, plan, attrs), described, plan, meta)
+    return Signal.of(cube, str(dig(meta, "General.title") or ""))
 
 
 def plan_of(axes: Sequence[Axis], meta: Mapping[str, Any]) -> AxisPlan:
@@ -82,18 +86,22 @@ def signal_attrs(
     dtype: np.dtype[Any],
 ) -> dict[str, object]:
     """Return the attributes of the cube: units of its values, metadata, original metadata."""
-    metadata = _metadata(meta, plan)
-    title = _text(dig(meta, "General.title"))
-    if title:
-        metadata["title"] = title
+    metadata = tree_metadata(meta, plan)
     metadata["source"] = {"file": path.name, "format": kind, "reader": reader}
     if plan.notes:
         metadata["extra"] = {"notes": list(plan.notes)}
     return {
         "units": _value_units(meta, dtype),
-        "metadata": metadata,
+        "metadata": restored_metadata(meta, metadata),
         "original_metadata": jsonable(as_dict(original)),
     }
+
+
+def tree_metadata(meta: Mapping[str, Any], plan: AxisPlan) -> dict[str, Any]:
+    """Pick emcube's metadata out of HyperSpy's tree."""
+    metadata = _metadata(meta, plan)
+    title = _text(dig(meta, "General.title"))
+    return {**metadata, "title": title} if title else metadata
 
 
 def axes_of(

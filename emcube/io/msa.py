@@ -9,19 +9,26 @@ ISO 22029:2022, EMSA/MAS standard file format for spectral-data exchange.
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
+import json
 import re
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from emcube.cube.metadata import ELEMENTS
 from emcube.errors import ReadError
 from emcube.io.axes import Axis, label_array, plan_axes
+from emcube.io.sidecar import merged_metadata, positions
 from emcube.io.signals import Signal
 
-__all__ = ["read_msa"]
+__all__ = ["ENTRY_VERSION", "header_metadata", "read_msa"]
 
 _SIGNAL_TYPES = {"EDS": "EDS", "ELS": "EELS", "WDS": "WDS", "XRF": "XRF", "CLS": "CL"}
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
@@ -45,7 +52,7 @@ def read_msa(path: Path, *, name: str | None = None, reader: str | None = None) 
     """
     header, lines, ended = _split(path)
     xy = header.get("DATATYPE", "Y").upper() == "XY"
-    positions, values = _numbers(path, lines, xy)
+    places, values = _numbers(path, lines, xy)
     promised = _float(header.get("NPOINTS"))
     if not ended or (promised is not None and int(promised) != values.size):
         raise ReadError(
@@ -61,15 +68,60 @@ def read_msa(path: Path, *, name: str | None = None, reader: str | None = None) 
         _float(header.get("XPERCHAN")) or 1.0,
         header.get("XUNITS", ""),
         navigate=False,
-        values=positions,
+        values=places,
     )
     plan = plan_axes([axis], spectral=True)
     attrs: dict[str, object] = {
         "units": "counts" if "count" in header.get("YUNITS", "counts").lower() else "1",
-        "metadata": _metadata(path, header),
-        "original_metadata": dict(header),
+        "metadata": header_metadata(path, header),
+        "original_metadata": {k: v for k, v in header.items() if not _OURS.fullmatch(k)},
     }
-    return [Signal.of(label_array(values, plan, attrs), header.get("TITLE", "") or path.stem)]
+    cube = label_array(values, plan, attrs)
+    title = header.get("TITLE", "") or path.stem
+    entry = _entry(header)
+    if entry is not None:
+        cube, title = _restored(cube, axis, entry, title)
+    return [Signal.of(cube, title)]
+
+
+ENTRY_VERSION = 1
+_OURS = re.compile(r"EMCUBE\d{3}")
+#: Bytes that an entry of emcube may unfold to.
+_MAX_ENTRY = 2**20
+
+
+def _entry(header: dict[str, str]) -> dict[str, Any] | None:
+    """What emcube wrote beside the keywords; None where it is another program's file, or was changed."""
+    parts = [header[key] for key in sorted(header) if _OURS.fullmatch(key)]
+    if not parts:
+        return None
+    try:
+        packed = base64.b64decode("".join(parts), validate=True)
+        entry = json.loads(zlib.decompressobj().decompress(packed, _MAX_ENTRY))
+    except (ValueError, zlib.error):
+        return None
+    known = isinstance(entry, dict) and entry.get("version") == ENTRY_VERSION
+    return entry if known else None
+
+
+def _restored(
+    cube: xr.DataArray, axis: Axis, entry: dict[str, Any], title: str
+) -> tuple[xr.DataArray, str]:
+    """Give a spectrum that emcube wrote its units, dtype, gaps, names and metadata back."""
+    dim, dtype = entry["dim"], np.dtype(entry["dtype"])
+    values = np.asarray(cube.values).astype(dtype)
+    for start, stop in entry["gaps"]:
+        values[start:stop] = np.nan
+    exact = positions(axis) if axis.values is None else axis.values
+    exact = exact.astype(np.dtype(entry["axis"]["dtype"]))
+    coords = {dim: xr.DataArray(exact, dims=(dim,), attrs=dict(entry["axis"]["attrs"]))}
+    for key, scalar in entry["coords"].items():
+        coords[key] = xr.DataArray(scalar["value"], attrs=dict(scalar["attrs"]))
+    found = dict(cube.attrs["metadata"])
+    metadata = merged_metadata(entry["told"], entry["metadata"], found)
+    attrs = {**cube.attrs, **entry["attrs"], "metadata": metadata}
+    attrs |= {"units": entry["units"] or cube.attrs["units"], "sig_dims": [dim]}
+    return xr.DataArray(values, dims=(dim,), coords=coords, attrs=attrs), entry["name"] or title
 
 
 def _split(path: Path) -> tuple[dict[str, str], list[str], bool]:
@@ -134,13 +186,16 @@ def _float(word: str | None) -> float | None:
         return None
 
 
-def _metadata(path: Path, header: dict[str, str]) -> dict[str, object]:
+def header_metadata(path: Path, header: Mapping[str, str]) -> dict[str, object]:
+    """Metadata of a spectrum from its keywords."""
     composition = re.findall(r"\(([A-Z][a-z]?):\s*[\d.]+\)", header.get("D2STDCMP", ""))
     detector = {
         "type": header.get("EDSDET") or None,
         "elevation_deg": _float(header.get("ELEVANGLE")),
         "azimuth_deg": _float(header.get("AZIMANGLE")),
-        "solid_angle_sr": _positive(header.get("SOLIDANGLE")),
+        "solid_angle_sr": _positive(header.get("SOLIDANGLE") or header.get("SOLIDANGL")),
+        "convergence_mrad": _float(header.get("CONVANGLE")),
+        "collection_mrad": _float(header.get("COLLANGLE")),
     }
     found: dict[str, object] = {
         "title": header.get("TITLE") or None,
@@ -162,7 +217,7 @@ def _positive(word: str | None) -> float | None:
     return number if number is not None and number > 0 else None
 
 
-def _acquired(header: dict[str, str]) -> str | None:
+def _acquired(header: Mapping[str, str]) -> str | None:
     # Months are English abbreviations by the standard, whatever the locale.
     match = re.fullmatch(r"(\d{1,2})-([A-Za-z]{3})-(\d{4})", header.get("DATE", "").strip())
     if match is None or match[2].upper() not in _MONTHS:

@@ -49,6 +49,7 @@ from emcube.io.lazy import (
     cached,
     native,
 )
+from emcube.io.sidecar import restore
 from emcube.io.signals import Signal
 
 if TYPE_CHECKING:
@@ -298,7 +299,8 @@ def _to_signal(
     plan = plan_of(axes, meta)
     array = _lazy_array(path, plugin["name"], data, sig_axes_of(plan))
     attrs = signal_attrs(path, plugin["name"], "rosettasciio", plan, meta, original, array.dtype)
-    return Signal.of(label_array(array, plan, attrs), str(dig(meta, "General.title") or ""))
+    cube = restore(label_array(array, plan, attrs), axes, plan, meta)
+    return Signal.of(cube, str(dig(meta, "General.title") or ""))
 
 
 def _mend_bruker_axes(axes: list[Axis], dicts: list[dict[str, Any]]) -> list[Axis]:

@@ -8,6 +8,7 @@ whose attributes are the entries.
 from __future__ import annotations
 
 import contextlib
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ import zarr
 from emcube.errors import ReadError
 from emcube.io.hyperspy import signal_from_tree
 from emcube.io.lazy import ZarrArray
+from emcube.io.sidecar import COORDS, KEY
 from emcube.io.signals import Signal
 
 __all__ = ["read_zspy"]
@@ -97,7 +99,11 @@ def _signal(path: Path, group: zarr.Group, title: str) -> Signal:
                 f"{data.ndim} axes",
                 hint="the file is damaged; fetch or export it again",
             )
-        axes.append(_tree(group[key]))
+        axes.append(_tree(group[key], longest=None))
+    meta = _tree(group["metadata"]) if "metadata" in group else {}
+    kept = group.get(f"metadata/{KEY}/{COORDS}")
+    if isinstance(kept, zarr.Group):
+        meta[KEY][COORDS] = {name: np.asarray(array[...]) for name, array in kept.arrays()}
     source = ZarrArray(path, f"Experiments/{title}/data", data.shape, data.dtype)
     return signal_from_tree(
         path,
@@ -105,12 +111,12 @@ def _signal(path: Path, group: zarr.Group, title: str) -> Signal:
         source,
         data.chunks,
         axes,
-        _tree(group["metadata"]) if "metadata" in group else {},
+        meta,
         _tree(group["original_metadata"]) if "original_metadata" in group else {},
     )
 
 
-def _tree(group: Any) -> dict[str, Any]:
+def _tree(group: Any, *, longest: int | None = 4096) -> dict[str, Any]:
     """Return a group's attributes, short arrays and subgroups as one nested dict."""
     tree: dict[str, Any] = {}
     for key, value in dict(group.attrs).items():
@@ -119,12 +125,19 @@ def _tree(group: Any) -> dict[str, Any]:
         if isinstance(node, zarr.Array):
             tree[_key(key)] = (
                 np.asarray(node[...]).tolist()
-                if node.size <= 4096
+                if longest is None or node.size <= longest
                 else f"<array of shape {node.shape}>"
             )
+        elif (listed := _LISTED.match(key)) is not None:
+            # A list of things that make no array: a group of them under their numbers.
+            entries = _tree(node)
+            tree[listed[1]] = [entries[k] for k in sorted(entries, key=int)]
         else:
             tree[_key(key)] = _tree(node)
     return tree
+
+
+_LISTED = re.compile(r"_(?:list|tuple)_\d+_(.*)", re.DOTALL)
 
 
 def _key(key: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
+from emcube.addresses import redact
 from emcube.engine.progress import Event, emit
 from emcube.errors import InputError
 from emcube.recipe import schema
@@ -97,7 +98,7 @@ def _named_input(recipe: Recipe, scratch: Path) -> Iterator[Input]:
     named = recipe.model.input
     if named is None:
         raise InputError("the recipe names no input")
-    address = named.model_dump(mode="json", exclude_none=True)
+    address = _recorded(named)
     where, options = _address(recipe, named)
     cube = open_cube(where, **options)
     place = cube.encoding.get("source")
@@ -141,10 +142,10 @@ def stored_input(recipe: Recipe) -> Input | None:
     place = cube.encoding.get("source")
     if place is None or named.name is not None or not is_store(place):
         return None
-    return Input(cube, read_digest(place), named.model_dump(mode="json", exclude_none=True))
+    return Input(cube, read_digest(place), _recorded(named))
 
 
-def require_apart(recipe: Recipe, cube: xr.DataArray | None, path: Path) -> None:
+def require_apart(recipe: Recipe, cube: xr.DataArray | None, path: Path | str) -> None:
     """Refuse a result whose place holds what its run reads, or lies in it.
 
     To replace the result would remove its own input; to write into the input would change it.
@@ -154,8 +155,8 @@ def require_apart(recipe: Recipe, cube: xr.DataArray | None, path: Path) -> None
     recipe : Recipe
     cube : DataArray, optional
         A cube in hand; where it is lazy, the store that it comes from counts.
-    path : Path
-        Folder of the result.
+    path : Path or str
+        Folder of the result, or its address (a str).
 
     Raises
     ------
@@ -165,6 +166,9 @@ def require_apart(recipe: Recipe, cube: xr.DataArray | None, path: Path) -> None
     CatalogError
         The recipe names an entry that its catalog does not have.
     """
+    if isinstance(path, str):
+        _require_other_address(recipe, cube, path)
+        return
     place = path.resolve()
     for what, text in _read_from(recipe, cube):
         source = _on_this_machine(text)
@@ -176,6 +180,19 @@ def require_apart(recipe: Recipe, cube: xr.DataArray | None, path: Path) -> None
             raise InputError(
                 f"the result at {str(path)!r} {relation} the {what} of its own run, {str(source)!r}, "
                 "expected a folder apart from it",
+                hint="choose another place with --out; nothing was touched",
+            )
+
+
+def _require_other_address(recipe: Recipe, cube: xr.DataArray | None, address: str) -> None:
+    """Refuse an address that holds what the run reads, or lies in it."""
+    for what, text in _read_from(recipe, cube):
+        source = text.rstrip("/")
+        inside = f"{source}/".startswith(f"{address}/")
+        if inside or f"{address}/".startswith(f"{source}/"):
+            raise InputError(
+                f"the result at {address!r} {'would hold' if inside else 'lies in'} the {what} of its own "
+                f"run, {redact(source)!r}, expected an address apart from it",
                 hint="choose another place with --out; nothing was touched",
             )
 
@@ -199,6 +216,21 @@ def _read_from(recipe: Recipe, cube: xr.DataArray | None) -> Iterator[tuple[str,
         return
     for one in named.path if isinstance(named.path, tuple) else (named.path,):
         yield "input", recipe.locate(str(one))
+
+
+def _recorded(named: schema.Input) -> dict[str, Any]:
+    """The input as the recipe names it, for the record.
+
+    Addresses with credentials are refused where they are opened; should one ever get here, it shows none.
+    """
+    found: dict[str, Any] = named.model_dump(mode="json", exclude_none=True)
+    for key in ("path", "catalog"):
+        value = found.get(key)
+        if isinstance(value, str):
+            found[key] = redact(value)
+        elif isinstance(value, list):
+            found[key] = [redact(str(part)) for part in value]
+    return found
 
 
 def _on_this_machine(text: str) -> Path | None:

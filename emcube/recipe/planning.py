@@ -27,7 +27,8 @@ from emcube.models.labels import as_source
 from emcube.recipe.calibration import Calibration, calibrate
 from emcube.recipe.passes import Facts, Pass, Passes, Range, StepPasses
 from emcube.recipe.prepare import prepare
-from emcube.recipe.running import _destination, _identify, _understand
+from emcube.recipe.running import _destination, _identify, _understand, result_address
+from emcube.results.remote import RemoteResult
 from emcube.results.tree import read_root
 
 if TYPE_CHECKING:
@@ -944,11 +945,18 @@ def _place_problems(
                 "give --out (out= in Python), or write 'output: results/map' into the recipe",
             )
         ]
-    path = _destination(recipe, out)
+    address = result_address(recipe, out)
+    remote = None if address is None else RemoteResult(address)
+    path = _destination(recipe, out) if remote is None else remote.staging
     problems = []
-    root = read_root(path)
+    root = None if remote is None else remote.root()
+    shown = str(path) if remote is None or root is None else remote.address
+    # What an earlier try left on the way is gone on with, or stands in the way.
+    root = read_root(path) if root is None else root
     if root is not None:
-        problems.append(_taken(recipe, found, prepared, path, root))
+        problems.append(_taken(recipe, found, prepared, shown, root))
+    elif remote is not None:
+        pass  # the folder on the way is emcube's own
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         problems.append(
             Problem(
@@ -982,7 +990,7 @@ def _place_problems(
 
 
 def _taken(
-    recipe: Recipe, found: _Found, prepared: Prepared, path: Path, root: Mapping[str, Any]
+    recipe: Recipe, found: _Found, prepared: Prepared, place: str, root: Mapping[str, Any]
 ) -> Problem:
     """What `run` will make of a result that is there."""
     same = False
@@ -990,18 +998,18 @@ def _taken(
         from emcube.recipe.inputs import Input as Found
 
         source: Input = Found(found.cube, found.digest)
-        same = _identify(recipe, source, prepared, path)["run_id"] == root.get("run_id")
+        same = _identify(recipe, source, prepared, [root], {})["run_id"] == root.get("run_id")
     complete = bool(root["emcube"].get("complete"))
     if same:
         return Problem(
             False,
-            f"{str(path)!r} holds this very run"
+            f"{place!r} holds this very run"
             + (" already: nothing will be done" if complete else ", unfinished: it is continued"),
             "nothing" if complete else "the plan is for all of it",
         )
     return Problem(
         False,
-        f"{str(path)!r} holds the result of another run",
+        f"{place!r} holds the result of another run",
         "choose another place with --out, or replace it with --overwrite",
     )
 

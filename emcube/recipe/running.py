@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from emcube.addresses import check_address, is_url, local_part
 from emcube.cube import nav_dims, sig_dims
 from emcube.engine import (
     Checkpoints,
@@ -37,6 +38,7 @@ from emcube.recipe.schema import Where
 from emcube.recipe.steps import Run, first_sums, run_step
 from emcube.recipe.sums import pixel_sums, smooth_sums
 from emcube.results.provenance import now, run_id, stack
+from emcube.results.remote import RemoteResult
 from emcube.results.result import Result, open_result
 from emcube.results.tree import (
     ResultWriter,
@@ -49,7 +51,7 @@ from emcube.results.tree import (
 )
 from emcube.store.write import local_path
 
-__all__ = ["Ahead", "default_recipe", "look_ahead", "run"]
+__all__ = ["Ahead", "default_recipe", "look_ahead", "result_address", "run"]
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ def run(
     name: str | None = None,
     n_components: int | None = None,
     overwrite: bool = False,
+    seeds: Mapping[str, int] | None = None,
 ) -> Result:
     """Run a whole analysis and write its result.
 
@@ -76,14 +79,19 @@ def run(
         recipe runs: number of components, PCA, NMF, k-means.
     cube : DataArray, optional
         The cube to run the recipe on, where the recipe names no input.
-    out : path-like, optional
-        Folder of the result; default the recipe's ``output``.
+    out : path-like or URL, optional
+        Folder of the result; default the recipe's ``output``. Or an address of storage, such as
+        ``s3://bucket/result``: the run is then done in a folder of this machine (see
+        `emcube.store.upload.staging_folder`) and its result copied when it is whole.
     name : str, optional
         Which signal, where a file holds several; for the default recipe only.
     n_components : int, optional
         Components of the default recipe; default those that the data support.
     overwrite : bool
         Replace the result of another run.
+    seeds : mapping of str to int, optional
+        Seeds of steps that leave theirs open (``random_state: null``), by name: those that another run drew
+        (``provenance["seeds"]``), to be that run again.
 
     Returns
     -------
@@ -112,24 +120,47 @@ def run(
     >>> result = em.run("recipe.yaml", out="results/map")  # doctest: +SKIP
     """
     recipe, cube = _understand(what, cube, name=name, n_components=n_components)
-    path = _destination(recipe, out)
-    require_apart(recipe, cube, path)
+    address = result_address(recipe, out)
+    there = None if address is None else RemoteResult(address)
+    path = _destination(recipe, out) if there is None else there.staging
+    require_apart(recipe, cube, path if there is None else there.address)
     with find_input(recipe, cube, path.parent) as source, _noted(recipe):
         prepared = prepare(source.cube, recipe.prepare)
-        attributes = _identify(recipe, source, prepared, path)
-        writer = ResultWriter(path, attributes)
-        existing = _kept(path, attributes["run_id"])
-        if existing is not None and writer.is_settled:
+        if there is None:
+            attributes = _identify(recipe, source, prepared, begun_roots(path), seeds or {})
+            return _run_in(path, recipe, source, prepared, attributes, overwrite)
+        root = there.root()
+        roots = [*begun_roots(path), *([] if root is None else [root])]
+        attributes = _identify(recipe, source, prepared, roots, seeds or {})
+        existing = there.kept(attributes["run_id"], overwrite=overwrite)
+        if existing is not None:
             return existing
-        with writer.lock(), _what_is_left(writer, recipe):
-            writer.settle()
-            # Another process may have finished it since.
-            existing = _kept(path, attributes["run_id"])
-            if existing is not None:
-                return existing
-            writer.create(overwrite=overwrite)
-            with checkpointing(writer.checkpoints, identity=attributes["run_id"]) as kept:
-                return _carry_out(recipe, source, prepared, writer, kept)
+        result = _run_in(path, recipe, source, prepared, attributes, overwrite)
+    return there.publish(result)
+
+
+def _run_in(
+    path: Path,
+    recipe: Recipe,
+    source: Input,
+    prepared: Prepared,
+    attributes: dict[str, Any],
+    overwrite: bool,
+) -> Result:
+    """Run in a folder, or open what the same run has left there."""
+    writer = ResultWriter(path, attributes)
+    existing = _kept(path, attributes["run_id"])
+    if existing is not None and writer.is_settled:
+        return existing
+    with writer.lock(), _what_is_left(writer, recipe):
+        writer.settle()
+        # Another process may have finished it since.
+        existing = _kept(path, attributes["run_id"])
+        if existing is not None:
+            return existing
+        writer.create(overwrite=overwrite)
+        with checkpointing(writer.checkpoints, identity=attributes["run_id"]) as kept:
+            return _carry_out(recipe, source, prepared, writer, kept)
 
 
 # ------------------------------------------------------------------------------ before the first read
@@ -209,7 +240,8 @@ def look_ahead(
         same = root is not None and root.get("recipe") == recipe.normalised()
     else:
         with _noted(recipe):
-            attributes = _identify(recipe, source, prepare(source.cube, recipe.prepare), path)
+            prepared = prepare(source.cube, recipe.prepare)
+            attributes = _identify(recipe, source, prepared, begun_roots(path), {})
         identity = attributes["run_id"]
         same = root is not None and root.get("run_id") == identity
         if attributes["provenance"]["drawn_seeds"] and not same:
@@ -266,20 +298,45 @@ def _as_input(address: str, name: str | None) -> dict[str, Any]:
     return {"path": address} if name is None else {"path": address, "name": name}
 
 
+def result_address(recipe: Recipe, out: str | os.PathLike[str] | None) -> str | None:
+    """Where the result goes, if that is an address; None for a folder.
+
+    Raises
+    ------
+    InputError
+        The address holds credentials.
+    """
+    text = recipe.model.output if out is None else out
+    # A path object has lost one of the slashes; `local_path` explains it.
+    if not isinstance(text, str) or not is_url(local_part(text)):
+        return None
+    return check_address(text)
+
+
 def _destination(recipe: Recipe, out: str | os.PathLike[str] | None) -> Path:
     if out is not None:
-        return local_path(out).absolute()
+        return local_path(local_part(os.fspath(out))).absolute()
     if recipe.model.output is None:
         raise InputError(
             "nothing says where the result goes",
             hint="give --out (out= in Python), or write 'output: results/map' into the recipe",
         )
-    local_path(recipe.model.output)
-    return Path(recipe.locate(recipe.model.output))
+    output = str(local_path(local_part(recipe.model.output)))
+    return Path(recipe.locate(output))
 
 
-def _identify(recipe: Recipe, source: Input, prepared: Prepared, path: Path) -> dict[str, Any]:
-    """Root attributes of the result, the run's identity among them."""
+def _identify(
+    recipe: Recipe,
+    source: Input,
+    prepared: Prepared,
+    begun: Iterable[Mapping[str, Any]],
+    given: Mapping[str, int],
+) -> dict[str, Any]:
+    """Root attributes of the result, the run's identity among them.
+
+    `begun` are the root attributes of what lies where the result goes; `given` are seeds for steps that leave
+    theirs open.
+    """
     blocks, labels = as_source(prepared.cube)
     layout = blocks.plan.as_dict()
     normalised = recipe.normalised()
@@ -289,11 +346,12 @@ def _identify(recipe: Recipe, source: Input, prepared: Prepared, path: Path) -> 
 
     seeds = {s.label: s.seed for s in recipe.steps if s.seed is not None}
     open_seeds = [s.label for s in recipe.steps if s.draws]
+    _require_open(given, open_seeds)
     if open_seeds:
         # A run that was begun with drawn seeds is the same run when it is started again.
-        drawn = {**seeds, **{k: resolve_seed(None) for k in open_seeds}}
-        for root in begun_roots(path):
-            recorded = root["provenance"].get("seeds", {})
+        drawn = {**seeds, **{k: resolve_seed(given.get(k)) for k in open_seeds}}
+        for root in begun:
+            recorded = {**root["provenance"].get("seeds", {}), **given}
             again = {**seeds, **{k: recorded[k] for k in open_seeds if k in recorded}}
             if identity(again) == root["run_id"]:
                 drawn = again
@@ -316,6 +374,16 @@ def _identify(recipe: Recipe, source: Input, prepared: Prepared, path: Path) -> 
             "stack": stack(),
         },
     }
+
+
+def _require_open(given: Mapping[str, int], open_seeds: list[str]) -> None:
+    """Refuse seeds of steps that have one in the recipe, or need none."""
+    wrong = sorted(set(given) - set(open_seeds))
+    if wrong:
+        raise InputError(
+            f"seeds: got one for {wrong[0]!r}, expected steps that leave theirs open ({open_seeds})",
+            hint="write it into the recipe (random_state), or leave it out",
+        )
 
 
 def _kept(path: Path, identity: str) -> Result | None:

@@ -9,10 +9,11 @@ from typing import Any
 
 import xarray as xr
 
+from emcube.addresses import is_url, local_part
 from emcube.errors import IncompleteError, StoreError
 from emcube.results.digest import array_digest
 from emcube.results.figures import ResultFigures
-from emcube.results.tree import FORMAT, missing_chunks, read_root
+from emcube.results.tree import missing_chunks, read_root, require_known_format
 from emcube.results.unfinished import progress_of, progress_text
 from emcube.results.watched import WatchedStore
 
@@ -25,8 +26,8 @@ class Result(ResultFigures):
 
     Attributes
     ----------
-    path : pathlib.Path
-        Where it lies.
+    location : str
+        Where it lies: a path or an address.
     tree : xarray.DataTree
         A node a step; the root holds attributes only.
 
@@ -36,8 +37,24 @@ class Result(ResultFigures):
     >>> result["nmf"].components  # doctest: +SKIP
     """
 
-    path: Path
+    location: str
     tree: xr.DataTree = field(repr=False)
+
+    @property
+    def path(self) -> Path:
+        """Folder of the result.
+
+        Raises
+        ------
+        StoreError
+            It lies behind an address.
+        """
+        if is_url(self.location):
+            raise StoreError(
+                f"the result at {self.location} has no folder of this machine: it lies behind an address",
+                hint="copy it here whole (fsspec's get with recursive=True), and open the copy",
+            )
+        return Path(self.location)
 
     @property
     def run_id(self) -> str:
@@ -81,7 +98,7 @@ class Result(ResultFigures):
         """
         if not self.complete:
             raise IncompleteError(
-                f"{what} needs a whole result, and {str(self.path)!r} was never finished: "
+                f"{what} needs a whole result, and {self.location!r} was never finished: "
                 f"{progress_text(self.progress)}",
                 hint="run its recipe again to complete it",
             )
@@ -134,9 +151,14 @@ class Result(ResultFigures):
 
         self.require_complete("verify")
         wrong: dict[str, str] = {}
+        # By the root's metadata: a web server does not list what it has.
+        root: Any = zarr.open_group(self.location, mode="r") if is_url(self.location) else None
         for name, node in self.tree.children.items():
             expected = node.attrs["emcube"].get("digests", {})
-            group = zarr.open_group(str(self.path), path=name, mode="r")
+            if root is None:
+                group: Any = zarr.open_group(self.location, path=name, mode="r")
+            else:
+                group = root[name]
             arrays = dict(group.arrays())
             for key, digest in expected.items():
                 if key not in arrays:
@@ -154,7 +176,7 @@ class Result(ResultFigures):
     def __repr__(self) -> str:
         state = "" if self.complete else ", incomplete"
         short = self.run_id.removeprefix("sha256:")[:12]
-        return f"<Result {str(self.path)!r}: {', '.join(self.steps)} (run {short}{state})>"
+        return f"<Result {self.location!r}: {', '.join(self.steps)} (run {short}{state})>"
 
     def _repr_html_(self) -> str:
         return str(self.tree._repr_html_())  # type: ignore[no-untyped-call]
@@ -165,8 +187,8 @@ def open_result(path: str | Path, *, allow_incomplete: bool = False) -> Result:
 
     Parameters
     ----------
-    path : path-like
-        Folder of the result.
+    path : path-like or URL
+        Folder of the result, or its address (``https://...``, ``s3://...``).
     allow_incomplete : bool
         Open one that was never finished too, to see what is there.
 
@@ -189,7 +211,12 @@ def open_result(path: str | Path, *, allow_incomplete: bool = False) -> Result:
     --------
     >>> em.open_result("results/map")  # doctest: +SKIP
     """
-    path = Path(path)
+    place = local_part(str(path))
+    if is_url(place):
+        from emcube.results.remote import open_remote_tree
+
+        return Result(*open_remote_tree(place))
+    path = Path(place)
     root = read_root(path)
     if root is None:
         raise StoreError(
@@ -198,12 +225,7 @@ def open_result(path: str | Path, *, allow_incomplete: bool = False) -> Result:
             hint="open cubes with emcube.open; results come from emcube.run",
         )
     marker = root["emcube"]
-    if int(marker.get("format", 0)) > FORMAT:
-        raise StoreError(
-            f"the result at {str(path)!r} has format {marker['format']}, this emcube reads "
-            f"up to {FORMAT}",
-            hint="install a newer emcube",
-        )
+    require_known_format(path, marker)
     complete = marker["complete"] is True
     if not complete and not allow_incomplete:
         raise IncompleteError(
@@ -222,7 +244,7 @@ def open_result(path: str | Path, *, allow_incomplete: bool = False) -> Result:
     )
     if complete:
         _check_chunks(path, tree)
-    return Result(path, tree)
+    return Result(str(path), tree)
 
 
 def _check_chunks(path: Path, tree: xr.DataTree) -> None:

@@ -37,6 +37,7 @@ __all__ = [
     "is_result",
 ]
 __all__ += ["missing_chunks", "node_attributes", "read_root", "require_free", "require_own"]
+__all__ += ["require_known_format", "root_attributes", "taken"]
 
 FORMAT = 1
 """Version of the layout of a result."""
@@ -60,17 +61,35 @@ def read_root(path: Path) -> dict[str, Any] | None:
             f"the root of {str(path)!r} cannot be read: {error}",
             hint="check permissions; if the file is damaged, remove the folder and run again",
         ) from error
+    return root_attributes(document, path)
+
+
+def root_attributes(document: Any, place: Path | str) -> dict[str, Any] | None:
+    """Root attributes in the root document of a result; None where it is none of emcube.
+
+    Parameters
+    ----------
+    document : object
+        What ``zarr.json`` holds.
+    place : Path or str
+        Where it lies, for messages.
+
+    Raises
+    ------
+    StoreError
+        It is one, but does not say what every root says.
+    """
     attributes = document.get("attributes") if isinstance(document, dict) else None
     if not isinstance(attributes, dict):
         return None
     marker = attributes.get("emcube")
     if not isinstance(marker, dict) or marker.get("kind") != "result":
         return None
-    _check_root(path, attributes)
+    _check_root(place, attributes)
     return attributes
 
 
-def _check_root(path: Path, root: Mapping[str, Any]) -> None:
+def _check_root(path: Path | str, root: Mapping[str, Any]) -> None:
     """Refuse root attributes that someone else changed, before anything is concluded from them."""
     marker = root["emcube"]
     recipe = root.get("recipe")
@@ -89,6 +108,21 @@ def _check_root(path: Path, root: Mapping[str, Any]) -> None:
                 f"expected {expected}",
                 hint="copy the result again; or remove the folder and run its recipe again",
             )
+
+
+def require_known_format(place: Path | str, marker: Mapping[str, Any]) -> None:
+    """Refuse a result of a newer format.
+
+    Raises
+    ------
+    StoreError
+        A newer emcube wrote it.
+    """
+    if int(marker.get("format", 0)) > FORMAT:
+        raise StoreError(
+            f"the result at {str(place)!r} has format {marker['format']}, this emcube reads up to {FORMAT}",
+            hint="install a newer emcube",
+        )
 
 
 def _is(kind: type) -> Callable[[Any], bool]:
@@ -125,17 +159,22 @@ def require_free(path: Path, run_id: str | None = None) -> None:
     """
     root = read_root(path)
     if root is not None:
-        kind = "result" if root["emcube"]["complete"] else "unfinished result"
-        this = "" if run_id is None else f", this one is {_short(run_id)}"
-        raise InputError(
-            f"{str(path)!r} holds the {kind} of another run ({_short(root.get('run_id'))}{this})",
-            hint="choose another place with --out, or replace it with --overwrite",
-        )
+        raise taken(path, root, run_id)
     if path.exists() and not _is_empty(path):
         raise InputError(
             f"{str(path)!r} exists and is not a result of emcube, expected a new folder",
             hint="choose another place with --out; nothing was touched",
         )
+
+
+def taken(place: Path | str, root: Mapping[str, Any], run_id: str | None) -> InputError:
+    """The error for a place that holds the result of another run."""
+    kind = "result" if root["emcube"]["complete"] else "unfinished result"
+    this = "" if run_id is None else f", this one is {_short(run_id)}"
+    return InputError(
+        f"{str(place)!r} holds the {kind} of another run ({_short(root.get('run_id'))}{this})",
+        hint="choose another place with --out, or replace it with --overwrite",
+    )
 
 
 def require_own(path: Path) -> None:

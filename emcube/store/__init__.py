@@ -7,18 +7,19 @@
 
 from __future__ import annotations
 
+from emcube.addresses import is_url
 from emcube.store.attributes import to_json
 from emcube.store.events import EVENT_ARRAYS
 from emcube.store.layout import Layout, plan_layout
 from emcube.store.open import (
     is_store,
-    is_url,
     is_zarr,
     kept_as_events,
     open_cube,
     read_digest,
     stored_reader,
 )
+from emcube.store.upload import write_remote_cube
 from emcube.store.verify import StoreInfo, Verification, digest, info, verify
 from emcube.store.write import IngestProgress, compute_digest, write_cube
 
@@ -42,4 +43,5 @@ __all__ = [
     "to_json",
     "verify",
     "write_cube",
+    "write_remote_cube",
 ]

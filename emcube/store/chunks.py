@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emcube.errors import StoreError
+from emcube.store.remote import file_system, patiently, reading
 
 __all__ = ["ChunkReader", "reader_from_metadata"]
 
@@ -148,7 +149,7 @@ class ChunkReader:
         self._require_edition()
         for index in self._grid(region, self.unit):
             place = self.file_of(index)
-            there = self._remote().exists(place) if "://" in place else Path(place).exists()
+            there = self._exists(place)
             if not there:
                 raise self._missing(place)
 
@@ -156,18 +157,23 @@ class ChunkReader:
         self._require_edition()
         try:
             if "://" in place:
-                return bytes(self._remote().cat_file(place))
+                with reading(place):
+                    return bytes(patiently(lambda: self._remote().cat_file(place)))
             return Path(place).read_bytes()
         except FileNotFoundError:
             raise self._missing(place) from None
+
+    def _exists(self, place: str) -> bool:
+        if "://" not in place:
+            return Path(place).exists()
+        with reading(place):
+            return bool(patiently(lambda: self._remote().exists(place)))
 
     def _remote(self) -> Any:
         """The file system behind a URL, made once a thread."""
         found = getattr(self._opened, "remote", None)
         if found is None:
-            import fsspec
-
-            found = self._opened.remote = fsspec.core.url_to_fs(self.store)[0]
+            found = self._opened.remote = file_system(self.store)[0]
         return found
 
     def _missing(self, path: str) -> StoreError:

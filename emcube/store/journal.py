@@ -24,11 +24,15 @@ from emcube.errors import StoreError
 from emcube.store.quicklook import SpectrumSum
 
 __all__ = [
+    "BEGUN",
     "HIDDEN",
+    "MANIFEST",
     "Journal",
     "Part",
+    "bytes_digest",
     "exclusive",
     "file_digest",
+    "parse_manifest",
     "read_json",
     "replace_file",
     "try_lock",
@@ -40,6 +44,8 @@ _INGEST = "ingest.json"
 _MANIFEST = "manifest.json"
 _PARTS = "parts"
 _LOCK = "lock"
+#: Names within a store.
+BEGUN, MANIFEST = f"{HIDDEN}/{_INGEST}", f"{HIDDEN}/{_MANIFEST}"
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -68,6 +74,16 @@ def file_digest(path: Path) -> str:
     """Digest of a file as it lies on disk."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def parse_manifest(document: Any) -> dict[str, tuple[int, str]]:
+    """Take the bytes and digest of each file out of a manifest."""
+    return {name: (int(size), str(digest)) for name, (size, digest) in document["files"].items()}
+
+
+def bytes_digest(data: bytes) -> str:
+    """What `file_digest` gives for a file of these bytes."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 @dataclass(eq=False)
@@ -220,12 +236,15 @@ class Journal:
                 f"{self.root} has no manifest: {path} does not exist",
                 hint="copy stores whole, with their hidden folders, or ingest again",
             )
-        files = read_json(path)["files"]
-        return {name: (int(size), str(digest)) for name, (size, digest) in files.items()}
+        return parse_manifest(read_json(path))
+
+    def write_manifest(self, files: dict[str, tuple[int, str]]) -> None:
+        """Write the digests of all files."""
+        write_json(self.folder / _MANIFEST, {"format": 1, "files": dict(sorted(files.items()))})
 
     def finish(self, files: dict[str, tuple[int, str]], root_document: bytes) -> None:
         """Write the manifest, then the root document that makes the store complete; then tidy up."""
-        write_json(self.folder / _MANIFEST, {"format": 1, "files": dict(sorted(files.items()))})
+        self.write_manifest(files)
         replace_file(self.root / "zarr.json", root_document)
         (self.folder / _INGEST).unlink(missing_ok=True)
         shutil.rmtree(self.folder / _PARTS, ignore_errors=True)

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+from emcube.addresses import check_address, is_url, local_part, redact
 from emcube.cube import infer_sig_dims, validate_cube
 from emcube.cube.rows import graph_source
 from emcube.errors import (
     AmbiguousSignalError,
     CubeError,
     IncompleteError,
-    MissingDependencyError,
     StoreError,
 )
 from emcube.store.chunks import ChunkReader, reader_from_metadata
 from emcube.store.events import EVENT_ARRAYS, EventReader, event_reader
-from emcube.store.journal import Journal, read_json
+from emcube.store.journal import BEGUN, Journal, read_json
+from emcube.store.remote import Remote, unreadable
 from emcube.store.write import DATA, FORMAT
 
 if TYPE_CHECKING:
@@ -88,6 +87,8 @@ def open_cube(path: StorePath, name: str | None = None) -> xr.DataArray:
     elif (remote := _remote_document(place)) is not None:
         _refuse_unfinished(place, remote)
         return _open_own(place, remote, name)
+    elif _begun_there(place):
+        raise _never_finished(place)
     return _open_foreign(place, name)
 
 
@@ -96,6 +97,8 @@ def is_store(path: StorePath) -> bool:
     place = _place(path)
     if is_url(place):
         document = _remote_document(place)
+        if document is None and _begun_there(place):
+            return True
     else:
         document = _root_document(place)
         if document is None and Journal(Path(place)).begun() is not None:
@@ -111,12 +114,6 @@ def is_zarr(path: StorePath) -> bool:
     return folder.is_dir() and (
         any((folder / name).is_file() for name in names) or is_store(folder)
     )
-
-
-def is_url(path: StorePath) -> bool:
-    """Whether a path names something that is not on this machine's file system."""
-    # A single letter before the colon is a drive of Windows.
-    return isinstance(path, str) and "://" in path and len(urlsplit(path).scheme) > 1
 
 
 def read_digest(path: StorePath) -> str:
@@ -144,8 +141,11 @@ def root_attributes(path: StorePath) -> dict[str, Any]:
     """
     place = _place(path)
     document = _remote_document(place) if is_url(place) else _root_document(place)
-    if document is None and not is_url(place):
-        _explain_missing(Path(place))
+    if document is None:
+        if not is_url(place):
+            _explain_missing(Path(place))
+        if _begun_there(place):
+            raise _never_finished(place)
     own = None
     if document is not None:
         _refuse_unfinished(place, document)
@@ -160,7 +160,9 @@ def root_attributes(path: StorePath) -> dict[str, Any]:
 
 def _place(path: StorePath) -> str:
     text = os.fspath(path)
-    return text.rstrip("/") if is_url(text) else str(Path(text))
+    if is_url(text):
+        text = local_part(text)
+    return check_address(text) if is_url(text) else str(Path(text))
 
 
 def _root_document(place: str) -> dict[str, Any] | None:
@@ -175,33 +177,33 @@ def _root_document(place: str) -> dict[str, Any] | None:
 
 def _remote_document(place: str) -> dict[str, Any] | None:
     """Root document of a store behind a URL; None where emcube did not write it."""
-    try:
-        import fsspec
-
-        files, root = fsspec.core.url_to_fs(place)
-        document: dict[str, Any] = json.loads(files.cat_file(f"{root}/zarr.json"))
-    except FileNotFoundError:
+    found = Remote(place).read("zarr.json")
+    if found is None:
         return None
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"cannot open {place}: {error}", hint='install it with: pip install "emcube[remote]"'
-        ) from error
-    except _unreadable() as error:
+    try:
+        document: dict[str, Any] = json.loads(found)
+    except ValueError as error:
         raise StoreError(
-            f"{place} cannot be read: {error}",
-            hint="check the address, and whether it is reachable",
-        ) from error
+            f"{place} cannot be read: its zarr.json is not valid JSON: {error}",
+            hint="check the address; if it is right, write the store there again",
+        ) from None
     return document if _own(document) is not None else None
 
 
-def _unreadable() -> tuple[type[Exception], ...]:
-    """What zarr and fsspec raise where something cannot be read."""
-    found: tuple[type[Exception], ...] = (OSError, KeyError, ValueError, TypeError)
-    # The clients of HTTP and S3 have errors of their own; they are loaded only when they are used.
-    for client, name in (("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError")):
-        if client in sys.modules:
-            found = (*found, getattr(sys.modules[client], name))
-    return found
+def _begun_there(place: str) -> bool:
+    """Whether an ingest into an address was begun and is not finished."""
+    try:
+        return Remote(place).read(BEGUN) is not None
+    except StoreError:
+        # Some servers forbid to look for what is not there; what follows says what is.
+        return False
+
+
+def _never_finished(place: str) -> IncompleteError:
+    return IncompleteError(
+        f"{place} is incomplete: what was being written to it was never finished",
+        hint="run the same ingest again, on the machine where it was begun: it goes on where it stopped",
+    )
 
 
 def _own(document: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -379,11 +381,11 @@ def _open_foreign(place: str, name: str | None) -> xr.DataArray:
         warnings.filterwarnings("ignore", message="Failed to open Zarr store with consolidated")
         try:
             node = zarr.open(place, mode="r")
-        except _unreadable() as error:
+        except unreadable() as error:
             raise StoreError(
-                f"{place} cannot be opened as Zarr: {error}",
+                f"{place} cannot be opened as Zarr: {redact(str(error))}",
                 hint="check the address, and that the store was copied whole",
-            ) from error
+            ) from (error if redact(str(error)) == str(error) else None)
         if isinstance(node, zarr.Array):
             cube = _from_array(place, node)
         else:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emcube.addresses import is_url
 from emcube.errors import StoreError
 from emcube.store.events import EVENT_ARRAYS
-from emcube.store.journal import Journal, file_digest
-from emcube.store.open import StorePath, is_url, open_cube, read_digest, root_attributes
+from emcube.store.journal import MANIFEST, Journal, bytes_digest, file_digest, parse_manifest
+from emcube.store.open import StorePath, open_cube, read_digest, root_attributes
+from emcube.store.remote import Remote
 from emcube.store.write import DATA, compute_digest
 
 if TYPE_CHECKING:
@@ -104,8 +107,8 @@ def verify(
 
     Parameters
     ----------
-    path : path-like
-        A cube store on this machine.
+    path : path-like or URL
+        A cube store; one behind a URL is read whole, over the network.
     deep : bool
         Also decode all values and compute the cube's digest anew. Only then is a store known to be whole
         whose manifest was changed together with its files.
@@ -121,32 +124,17 @@ def verify(
     IncompleteError
         The store was never finished.
     StoreError
-        It is not a cube store on this machine, or has no manifest.
+        It is not a cube store, or has no manifest.
 
     Notes
     -----
     One pass over the compressed bytes; with `deep` another over the values, unless files are bad.
     """
-    if is_url(path):
-        raise StoreError(
-            f"cannot verify {path}: it is not on this machine",
-            hint="copy the store here first",
-        )
-    root = Path(path)
-    digest = str(root_attributes(root)["digest"])
-    manifest = Journal(root).manifest()
-
-    def state(item: tuple[str, tuple[int, str]]) -> str:
-        name, (size, expected) = item
-        file = root / name
-        if not file.is_file():
-            return "missing"
-        same = file.stat().st_size == size and file_digest(file) == expected
-        return "whole" if same else "damaged"
-
+    document = root_attributes(path)
+    manifest, state = _remote_state(str(path)) if is_url(path) else _local_state(Path(path))
     states: dict[str, str] = {}
     with ThreadPoolExecutor(2) as pool:
-        for name, found in zip(manifest, pool.map(state, manifest.items()), strict=True):
+        for name, found in zip(manifest, pool.map(state, manifest), strict=True):
             states[name] = found
             if progress is not None:
                 progress(len(states), len(manifest))
@@ -154,8 +142,49 @@ def verify(
     damaged = tuple(name for name, found in states.items() if found == "damaged")
     recomputed = None
     if deep and not missing and not damaged:
-        recomputed = compute_digest(open_cube(root))
-    return Verification(str(root), len(manifest), missing, damaged, digest, recomputed)
+        recomputed = compute_digest(open_cube(path))
+    return Verification(
+        str(path), len(manifest), missing, damaged, str(document["digest"]), recomputed
+    )
+
+
+_State = tuple[dict[str, tuple[int, str]], Callable[[str], str]]
+
+
+def _local_state(root: Path) -> _State:
+    """Manifest of a store here, and what looks at one of its files."""
+    manifest = Journal(root).manifest()
+
+    def state(name: str) -> str:
+        size, expected = manifest[name]
+        file = root / name
+        if not file.is_file():
+            return "missing"
+        same = file.stat().st_size == size and file_digest(file) == expected
+        return "whole" if same else "damaged"
+
+    return manifest, state
+
+
+def _remote_state(address: str) -> _State:
+    """The same of a store behind an address."""
+    there = Remote(address)
+    found = there.read(MANIFEST)
+    if found is None:
+        raise StoreError(
+            f"{address} has no manifest: {MANIFEST} does not exist",
+            hint="put stores there whole, with their hidden folders, or ingest again",
+        )
+    manifest = parse_manifest(json.loads(found))
+
+    def state(name: str) -> str:
+        size, expected = manifest[name]
+        data = there.read(name, patient=True)
+        if data is None:
+            return "missing"
+        return "whole" if len(data) == size and bytes_digest(data) == expected else "damaged"
+
+    return manifest, state
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emcube.addresses import redact
 from emcube.cube import nav_dims, sig_dims, validate_cube
 from emcube.cube.rows import row_blocks
 from emcube.errors import CubeError, InputError, InterruptedRunError, StoreError
@@ -155,11 +156,7 @@ def write_cube(
     dtype('uint8')
     >>> folder.cleanup()
     """
-    if layout not in LAYOUTS:
-        raise InputError(
-            f"layout={layout!r}: expected one of {', '.join(map(repr, LAYOUTS))}",
-            hint='leave it out, or use layout="events" for maps with few counts a pixel',
-        )
+    check_layout(layout)
     path = local_path(path)
     cube = validate_cube(cube)
     # What a link leads to is written and replaced, never the link.
@@ -180,6 +177,21 @@ def write_cube(
     if target != place:
         _swap(place, target)
     return path
+
+
+def check_layout(layout: str) -> None:
+    """Refuse what is no layout.
+
+    Raises
+    ------
+    InputError
+        Names those that there are.
+    """
+    if layout not in LAYOUTS:
+        raise InputError(
+            f"layout={layout!r}: expected one of {', '.join(map(repr, LAYOUTS))}",
+            hint='leave it out, or use layout="events" for maps with few counts a pixel',
+        )
 
 
 def compute_digest(cube: xr.DataArray, *, threads: int | None = None) -> str:
@@ -255,8 +267,8 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     # A Path has made one slash of two. A single letter before the colon is a drive of Windows.
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
         raise StoreError(
-            f"cannot write to {text}: got an address, expected a folder of this machine",
-            hint="write to a local folder, then copy it there whole",
+            f"cannot write to {redact(text)}: got an address, expected a folder of this machine",
+            hint="emcube.ingest and emcube.run write to addresses too; everything else writes to a folder",
         )
     return Path(path).expanduser()
 
@@ -341,7 +353,7 @@ class _OtherSource(Exception):
 class _Ingest:
     cube: xr.DataArray
     root: Path
-    shown: Path
+    shown: Path | str
     companions: tuple[xr.DataArray, ...]
     progress: Callable[[IngestProgress], None] | None
     threads: int | None
@@ -418,9 +430,7 @@ class _Ingest:
             except _OtherSource as difference:
                 if not self.overwrite:
                     raise self._other_source(str(difference)) from None
-                for name in (DATA, *EVENT_ARRAYS):
-                    shutil.rmtree(self.root / name, ignore_errors=True)
-                self.journal.forget()
+                self._clear()
         self.journal.begin(
             {
                 "format": FORMAT,
@@ -431,6 +441,12 @@ class _Ingest:
             }
         )
         return []
+
+    def _clear(self) -> None:
+        """Give up what an earlier run wrote."""
+        for name in (DATA, *EVENT_ARRAYS):
+            shutil.rmtree(self.root / name, ignore_errors=True)
+        self.journal.forget()
 
     def _take_over(self, begun: dict[str, Any], identity: str) -> list[Part]:
         """Parts of an earlier run that are on disk as they were written."""
@@ -505,6 +521,7 @@ class _Ingest:
             file.relative_to(self.root).as_posix(): (file.stat().st_size, file_digest(file))
             for file in files
         }
+        self._keep(files)
         part = Part([number], [total], [hashes], spectrum, noted)
         with self.lock:
             self.done.append(number)
@@ -512,6 +529,9 @@ class _Ingest:
             if self.progress is not None:
                 self.progress(self._state())
         return part
+
+    def _keep(self, files: list[Path]) -> None:
+        """See to the files of a region that was written; here they are where they belong."""
 
     def _checked(self, given: Any, region: Region) -> NDArray[Any]:
         block: NDArray[Any] = np.ascontiguousarray(given)
@@ -580,6 +600,10 @@ class _Ingest:
             files |= _digests(self.root, self.root / name / "zarr.json")
         described = self.attributes if self.events is not None else None
         root = _root_document(self.cube, self.layout, digest, self.variables, documents, described)
+        self._complete(files, root)
+
+    def _complete(self, files: dict[str, tuple[int, str]], root: bytes) -> None:
+        """Mark the store complete; `files` are all others."""
         self.journal.finish(files, root)
 
     def _document(self, name: str, attributes: dict[str, Any]) -> dict[str, Any]:

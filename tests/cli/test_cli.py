@@ -18,7 +18,10 @@ from emcube.cli.failure import exit_status, message
 
 Run = Callable[..., Any]
 
-VERBS = ("demo", "ingest", "info", "run", "plan", "submit", "estimate", "catalog", "doctor")
+VERBS = (
+    *("demo", "ingest", "info", "run", "plan", "submit", "estimate", "catalog", "doctor"),
+    *("export", "publish", "reproduce"),
+)
 
 
 def command(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

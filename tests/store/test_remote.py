@@ -110,7 +110,7 @@ def test_addresses_that_lead_nowhere(tmp_path, server) -> None:
 def test_missing_credentials_are_told(monkeypatch) -> None:
     errors = pytest.importorskip("botocore.exceptions")
 
-    def refuse(url: str) -> None:
+    def refuse(url: str, **options: object) -> None:
         raise errors.NoCredentialsError
 
     monkeypatch.setattr("fsspec.core.url_to_fs", refuse)

@@ -1,0 +1,296 @@
+"""The Methods paragraph of a result: what was done, in words for a journal, from what was recorded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from emcube.package.names import MANIFEST
+from emcube.package.references import Reference
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from emcube.results import Result
+
+__all__ = ["methods_page", "methods_paragraph", "summary"]
+
+_LOSSES = {
+    "kullback-leibler": "the Kullback-Leibler divergence (the likelihood of Poisson counts)",
+    "frobenius": "the sum of squared differences",
+}
+
+
+def methods_page(
+    result: Result, references: Sequence[Reference], version: str, data: Reference | None
+) -> bytes:
+    """Write METHODS.md: the paragraph, and the references that it calls.
+
+    Parameters
+    ----------
+    result : Result
+        Complete.
+    references : sequence of Reference
+        Those of the analysis.
+    version : str
+        Of emcube in the run.
+    data : Reference, optional
+        How the data are cited.
+    """
+    called = references if data is None else [*references, data]
+    listed = "\n".join(f"- {_listed(reference)}" for reference in called)
+    return (
+        "# Methods\n\n"
+        f"{methods_paragraph(result, references, version, data)}\n\n"
+        "This text was generated from the result's own records; change it as your journal wants it. "
+        f"`references.bib` has these entries:\n\n{listed}\n"
+    ).encode()
+
+
+def summary(result: Result, name: str, version: str) -> str:
+    """Say in one or two sentences what a package holds."""
+    found = [_brief_step(result, step) for step in result.steps]
+    modality = f"{result.metadata['modality']} " if result.metadata.get("modality") else ""
+    return (
+        f"The {modality}data set “{name}”, {_extent(result)}, analysed with emcube {version}: "
+        f"{_listing(found)}. Every number can be computed again from the recipe in this package."
+    )
+
+
+def _brief_step(result: Result, step: str) -> str:
+    node = result[step]
+    for dim in ("cluster", "component"):
+        if dim in node.sizes and result.verb(step) != "estimate_n_components":
+            return f"{step} ({_count(node.sizes[dim], dim)})"
+    number = node.attrs.get("n_components")
+    return f"{step} ({number})" if number is not None else step
+
+
+def _listed(reference: Reference) -> str:
+    given = reference.fields
+    where = given.get("journal") or given.get("booktitle") or ""
+    number = ", ".join(
+        x for x in (given.get("volume"), given.get("pages", "").replace("--", "-")) if x
+    )
+    people = given.get("author", "").split(" and ")
+    author = (
+        "; ".join(people[:-1]) + " et al." if people[-1] == "others" else "; ".join(people)
+    ).rstrip(".")
+    # A volume follows the name of its journal; of proceedings only pages are known.
+    where = f"{where}{' ' if given.get('volume') else ', '}{number}" if number else where
+    text = ". ".join(x for x in (author, given.get("title"), where) if x)
+    year = f" ({given['year']})" if given.get("year") else ""
+    if reference.kind == "software":
+        year = f". Version {given['version']}{year}"
+    link = f" https://doi.org/{reference.doi}" if reference.doi else ""
+    return f"{text}{year}.{link}"
+
+
+def methods_paragraph(
+    result: Result, references: Sequence[Reference], version: str, data: Reference | None = None
+) -> str:
+    """Write the paragraph.
+
+    Parameters
+    ----------
+    result : Result
+        Complete.
+    references : sequence of Reference
+        What may be called in brackets.
+    version : str
+        Of emcube in the run.
+    data : Reference, optional
+        How the data are cited.
+
+    Notes
+    -----
+    The same text for the same result, always.
+    """
+    cite = {reference.key: f" ({reference.short})" for reference in references}
+    sentences = [_cube_sentence(result, data), f"It was analysed with emcube {version}."]
+    sentences += _preparation(result.recipe)
+    for step in result.steps:
+        sentences += _step_sentences(result, step, cite)
+    sentences += _identity(result, version)
+    return " ".join(sentences)
+
+
+# ------------------------------------------------------------------------------------------- the data
+
+
+def _cube_sentence(result: Result, data: Reference | None) -> str:
+    metadata, cube = result.metadata, result.provenance["cube"]
+    modality = f"{metadata['modality']} " if metadata.get("modality") else ""
+    name = f"“{metadata['title']}” " if metadata.get("title") else ""
+    cited = "" if data is None or metadata.get("title") else f"“{data.short}” "
+    where = [
+        f"{text} {metadata[key]:g} {unit}"
+        for key, text, unit in (
+            ("beam_energy_keV", "a beam energy of", "keV"),
+            ("dwell_time_s", "a dwell time of", "s a pixel"),
+            ("live_time_s", "a live time of", "s"),
+        )
+        if isinstance(metadata.get(key), int | float)
+    ]
+    taken = f", recorded with {_listing(where)}" if where else ""
+    units = "" if cube["units"] in ("1", None) else f" in {cube['units']}"
+    return (
+        f"The {modality}data set {name or cited}holds {_extent(result)} as {cube['dtype']}{units}{taken}; "
+        f"the content of the whole cube has the digest {result.provenance['input']['digest']}."
+    )
+
+
+def _extent(result: Result) -> str:
+    cube = result.provenance["cube"]
+    spectrum = result["input"]["sum_spectrum"]
+    sig = [str(dim) for dim in spectrum.dims]
+    sizes = dict(zip(cube["dims"], cube["shape"], strict=True))
+    nav = [dim for dim in cube["dims"] if dim not in sig]
+    pixels = " x ".join(f"{sizes[dim]:,} ({dim})" for dim in nav) or "1"
+    channels = " x ".join(f"{sizes[dim]:,}" for dim in sig)
+    axes = [text for dim in sig if (text := _axis(spectrum, dim))]
+    return f"{pixels} pixels of {channels} channels" + (f" ({'; '.join(axes)})" if axes else "")
+
+
+def _axis(spectrum: xr.DataArray, dim: str) -> str:
+    if dim not in spectrum.coords or spectrum.coords[dim].dtype.kind not in "iuf":
+        return ""
+    values = np.asarray(spectrum.coords[dim].values)
+    units = spectrum.coords[dim].attrs.get("units", "1")
+    return (
+        f"{dim} from {values[0]:.5g} to {values[-1]:.5g}{'' if units == '1' else ' ' + str(units)}"
+    )
+
+
+# ------------------------------------------------------------------------------------------- the steps
+
+
+def _preparation(recipe: Mapping[str, Any]) -> Iterator[str]:
+    done = [_prepared(verb, given) for one in recipe["prepare"] for verb, given in one.items()]
+    if done:
+        yield f"Before the analysis {_listing(done)}."
+    where = recipe.get("where")
+    if where:
+        yield (
+            f"Pixels were used whose total counts, smoothed by a Gaussian of {where['sigma']:g} pixels, "
+            f"reached {where['min_smoothed_counts']:g}."
+        )
+
+
+def _prepared(verb: str, given: Mapping[str, Any]) -> str:
+    dims = {k: v for k, v in given.items() if k not in ("boundary", "region")}
+    ranges = _listing([f"{dim} {v[0]:g} to {v[1]:g}" for dim, v in dims.items() if _is_pair(v)])
+    if verb == "remove_background":
+        return f"a power-law background fitted in {ranges} was subtracted"
+    if verb == "window":
+        return f"channels were kept with {ranges}"
+    if verb == "select":
+        if given.get("region") is not None:
+            return f"the pixels inside a polygon of {len(given['region'])} corners were kept"
+        return f"positions were kept with {ranges} (the last not included)"
+    factors = _listing([f"{factor} along {dim}" for dim, factor in dims.items()])
+    return f"neighbours were summed, {factors}"
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2
+
+
+def _step_sentences(result: Result, step: str, cite: Mapping[str, str]) -> Iterator[str]:
+    attributes = dict(result[step].attrs)
+    write = {
+        "estimate_n_components": _estimate,
+        "pca": _pca,
+        "nmf": _nmf,
+        "kmeans": _kmeans,
+    }[result.verb(step)]
+    yield write(result, step, attributes, cite)
+
+
+def _estimate(result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]) -> str:
+    number = found.get("n_components")
+    method = str(found.get("method"))
+    by = f"{method}{cite.get('Landa2022', '') if method == 'biwhitening' else ''}"
+    if number is None:
+        return f"The number of components was not named by {by}: {found.get('reason')}."
+    margin = found.get("margin") or {}
+    above = margin.get("above")
+    text = f"The number of components was estimated as {number} by {by}"
+    if isinstance(above, int | float) and math.isfinite(above):
+        text += f", the last one {above:.1f} % above the largest value that noise gives"
+    return text + "."
+
+
+def _pca(result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]) -> str:
+    n = result[step].sizes["component"]
+    poisson = found.get("noise") == "poisson"
+    weights = f" weighted for Poisson noise{cite.get('Keenan2004', '')}" if poisson else ""
+    solver = (
+        f"a randomised solver{cite.get('Halko2011', '')}"
+        if found.get("solver") == "randomized"
+        else "the exact Gram matrix"
+    )
+    return f"Principal component analysis{weights} gave {_count(n, 'component')}, from {solver}."
+
+
+def _nmf(result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]) -> str:
+    given = found.get("parameters") or {}
+    n = result[step].sizes["component"]
+    loss = _LOSSES.get(str(given.get("beta_loss")), str(given.get("beta_loss")))
+    volume = (
+        f" with a minimum-volume term of weight {given['volume']:g}{cite.get('Leplat2020', '')}"
+        if given.get("volume")
+        else ""
+    )
+    passes = _count(int(found.get("n_iter", 0)), "pass", "passes")
+    end = "until it converged, in" if found.get("converged") else "not to convergence, in"
+    return (
+        f"Non-negative matrix factorisation{cite.get('Lee2001', '')} into {_count(n, 'component')} minimised "
+        f"{loss}{volume}, {end} {passes}{_seed(found)}."
+    )
+
+
+def _kmeans(result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]) -> str:
+    n = result[step].sizes["cluster"]
+    on = found.get("on")
+    what = {
+        "profiles": f"pixels' profiles in a subspace weighted for Poisson noise{cite.get('Keenan2004', '')}",
+        "counts": "pixels' spectra",
+    }.get(str(found.get("features")), "pixels")
+    of = f"the loadings of {on}" if on else what
+    by = f"by k-means{cite.get('Bachem2018', '')}"
+    return f"Pixels were grouped into {_count(n, 'cluster')} {by} on {of}{_seed(found)}."
+
+
+def _seed(found: Mapping[str, Any]) -> str:
+    return f" (seed {found['seed']})" if found.get("seed") is not None else ""
+
+
+def _identity(result: Result, version: str) -> Iterator[str]:
+    stack = result.provenance.get("stack") or {}
+    libraries = stack.get("libraries") or {}
+    named = [f"{n} {libraries[n]}" for n in ("numpy", "scipy", "numba", "dask") if n in libraries]
+    yield (
+        f"Calculations ran on Python {stack.get('python', '?')} with {_listing(named)}."
+        if named
+        else f"Calculations ran on Python {stack.get('python', '?')}."
+    )
+    yield (
+        f"The run has the identity {result.run_id}; its recipe, its result, the versions of all libraries "
+        f"and the digests of all files ({MANIFEST}) are in the published package, which "
+        f"`emcube reproduce` runs again and compares."
+    )
+
+
+def _count(n: int, one: str, many: str | None = None) -> str:
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def _listing(parts: Iterable[str]) -> str:
+    given = list(parts)
+    if len(given) < 2:
+        return "".join(given)
+    return f"{', '.join(given[:-1])} and {given[-1]}"

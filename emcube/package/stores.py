@@ -1,0 +1,272 @@
+"""Zarr data of a stranger: looked at before zarr sees them.
+
+Zarr imports whatever codec a document names; some codecs unpickle what they read, and arrays of the older
+format may name filters that do. Therefore only metadata of version 3 with codecs and data types of a short
+list are let through. Chunks that are missing would be read as fill values, and a document of a few bytes may
+declare an array of any size: both are refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from emcube.errors import PackageError
+from emcube.package.names import check_name, printable
+
+__all__ = ["check_store", "load_json"]
+
+IN_SHARDS = frozenset({"blosc", "bytes", "crc32c", "transpose"})
+"""Codecs of chunks in a shard: of these none unpacks to more than 2 GiB, whatever the chunk says."""
+
+CODECS = IN_SHARDS | {"sharding_indexed", "vlen-utf8", "zstd"}
+_INTEGERS = {f"{sign}int{bits}": bits // 8 for sign in ("", "u") for bits in (8, 16, 32, 64)}
+_FLOATS = {"float16": 2, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16}
+#: Bytes of a value; of text a guess that is only used for limits.
+TYPES = {"bool": 1, "string": 16, **_INTEGERS, **_FLOATS}
+#: Data types with parameters.
+_NAMED = frozenset(
+    {"fixed_length_utf32", "null_terminated_bytes", "numpy.datetime64", "numpy.timedelta64"}
+)
+OLD = (".zarray", ".zgroup", ".zattrs", ".zmetadata")
+MAX_CHUNK = 2**31
+"""Decoded bytes of a chunk (or shard); emcube's own have 512 MiB at most."""
+
+MAX_UNWRITTEN = 64 * 2**20
+"""Decoded bytes of an array's chunks that are not there: small ones of nothing but zeros are not written."""
+
+MAX_TEXT = 64 * 2**20
+"""Decoded bytes of a chunk of texts."""
+
+MAX_JSON = 16 * 2**20
+"""Bytes of a document: Python objects made of one take some fifty times as much."""
+
+MAX_DEPTH = 64
+
+_HINT = "do not use this package, or ask who made it"
+
+
+def load_json(data: bytes, what: str) -> Any:
+    """Parse JSON of a stranger.
+
+    Raises
+    ------
+    PackageError
+        It is not JSON in UTF-8, repeats a key, holds NaN, or is nested too deeply.
+    """
+    try:
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant
+        )
+    except RecursionError:
+        raise PackageError(
+            f"{what} is nested too deeply, expected a few levels", hint=_HINT
+        ) from None
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are of this kind
+        raise PackageError(f"{what} is not valid JSON: {printable(error)}", hint=_HINT) from None
+    if _depth(value) > MAX_DEPTH:
+        raise PackageError(f"{what} is nested too deeply, expected a few levels", hint=_HINT)
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"{word} is not a value of JSON")
+
+
+def _depth(value: Any) -> int:
+    deepest, todo = 0, [(value, 1)]
+    while todo:
+        item, depth = todo.pop()
+        deepest = max(deepest, depth)
+        if depth > MAX_DEPTH:
+            break
+        inside = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+        todo += [(child, depth + 1) for child in inside if isinstance(child, dict | list)]
+    return deepest
+
+
+def check_store(root: Path, where: str) -> None:
+    """Refuse a Zarr hierarchy that could do anything but hold arrays.
+
+    Parameters
+    ----------
+    root : Path
+        Its folder, unpacked.
+    where : str
+        Whose it is, for messages.
+
+    Raises
+    ------
+    PackageError
+        It is of an old format, names an unknown codec, data type or storage transformer, lacks chunks of
+        large arrays, or declares chunks of absurd size.
+    """
+    old = next((p for p in sorted(root.rglob(".z*")) if p.name in OLD), None)
+    if old is not None:
+        raise PackageError(
+            f"{where}: {old.relative_to(root).as_posix()!r} is metadata of Zarr 2, expected version 3 only",
+            hint=_HINT,
+        )
+    if not (root / "zarr.json").is_file():
+        raise PackageError(f"{where} has no zarr.json, expected a Zarr group", hint=_HINT)
+    for path in sorted(root.rglob("zarr.json")):
+        folder = path.parent
+        name = folder.relative_to(root).as_posix()
+        document = _document(path, f"{where}, {name}/zarr.json")
+        _check_document(document, folder, f"{where}, {name}/zarr.json")
+
+
+def _document(path: Path, what: str) -> Any:
+    if path.stat().st_size > MAX_JSON:
+        raise PackageError(
+            f"{what} has {path.stat().st_size:,} bytes, expected at most {MAX_JSON:,}", hint=_HINT
+        )
+    return load_json(path.read_bytes(), what)
+
+
+def _check_document(document: Any, folder: Path, what: str) -> None:
+    """Check the metadata of a node, and the copies of others' that it holds (and these, in turn)."""
+    _expect(isinstance(document, dict), what, "is no object", "a Zarr document")
+    _expect(document.get("zarr_format") == 3, what, "is not of Zarr version 3", "zarr_format 3")
+    kind = document.get("node_type")
+    _expect(kind in ("array", "group"), what, f"is a {kind!r}", "an array or a group")
+    attributes = document.get("attributes", {})
+    _expect(isinstance(attributes, dict), what, "has attributes that are no object", "an object")
+    if kind == "array":
+        _check_array(document, folder, what)
+    copies = document.get("consolidated_metadata")
+    inner = copies.get("metadata") if isinstance(copies, dict) else None
+    _expect(copies is None or isinstance(inner, dict), what, "has copies that are none", "objects")
+    for child, copy in (inner or {}).items():
+        check_name(child, what)
+        _check_document(copy, folder / child, f"{what}, {printable(child)!r}")
+
+
+def _check_array(document: Mapping[str, Any], folder: Path, what: str) -> None:
+    shape = _lengths(document.get("shape"), what, "shape", least=0)
+    grid = document.get("chunk_grid")
+    regular = isinstance(grid, dict) and grid.get("name") == "regular"
+    _expect(regular, what, f"has the chunk grid {grid!r:.80}", "a regular one")
+    assert isinstance(grid, dict)
+    chunks = _lengths((grid.get("configuration") or {}).get("chunk_shape"), what, "chunks", least=1)
+    _expect(
+        len(chunks) == len(shape), what, f"has chunks {chunks} of shape {shape}", "as many dims"
+    )
+    _expect(not document.get("storage_transformers"), what, "has storage transformers", "none")
+    names = _check_codecs(document.get("codecs"), what, CODECS)
+    size = _item_bytes(document.get("data_type"), what)
+    chunk_bytes = math.prod(chunks) * size
+    _expect(chunk_bytes <= MAX_CHUNK, what, f"has chunks of {chunks}", "less than 2 GiB in each")
+    wanted = math.prod(-(-n // c) for n, c in zip(shape, chunks, strict=True))
+    present = sum(p.is_file() and p.name != "zarr.json" for p in folder.rglob("*"))
+    _expect(
+        (wanted - present) * chunk_bytes <= MAX_UNWRITTEN,
+        what,
+        f"has {present} chunks",
+        f"{wanted}, as its shape {shape} needs",
+    )
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != "zarr.json":
+            _check_chunk(path, names, math.prod(chunks), size, f"{what}: the chunk {path.name!r}")
+
+
+def _lengths(value: Any, what: str, word: str, *, least: int) -> tuple[int, ...]:
+    good = isinstance(value, list) and all(type(n) is int and n >= least for n in value)
+    _expect(good, what, f"has the {word} {value!r:.80}", "a list of lengths")
+    return tuple(value)
+
+
+def _check_codecs(codecs: Any, what: str, known: frozenset[str]) -> list[str]:
+    """Names of codecs, all of them known."""
+    _expect(isinstance(codecs, list) and len(codecs) > 0, what, f"has {codecs!r:.80}", "codecs")
+    names: list[str] = []
+    for codec in codecs:
+        named = codec if isinstance(codec, dict) else {"name": codec}
+        name = named.get("name")
+        _expect(
+            isinstance(name, str) and name in known,
+            what,
+            f"names the codec {name!r:.80}",
+            f"one of {', '.join(sorted(known))}",
+        )
+        if name == "sharding_indexed":
+            inner = named.get("configuration") or {}
+            _expect(isinstance(inner, dict), what, "has a shard without configuration", "one")
+            for key in ("codecs", "index_codecs"):
+                _check_codecs(inner.get(key), what, IN_SHARDS)
+        names.append(str(name))
+    return names
+
+
+def _check_chunk(path: Path, codecs: list[str], n_values: int, size: int, what: str) -> None:
+    """Refuse a chunk that says it unpacks to more than its array's chunks hold."""
+    most = MAX_TEXT if "vlen-utf8" in codecs else n_values * size
+    with path.open("rb") as file:
+        head = file.read(18)
+    packed = next((name for name in codecs if name in ("blosc", "zstd")), None)
+    if packed == "blosc":
+        found: int | None = int.from_bytes(head[4:8], "little")
+    elif packed == "zstd":
+        found = _zstd_bytes(head)
+    else:
+        found = path.stat().st_size - 4 * ("crc32c" in codecs)
+        found = 0 if "sharding_indexed" in codecs else found
+    _expect(found is not None, what, "does not say how much it unpacks to", f"at most {most} bytes")
+    assert found is not None
+    _expect(found <= most, what, f"unpacks to {found} bytes", f"at most {most}")
+    if "vlen-utf8" in codecs:
+        _check_texts(path, codecs, n_values, what)
+
+
+def _zstd_bytes(head: bytes) -> int | None:
+    """Bytes that a frame of Zstandard says it holds (RFC 8878, 3.1.1.1); None where it does not say."""
+    if head[:4] != b"\x28\xb5\x2f\xfd" or len(head) < 6:
+        return None
+    flags = head[4]
+    single = flags >> 5 & 1
+    start = 5 + (1 - single) + (0, 1, 2, 4)[flags & 3]
+    n = (single, 2, 4, 8)[flags >> 6]
+    if n == 0 or len(head) < start + n:
+        return None
+    return int.from_bytes(head[start : start + n], "little") + (256 if n == 2 else 0)
+
+
+def _check_texts(path: Path, codecs: list[str], n_values: int, what: str) -> None:
+    """Refuse texts that are said to be more than the chunk has places: room for all is made at once."""
+    data = path.read_bytes()
+    data = data[:-4] if "crc32c" in codecs else data
+    if "zstd" in codecs:
+        from numcodecs.zstd import Zstd
+
+        try:
+            data = bytes(Zstd().decode(data))
+        except RuntimeError as error:
+            raise PackageError(f"{what} cannot be read: {printable(error)}", hint=_HINT) from error
+    n_texts = int.from_bytes(data[:4], "little")
+    _expect(n_texts <= n_values, what, f"holds {n_texts} texts", f"at most {n_values}")
+
+
+def _item_bytes(data_type: Any, what: str) -> int:
+    if isinstance(data_type, str) and data_type in TYPES:
+        return TYPES[data_type]
+    named = data_type if isinstance(data_type, dict) else {}
+    known = named.get("name") in _NAMED
+    _expect(known, what, f"has the data type {data_type!r:.80}", "numbers or text")
+    length = (named.get("configuration") or {}).get("length_bytes", 8)
+    _expect(type(length) is int and 0 < length < 2**20, what, "has values of odd length", "bytes")
+    return int(length)
+
+
+def _expect(holds: bool, what: str, found: str, expected: str) -> None:
+    if not holds:
+        raise PackageError(f"{what} {printable(found)}, expected {expected}", hint=_HINT)
