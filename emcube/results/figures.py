@@ -354,11 +354,11 @@ class ResultFigures:
         --------
         emcube.results.files.write_tiff : what the files hold.
         """
-        from emcube.results.files import write_csv, write_tiff
+        from emcube.results.files import maps_of, write_csv, write_tiff
 
         self.require_complete("save_maps")
         saved: list[Path] = []
-        for name, array in self._all_maps():
+        for name, array in maps_of(self):
             nav = array.ndim - ("component" in array.dims)
             write = write_tiff if nav > 1 else write_csv
             suffix = ".tif" if nav > 1 else ".csv"
@@ -401,12 +401,12 @@ class ResultFigures:
         StoreError
             A file exists or cannot be written.
         """
-        from emcube.results.files import spectra_writer
+        from emcube.results.files import spectra_of, spectra_writer
 
         self.require_complete("save_spectra")
         write = spectra_writer(suffix)
         saved: list[Path] = []
-        for name, array in self._all_spectra():
+        for name, array in spectra_of(self):
             files, _ = write(array, Path(folder) / f"{name}{suffix}", overwrite=overwrite)
             saved += files
         if not saved:
@@ -446,14 +446,12 @@ class ResultFigures:
         step = step or self.step_of("pca", "nmf")
         return model_parts(self[step], self.verb(step), n_components, self["input"]["total_counts"])
 
-    def _companions(self) -> dict[str, xr.DataArray]:
-        node = self["input"]
-        return {str(k): c for k, c in node.coords.items() if k not in node.dims and c.ndim >= 2}
-
     def _grey(self, image: str | xr.DataArray | None) -> xr.DataArray:
         if isinstance(image, xr.DataArray):
             return image
-        companions = self._companions()
+        from emcube.results.files import companions_of
+
+        companions = companions_of(self)
         if image is None:
             return next(iter(companions.values()), self["input"]["total_counts"])
         if image == "total_counts":
@@ -476,33 +474,6 @@ class ResultFigures:
                 hint="name lines: lines=['Si_Ka', 'O_Ka']",
             )
         return found
-
-    def _all_maps(self) -> Iterable[tuple[str, xr.DataArray]]:
-        total = self["input"]["total_counts"]
-        if total.ndim:
-            yield "input/total_counts", total
-        for name, image in self._companions().items():
-            yield f"input/{name}", image
-        for step in self.steps:
-            for name in ("loadings", "labels"):
-                if name in self[step] and self[step][name].ndim > (name == "loadings"):
-                    yield f"{step}/{name}", self[step][name]
-
-    def _all_spectra(self) -> Iterable[tuple[str, xr.DataArray]]:
-        metadata = self.metadata
-        found = [("input-sum_spectrum", self["input"]["sum_spectrum"])]
-        found += [
-            (f"{step}-{name}", self[step][name])
-            for step in self.steps
-            for name in ("components", "cluster_centers")
-            if name in self[step]
-        ]
-        for name, array in found:
-            dim = str(array.dims[-1])
-            is_spectrum = array.ndim <= 2 and array.dtype.kind in "iuf" and dim in array.coords
-            if is_spectrum and not dim.startswith("input_") and dim != "component":
-                attrs = {**array.attrs, "sig_dims": [dim]}
-                yield name, array.assign_attrs({**attrs, "metadata": {**metadata, "title": name}})
 
     def _looks(self) -> dict[str, Any]:
         """What figures of spectra should know of the specimen and the instrument."""

@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import xarray as xr
@@ -21,7 +21,18 @@ from emcube.disk import replace_file
 from emcube.errors import InputError, StoreError
 from emcube.units import compatible, convert
 
-__all__ = ["SpectraWriter", "spectra_writer", "write_csv", "write_tiff"]
+if TYPE_CHECKING:
+    from emcube.results.figures import ResultFigures
+
+__all__ = [
+    "SpectraWriter",
+    "companions_of",
+    "maps_of",
+    "spectra_of",
+    "spectra_writer",
+    "write_csv",
+    "write_tiff",
+]
 
 Written = tuple[list[Path], list[str]]
 
@@ -54,15 +65,52 @@ def spectra_writer(suffix: str) -> SpectraWriter:
     if suffix == ".csv":
         return write_csv
     if suffix == ".msa":
-        try:
-            return provided("write_msa")
-        except KeyError:
-            pass
+        return provided("write_msa")
     raise InputError(
-        f"spectra as {suffix!r}: nothing here writes that, expected '.csv' or, where emcube.interop is "
-        "there, '.msa'",
+        f"spectra as {suffix!r}: nothing here writes that, expected '.csv' or '.msa'",
         hint="write '.csv'",
     )
+
+
+# ------------------------------------------------------------------------------------ what a result holds
+
+
+def companions_of(result: ResultFigures) -> dict[str, xr.DataArray]:
+    """Images that lay beside the cube on its grid (HAADF), by name."""
+    node = result["input"]
+    return {str(k): c for k, c in node.coords.items() if k not in node.dims and c.ndim >= 2}
+
+
+def maps_of(result: ResultFigures) -> Iterator[tuple[str, xr.DataArray]]:
+    """Maps and images of a result by their names (``nmf/loadings``), lazily; line scans too."""
+    total = result["input"]["total_counts"]
+    if total.ndim:
+        yield "input/total_counts", total
+    for name, image in companions_of(result).items():
+        yield f"input/{name}", image
+    for step in result.steps:
+        for name in ("loadings", "labels"):
+            if name in result[step] and result[step][name].ndim > (name == "loadings"):
+                yield f"{step}/{name}", result[step][name]
+
+
+def spectra_of(result: ResultFigures) -> Iterator[tuple[str, xr.DataArray]]:
+    """Spectra of a result by their names (``nmf-components``), with the cube's metadata; no patterns."""
+    found = [("input-sum_spectrum", result["input"]["sum_spectrum"])]
+    found += [
+        (f"{step}-{name}", result[step][name])
+        for step in result.steps
+        for name in ("components", "cluster_centers")
+        if name in result[step]
+    ]
+    for name, array in found:
+        dim = str(array.dims[-1])
+        is_spectrum = (
+            array.ndim <= 2 and dim in array.coords and array.coords[dim].dtype.kind in "iuf"
+        )
+        if is_spectrum and not dim.startswith("input_") and dim != "component":
+            metadata = {**result.metadata, "title": name}
+            yield name, array.assign_attrs(sig_dims=[dim], metadata=metadata)
 
 
 # ------------------------------------------------------------------------------------------------ tables

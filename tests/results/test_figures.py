@@ -9,7 +9,6 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 import emcube as em
-from emcube import _hooks
 from emcube.errors import InputError
 from emcube.models.nmf import MiniBatchNMF
 
@@ -128,7 +127,7 @@ def test_a_tilt_series_is_drawn_as_a_montage(tmp_path):
         assert file.series[0].axes == "ZCYX"
 
 
-def test_files_of_a_result(result, tmp_path, monkeypatch):
+def test_files_of_a_result(result, tmp_path):
     saved = {p.name for p in result.save_maps(tmp_path)}
     assert saved == {
         "input-total_counts.tif", "input-HAADF.tif", "pca-loadings.tif", "nmf-loadings.tif",
@@ -144,10 +143,12 @@ def test_files_of_a_result(result, tmp_path, monkeypatch):
     }  # fmt: skip
     rows = np.genfromtxt(tmp_path / "nmf-components.csv", delimiter=",", skip_header=1)
     np.testing.assert_array_equal(rows[:, 1:].T, result["nmf"]["components"])
-    monkeypatch.setattr(
-        _hooks, "_homes", {**_hooks._homes, "write_msa": "emcube.results.files:write_csv"}
-    )
-    assert {p.suffix for p in result.save_spectra(tmp_path, suffix=".msa")} == {".msa"}
+    spectra = {p.name for p in result.save_spectra(tmp_path, suffix=".msa")}
+    assert {"input-sum_spectrum.msa", "nmf-components-4.msa"} <= spectra
+    back = em.open(tmp_path / "nmf-components-4.msa")
+    np.testing.assert_array_equal(back, result["nmf"]["components"][4])
+    exported = em.export(result, tmp_path / "all.tif")
+    assert {p.name for p in exported.files} == {f"all-{name}" for name in saved}
 
 
 def test_a_line_scan_is_saved_as_tables(cube, tmp_path):

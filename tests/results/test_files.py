@@ -11,7 +11,6 @@ import pytest
 import tifffile
 import xarray as xr
 
-from emcube import _hooks
 from emcube.errors import InputError, StoreError
 from emcube.results.files import spectra_writer, write_csv, write_tiff
 
@@ -214,11 +213,20 @@ def test_tables_refuse(tmp_path):
         write_csv(spectra(), tmp_path / "a.csv")
 
 
-def test_other_suffixes_are_written_by_who_provides_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(_hooks, "_homes", {})
-    with pytest.raises(InputError, match=r"'\.msa'"):
-        spectra_writer(".msa")
+def test_other_suffixes_are_written_by_who_provides_it():
+    from emcube.interop.msa import write_spectra
+
+    assert spectra_writer(".msa") is write_spectra
+    assert spectra_writer(".csv") is write_csv
     with pytest.raises(InputError, match=r"'\.xls'"):
         spectra_writer(".xls")
-    _hooks.provide("write_msa", "emcube.results.files:write_csv")
-    assert spectra_writer(".msa") is write_csv
+
+
+def test_export_knows_tables_and_images(tmp_path):
+    import emcube as em
+
+    assert em.export(maps(), tmp_path / "a.tif").files == (tmp_path / "a.tif",)
+    cube = spectra().assign_attrs(sig_dims=["energy"])
+    assert em.export(cube, tmp_path / "a.csv").files == (tmp_path / "a.csv",)
+    with pytest.raises(InputError, match="write_csv"):
+        em.export(cube, tmp_path / "b.tif")
