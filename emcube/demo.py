@@ -424,13 +424,10 @@ def _telling_lines(components: xr.DataArray, cube: xr.DataArray) -> list[str]:
     names = []
     for i, spectrum in enumerate(values):
         peaks = label_peaks(energy, spectrum, elements)
-        most = max((peak.height for peak in peaks), default=0.0)
-        shares = {
-            peak.text: peak.height / mean[abs(energy - peak.energy).argmin()]
-            for peak in peaks
-            if peak.height > 0.05 * most
+        excess = {
+            peak.text: peak.height - mean[abs(energy - peak.energy).argmin()] for peak in peaks
         }
-        names.append(f"{i}: {max(shares, key=shares.__getitem__)}" if shares else f"component {i}")
+        names.append(f"{i}: {max(excess, key=excess.__getitem__)}" if excess else f"component {i}")
     return names
 
 

@@ -106,7 +106,7 @@ def test_again_it_keeps_what_is_the_same(demo):
 
 
 def test_the_other_example_is_a_map_with_five_phases(tmp_path):
-    report = run_demo(tmp_path / "rock", scene="jadeite", scale=0.02)
+    report = run_demo(tmp_path / "rock", scene="jadeite", scale=0.01)
     assert report["n_components_true"] == 5
     pictures = {Path(p).name for p in report["pictures"]}
     four = {f"nmf_four-{what}.png" for what in ("components", "loadings", "residuals")}

@@ -292,7 +292,8 @@ def _points_high(axes: Sequence[Axes]) -> float:
     figure, place = axes[0].figure, axes[0].get_subplotspec()
     height = 72.0 * figure.bbox.height / figure.dpi
     rows = 1 if place is None or len(axes) > 1 else place.get_gridspec().nrows
-    return float(height / rows) - 20.0
+    title = figure.get_suptitle()
+    return float((height - 15.0 * (title.count("\n") + 1) * bool(title)) / rows)
 
 
 def grid_shape(n: int) -> tuple[int, int]:

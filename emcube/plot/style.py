@@ -89,7 +89,7 @@ def plain(text: object, most: int = NAME) -> str:
 
 def fitted(text: str, points: float) -> str:
     """Cut a label in small letters so that it is about as long as there is room."""
-    most = max(int(points / 4.4), 6)
+    most = max(int(points / 4.2), 6)
     return text if len(text) <= most else text[: most - 1].rstrip("\\ (") + "…"
 
 
