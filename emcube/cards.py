@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 __all__ = [
     "catalog_search",
     "describe",
+    "describe_entry",
     "describe_estimate",
     "render",
+    "visible",
 ]
 
-_ENTRY = re.compile(r"\.ya?ml:[^/\\:]+$", re.IGNORECASE)
-_CATALOG = re.compile(r"\.ya?ml(:[^/\\:]+)?$", re.IGNORECASE)
+_ENTRY = re.compile(r"\.ya?ml:[^\\:]+$", re.IGNORECASE)
+_CATALOG = re.compile(r"\.ya?ml(:[^\\:]+)?$", re.IGNORECASE)
 
 
 def describe(what: str, *, name: str | None = None) -> dict[str, Any]:
@@ -184,12 +186,25 @@ def _stored(cube: xr.DataArray, name: str | None) -> dict[str, Any]:
 
 
 def catalog_search(
-    catalog: Path, *, text: str | None, modality: str | None, elements: Sequence[str]
+    catalog: str | Path, *, facets: Sequence[str] = (), **conditions: Any
 ) -> dict[str, Any]:
-    """Describe the entries of a catalog that match."""
+    """Describe the entries of a catalog that match.
+
+    Parameters
+    ----------
+    catalog : str or Path
+    facets : sequence of str
+        Fields whose values are counted among the entries found.
+    **conditions
+        As for `emcube.catalog.Catalog.search`.
+    """
     from emcube.catalog import open_catalog
 
-    return _catalog(open_catalog(catalog).search(text, modality=modality, elements=list(elements)))
+    found = open_catalog(catalog).search(**conditions)
+    card = _catalog(found)
+    if facets:
+        card["facets"] = found.facets(*facets)
+    return card
 
 
 def describe_catalog(what: str | Path) -> dict[str, Any]:
@@ -199,11 +214,23 @@ def describe_catalog(what: str | Path) -> dict[str, Any]:
     return _catalog(open_catalog(what))
 
 
+def describe_entry(catalog: str | Path, name: str) -> dict[str, Any]:
+    """Describe an entry by its data where they are there, else by what the catalog says."""
+    from emcube.catalog import open_catalog
+
+    entry = open_catalog(catalog)[name]
+    known = entry.to_json()
+    if known.get("available") and entry.kind != "catalog":
+        return {**describe(f"{catalog}:{name}"), "entry": known}
+    return {"kind": "entry", "address": f"{catalog}:{name}", **known}
+
+
 def _catalog(found: Catalog) -> dict[str, Any]:
     from emcube.store import to_json
 
     entries = {name: to_json(entry.to_json(), name) for name, entry in found.items()}
-    return {"kind": "catalog", "address": str(found.path), "entries": entries}
+    card: dict[str, Any] = {"kind": "catalog", "address": str(found.path), "entries": entries}
+    return {**card, "problems": list(found.problems)} if found.problems else card
 
 
 # --------------------------------------------------------------------------------------------- cards
@@ -217,8 +244,14 @@ def render(card: Mapping[str, Any]) -> str:
         "result": _result_card,
         "estimate": _estimate_card,
         "catalog": _catalog_card,
+        "entry": _entry_card,
     }
-    return "\n".join(writers[card["kind"]](card))
+    return "\n".join(map(visible, writers[card["kind"]](card)))
+
+
+def visible(line: str) -> str:
+    """A line without characters that would steer a terminal: files and catalogs come from strangers."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
 
 
 def _cube_card(card: Mapping[str, Any]) -> list[str]:
@@ -337,18 +370,55 @@ def _catalog_card(card: Mapping[str, Any]) -> list[str]:
     rows = [f"{card['address']}: {len(entries)} {'entry' if len(entries) == 1 else 'entries'}"]
     width = max((len(n) for n in entries), default=0)
     for name, entry in entries.items():
-        known = entry["metadata"]
-        parts = [str(known[key]) for key in ("title", "modality") if known.get(key)]
-        if known.get("elements"):
-            parts.append(" ".join(known["elements"]))
-        if known.get("shape"):
-            parts.append(" x ".join(map(str, known["shape"])))
-        if entry.get("refused"):
-            parts.append(f"not opened: {entry['refused']}")
-        elif not entry["available"]:
-            parts.append(f"not there: {known.get('get') or entry['store']}")
-        rows.append(f"  {name:<{width}}  {', '.join(parts)}")
+        rows.append(f"  {name:<{width}}  {', '.join(_entry_parts(entry))}")
+    for key, counts in card.get("facets", {}).items():
+        rows.append(f"  {key}: " + (", ".join(f"{v} {n}" for v, n in counts.items()) or "none"))
+    rows += [f"  not looked into: {problem}" for problem in card.get("problems", ())]
     return rows
+
+
+def _entry_parts(entry: Mapping[str, Any]) -> list[str]:
+    known = entry["metadata"]
+    parts = [str(known[key]) for key in ("title", "modality") if known.get(key)]
+    if isinstance(known.get("elements"), list) and known["elements"]:
+        parts.append(" ".join(map(str, known["elements"])))
+    if isinstance(known.get("shape"), list) and known["shape"]:
+        parts.append(" x ".join(map(str, known["shape"])))
+    if entry.get("kind") == "catalog":
+        parts.append(f"a catalog: {entry['store']}")
+    if entry.get("refused"):
+        parts.append(f"not opened: {entry['refused']}")
+    elif not entry["available"]:
+        parts.append(_not_there(entry))
+    return parts
+
+
+def _not_there(entry: Mapping[str, Any]) -> str:
+    known = entry["metadata"]
+    if entry.get("kind") != "file" or "://" not in entry["store"]:
+        return f"not there: {known.get('get') or entry['store']}"
+    size = known.get("size")
+    stated = _bytes(size) if isinstance(size, int) else known.get("size_about") or "size unknown"
+    unchecked = ", digest unchecked" if known.get("checksum_status") == "unchecked" else ""
+    return f"to be fetched ({stated}{unchecked})"
+
+
+def _entry_card(card: Mapping[str, Any]) -> list[str]:
+    rows = [f"{card['address']}: {', '.join(_entry_parts(card))}"]
+    if card.get("store"):
+        rows.append(f"  address: {card['store']}")
+    for key, value in card["metadata"].items():
+        if key not in ("title", "axes", "crawled", "extra"):
+            rows.append(f"  {key}: {_plain_text(value)}")
+    return rows
+
+
+def _plain_text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain_text(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return "; ".join(map(_plain_text, value))
+    return _number(value)
 
 
 def _number(value: object) -> str:

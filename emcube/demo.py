@@ -125,8 +125,6 @@ entries:
     reader: intake.readers.readers:XArrayDatasetReader
     kwargs:
       args: ['{data(@entry@-data)}']
-      engine: zarr
-      chunks: {}
     metadata:
 @metadata@      sig_dims: [energy]
       dtype: uint8

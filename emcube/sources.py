@@ -13,12 +13,12 @@ import numpy as np
 import xarray as xr
 
 from emcube.addresses import check_address, is_url, local_part
-from emcube.cube import sig_dims, validate_cube
+from emcube.cube import validate_cube
 from emcube.errors import InputError, ReadError
-from emcube.io.lazy import block_chunks, redecoded
+from emcube.io.opening import open_file
 from emcube.io.readers import read_signals
-from emcube.io.series import stack_cubes, with_angles_beside
-from emcube.io.signals import Signal, choose, companions_of, with_companions
+from emcube.io.series import stack_cubes
+from emcube.io.signals import Signal
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -161,7 +161,7 @@ def _open_one(
 
         if (entry := resolve(text)) is not None:
             _refuse(reader=reader, of="a catalog entry")
-            return entry.open(name), []
+            return entry.open_with_companions(name, dtype=dtype)
     if is_url(text):
         _refuse(reader=reader, of="a store")
         return store.open_cube(text, name), []
@@ -172,32 +172,7 @@ def _open_one(
         # An ingest that was interrupted is a folder, too, and the store explains it better.
         if store.is_store(path):
             return store.open_cube(path, name), []
-    signals_ = read_signals(path, name=name, reader=reader)
-    chosen = choose(signals_, name, path)
-    cube = with_angles_beside(_with_signal_name(chosen, signals_), path)
-    return _widened(cube, dtype), companions_of(chosen, signals_)
-
-
-def _with_signal_name(chosen: Signal, signals_: Sequence[Signal]) -> xr.DataArray:
-    cube = with_companions(chosen, signals_)
-    metadata = dict(cube.attrs.get("metadata") or {})
-    metadata["source"] = {**(metadata.get("source") or {}), "signal": chosen.name}
-    if chosen.kind == "cube" and cube.chunks is None:
-        # Formats that are only read whole: still one kind of array for everything behind.
-        n_sig = len(sig_dims(cube))
-        keep = range(cube.ndim - n_sig, cube.ndim)
-        cube = cube.chunk(
-            dict(zip(cube.dims, block_chunks(cube.shape, cube.dtype.itemsize, keep), strict=True))
-        )
-    return cube.assign_attrs(metadata=metadata).rename(chosen.name)
-
-
-def _widened(cube: xr.DataArray, dtype: DTypeLike | None) -> xr.DataArray:
-    """Let a reader that guesses its dtype decode into the wanted one, before any count could be lost."""
-    if dtype is None:
-        return cube
-    data = redecoded(cube.data, np.dtype(dtype))
-    return cube if data is None else cube.copy(data=data)
+    return open_file(path, name, reader=reader, dtype=dtype)
 
 
 def _as_dtype(cube: xr.DataArray, dtype: DTypeLike | None) -> xr.DataArray:

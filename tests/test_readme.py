@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -127,6 +128,15 @@ def test_commands_run_on_an_instrument_file(data_dir, tmp_path, monkeypatch, cap
     (bcf,) = sorted((data_dir / "eds_sem_dacite_P45").glob("*.bcf"))
     for name in ("map.bcf", "m30.bcf", "0.bcf", "30.bcf"):
         shutil.copy(bcf, tmp_path / name)
+    (tmp_path / "data").mkdir()
+    for name in (
+        "eds_tem_fept/core_shell.hspy",
+        "eds_sem_dacite_P45/P45_the_default_job.bcf",
+        "eels/EELS_signal.hdf5",
+    ):
+        place = tmp_path / "data" / Path(name).name
+        shutil.copy(data_dir / name, place)
+        os.utime(place, (0, 1e9))  # a crawl leaves out what may still be written
     (text,) = blocks("yaml")
     (tmp_path / "recipe.yaml").write_text(text.replace("results/map", "results/again"))
     monkeypatch.chdir(tmp_path)

@@ -1,33 +1,41 @@
-"""Catalogs and their entries."""
+"""Catalogs and their entries: opening, looking, searching."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
-from emcube.catalog.document import (
-    CATALOG_DIR,
-    Target,
-    change,
-    check_name,
-    data_and_entry,
-    new_document,
-    read_document,
-    target_of,
+from emcube.catalog.places import Place, is_remote, place_of
+from emcube.catalog.reading import read_document
+from emcube.catalog.search import (
+    Query,
+    beam_energy_range,
+    element_set,
+    facet_counts,
+    normal_modality,
+    search_text,
 )
-from emcube.catalog.search import beam_energy_range, element_set, matches, normal_modality
-from emcube.errors import CatalogError, CubeError
+from emcube.catalog.targets import Kind, Parameter, Target, parameters_of, target_of
+from emcube.errors import CatalogError, EmcubeError
 
 if TYPE_CHECKING:
     import xarray as xr
+    from numpy.typing import DTypeLike
 
-__all__ = ["Catalog", "Entry", "add", "create", "open_catalog", "resolve"]
+    from emcube.catalog.metadata import EntryMetadata
+
+__all__ = ["Catalog", "Entry", "open_catalog", "resolve"]
 
 _SUFFIXES = (".yaml", ".yml")
+#: Catalogs in catalogs in catalogs.
+_MAX_NESTED = 8
+#: What a search counts unless it is told otherwise.
+FACETS = ("modality", "elements", "instrument", "license", "access")
 
 StrPath = str | os.PathLike[str]
 
@@ -39,16 +47,20 @@ class Entry:
     Attributes
     ----------
     name : str
-    catalog : Path
+    catalog : Path or str
         The file it is in.
     metadata : dict
         As the catalog says: modality, elements, beam energy, dims, digest and whatever was added.
     """
 
     name: str
-    catalog: Path
+    catalog: Place
     metadata: dict[str, Any]
     _document: dict[str, Any] = field(repr=False, compare=False, hash=False)
+    _key: str = field(default="", repr=False, compare=False)
+    _trust: bool = field(default=False, repr=False, compare=False)
+    _values: dict[str, Any] = field(default_factory=dict, repr=False, compare=False, hash=False)
+    _text: str = field(default="", repr=False, compare=False)
 
     @property
     def target(self) -> Target:
@@ -59,56 +71,173 @@ class Entry:
         CatalogError
             It is not one that is opened; the message says why.
         """
-        return target_of(self.catalog, self._document, self.name)
+        return target_of(self.catalog, self._document, self._key or self.name, self._values)
+
+    @property
+    def kind(self) -> Kind | None:
+        """What it points at: "zarr", "file" or "catalog"; None for an entry that is not opened."""
+        try:
+            return self.target.kind
+        except CatalogError:
+            return None
+
+    @property
+    def known(self) -> EntryMetadata:
+        """The metadata as a typed model; what it does not know is under ``extra``."""
+        from emcube.catalog.metadata import EntryMetadata
+
+        return EntryMetadata.from_file(self.metadata)
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """What picks one dataset of a family, as tilt or dose."""
+        return parameters_of(self.catalog, self._document, self._key or self.name)
 
     @property
     def available(self) -> bool:
-        """Whether the store is there (one behind a URL is taken to be)."""
+        """Whether the data are there: here, fetched, or a store behind a URL (which is taken to be)."""
         target = self.target
-        return not target.is_local or Path(target.location).exists()
+        if target.is_local:
+            return Path(target.location).exists()
+        return target.kind != "file" or self.fetched is not None
 
-    def open(self, name: str | None = None) -> xr.DataArray:
+    @property
+    def fetched(self) -> Path | None:
+        """The store in the cache that `emcube catalog fetch` made; None where there is none."""
+        from emcube.catalog.cache import fetched_store
+
+        return fetched_store(self)
+
+    def with_parameters(self, **values: Any) -> Entry:
+        """The dataset of the family that has these values.
+
+        Raises
+        ------
+        CatalogError
+            There is no such parameter, or it cannot have this value.
+        """
+        picked = replace(self, _values={**self._values, **values})
+        if not self._trust:
+            _ = picked.target
+        return picked
+
+    def open(
+        self, name: str | None = None, *, verify: bool | None = None, **parameters: Any
+    ) -> xr.DataArray:
         """Open the dataset as a lazy cube.
 
         Parameters
         ----------
         name : str, optional
-            Another variable of the store: a companion or a quicklook.
+            Another variable of the store (a companion or a quicklook), or another signal of the file.
+        verify : bool, optional
+            Compare the files with their digests first, one pass over the bytes; by default for fetched
+            data only.
+        **parameters
+            Which dataset of a family.
 
         Raises
         ------
         CatalogError
-            The entry may not be opened, or its store is not there.
-        StoreError
-            The store is incomplete or damaged.
+            The entry may not be opened, its data are not there, or they are not what the entry says.
+        StoreError, ReadError
+            They are incomplete or damaged.
         """
+        picked = self.with_parameters(**parameters) if parameters else self
+        return picked.open_with_companions(name, verify=verify)[0]
+
+    def open_with_companions(
+        self, name: str | None = None, *, verify: bool | None = None, dtype: DTypeLike | None = None
+    ) -> tuple[xr.DataArray, list[xr.DataArray]]:
+        """Open the dataset, with the images of a file that lie on other grids."""
+        if self._trust and self.kind is None:
+            return self._open_with_intake(), []
+        place = self.location()
+        if verify or (verify is None and self.fetched is not None):
+            from emcube.catalog.verify import require_same
+
+            require_same(self, place)
+        if self.kind == "file" and Path(place) != self.fetched:
+            from emcube.io.opening import open_file
+
+            return open_file(Path(place), name or self.metadata.get("signal"), dtype=dtype)
         from emcube.store import open_cube
 
-        return open_cube(self.location(), name)
+        return open_cube(place, name), []
 
-    def location(self) -> str:
-        """Path or URL of the store, which is there.
+    def _open_with_intake(self) -> xr.DataArray:
+        """Let Intake do whatever the entry says; only for catalogs that the user trusts."""
+        import xarray as xr
+
+        from emcube.cube import validate_cube
+
+        found = _intake_catalog(self.catalog, self._document)(**self._values)[self.name].read()
+        if isinstance(found, xr.Dataset):
+            most = max((array.ndim for array in found.data_vars.values()), default=0)
+            arrays = [array for array in found.data_vars.values() if array.ndim == most]
+            found = arrays[0] if len(arrays) == 1 else found
+        if not isinstance(found, xr.DataArray):
+            raise CatalogError(
+                f"entry {self.name!r} of {self.catalog} gives {type(found).__name__}, expected one cube",
+                hint="read it with Intake: catalog.to_intake()",
+            )
+        return validate_cube(found)
+
+    def open_catalog(self) -> Catalog:
+        """Open the catalog that the entry points at.
 
         Raises
         ------
         CatalogError
-            The entry may not be opened, or its store is not there; the hint says how to get it.
+            It points at none, or this cannot be read.
         """
         target = self.target
-        if not self.available:
+        if target.kind != "catalog":
             raise CatalogError(
-                f"entry {self.name!r} of {self.catalog}: its store {target.location} does not exist",
-                hint=str(self.metadata.get("get") or "ingest it again, or correct the entry"),
+                f"entry {self.name!r} of {self.catalog} is a dataset, not a catalog",
+                hint="open it with .open()",
             )
-        if not target.group:
-            return target.location
-        return f"{target.location}/{target.group}"
+        return open_catalog(target.location, trust=self._trust)
+
+    def location(self) -> str:
+        """Path or URL of the data, which are there.
+
+        Raises
+        ------
+        CatalogError
+            The entry may not be opened, or its data are not there; the hint says how to get them.
+        """
+        target = self.target
+        where = f"entry {self.name!r} of {self.catalog}"
+        if target.kind == "catalog":
+            raise CatalogError(
+                f"{where} is a catalog: expected a dataset",
+                hint=f"name one within: {self.name}/...",
+            )
+        if target.kind == "file" and (stored := self.fetched) is not None:
+            return str(stored)
+        if not self.available:
+            what = "store" if target.kind == "zarr" else "file"
+            is_file = target.kind == "file" and not target.is_local
+            raise CatalogError(
+                f"{where}: its {what} {target.location} "
+                + ("has not been fetched" if is_file else "does not exist"),
+                hint=f"run `emcube catalog fetch {self.catalog} {self.name!r}`"
+                if is_file
+                else str(self.metadata.get("get") or "ingest it again, or correct the entry"),
+            )
+        return f"{target.location}/{target.group}" if target.group else target.location
 
     def to_json(self) -> dict[str, Any]:
         """Name, place and metadata; for an entry that is not opened the reason in place of the place."""
         described: dict[str, Any] = {"name": self.name, "catalog": str(self.catalog)}
         try:
-            described |= {"store": self.target.location, "available": self.available}
+            target = self.target
+            described |= {
+                "store": target.location,
+                "kind": target.kind,
+                "available": self.available,
+            }
         except CatalogError as error:
             described["refused"] = str(error)
         return {**described, "metadata": self.metadata}
@@ -120,8 +249,11 @@ class Catalog(Mapping[str, Entry]):
 
     Attributes
     ----------
-    path : Path
+    path : Path or str
+        The file, or its URL.
     entries : dict of str to Entry
+    problems : tuple of str
+        Nested catalogs that a search could not look into, and why.
 
     Examples
     --------
@@ -137,17 +269,28 @@ class Catalog(Mapping[str, Entry]):
     >>> folder.cleanup()
     """
 
-    path: Path
+    path: Place
     entries: dict[str, Entry]
     _document: dict[str, Any] = field(repr=False, compare=False, hash=False)
+    problems: tuple[str, ...] = ()
+    _trust: bool = field(default=False, repr=False, compare=False)
 
     def __getitem__(self, name: str) -> Entry:
-        if name not in self.entries:
-            raise CatalogError(
-                f"the catalog {self.path} has no entry {name!r}: it has {self._names()}",
-                hint="look for one with `emcube catalog search`",
+        if name in self.entries:
+            return self.entries[name]
+        first, slash, rest = name.partition("/")
+        if slash and first in self.entries:
+            # A name within a nested catalog.
+            return self.entries[first].open_catalog()[rest]
+        bare, mark, query = name.partition("?")
+        if mark and bare in self.entries:
+            return self.entries[bare].with_parameters(
+                **dict(parse_qsl(query, keep_blank_values=True))
             )
-        return self.entries[name]
+        raise CatalogError(
+            f"the catalog {self.path} has no entry {name!r}: it has {self._names()}",
+            hint="look for one with `emcube catalog search`",
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
@@ -158,16 +301,26 @@ class Catalog(Mapping[str, Entry]):
     def __contains__(self, name: object) -> bool:
         return name in self.entries
 
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the file says of the whole: title, description, publisher, ..."""
+        return dict(self._document["metadata"])
+
     def _names(self) -> str:
-        return ", ".join(self.entries) or "none"
+        names = list(self.entries)
+        more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+        return (", ".join(names[:20]) or "none") + more
 
     def search(
         self,
         text: str | None = None,
         *,
-        modality: str | None = None,
-        elements: str | list[str] | tuple[str, ...] = (),
+        modality: str | Sequence[str] | None = None,
+        elements: str | Sequence[str] = (),
+        any_elements: str | Sequence[str] = (),
+        no_elements: str | Sequence[str] = (),
         beam_energy: float | tuple[float, float] | None = None,
+        nested: bool = True,
         **fields: Any,
     ) -> Catalog:
         """Find entries that have everything that is asked for.
@@ -175,29 +328,68 @@ class Catalog(Mapping[str, Entry]):
         Parameters
         ----------
         text : str, optional
-            Words that all occur in the name or the metadata, whatever their case.
-        modality : str, optional
-            "EDS", "EELS", ...; EDX, EDXS and XEDS are EDS.
+            Words that all occur in the name or the metadata, whatever their case; EDX finds EDS.
+        modality : str or list of str, optional
+            "EDS", "EELS", ... or any of several; EDX, EDXS and XEDS are EDS.
         elements : list of str
             Elements that all occur; "Ni Cr" does as well.
+        any_elements, no_elements : list of str
+            At least one of these occurs; none of these does.
         beam_energy : float or (float, float), optional
             keV: one energy, or the lowest and the highest.
+        nested : bool
+            Look into nested catalogs, too; their entries are then called ``catalog/entry``.
         **fields
-            Other metadata that must be equal.
+            Any other field of the metadata. A tuple of two is a range with both ends included (None
+            leaves an end open), a list is any of its values, and ``creators__name="Nord, Magnus"``
+            reaches into nested metadata.
 
         Returns
         -------
         Catalog
-            With the entries found; maybe none.
+            With the entries found; maybe none. ``problems`` tells of nested catalogs that could not be read.
 
         Raises
         ------
         CatalogError
             A condition makes no sense, or no entry has such a field.
+
+        Notes
+        -----
+        Looks at the catalog's own text; no data are read.
         """
-        known = {key for entry in self.entries.values() for key in entry.metadata}
-        unknown = sorted(set(fields) - known)
-        if unknown and known:
+        from emcube.catalog.metadata import ALIASES
+
+        wanted = {ALIASES.get(key, key): value for key, value in fields.items()}
+        modalities = [modality] if isinstance(modality, str) else list(modality or ())
+        query = Query(
+            words=tuple((text or "").casefold().split()),
+            modalities=frozenset(map(normal_modality, modalities)),
+            elements=element_set(elements),
+            any_elements=element_set(any_elements),
+            no_elements=element_set(no_elements),
+            beam_energy=None if beam_energy is None else beam_energy_range(beam_energy),
+            fields=tuple(wanted.items()),
+        )
+        entries, problems = self._flat() if nested else (self.entries, ())
+        self._check_fields(entries, wanted)
+        found = {
+            name: entry
+            for name, entry in entries.items()
+            if query.matches(entry._text or search_text(name, entry.metadata), entry.metadata)
+        }
+        return Catalog(self.path, found, self._document, problems, self._trust)
+
+    def _check_fields(self, entries: Mapping[str, Entry], wanted: Mapping[str, Any]) -> None:
+        def has(key: str) -> bool:
+            first = key.split("__")[0]
+            return any(key in one.metadata or first in one.metadata for one in entries.values())
+
+        unknown = sorted(key for key in wanted if not has(key))
+        if not unknown:
+            return
+        known = {key for entry in entries.values() for key in entry.metadata}
+        if known:
             close = get_close_matches(unknown[0], sorted(known), 1)
             raise CatalogError(
                 f"search by {unknown[0]!r}: no entry of {self.path} has it",
@@ -205,45 +397,110 @@ class Catalog(Mapping[str, Entry]):
                 if close
                 else f"entries have {', '.join(sorted(known))}",
             )
-        wanted = element_set(elements)
-        energies = None if beam_energy is None else beam_energy_range(beam_energy)
-        found = {
-            name: entry
-            for name, entry in self.entries.items()
-            if matches(
-                name,
-                entry.metadata,
-                modality=modality,
-                elements=wanted,
-                text=text,
-                beam_energy=energies,
-                fields=fields,
-            )
-        }
-        return Catalog(self.path, found, self._document)
+
+    def _flat(self, seen: frozenset[str] = frozenset()) -> tuple[dict[str, Entry], tuple[str, ...]]:
+        """All entries with those of nested catalogs, and what kept some of these from being read."""
+        found: dict[str, Entry] = {}
+        problems: list[str] = []
+        seen = seen | {_identity(self.path)}
+        for name, entry in self.entries.items():
+            if not _is_catalog(entry):
+                found[name] = entry
+                continue
+            try:
+                target = entry.target.location
+                if _identity(place_of(target)) in seen or len(seen) > _MAX_NESTED:
+                    problems.append(f"{name}: {target} is nested within itself, or too deep")
+                    continue
+                below, more = entry.open_catalog()._flat(seen)
+            except EmcubeError as error:
+                # A catalog elsewhere may be down; what is here is found all the same, and the caller is told.
+                problems.append(f"{name}: {error}")
+                continue
+            found |= {f"{name}/{key}": one for key, one in below.items()}
+            problems += [f"{name}/{one}" for one in more]
+        return found, tuple(problems)
+
+    def facets(self, *keys: str) -> dict[str, dict[str, int]]:
+        """Count the values of fields: how many entries have each.
+
+        Parameters
+        ----------
+        *keys : str
+            Fields; by default modality, elements, instrument, license and access.
+
+        Returns
+        -------
+        dict
+            As ``{"modality": {"EDS": 12, "EELS": 3}}``, most first.
+        """
+        return facet_counts((entry.metadata for entry in self.entries.values()), keys or FACETS)
+
+    def save(self, path: StrPath, *, title: str = "") -> Catalog:
+        """Write the entries as a catalog of their own, as those that a search found.
+
+        Raises
+        ------
+        CatalogError
+            There is a file already, an entry is not one that is opened, or the new place cannot reach
+            its data.
+        """
+        from emcube.catalog.adding import save_entries
+
+        return save_entries(self, path, title=title)
 
     def to_intake(self) -> Any:
-        """Open the file with Intake, if everything in it is known to be harmless.
+        """Open the catalog with Intake, if everything in it is known to be harmless.
 
         Raises
         ------
         CatalogError
             An entry names something that is not on the list of what is opened.
         """
-        import intake
+        if not self._trust:
+            for name in self._document["entries"]:
+                target_of(self.path, self._document, name)
+        return _intake_catalog(self.path, self._document)
 
-        for name in self._document["entries"]:
-            target_of(self.path, self._document, name)
-        return intake.open_catalog(str(self.path))
+
+def _is_catalog(entry: Entry) -> bool:
+    raw = entry._document["entries"].get(entry._key or entry.name)
+    reader = raw.get("reader") if isinstance(raw, Mapping) else None
+    return isinstance(reader, str) and reader.endswith(":YAMLCatalogReader")
 
 
-def open_catalog(path: StrPath) -> Catalog:
-    """Open a catalog file.
+def _identity(place: Place) -> str:
+    return str(place) if is_remote(place) else str(Path(place).resolve())
+
+
+def _intake_catalog(place: Place, document: Mapping[str, Any]) -> Any:
+    """Intake's catalog of what was read and checked, not of what the file may hold by now."""
+    from copy import deepcopy
+
+    from intake.readers.entry import Catalog as IntakeCatalog
+
+    from emcube.catalog.places import folder_of
+
+    plain = deepcopy(dict(document))
+    for entry in plain["entries"].values():
+        entry.setdefault("user_parameters", {})
+    found = IntakeCatalog.from_dict(plain)
+    folder = folder_of(place)
+    found.user_parameters["CATALOG_PATH"] = str(place)
+    found.user_parameters["CATALOG_DIR"] = folder if is_remote(place) else f"file://{folder}"
+    found.user_parameters["STORAGE_OPTIONS"] = {}
+    return found
+
+
+def open_catalog(path: StrPath, *, trust: bool = False) -> Catalog:
+    """Open a catalog.
 
     Parameters
     ----------
-    path : path-like
-        An Intake 2 catalog (YAML).
+    path : path-like or URL
+        An Intake 2 catalog (YAML), here or behind HTTP, S3 and the like.
+    trust : bool
+        Let entries run whatever code they name, through Intake. For your own catalogs only.
 
     Returns
     -------
@@ -258,188 +515,19 @@ def open_catalog(path: StrPath) -> Catalog:
     -----
     Reads the file and nothing that it names; no code that it names is run.
     """
-    path = Path(path)
-    document = read_document(path)
+    place = place_of(path)
+    document = read_document(place)
     entries = {}
     # Intake lets an alias stand for an entry with a technical key.
-    names = {token: alias for alias, token in document["aliases"].items()}
+    names = {str(token): alias for alias, token in document["aliases"].items()}
     for key, entry in document["entries"].items():
-        metadata = entry.get("metadata") if isinstance(entry, Mapping) else None
-        name = str(names.get(key, key))
-        renamed = document if name == key else _under(document, key, name)
+        found = entry.get("metadata") if isinstance(entry, Mapping) else None
+        metadata = {str(k): v for k, v in found.items()} if isinstance(found, Mapping) else {}
+        name = names.get(key, key)
         entries[name] = Entry(
-            name, path, dict(metadata) if isinstance(metadata, Mapping) else {}, renamed
+            name, place, metadata, document, key, trust, _text=search_text(name, metadata)
         )
-    return Catalog(path, entries, document)
-
-
-def _under(document: dict[str, Any], key: str, name: str) -> dict[str, Any]:
-    return {**document, "entries": {name: document["entries"][key]}}
-
-
-def create(path: StrPath, *, title: str = "") -> Catalog:
-    """Make an empty catalog file.
-
-    Raises
-    ------
-    CatalogError
-        There is one already.
-    """
-    path = Path(path)
-    if path.exists():
-        raise CatalogError(
-            f"cannot make the catalog {path}: it exists already",
-            hint="add to it with `emcube catalog add`",
-        )
-
-    def edit(document: dict[str, Any]) -> None:
-        document.update(new_document())
-        if title:
-            document["metadata"] = {"title": title}
-
-    change(path, edit)
-    return open_catalog(path)
-
-
-def add(
-    path: StrPath,
-    store: StrPath,
-    *,
-    name: str | None = None,
-    overwrite: bool = False,
-    **metadata: Any,
-) -> Entry:
-    """Add a store to a catalog file, which is made if it does not exist.
-
-    What the store says of itself (dims, shape, digest, modality, elements, beam energy, ...) is copied, so
-    that searching opens nothing.
-
-    Parameters
-    ----------
-    path : path-like
-        The catalog file.
-    store : path-like or URL
-        A complete cube store. Its place is written relative to the catalog, where that is possible.
-    name : str, optional
-        Name of the entry; by default the store's own without its suffix.
-    overwrite : bool
-        Replace an entry of that name.
-    **metadata
-        More to say, or to correct: ``elements=["Ni", "Cr"]``, ``beam_energy_keV=200``, ``title=...``.
-
-    Returns
-    -------
-    Entry
-
-    Raises
-    ------
-    CatalogError
-        The name is taken or cannot be one, or this is not a cube store.
-    CubeError
-        Metadata are wrong: an unknown element, a negative energy.
-    IncompleteError
-        The store was never finished.
-
-    Notes
-    -----
-    The file is locked while it changes and replaced whole: two processes can add at the same time, and
-    nobody ever reads half a file.
-    """
-    path = Path(path)
-    described = {**_describe(store), **_checked(metadata)}
-    key = check_name(name if name is not None else _default_name(store))
-    data, entry = data_and_entry(key, _address(path, store), described)
-
-    def edit(document: dict[str, Any]) -> None:
-        if not overwrite and (key in document["entries"] or key in document["aliases"]):
-            raise CatalogError(
-                f"the catalog {path} has an entry {key!r} already",
-                hint="choose another name, or replace it with overwrite=True (--overwrite)",
-            )
-        document["entries"][key] = entry
-        document["data"][f"{key}-data"] = data
-        # Intake lists aliases only: each entry is its own.
-        document["aliases"][key] = key
-
-    change(path, edit)
-    return open_catalog(path)[key]
-
-
-def _describe(store: StrPath) -> dict[str, Any]:
-    from emcube.store import info, is_store, is_url
-
-    text = os.fspath(store)
-    if not is_url(text) and not Path(text).exists():
-        raise CatalogError(
-            f"cannot add {text} to a catalog: it does not exist",
-            hint="check the path, or ingest the file first: `emcube ingest FILE STORE`",
-        )
-    if not is_store(text):
-        raise CatalogError(
-            f"cannot add {text} to a catalog: it is not a cube store of emcube",
-            hint="ingest it first: `emcube ingest FILE STORE`, then add the store",
-        )
-    found = info(text)
-    own = {key: value for key, value in found.metadata.items() if key != "source"}
-    if "modality" in own:
-        own["modality"] = normal_modality(str(own["modality"]))
-    return {
-        **own,
-        "dims": list(found.dims),
-        "sig_dims": list(found.sig_dims),
-        "shape": list(found.shape),
-        "dtype": found.dtype,
-        "units": found.units,
-        "axes": {dim: dict(axis) for dim, axis in found.axes.items()},
-        "digest": found.digest,
-        "nbytes": found.nbytes,
-    }
-
-
-def _checked(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata as JSON, with those that emcube knows checked."""
-    from emcube.cube.metadata import Metadata
-    from emcube.store import to_json
-
-    given = dict(metadata)
-    if isinstance(given.get("modality"), str):
-        given["modality"] = normal_modality(given["modality"])
-    if isinstance(given.get("elements"), str):
-        given["elements"] = given["elements"].replace(",", " ").split()
-    known = {key: value for key, value in given.items() if key in Metadata.model_fields}
-    checked = Metadata.parse(known).to_attrs()
-    others = {key: value for key, value in given.items() if key not in known}
-    plain: dict[str, Any] = to_json({**checked, **others}, "metadata")
-    for key in plain:
-        if not key.isidentifier():
-            raise CubeError(f"metadata: {key!r} cannot be a key", hint="use letters, digits and _")
-    return plain
-
-
-def _default_name(store: StrPath) -> str:
-    last = os.fspath(store).rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
-    return Path(last).stem or last
-
-
-def _address(path: Path, store: StrPath) -> str:
-    """Address of a store as the catalog keeps it: relative to the catalog where there is a way."""
-    from emcube.store import is_url
-
-    text = os.fspath(store)
-    if is_url(text):
-        return text
-    full = Path(text).resolve()
-    if "{" in str(full) or "}" in str(full):
-        raise CatalogError(
-            f"cannot add {full} to a catalog: Intake takes braces in a path for templates",
-            hint="rename the folder",
-        )
-    try:
-        relative = os.path.relpath(full, path.resolve().parent)
-    except ValueError:
-        # Another drive of Windows.
-        return full.as_uri()
-    return f"{CATALOG_DIR}/{Path(relative).as_posix()}"
+    return Catalog(place, entries, document, (), trust)
 
 
 def resolve(text: StrPath) -> Entry | None:
@@ -448,7 +536,7 @@ def resolve(text: StrPath) -> Entry | None:
     Parameters
     ----------
     text : str
-        What a user pointed at.
+        What a user pointed at; ``catalog.yaml:nested/name`` and ``catalog.yaml:family?tilt=30`` as well.
 
     Returns
     -------

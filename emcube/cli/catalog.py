@@ -1,15 +1,104 @@
-"""`emcube catalog add | show | search`."""
+"""`emcube catalog init | add | crawl | show | search | verify | remove | fetch | export`."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from emcube.cli.output import Json, emit_json
 
-app = typer.Typer(help="Keep cubes under names, in an Intake 2 catalog.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from emcube.catalog.download import Progress
+
+app = typer.Typer(
+    help="Find, keep, check and fetch data, in Intake 2 catalogs.", no_args_is_help=True
+)
+
+DIFFERENCE = 3
+
+#: Arguments of the functions behind the verbs, which are no metadata.
+_TAKEN = frozenset(
+    {
+        "path", "store", "folder", "name", "overwrite", "settle", "checksums", "prune", "dry_run", "progress",
+        "text", "any_elements", "no_elements", "nested", "facets", "catalog",
+    }
+)  # fmt: skip
+
+Catalog = Annotated[str, typer.Argument(help="The catalog: a YAML file, or its URL.")]
+Own = Annotated[Path, typer.Argument(help="The catalog, a YAML file.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Metadata to say or correct: --set license=CC-BY-4.0 --set 'elements=Ni Cr'; may be repeated.",
+    ),
+]
+
+
+def _settings(given: list[str] | None) -> dict[str, Any]:
+    """Metadata from ``key=value``; values are YAML, so that numbers and lists can be said."""
+    import yaml
+
+    found: dict[str, Any] = {}
+    for one in given or ():
+        key, equals, text = one.partition("=")
+        _check_key(key, equals, one, "--set")
+        try:
+            value = yaml.load(text, Loader=yaml.BaseLoader)
+        except yaml.YAMLError:
+            value = text
+        found[key.strip()] = _number_or(value)
+    return found
+
+
+def _check_key(key: str, equals: str, given: str, option: str) -> None:
+    if not equals or not key.strip().isidentifier():
+        raise typer.BadParameter(f"got {given!r}, expected KEY=VALUE", param_hint=option)
+    if key.strip() in _TAKEN:
+        raise typer.BadParameter(
+            f"got {given!r}, and {key.strip()!r} is no field of metadata", param_hint=option
+        )
+
+
+def _number_or(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value
+
+
+def _show(card: dict[str, Any], as_json: bool) -> None:
+    from emcube.cards import render
+
+    if as_json:
+        emit_json(card)
+    else:
+        typer.echo(render(card))
+
+
+@app.command("init")
+def init(
+    catalog: Own,
+    title: Annotated[str, typer.Option(help="What the catalog is of.")] = "",
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Make an empty catalog."""
+    from emcube.cards import describe_catalog
+    from emcube.catalog import create
+
+    create(catalog, **{"title": title, **_settings(settings)})
+    _show(describe_catalog(catalog), as_json)
 
 
 @app.command("add")
@@ -17,58 +106,339 @@ def add(
     catalog: Annotated[
         Path, typer.Argument(help="The catalog, a YAML file; made where it is missing.")
     ],
-    store: Annotated[str, typer.Argument(help="The cube store: a folder or a URL.")],
+    store: Annotated[
+        str, typer.Argument(help="Cube store, instrument file, URL, or another catalog.")
+    ],
     name: Annotated[
-        str | None, typer.Option(help="Name of the entry; default: the store's own.")
+        str | None, typer.Option(help="Name of the entry; default: the data's own.")
     ] = None,
+    settings: Settings = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an entry of this name.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Add a store to a catalog; its metadata come from the store."""
-    from emcube.cards import describe_catalog, render
+    """Add data to a catalog; their metadata come from the data."""
+    from emcube.cards import describe_catalog
     from emcube.catalog import add as add_entry
 
-    add_entry(catalog, store, name=name, overwrite=overwrite)
-    card = describe_catalog(catalog)
+    add_entry(catalog, store, name=name, overwrite=overwrite, **_settings(settings))
+    _show(describe_catalog(catalog), as_json)
+
+
+@app.command("crawl")
+def crawl(
+    catalog: Annotated[
+        Path, typer.Argument(help="The catalog, a YAML file; made where it is missing.")
+    ],
+    folder: Annotated[Path, typer.Argument(help="Walked with all its folders.")],
+    settle: Annotated[
+        float, typer.Option(min=0, help="Seconds without a change after which a file is finished.")
+    ] = 60.0,
+    checksums: Annotated[
+        bool, typer.Option("--checksums", help="Read each new file once, for its sha256.")
+    ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove crawled entries whose data are gone.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing.")] = False,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Add what lies in a folder: headers only, copies recognised; run it every night."""
+    from emcube.catalog.crawl import crawl as walk
+
+    def tell(count: int, path: Path) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{count} looked at, {path.name[:60]:<60}", end="", file=sys.stderr)
+
+    report = walk(
+        catalog,
+        folder,
+        settle=settle,
+        checksums=checksums,
+        prune=prune,
+        dry_run=dry_run,
+        progress=tell,
+        **_settings(settings),
+    )
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    found = report.to_json()
     if as_json:
-        emit_json(card)
-    else:
-        typer.echo(render(card))
+        emit_json(found)
+        return
+    told = [f"{len(found[key])} {key}" for key in ("added", "updated", "moved")]
+    told.append(f"{report.unchanged} unchanged")
+    told += [
+        f"{len(found[key])} {key}"
+        for key in ("duplicates", "busy", "unreadable", "gone", "removed")
+        if found[key]
+    ]
+    typer.echo(f"{catalog}: {', '.join(told)}" + (" (nothing was written)" if dry_run else ""))
+    for path, name in report.duplicates.items():
+        typer.echo(f"  copy of {name}: {path}")
+    for path in report.busy:
+        typer.echo(f"  still being written: {path}")
+    for path, why in report.unreadable.items():
+        typer.echo(f"  not read: {why if path in why else f'{path}: {why}'}")
+    for name in report.gone:
+        typer.echo(f"  {'removed' if name in report.removed else 'gone'}: {name}")
 
 
 @app.command("show")
 def show(
-    catalog: Annotated[Path, typer.Argument(help="The catalog, a YAML file.")],
+    catalog: Catalog,
     name: Annotated[str | None, typer.Argument(help="One entry; all where it is left out.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show the entries of a catalog, or one of them."""
-    from emcube.cards import describe, render
+    from emcube.cards import describe_catalog, describe_entry
 
-    card = describe(f"{catalog}:{name}" if name else str(catalog))
-    if as_json:
-        emit_json(card)
-    else:
-        typer.echo(render(card))
+    _show(describe_entry(catalog, name) if name else describe_catalog(catalog), as_json)
 
 
 @app.command("search")
 def search(
-    catalog: Annotated[Path, typer.Argument(help="The catalog, a YAML file.")],
-    text: Annotated[str | None, typer.Argument(help="Words in name, title or description.")] = None,
-    modality: Annotated[str | None, typer.Option(help="EDS, EELS, 4D-STEM, ...")] = None,
+    catalog: Catalog,
+    text: Annotated[str | None, typer.Argument(help="Words in name or metadata.")] = None,
+    modality: Annotated[
+        list[str] | None,
+        typer.Option(help="EDS (EDX, XEDS), EELS, 4D-STEM, ...; any of several."),
+    ] = None,
     element: Annotated[
-        list[str] | None, typer.Option(help="A chemical element; may be repeated.")
+        list[str] | None, typer.Option(help="A chemical element; all of several.")
+    ] = None,
+    any_element: Annotated[
+        list[str] | None, typer.Option("--any-element", help="At least one of several.")
+    ] = None,
+    no_element: Annotated[
+        list[str] | None, typer.Option("--no-element", help="None of several.")
+    ] = None,
+    beam_energy: Annotated[
+        str | None, typer.Option("--beam-energy", metavar="KEV", help="As 200, or 80:300.")
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Any other field: session=A12, counts_per_pixel=10:, acquired=2026-01:2026-06.",
+        ),
+    ] = None,
+    facet: Annotated[
+        list[str] | None, typer.Option(help="Count the values of a field, as instrument.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Find entries by their words and metadata."""
-    from emcube.cards import catalog_search, render
+    from emcube.cards import catalog_search
 
-    card = catalog_search(catalog, text=text, modality=modality, elements=element or [])
+    card = catalog_search(
+        catalog,
+        facets=facet or [],
+        text=text,
+        modality=modality or None,
+        elements=element or [],
+        any_elements=any_element or [],
+        no_elements=no_element or [],
+        beam_energy=None if beam_energy is None else _range(beam_energy),
+        **_conditions(where, {"modality", "elements", "beam_energy"}),
+    )
+    _show(card, as_json)
+
+
+def _conditions(where: list[str] | None, options: set[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for one in where or ():
+        key, equals, text = one.partition("=")
+        _check_key(key, equals, one, "--where")
+        if key.strip() in options:
+            raise typer.BadParameter(
+                f"got {one!r}: {key.strip()} has an option of its own", param_hint="--where"
+            )
+        # DOIs, addresses and digests hold colons, too: a range has numbers or dates at its ends.
+        low, colon, high = text.partition(":")
+        ends = [end for end in (low, high) if end]
+        is_range = colon and ends and all(end[0].isdigit() or end[0] in "+-." for end in ends)
+        found[key.strip()] = _range(text) if is_range else _number_or(text)
+    return found
+
+
+def _range(text: str) -> Any:
+    low, colon, high = text.partition(":")
+    if not colon:
+        return _number_or(text)
+    return (_number_or(low) if low else None, _number_or(high) if high else None)
+
+
+@app.command("verify")
+def verify(
+    catalog: Catalog,
+    names: Annotated[list[str] | None, typer.Argument(help="Entries; default: all.")] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Read all bytes, and compute digests anew.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Open each entry, compare it with the catalog, and tell what it lacks of the FAIR principles.
+
+    Exit status 3 where data and catalog disagree.
+    """
+    from emcube.catalog import open_catalog
+    from emcube.catalog.verify import verify_catalog
+
+    reports = verify_catalog(open_catalog(catalog), names or (), deep=deep)
+    different = [report for report in reports if not report.ok]
     if as_json:
-        emit_json(card)
+        emit_json(
+            {"catalog": catalog, "ok": not different, "entries": [r.to_json() for r in reports]}
+        )
     else:
-        typer.echo(render(card))
+        from emcube.cards import visible
+
+        for report in reports:
+            state = "DIFFERENT" if not report.ok else "same" if report.opened else "not compared"
+            lacking = f", lacks {', '.join(dict.fromkeys(f.principle for f in report.missing))}"
+            typer.echo(visible(f"{report.name}: {state}{lacking if report.missing else ', FAIR'}"))
+            told = [*report.differences, *report.unchecked, *map(str, report.missing)]
+            for line in told:
+                typer.echo(visible(f"  {line}"))
+    if different:
+        raise typer.Exit(DIFFERENCE)
+
+
+@app.command("remove")
+def remove(
+    catalog: Own,
+    names: Annotated[list[str], typer.Argument(help="Entries; their data stay.")],
+    as_json: Json = False,
+) -> None:
+    """Remove entries from a catalog; the data stay where they are."""
+    from emcube.cards import describe_catalog
+    from emcube.catalog import remove as remove_entries
+
+    remove_entries(catalog, *names)
+    _show(describe_catalog(catalog), as_json)
+
+
+@app.command("fetch")
+def fetch(
+    catalog: Catalog,
+    names: Annotated[list[str], typer.Argument(help="Entries to bring here.")],
+    accept_digest: Annotated[
+        bool,
+        typer.Option(
+            "--accept-digest", help="Take data whose digest nobody has checked as they come."
+        ),
+    ] = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Where they go; default: EMCUBE_CACHE, else the user's cache."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Download data into the cache, compare the digest, and ingest; goes on where it stopped."""
+    from emcube.catalog import open_catalog
+    from emcube.catalog.fetch import fetch as bring
+    from emcube.cli.output import progress
+    from emcube.recipe.inputs import announce
+
+    opened = open_catalog(catalog)
+    fetched = []
+    for entry in [opened[name] for name in names]:
+        with progress(), _download_bar(entry.name) as tell:
+            found = bring(
+                entry, accept_digest=accept_digest, cache=cache, progress=tell, ingesting=announce
+            )
+        fetched.append(found)
+        if not as_json:
+            how = "fetched" if found.downloaded else "was here"
+            unchecked = f"{found.checksum} (not checked by anybody)"
+            held = f"{found.stated} as stated" if found.stated else unchecked
+            typer.echo(f"{found.name}: {how}, {held}")
+            typer.echo(f"  {found.store}")
+    if as_json:
+        emit_json({"fetched": [found.to_json() for found in fetched]})
+
+
+@contextmanager
+def _download_bar(name: str) -> Iterator[Callable[[Progress], None] | None]:
+    """Bytes, bytes a second and time left, on a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import Progress as Bars
+
+    bars = Bars(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[message]}"),
+        console=Console(stderr=True),
+    )
+    task = bars.add_task(f"fetch {name}", total=None, message="")
+
+    def tell(state: Progress) -> None:
+        bars.update(task, completed=state.done, total=state.total, message=state.message)
+
+    with bars:
+        yield tell
+
+
+@app.command("export")
+def export(
+    catalog: Catalog,
+    out: Annotated[Path, typer.Argument(help="A folder for html, a file for the others.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            help="html: a static page; schema.org: JSON-LD for search engines; "
+            "datacite: JSON for repositories.",
+        ),
+    ] = "html",
+    name: Annotated[str | None, typer.Option(help="One entry; default: all.")] = None,
+    thumbnails: Annotated[
+        bool, typer.Option(help="Show total counts, of data that are here.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Write a catalog as a web page, or its metadata in the words of schema.org or DataCite."""
+    if to not in ("html", "schema.org", "datacite"):
+        raise typer.BadParameter(
+            f"got {to!r}, expected html, schema.org or datacite", param_hint="--to"
+        )
+    import json
+
+    from emcube.catalog import open_catalog
+    from emcube.catalog.exports import to_datacite, to_schema_org
+    from emcube.catalog.page import write_page
+    from emcube.disk import replace_file
+
+    opened = open_catalog(catalog)
+    if to == "html":
+        written = write_page(opened, out, thumbnails=thumbnails)
+    else:
+        if to == "schema.org":
+            document: Any = to_schema_org(opened[name] if name else opened)
+        else:
+            chosen = [opened[name]] if name else [e for e in opened.values() if e.kind != "catalog"]
+            described = [to_datacite(entry) for entry in chosen]
+            document = described[0] if name else described
+        out.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(out, json.dumps(document, indent=1, ensure_ascii=False).encode())
+        written = out
+    if as_json:
+        emit_json({"written": str(written), "to": to})
+    else:
+        typer.echo(str(written))

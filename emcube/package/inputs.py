@@ -56,7 +56,8 @@ def find_entry(result: Result) -> Entry | None:
             entry = open_catalog(place)[str(dataset)]
         except CatalogError:
             continue
-        if entry.metadata.get("digest") == recorded["digest"]:
+        # An instrument file that was listed by its headers alone has no digest: reading it will tell.
+        if entry.metadata.get("digest") in (None, recorded["digest"]):
             return entry
     return None
 
@@ -75,12 +76,13 @@ def find_source(result: Result, entry: Entry | None) -> Source | None:
     Stores are taken only if their digest is that of the input. Whether instrument files are the ones is
     known when they have been read (see `as_store`).
     """
+    recorded = result.provenance["input"]
     if entry is not None:
         try:
-            return entry.location()
+            # Of the signals of a file, the entry knows which one is meant.
+            return entry.open(recorded.get("name")) if entry.kind == "file" else entry.location()
         except CatalogError:
             return None
-    recorded = result.provenance["input"]
     named = recorded.get("path")
     if isinstance(named, list | tuple):
         return _found_series(result, [str(one) for one in named])
@@ -207,7 +209,9 @@ def _ingested(source: Source, wanted: Wanted, path: Path) -> Path:
         keys = ("name", "dim", "values") if several else ("name",)
         options = {k: wanted.opening[k] for k in keys if wanted.opening.get(k) is not None}
         source = [str(one) for one in source] if several else str(source)  # type: ignore[union-attr]
-    return Path(ingest(source, path, layout=wanted.layout, overwrite=True, progress=announce, **options))
+    return Path(
+        ingest(source, path, layout=wanted.layout, overwrite=True, progress=announce, **options)
+    )
 
 
 def require_digest(found: str, expected: str, what: str) -> None:

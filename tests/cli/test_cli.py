@@ -50,8 +50,15 @@ def test_help_names_every_verb(emcube: Run) -> None:
     assert {c.name for c in app_module.app.registered_commands} | {"catalog"} == set(VERBS)
 
 
+CATALOG_VERBS = ["init", "add", "crawl", "show", "search", "verify", "remove", "fetch", "export"]
+
+
 @pytest.mark.parametrize(
-    "verb", [*((v,) for v in VERBS), ("catalog", "add"), ("catalog", "show"), ("catalog", "search")]
+    "verb",
+    [
+        *((v,) for v in VERBS),
+        *(("catalog", v) for v in CATALOG_VERBS),
+    ],
 )
 def test_every_verb_has_help(emcube: Run, verb: tuple[str, ...]) -> None:
     found = emcube(*verb, "--help")

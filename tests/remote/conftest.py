@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,10 +17,7 @@ import xarray as xr
 
 import emcube as em
 from tests.conftest import skip_or_fail
-from tests.environments import environment_of
-
-SECRET = "wJalrXUtnFEMIbPxRfiCYhunter2"
-KEY = "AKIAHUNTER2EXAMPLE"
+from tests.storage import storage
 
 
 @dataclass
@@ -57,52 +52,11 @@ def web(tmp_path: Path) -> Iterator[Web]:
             process.kill()
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Environment in which ``s3://`` leads to a server here; it keeps everything in its memory."""
-    if find_spec("s3fs") is None:
-        skip_or_fail("remote", "s3fs is not installed: pip install emcube[remote]")
-    port = _free_port()
-    environment = {
-        "AWS_ACCESS_KEY_ID": KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-    }
-    log = tmp_path_factory.mktemp("s3") / "server.log"
-    code = f"from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])"
-    with (
-        log.open("wb") as out,
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env=environment_of("moto"),
-        ) as process,
-    ):
-        try:
-            _wait_for(port, process, log)
-            yield environment
-        finally:
-            process.kill()
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        if process.poll() is not None:
-            pytest.fail(f"the S3 server ended: {log.read_text(errors='replace')[-2000:]}")
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    pytest.fail("the S3 server does not answer")
+    """Environment in which ``s3://`` leads to a server here."""
+    with storage(tmp_path_factory.mktemp("s3") / "server.log") as environment:
+        yield environment
 
 
 @pytest.fixture

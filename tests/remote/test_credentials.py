@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from emcube.store import write_cube
-from tests.remote.conftest import KEY, SECRET, bytes_in
+from tests.remote.conftest import bytes_in
+from tests.storage import KEY, SECRET
 
 CODE = """
 import logging, pathlib, pickle, sys

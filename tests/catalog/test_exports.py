@@ -1,0 +1,271 @@
+"""Exports: schema.org's vocabulary, DataCite's schema, and a page that shows text as text."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emcube.catalog import add, open_catalog
+from emcube.catalog.exports import to_datacite, to_schema_org
+from emcube.catalog.page import write_page
+from emcube.cli import main
+from emcube.errors import CatalogError
+from tests.catalog.helpers import COMPLETE
+
+ROOT = Path(__file__).parents[2]
+EVIL = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
+
+
+@pytest.fixture
+def catalog(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
+    path = tmp_path / "c.yaml"
+    more = {
+        "published": "2026",
+        "publisher": "A facility",
+        "instrument_id": "https://hdl.handle.net/21.T11148/abc",
+        "session": "A12",
+        "version": "1",
+        "related": [
+            {"relation": "described by", "identifier": "10.1038/sdata.2016.18", "title": "A paper"},
+            {"relation": "image", "identifier": "https://host.example/haadf"},
+            {"relation": "tilt", "entry": "bare"},
+        ],
+        "creators": [
+            {
+                "name": "Curie, Marie",
+                "orcid": "0000-0002-1825-0097",
+                "affiliation": "A lab",
+                "affiliation_id": "https://ror.org/00b1c9541",
+            },
+            {"name": "A consortium"},
+        ],
+    }
+    add(path, make_store(tmp_path / "full.zarr"), **{**COMPLETE, **more})
+    add(path, make_store(tmp_path / "bare.zarr"), acquired="2026-03-01")
+    add(path, "https://host.example/map.bcf", name="far", **COMPLETE, checksum="sha256:" + "0" * 64)
+    return path
+
+
+# --- DataCite ---------------------------------------------------------------------------------------
+
+
+def test_datacite_metadata_hold_to_the_schema(catalog: Path) -> None:
+    from datacite import schema45 as schema
+
+    for entry in open_catalog(catalog).values():
+        found = to_datacite(entry)
+        schema.validator.validate(found)
+        assert schema.tostring(found).startswith("<?xml")
+    for entry in open_catalog(ROOT / "catalogs" / "public.yaml").values():
+        entry.metadata.setdefault("published", "2026")
+        schema.validator.validate(to_datacite(entry))
+    # And the validator is one that can fail.
+    assert not schema.validate({**found, "types": {"resourceTypeGeneral": "Cube"}})
+
+
+def test_datacite_says_what_the_entry_says(catalog: Path) -> None:
+    found = to_datacite(open_catalog(catalog)["full"])
+    assert found["doi"] == "10.5281/zenodo.15490547"
+    assert found["publicationYear"] == "2026"
+    assert found["publisher"] == {"name": "A facility"}
+    assert found["creators"][0]["nameIdentifiers"][0]["nameIdentifierScheme"] == "ORCID"
+    assert found["creators"][0]["affiliation"][0]["affiliationIdentifierScheme"] == "ROR"
+    assert found["rightsList"][0]["rightsIdentifier"] == "CC-BY-4.0"
+    relations = {one["relationType"]: one for one in found["relatedIdentifiers"]}
+    assert relations["IsDescribedBy"]["relatedIdentifierType"] == "DOI"
+    assert relations["IsSupplementedBy"]["relatedIdentifierType"] == "URL"
+    assert relations["IsCollectedBy"]["relatedIdentifierType"] == "Handle"
+    assert "4 y x 5 x x 6 energy" in found["sizes"]
+    bare = to_datacite(open_catalog(catalog)["bare"])
+    assert bare["creators"] == [{"name": ":unkn"}]
+    assert bare["publisher"] == {"name": ":unav"}
+    assert "doi" not in bare
+
+
+def test_datacite_needs_a_year(
+    catalog: Path, tmp_path: Path, make_store: Callable[..., Path]
+) -> None:
+    entry = add(catalog, make_store(tmp_path / "x.zarr"))
+    with pytest.raises(CatalogError, match="expected a date for the year of publication"):
+        to_datacite(entry)
+
+
+# --- schema.org -------------------------------------------------------------------------------------
+
+
+def test_schema_org_says_what_the_entry_says(catalog: Path) -> None:
+    found = to_schema_org(open_catalog(catalog)["full"])
+    assert found["@context"] == "https://schema.org/"
+    assert found["@type"] == "Dataset"
+    assert found["@id"] == "https://doi.org/10.5281/zenodo.15490547"
+    assert found["license"] == "https://spdx.org/licenses/CC-BY-4.0.html"
+    assert found["isAccessibleForFree"] is True
+    assert found["creator"][0]["@id"] == "https://orcid.org/0000-0002-1825-0097"
+    assert found["citation"][0]["@id"] == "https://doi.org/10.1038/sdata.2016.18"
+    assert {
+        "@type": "PropertyValue",
+        "name": "beam energy",
+        "value": 200.0,
+        "unitText": "keV",
+    } in found["variableMeasured"]
+    # A path on this machine is nobody else's business.
+    assert "distribution" not in found
+    far = to_schema_org(open_catalog(catalog)["far"])
+    assert far["distribution"][0]["contentUrl"] == "https://host.example/map.bcf"
+    assert far["distribution"][0]["sha256"] == "0" * 64
+
+
+def test_every_entry_has_what_search_engines_ask_for(catalog: Path) -> None:
+    for path in (catalog, ROOT / "catalogs" / "public.yaml", ROOT / "catalogs" / "demo.yaml"):
+        found = to_schema_org(open_catalog(path))
+        assert found["@type"] == "DataCatalog"
+        for one in found["dataset"]:
+            assert one["name"]
+            assert 50 <= len(one["description"]) <= 5000
+        json.dumps(found, allow_nan=False)
+
+
+def nodes(value: Any) -> Iterator[Mapping[str, Any]]:
+    if isinstance(value, Mapping):
+        yield value
+        for item in value.values():
+            yield from nodes(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from nodes(item)
+
+
+class Vocabulary:
+    """schema.org itself, as the package rocrate brings it."""
+
+    def __init__(self, path: Path) -> None:
+        graph = json.loads(path.read_text(encoding="utf-8"))["@graph"]
+        self.terms = {self.short(node["@id"]): node for node in graph}
+
+    @staticmethod
+    def short(identifier: str) -> str:
+        return identifier.removeprefix("schema:").rsplit("/", 1)[-1]
+
+    def listed(self, term: str, key: str) -> set[str]:
+        value = self.terms.get(term, {}).get(key, [])
+        found = value if isinstance(value, list) else [value]
+        return {self.short(one["@id"]) for one in found if isinstance(one, dict)}
+
+    def ancestors(self, kind: str) -> set[str]:
+        found, todo = set(), {kind}
+        while todo:
+            one = todo.pop()
+            if one not in found:
+                found.add(one)
+                todo |= self.listed(one, "rdfs:subClassOf")
+        return found
+
+    def allows(self, kind: str, key: str) -> bool:
+        return bool(self.listed(key, "schema:domainIncludes") & self.ancestors(kind))
+
+    def takes(self, key: str, value: Any) -> bool:
+        ranges = self.listed(key, "schema:rangeIncludes")
+        if isinstance(value, Mapping):
+            return bool(ranges & self.ancestors(str(value["@type"])))
+        if isinstance(value, bool):
+            return "Boolean" in ranges
+        if isinstance(value, (int, float)):
+            return bool(ranges & {"Number", "Integer", "Float"})
+        return bool(ranges & {"Text", "URL", "Date", "DateTime", "CreativeWork"})
+
+
+def test_schema_org_holds_to_the_vocabulary(catalog: Path) -> None:
+    import rocrate
+
+    words = Vocabulary(Path(rocrate.__file__).parent / "data" / "schema.jsonld")
+    for path in (catalog, ROOT / "catalogs" / "public.yaml"):
+        for node in nodes(to_schema_org(open_catalog(path))):
+            kind = node["@type"]
+            assert kind in words.terms, kind
+            for key, value in node.items():
+                if key.startswith("@"):
+                    continue
+                assert words.allows(kind, key), (kind, key)
+                for one in value if isinstance(value, list) else [value]:
+                    assert words.takes(key, one), (kind, key, one)
+    assert not words.allows("Dataset", "colour")
+    assert not words.takes("isAccessibleForFree", "yes")
+
+
+# --- the page ---------------------------------------------------------------------------------------
+
+
+class Page(html.parser.HTMLParser):
+    """Elements and their attributes, as a browser would see them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def test_a_page_with_search_and_thumbnails(catalog: Path, tmp_path: Path) -> None:
+    page = write_page(open_catalog(catalog), tmp_path / "site")
+    parsed = Page(page.read_text())
+    rows = [attrs for tag, attrs in parsed.found if tag == "li"]
+    assert len(rows) == 3
+    assert "chromium" in (rows[0]["data-text"] or "")
+    assert "edx" in (rows[0]["data-text"] or "")
+    assert any(tag == "input" and attrs["type"] == "search" for tag, attrs in parsed.found)
+    images = [attrs["src"] for tag, attrs in parsed.found if tag == "img"]
+    assert len(images) == 2
+    for src in images:
+        assert src is not None
+        assert (page.parent / src).read_bytes().startswith(b"\x89PNG")
+    # The page asks nobody for anything.
+    for tag, attrs in parsed.found:
+        assert tag not in ("link", "iframe", "object", "embed")
+        assert "://" not in (attrs.get("src") or "")
+    linked = next(text for text in parsed.texts if '"@context"' in text)
+    assert json.loads(linked)["@type"] == "DataCatalog"
+    assert (
+        json.loads((page.parent / "datasets.jsonld").read_text())["dataset"][0]["@type"]
+        == "Dataset"
+    )
+    assert "script-src" in page.read_text()
+
+
+def test_what_a_catalog_says_is_never_markup(
+    tmp_path: Path, make_store: Callable[..., Path]
+) -> None:
+    path = tmp_path / "c.yaml"
+    evil = {"title": EVIL, "description": EVIL, "specimen": EVIL, "creators": [{"name": EVIL}]}
+    add(path, make_store(tmp_path / "a.zarr"), **evil, doi='10.1234/"><script>alert(1)</script>')
+    text = write_page(open_catalog(path), tmp_path / "site").read_text()
+    parsed = Page(text)
+    # The page's own two scripts and no other; no picture but the thumbnail.
+    assert len([tag for tag, _ in parsed.found if tag == "script"]) == 2
+    assert [attrs.get("onerror") for tag, attrs in parsed.found if tag == "img"] == [None]
+    assert all(not key.startswith("on") for _, attrs in parsed.found for key in attrs)
+
+
+def test_the_verb(catalog: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["catalog", "export", str(catalog), str(tmp_path / "site")]) == 0
+    assert (tmp_path / "site" / "index.html").is_file()
+    out = tmp_path / "out" / "all.jsonld"
+    assert main(["catalog", "export", str(catalog), str(out), "--to", "schema.org"]) == 0
+    assert len(json.loads(out.read_text())["dataset"]) == 3
+    one = tmp_path / "one.json"
+    arguments = ["catalog", "export", str(catalog), str(one), "--to", "datacite", "--name", "full"]
+    assert main(arguments) == 0
+    assert json.loads(one.read_text())["schemaVersion"] == "http://datacite.org/schema/kernel-4"
+    assert main(["catalog", "export", str(catalog), str(one), "--to", "bibtex"]) == 2
+    assert main(["catalog", "export", str(catalog), str(one)]) == 2
+    capsys.readouterr()
