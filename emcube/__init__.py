@@ -102,3 +102,4 @@ def __dir__() -> list[str]:
 _hooks.after_import("xarray", "emcube.cube")
 _hooks.provide("client", "emcube.deploy.environment:client_for")
 _hooks.provide("to_hyperspy", "emcube.interop.hyperspy:to_hyperspy")
+_hooks.provide("write_msa", "emcube.interop.msa:write_spectra")

@@ -15,6 +15,9 @@ from emcube.engine.progress import listen
 from emcube.errors import InputError
 
 PICTURES = {
+    "pca-denoised.png",
+    "nmf-composite.png",
+    "nmf-residuals.png",
     "estimate-scree.png",
     "pca-scree.png",
     "nmf-components.png",
@@ -89,9 +92,9 @@ def test_in_a_clone_it_uses_the_catalog_of_the_clone(tmp_path):
     tracked.parent.mkdir()
     tracked.write_text("version: 2\n")
     (tmp_path / "demo").mkdir()
-    assert _catalog(tmp_path / "demo") == tracked
+    assert _catalog(tmp_path / "demo", "srm2135c") == tracked
     (tmp_path / "other").mkdir()
-    assert _catalog(tmp_path / "other") == tmp_path / "other" / "catalog.yaml"
+    assert _catalog(tmp_path / "other", "srm2135c") == tmp_path / "other" / "catalog.yaml"
 
 
 def test_again_it_keeps_what_is_the_same(demo):
@@ -100,6 +103,30 @@ def test_again_it_keeps_what_is_the_same(demo):
     again = run_demo(folder, scale=0.03, seed=0, say=said.append)
     assert again["run_id"] == report["run_id"]
     assert any("kept" in line for line in said)
+
+
+def test_the_other_example_is_a_map_with_five_phases(tmp_path):
+    report = run_demo(tmp_path / "rock", scene="jadeite", scale=0.01)
+    assert report["n_components_true"] == 5
+    pictures = {Path(p).name for p in report["pictures"]}
+    four = {f"nmf_four-{what}.png" for what in ("components", "loadings", "residuals")}
+    assert pictures >= {
+        "estimate-scree.png",
+        "pca-scree.png",
+        "pca-denoised.png",
+        "raw-line-maps.png",
+    }
+    assert pictures >= four
+    result = em.open_result(report["result"])
+    assert result["nmf_four"].sizes["component"] == 4
+    assert em.open(report["entry"]).sizes["energy"] == 1564
+    assert "nmf_four" in render(report)
+
+
+def test_scenes_that_are_not_there_are_refused(tmp_path):
+    with pytest.raises(InputError, match="srm2135c, jadeite"):
+        run_demo(tmp_path / "demo", scene="moon")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_is_no_folder(tmp_path):

@@ -17,7 +17,8 @@ def export(
     file: Annotated[
         Path,
         typer.Argument(
-            help="What to write: .hspy or .zspy (HyperSpy), .nxs (NeXus), .msa (spectra)."
+            help="What to write: .hspy or .zspy (HyperSpy), .nxs (NeXus), .msa or .csv (spectra), "
+            ".tif (maps)."
         ),
     ],
     result: Annotated[

@@ -12,7 +12,7 @@ from emcube.cube.schema import axis_units, get_metadata, nav_dims, sig_dims
 from emcube.errors import CubeError, SelectionError
 from emcube.kernels.windows import NetWindow, net_counts
 
-__all__ = ["DEFAULT_RESOLUTION_EV", "line_maps"]
+__all__ = ["DEFAULT_RESOLUTION_EV", "line_maps", "strongest_lines"]
 
 #: FWHM of Mn Ka of a usual silicon drift detector, eV; taken where the metadata name none.
 DEFAULT_RESOLUTION_EV = 130.0
@@ -131,6 +131,48 @@ def line_maps(
         attrs=attrs,
         name="net_counts",
     )
+
+
+def strongest_lines(
+    cube: xr.DataArray,
+    elements: Iterable[str],
+    *,
+    beam_energy: float | None = None,
+    resolution_eV: float | None = None,
+) -> list[str]:
+    """Name one line of each element that a cube's axis shows whole: its Ka, else its La or Ma.
+
+    Parameters
+    ----------
+    cube : DataArray
+        With one signal dim, an energy.
+    elements : iterable of str
+        Symbols; their order is that of the answer. An element without such a line is left out.
+    beam_energy : float, optional
+        keV; lines that it does not excite are left out.
+    resolution_eV : float, optional
+        As in `line_maps`, which the lines are for.
+
+    Raises
+    ------
+    CubeError
+        The cube does not have exactly one signal dim.
+    """
+    from emcube.units import convert
+    from emcube.xray import fwhm, lines_of
+
+    dim = _energy_dim(cube)
+    resolution, _ = _resolution(cube, resolution_eV)
+    axis = convert(np.asarray(cube.coords[dim].values, np.float64), axis_units(cube, dim), "keV")
+    found = []
+    for element in elements:
+        lines = lines_of(element, (axis[0], axis[-1]), beam_energy=beam_energy)
+        for line in lines:
+            half = float(fwhm(line.energy, resolution))
+            if line.energy - half >= axis[0] and line.energy + 2.5 * half <= axis[-1]:
+                found.append(line.name)
+                break
+    return found
 
 
 def _check_arguments(names: Sequence[str], width: float, gap: float, side: float) -> None:

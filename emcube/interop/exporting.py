@@ -27,6 +27,9 @@ SUFFIXES = {
     ".nxs": "NeXus file (NXem)",
     ".nexus": "NeXus file (NXem)",
     ".msa": "EMSA/MAS spectra (ISO 22029)",
+    ".csv": "table of spectra",
+    ".tif": "calibrated TIFF (ImageJ)",
+    ".tiff": "calibrated TIFF (ImageJ)",
 }
 
 
@@ -56,8 +59,8 @@ def export(
     """Write a cube or a result for another program; the suffix says for which.
 
     ``.hspy`` and ``.zspy`` are HyperSpy's, with axes, units, metadata and, with `result`, learning
-    results. ``.nxs`` is NeXus (NXem). ``.msa`` holds spectra: the components of a result, or a cube's
-    own.
+    results. ``.nxs`` is NeXus (NXem). ``.msa`` and ``.csv`` hold spectra: the components of a result, or a
+    cube's own. ``.tif`` holds maps: loadings and labels of a result, line maps, images.
 
     Parameters
     ----------
@@ -109,8 +112,10 @@ def export(
     cube, of = _given(what, result)
     if fields and suffix not in (".nxs", ".nexus"):
         raise InputError(f"fields= are for NeXus files, got {str(target)!r}", hint="leave them out")
-    if suffix == ".msa":
+    if suffix in (".msa", ".csv"):
         return _spectra(cube, of, target, overwrite)
+    if suffix in (".tif", ".tiff"):
+        return _maps(cube, of, target, overwrite)
     if suffix in (".nxs", ".nexus"):
         from emcube.interop.nexus import write_nexus
 
@@ -218,8 +223,9 @@ def _hyperspy(
 def _spectra(
     cube: xr.DataArray | None, result: Result | None, path: Path, overwrite: bool
 ) -> Exported:
-    from emcube.interop.msa import write_spectra
+    from emcube.results.files import spectra_writer
 
+    write_spectra = spectra_writer(path.suffix.lower())
     if cube is not None:
         if result is not None:
             raise InputError(
@@ -244,6 +250,40 @@ def _spectra(
             hint="expected a pca, nmf or kmeans step",
         )
     lost.append("loadings, labels, recipe and provenance: spectra only")
+    return Exported(tuple(files), tuple(dict.fromkeys(lost)))
+
+
+def _maps(
+    cube: xr.DataArray | None, result: Result | None, path: Path, overwrite: bool
+) -> Exported:
+    from emcube.results.files import maps_of, write_tiff
+
+    if cube is not None:
+        if result is not None:
+            raise InputError(
+                f"{str(path)!r}: maps are those of a cube or of a result, got both",
+                hint="give the result alone",
+            )
+        files, lost = write_tiff(cube, path, overwrite=overwrite)
+        return Exported(tuple(files), tuple(lost))
+    assert result is not None
+    result.require_complete("an export of maps")
+    files, lost = [], []
+    for name, array in maps_of(result):
+        if array.ndim - ("component" in array.dims) < 2:
+            lost.append(f"{name}: a line scan is no image (write it to .csv with save_maps)")
+            continue
+        named = path.with_name(f"{path.stem}-{name.replace('/', '-')}{path.suffix}")
+        notes = {"run_id": result.run_id, "variable": name}
+        written, missing = write_tiff(array, named, overwrite=overwrite, notes=notes)
+        files += written
+        lost += missing
+    if not files:
+        raise InputError(
+            f"the result at {result.location} has no maps",
+            hint="expected two navigation dims or more",
+        )
+    lost.append("components, recipe and provenance: maps only")
     return Exported(tuple(files), tuple(dict.fromkeys(lost)))
 
 

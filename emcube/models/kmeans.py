@@ -17,6 +17,7 @@ from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels import kmeans as kernel
 from emcube.models.base import Estimator, Pick, as_source, resolve_seed
+from emcube.models.figures import ClusterFigures
 from emcube.models.kmeans_start import (
     Features,
     Sounding,
@@ -263,7 +264,7 @@ class _LabelPixels:
         return {"labels": self.features.labels(block, self.centers)}
 
 
-class KMeans(ClusterMixin, Estimator):
+class KMeans(ClusterFigures, ClusterMixin, Estimator):
     """Partition pixels into clusters of least inertia, sum_i w_i min_k ||f_i - c_k||^2.
 
     Parameters

@@ -18,6 +18,7 @@ from emcube.errors import InputError
 from emcube.kernels.freedom import spectral_freedom
 from emcube.kernels.independence import independent_shares
 from emcube.models.base import Estimator, resolve_seed
+from emcube.models.figures import ComponentFigures
 from emcube.models.labels import Labels, as_source
 from emcube.models.nmf_gain import gain_of, in_counts, sketch_in_counts
 from emcube.models.nmf_losses import Loss, resolve_loss
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["MiniBatchNMF"]
 
 
-class MiniBatchNMF(Estimator):
+class MiniBatchNMF(ComponentFigures, Estimator):
     """Find non-negative components and their loadings.
 
     Minimises, over components S whose rows sum to one,
@@ -586,6 +587,10 @@ class MiniBatchNMF(Estimator):
                 )
             loadings = loadings * (scale if isinstance(scale, xr.DataArray) else scale[:, None])
         return rebuild(self.axes_, loadings, self.axes_.full_channels(values))
+
+    def _model_of(self, X: Any, where: Any) -> tuple[xr.DataArray, xr.DataArray]:
+        loadings, components = super()._model_of(X, where)
+        return (loadings * loadings["scale"] if self.sum_to_one else loadings), components
 
     def score(self, X: Any, y: None = None, *, where: Any = None) -> float:
         """Score the components on data, with loadings that have not seen what is scored; more is better.

@@ -19,6 +19,7 @@ from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels.gram import add_symmetric
 from emcube.models.base import Estimator, resolve_seed
+from emcube.models.figures import ComponentFigures
 from emcube.models.labels import Labels, as_source, dtype_of, map_pixels
 from emcube.models.noise import NoiseModel, resolve_noise, weighs
 from emcube.models.pca_sweeps import (
@@ -32,10 +33,12 @@ from emcube.models.pca_sweeps import (
 from emcube.models.rebuild import in_order, times
 from emcube.models.subspace import SketchSweep, SubspaceSweep, new_directions
 from emcube.models.sweeps import TotalsSweep
+from emcube.results.model import with_column
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from emcube.engine import Block, BlockSource, Sweep
@@ -49,7 +52,7 @@ MAX_GATHER_BYTES = 1 << 30
 """Pixels are gathered for a Gram matrix between pixels up to this size."""
 
 
-class IncrementalPCA(Estimator):
+class IncrementalPCA(ComponentFigures, Estimator):
     """Find principal components of a cube in passes over its blocks.
 
     With Poisson noise (counts) the matrix that is decomposed is X_ij = D_ij sqrt(N / (g_i h_j)), after
@@ -655,6 +658,31 @@ class IncrementalPCA(Estimator):
             log_det += n_outside * math.log(self.noise_variance_)
             fit += max(energy - float(inside.sum()), 0.0) / n / self.noise_variance_
         return float(-0.5 * (n_dims * math.log(2 * math.pi) + log_det + fit))
+
+    def plot_scree(self, **options: Any) -> Figure:
+        """Draw the explained variance by component, with the noise floor (see `emcube.plot.scree`)."""
+        from emcube.plot import scree
+
+        self._require_fitted()
+        curve = self.explained_variance_
+        if not isinstance(curve, xr.DataArray):
+            curve = xr.DataArray(curve, dims="component", name="explained_variance")
+        shown = {
+            "trivial_first": self.trivial_first_,
+            "noise_floor": self.noise_variance_,
+            **options,
+        }
+        return scree(curve, **shown)
+
+    def _model_of(self, X: Any, where: Any) -> tuple[xr.DataArray, xr.DataArray]:
+        scores, components = super()._model_of(X, where)
+        if self.noise_.centred:
+            pixels = xr.ones_like(scores.isel(component=0, drop=True))
+            return with_column(scores, pixels), with_column(components, self.mean_)
+        if self._trivial_removed():
+            share = self.mean_ / self.mean_.sum()
+            return with_column(scores, scores["pixel_total"]), with_column(components, share)
+        return scores, components
 
     def _trivial_removed(self) -> bool:
         return not self.noise_.centred and self.noise_.needs_counts and not self.trivial_first_

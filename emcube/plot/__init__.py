@@ -11,31 +11,45 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from emcube.plot.curves import scree
-    from emcube.plot.frames import image, label_map, line_maps, maps, raw_and_denoised
+    from emcube.plot.composites import composite, overlay
+    from emcube.plot.curves import compositions, scree
+    from emcube.plot.frames import image, label_map, line_maps, maps
     from emcube.plot.overview import cube_overview
+    from emcube.plot.pairs import raw_and_denoised
+    from emcube.plot.residuals import residuals
     from emcube.plot.spectra import components, spectrum
+    from emcube.plot.stacks import montage
 
 __all__ = [
     "components",
+    "composite",
+    "compositions",
     "cube_overview",
     "image",
     "label_map",
     "line_maps",
     "maps",
+    "montage",
+    "overlay",
     "raw_and_denoised",
+    "residuals",
     "scree",
     "spectrum",
 ]
 
 _HOMES = {
     "components": "spectra",
+    "composite": "composites",
+    "compositions": "curves",
     "cube_overview": "overview",
     "image": "frames",
     "label_map": "frames",
     "line_maps": "frames",
     "maps": "frames",
-    "raw_and_denoised": "frames",
+    "montage": "stacks",
+    "overlay": "composites",
+    "raw_and_denoised": "pairs",
+    "residuals": "residuals",
     "scree": "curves",
     "spectrum": "spectra",
 }

@@ -12,11 +12,13 @@ from emcube.errors import InputError
 from emcube.plot import style
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-__all__ = ["scree"]
+__all__ = ["compositions", "scree"]
 
 _VALUES = ("explained_variance", "eigenvalue", "singular_value", "value")
 
@@ -25,6 +27,7 @@ def scree(
     values: xr.DataArray | xr.Dataset,
     *,
     threshold: float | xr.DataArray | None = None,
+    noise_floor: float | None = None,
     n_components: int | None = None,
     trivial_first: bool = False,
     limit: int = 50,
@@ -39,7 +42,9 @@ def scree(
         ``explained_variance``, ``eigenvalue``, ``singular_value`` or ``value`` is drawn, and
         ``threshold`` where it has one.
     threshold : float or DataArray of shape (K,), optional
-        What noise alone would reach, in the same units.
+        What noise alone would reach at most, in the same units.
+    noise_floor : float, optional
+        What noise has on average, in the same units.
     n_components : int, optional
         How many components stand out; drawn in colour, the rest in grey.
     trivial_first : bool, default False
@@ -71,9 +76,14 @@ def scree(
     axes.set_yscale("log")
     if bound is not None:
         _draw_threshold(axes, x, bound, limit)
+    if noise_floor is not None and noise_floor > 0:
+        axes.axhline(
+            noise_floor, color=style.color(5), linestyle="-.", linewidth=1.0, zorder=1,
+            label="noise floor (mean of all that is left)",
+        )  # fmt: skip
     if n_components is not None:
         _draw_number(axes, x, kept, n_components)
-    name = ("explained variance" if curve.name is None else str(curve.name)).replace("_", " ")
+    name = style.plain(curve.name or "explained variance").replace("_", " ")
     unit = style.units_of(curve)
     axes.set_ylabel(f"{name} ({unit})" if unit else name)
     axes.set_xlabel("component")
@@ -82,6 +92,65 @@ def scree(
     style.number_axis(axes, ticks=6)
     style.dress(axes, grid=True)
     axes.legend(fontsize=style.SMALL, frameon=False, loc="upper right")
+    return figure
+
+
+def compositions(
+    data: xr.DataArray,
+    *,
+    by: str = "cluster",
+    of: str = "component",
+    names: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Draw what each of some things is made of, as stacked bars: clusters of components, say.
+
+    Parameters
+    ----------
+    data : DataArray of shape (n, K)
+        How much of each part; negative amounts count as none.
+    by, of : str
+        Dims of the things and of the parts.
+    names : sequence of str, optional
+        Of the things.
+    title : str, optional
+        Over the figure.
+
+    Returns
+    -------
+    Figure
+        Bars as long as the amounts are, in the data's unit, parts in the colours of the components.
+
+    Raises
+    ------
+    InputError
+        If the dims are not those two.
+    """
+    if set(data.dims) != {by, of}:
+        raise InputError(
+            f"compositions: got dims {tuple(data.dims)}, expected {(by, of)}",
+            hint="name the dims with by= and of=",
+        )
+    data = data.transpose(by, of).compute()
+    values = np.nan_to_num(np.maximum(np.asarray(data.values, dtype=np.float64), 0.0))
+    n = len(values)
+    figure = style.new_figure(0.32 * n + 0.75, width=5.5, title=title)
+    axes = figure.add_subplot()
+    left = np.zeros(n)
+    for k, part in enumerate(style.names_along(data, of, None)):
+        axes.barh(
+            np.arange(n), values[:, k], left=left, color=style.color(k), height=0.7, label=part
+        )
+        left += values[:, k]
+    axes.set_yticks(np.arange(n), style.names_along(data, by, names))
+    axes.invert_yaxis()
+    axes.set_xlabel(style.value_label(data) or "amount")
+    style.dress(axes)
+    axes.tick_params(axis="y", length=0)
+    figure.legend(
+        loc="outside right center", fontsize=style.SMALL, frameon=False, handlelength=1.0,
+        handleheight=1.0,
+    )  # fmt: skip
     return figure
 
 

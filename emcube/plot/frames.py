@@ -1,4 +1,4 @@
-"""Maps and images: loadings, line maps, labels, raw beside denoised."""
+"""Maps and images: loadings, line maps, labels."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import xarray as xr
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from emcube.errors import InputError
 from emcube.plot import style
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
 # How values become colours: range, colour map, and where the colour bar goes on.
 Scaling: TypeAlias = "tuple[Normalize, Colormap, str]"
 
-__all__ = ["image", "label_map", "line_maps", "maps", "raw_and_denoised"]
+__all__ = ["image", "label_map", "line_maps", "maps"]
 
-_MAX_PANEL = 3.4  # inches: a single small map is not blown up to the width of a page
-_BAR = 0.75  # inches that a colour bar with its numbers takes
+MAX_PANEL = 3.4  # inches: a single small map is not blown up to the width of a page
+BAR = 0.75  # inches that a colour bar with its numbers takes
 
 
 def maps(
@@ -104,84 +105,6 @@ def line_maps(
     return _maps(data, by, names, share_scale, max_frames, title, signed=False)
 
 
-def raw_and_denoised(
-    raw: xr.DataArray,
-    denoised: xr.DataArray,
-    *,
-    by: str | None = None,
-    names: Sequence[str] = ("raw", "denoised"),
-    title: str | None = None,
-) -> Figure:
-    """Draw data beside what a model makes of them, on one scale.
-
-    Parameters
-    ----------
-    raw, denoised : DataArray
-        Of the same dims and shape: two dims give two images, one gives two curves in one frame.
-    by : str, optional
-        A further dim, with a row of its own for each position (lines, tilts).
-    names : sequence of two str
-        What the two are called.
-    title : str, optional
-        Over the figure.
-
-    Returns
-    -------
-    Figure
-
-    Raises
-    ------
-    InputError
-        If the two differ in dims or shape, or have too many of them.
-    """
-    if raw.dims != denoised.dims or raw.shape != denoised.shape:
-        raise InputError(
-            f"raw_and_denoised: got {dict(raw.sizes)} and {dict(denoised.sizes)}, expected the same",
-            hint="select the same part of both",
-        )
-    both = xr.Dataset(
-        {"raw": raw.drop_vars(_scalars(raw)), "denoised": denoised.drop_vars(_scalars(denoised))}
-    )
-    if by is not None:
-        style.need_dims(raw, by, "raw_and_denoised")
-        both = both.transpose(by, ...)
-    else:
-        both = both.expand_dims("row")
-    both = both.compute()
-    dim = by or "row"
-    rows = both.sizes[dim]
-    inner = raw.ndim - (by is not None)
-    if inner not in (1, 2):
-        raise InputError(
-            f"raw_and_denoised: got {inner} dims beside {by!r}, expected one or two",
-            hint="select the others first, or name one of them with by=",
-        )
-    row_names = style.names_along(both["raw"], dim, None) if by is not None else [""]
-    row_names = [pretty_line(name) if "_" in name else name for name in row_names]
-    if inner == 1:
-        return _curve_pairs(both, dim, row_names, names, title)
-    shape = aspect(both["raw"].isel({dim: 0}))
-    panel = min((style.WIDTH - _BAR - 0.3) / 2, _MAX_PANEL)
-    figure = style.new_figure(
-        rows * (panel * shape + 0.1) + 0.45, width=2 * panel + _BAR + 0.3, title=title, images=True
-    )
-    grid = figure.subplots(rows, 2, squeeze=False)
-    for r in range(rows):
-        pair = both.isel({dim: r})
-        # Of the denoised alone: the range of raw counts is that of their noise.
-        values = np.stack([pair["raw"].values, pair["denoised"].values]).astype(np.float64)
-        # What a model leaves below zero of counts is noise.
-        scale = style.map_scale(values, signed=bool((pair["raw"] < 0).any()))
-        for c, (key, name) in enumerate(zip(("raw", "denoised"), names, strict=True)):
-            drawn = draw_image(grid[r, c], pair[key], scale=scale, colorbar=False)
-            if r == 0:
-                grid[r, c].set_title(name, fontsize=style.TEXT)
-        if row_names[r]:
-            grid[r, 0].set_ylabel(row_names[r], fontsize=style.TEXT)
-        draw_bar(drawn, [grid[r, 1]], scale[2], style.value_label(raw) or "intensity")
-    return figure
-
-
 def label_map(
     labels: xr.DataArray,
     *,
@@ -234,10 +157,10 @@ def label_map(
         )
     n = frames.sizes["frame"]
     rows, columns = (1, n) if n <= 5 else grid_shape(n)
-    panel = min((style.WIDTH - 1.3) / columns, _MAX_PANEL)
+    panel = min((style.WIDTH - 1.3) / columns, MAX_PANEL)
     shape = 0.12 if labels.ndim == 1 else aspect(frames.isel(frame=0))
     figure = style.new_figure(
-        max(rows * (panel * shape + 0.3) + 0.15, 0.28 * len(found) + 0.3, 1.0),
+        max(rows * (panel * shape + 0.3) + 0.15, 0.19 * len(found) + 0.3, 1.0),
         width=columns * panel + 1.3,
         title=title,
         images=labels.ndim > 1,
@@ -254,7 +177,7 @@ def label_map(
     handles = [
         Patch(
             facecolor=style.color(k),
-            label=f"{names[k] if names is not None else f'cluster {k}'} "
+            label=f"{style.plain(names[k]) if names is not None else f'cluster {k}'} "
             f"({100 * int((values == k).sum()) / total:.0f} %)",
         )
         for k in found.tolist()
@@ -294,7 +217,7 @@ def image(data: xr.DataArray, *, title: str | None = None) -> Figure:
     data = data.compute()
     panel = 4.2
     figure = style.new_figure(
-        panel * aspect(data) + 0.1, width=panel + _BAR, title=title, images=True
+        panel * aspect(data) + 0.1, width=panel + BAR, title=title, images=True
     )
     draw_image(figure.add_subplot(), data, colorbar_label=style.value_label(data))
     return figure
@@ -319,39 +242,66 @@ def draw_image(
     if norm is not None:
         norm_, colors, extend = norm, style.colormap("magma"), "neither"
     drawn = axes.imshow(
-        values, norm=norm_, cmap=colors, extent=_extent(data), interpolation="nearest", origin="upper",
-        aspect="equal" if _square(data) else "auto",
+        values, norm=norm_, cmap=colors, extent=extent(data), interpolation="nearest", origin="upper",
+        aspect="equal" if square(data) else "auto",
     )  # fmt: skip
-    _annotate(axes, data, bar=bar)
+    annotate(axes, data, bar=bar)
     if colorbar:
         draw_bar(drawn, [axes], extend, colorbar_label)
     return drawn
 
 
-def draw_bar(drawn: Any, axes: Sequence[Axes], extend: str, label: str) -> None:
+def draw_bar(
+    drawn: Any, axes: Sequence[Axes], extend: str, label: str, *, below: bool = False
+) -> None:
     """Draw the colour bar of images.
 
-    Of one image it is as high as that is drawn, whatever the layout makes of it; of several it stands
-    beside them all.
+    Of one image it is as high as that is drawn (`below` it: as wide), whatever the layout makes of it; of
+    several it stands beside them all.
     """
     if len(axes) == 1:
-        place = axes[0].inset_axes((1.03, 0.0, 0.04, 1.0))
-        bar = axes[0].figure.colorbar(drawn, cax=place, extend=extend, extendfrac=0.04)
+        place = axes[0].inset_axes((0.0, -0.1, 1.0, 0.05) if below else (1.03, 0.0, 0.04, 1.0))
+        bar = axes[0].figure.colorbar(
+            drawn, cax=place, extend=extend, extendfrac=0.04,
+            orientation="horizontal" if below else "vertical",
+        )  # fmt: skip
     else:
         bar = axes[0].figure.colorbar(
-            drawn, ax=list(axes), extend=extend, shrink=0.9, pad=0.02, aspect=25, fraction=0.05
+            drawn,
+            ax=list(axes),
+            extend=extend,
+            extendfrac=0.02,
+            shrink=0.9,
+            pad=0.02,
+            aspect=25,
+            fraction=0.05,
         )
     bar.ax.tick_params(labelsize=style.SMALL, length=2.5, width=0.5)
+    if below:
+        bar.locator = MaxNLocator(nbins=3)
+        bar.update_ticks()
     bar.ax.yaxis.get_offset_text().set_fontsize(style.SMALL)
     bar.outline.set_linewidth(0.4)
     if label:
-        bar.set_label(label, fontsize=style.SMALL)
+        said = label if below else style.fitted(label, _points_high(axes))
+        bar.set_label(said, fontsize=style.SMALL, labelpad=1.0 if below else 4.0)
+
+
+def _points_high(axes: Sequence[Axes]) -> float:
+    """About how high axes can be: a share of the figure's height, whatever the layout makes of it."""
+    figure, place = axes[0].figure, axes[0].get_subplotspec()
+    height = 72.0 * figure.bbox.height / figure.dpi
+    rows = 1 if place is None or len(axes) > 1 else place.get_gridspec().nrows
+    title = figure.get_suptitle()
+    return float((height - 15.0 * (title.count("\n") + 1) * bool(title)) / rows)
 
 
 def grid_shape(n: int) -> tuple[int, int]:
     """Choose rows and columns for `n` panels: wide rather than high, with few left empty."""
     if n <= 3:
         return 1, n
+    if n == 4:  # side by side they would be too small
+        return 2, 2
     columns = min(
         range(3, 6) if n > 8 else range(2, 5), key=lambda c: (-(-n // c) * c - n, abs(c - 4))
     )
@@ -381,17 +331,15 @@ def choose_frames(
         for dim, index in where.items():
             unit = style.units_of(data, dim)
             value = style.positions(data, dim)[index]
-            parts.append(f"{dim} = {value:g}{'' if unit in ('', '°') else ' '}{unit}")
+            parts.append(f"{style.plain(dim)} = {value:g}{'' if unit in ('', '°') else ' '}{unit}")
         captions.append("\n".join(parts))
         frame = data.isel(where)
-        chosen.append(frame.drop_vars(_scalars(frame)))
+        chosen.append(frame.drop_vars(scalars(frame)))
     return xr.concat(chosen, dim="frame", coords="minimal", compat="override"), captions
 
 
-# --- inside -------------------------------------------------------------------------------------
-
-
-def _scalars(data: xr.DataArray) -> list[Hashable]:
+def scalars(data: xr.DataArray) -> list[Hashable]:
+    """Name the coordinates of one value only, which arrays that are put together may differ in."""
     return [name for name, coord in data.coords.items() if coord.ndim == 0]
 
 
@@ -428,7 +376,7 @@ def _maps(
         scales = [style.map_scale(one, signed=signed) for one in values]
     if nav == 2:
         return _grid(data, titles, scales, share_scale, title)
-    return _montage(data, titles, captions, scales, share_scale, title)
+    return draw_rows(data, titles, captions, scales, share_scale, title)
 
 
 def _profiles(
@@ -440,6 +388,8 @@ def _profiles(
     x = style.positions(data, data.dims[1])
     for k, axes in enumerate(grid.flat):
         axes.plot(x, data.values[k], color=style.color(k), linewidth=1.0)
+        if not share_scale and not (data[k] < 0).any():
+            axes.set_ylim(bottom=0.0)  # an honest zero: a constant is no slope
         axes.set_title(titles[k], fontsize=style.TEXT, loc="left", pad=2)
         style.number_axis(axes)
         style.dress(axes, grid=True)
@@ -457,12 +407,18 @@ def _grid(
 ) -> Figure:
     n = len(titles)
     rows, columns = grid_shape(n)
-    panel = min((style.WIDTH - _BAR * share_scale) / columns, _MAX_PANEL + _BAR * (not share_scale))
-    picture = panel - (0.0 if share_scale else _BAR)
+    # Of many narrow panels the bars go below: beside them they would take as much room as the maps.
+    below = not share_scale and columns > 3
+    beside = not share_scale and not below
+    panel = min((style.WIDTH - BAR * share_scale) / columns, MAX_PANEL + BAR * beside)
+    picture = panel - (BAR if beside else 0.05)
     shape = aspect(data[0])
-    width = columns * panel + (_BAR if share_scale else 0.0)
+    width = columns * panel + (BAR if share_scale else 0.0)
     figure = style.new_figure(
-        rows * (picture * shape + 0.3) + 0.1, width=width, title=title, images=True
+        rows * (picture * shape + 0.3 + 0.32 * below) + 0.1 + 0.15 * below,
+        width=width,
+        title=title,
+        images=True,
     )
     grid = figure.subplots(rows, columns, squeeze=False)
     label = style.value_label(data)
@@ -471,22 +427,18 @@ def _grid(
         if k >= n:
             axes.set_visible(False)
             continue
-        # One label on the last bar of a row says it for all.
-        last = k % columns == columns - 1 or k == n - 1
-        drawn = draw_image(
-            axes,
-            data[k],
-            scale=scales[k],
-            colorbar=not share_scale,
-            colorbar_label=label if last else "",
-        )
+        drawn = draw_image(axes, data[k], scale=scales[k], colorbar=False)
         axes.set_title(titles[k], fontsize=style.TEXT)
+        if not share_scale:
+            # One label on the last bar of a row says it for all.
+            last = k == n - 1 or (beside and k % columns == columns - 1)
+            draw_bar(drawn, [axes], scales[k][2], label if last else "", below=below)
     if share_scale:
         draw_bar(drawn, list(grid.flat)[:n], scales[0][2], label)
     return figure
 
 
-def _montage(
+def draw_rows(
     data: xr.DataArray,
     titles: Sequence[str],
     captions: Sequence[str],
@@ -496,11 +448,11 @@ def _montage(
 ) -> Figure:
     """Draw a row for each component and a column for each frame."""
     rows, columns = len(titles), len(captions)
-    panel = min((style.WIDTH - _BAR - 0.2) / columns, _MAX_PANEL)
+    panel = min((style.WIDTH - BAR - 0.2) / columns, MAX_PANEL)
     shape = aspect(data[0, 0])
     figure = style.new_figure(
         rows * (panel * shape + 0.08) + 0.35 + 0.15 * captions[0].count("\n"),
-        width=columns * panel + _BAR + 0.2,
+        width=columns * panel + BAR + 0.2,
         title=title,
         images=True,
     )
@@ -522,42 +474,21 @@ def _montage(
     return figure
 
 
-def _curve_pairs(
-    both: xr.Dataset, dim: str, row_names: Sequence[str], names: Sequence[str], title: str | None
-) -> Figure:
-    rows = both.sizes[dim]
-    figure = style.new_figure(max(1.5 * rows, 2.4) + 0.4, title=title)
-    grid = figure.subplots(rows, 1, sharex=True, squeeze=False)
-    raw, denoised = both["raw"].transpose(dim, ...), both["denoised"].transpose(dim, ...)
-    x = style.positions(raw, raw.dims[1])
-    for r, axes in enumerate(grid.flat):
-        axes.plot(x, raw.values[r], color="0.65", linewidth=0.6, label=names[0])
-        axes.plot(x, denoised.values[r], color=style.color(1), linewidth=1.1, label=names[1])
-        axes.set_title(row_names[r], fontsize=style.TEXT, loc="left", pad=2)
-        style.number_axis(axes)
-        style.dress(axes)
-        axes.set_xlim(float(x.min()), float(x.max()))
-    grid[0, 0].legend(fontsize=style.SMALL, frameon=False)
-    axes.set_xlabel(style.axis_label(raw, raw.dims[1]), fontsize=style.TEXT)
-    figure.supylabel(style.value_label(raw) or "intensity", fontsize=style.TEXT)
-    return figure
-
-
 def _draw_labels(axes: Axes, data: xr.DataArray, colors: Colormap, *, strip: bool) -> None:
     values = np.ma.masked_less(np.asarray(data.values), 0)
     axes.imshow(
-        values, cmap=colors, vmin=-0.5, vmax=colors.N - 0.5, extent=_extent(data),
-        interpolation="nearest", origin="upper", aspect="equal" if _square(data) else "auto",
+        values, cmap=colors, vmin=-0.5, vmax=colors.N - 0.5, extent=extent(data),
+        interpolation="nearest", origin="upper", aspect="equal" if square(data) else "auto",
     )  # fmt: skip
     if strip:
         axes.set_yticks([])
         axes.set_xlabel(style.axis_label(data, data.dims[1]), fontsize=style.TEXT)
         axes.tick_params(labelsize=style.SMALL)
     else:
-        _annotate(axes, data, bar=True)
+        annotate(axes, data, bar=True)
 
 
-def _extent(data: xr.DataArray) -> tuple[float, float, float, float]:
+def extent(data: xr.DataArray) -> tuple[float, float, float, float]:
     """Return left, right, bottom, top of an image whose rows run downwards."""
     (rows, columns) = data.dims
     y, x = style.positions(data, rows), style.positions(data, columns)
@@ -579,32 +510,32 @@ def _mean_step(values: NDArray[np.float64]) -> float:
     return float((values[-1] - values[0]) / (values.size - 1))
 
 
-def _square(data: xr.DataArray) -> bool:
+def square(data: xr.DataArray) -> bool:
     """Tell whether both axes measure the same thing, so that a shape on the screen is a shape."""
     unit = [
         pretty(data.coords[d].attrs.get("units")) if d in data.coords else "" for d in data.dims
     ]
     if unit[0] != unit[1]:
         return False
-    left, right, bottom, top = _extent(data)
+    left, right, bottom, top = extent(data)
     return 0.05 <= abs(bottom - top) / max(abs(right - left), 1e-300) <= 20
 
 
 def aspect(data: xr.DataArray) -> float:
     """Return height over width of an image as it will be drawn."""
-    if not _square(data):
+    if not square(data):
         return 0.75
-    left, right, bottom, top = _extent(data)
+    left, right, bottom, top = extent(data)
     return float(np.clip(abs(bottom - top) / abs(right - left), 0.15, 2.5))
 
 
-def _annotate(axes: Axes, data: xr.DataArray, *, bar: bool) -> None:
+def annotate(axes: Axes, data: xr.DataArray, *, bar: bool) -> None:
     """Give an image a scale bar where its axes allow one, else ticks and labels."""
     rows, columns = data.dims
     even = style.step_of(data, rows) is not None and style.step_of(data, columns) is not None
-    if _square(data) and even:
+    if square(data) and even:
         style.frame_image(axes)
-        left, right, bottom, top = _extent(data)
+        left, right, bottom, top = extent(data)
         if bar:
             unit = style.units_of(data, columns) or "px"
             style.scale_bar(axes, abs(right - left), abs(bottom - top), unit)

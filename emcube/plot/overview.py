@@ -9,7 +9,7 @@ import xarray as xr
 
 from emcube.errors import InputError
 from emcube.plot import style
-from emcube.plot.frames import aspect, choose_frames, draw_bar, draw_image, image, maps
+from emcube.plot.frames import aspect, choose_frames, draw_bar, draw_image, image, line_maps, maps
 from emcube.plot.spectra import draw_spectra, spectrum
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def cube_overview(
     -------
     Figure
         Maps show the image; line scans show position against energy; images and single spectra are drawn
-        as they are; patterns are shown as their sum. Of further navigation dims a few positions are chosen.
+        as they are; patterns are shown as their sum; loadings and line maps are drawn as maps. Of further
+        navigation dims a few positions are chosen.
 
     Raises
     ------
@@ -66,6 +67,9 @@ def cube_overview(
         "resolution": resolution,
         "beam_energy": beam_energy,
     }
+    if nav and sig in (["component"], ["line"]):  # loadings and line maps are cubes too
+        draw = maps if sig == ["component"] else line_maps
+        return draw(cube, by=sig[0], title=title)
     if not sig:
         if cube.ndim == 1:
             return spectrum(cube, labels=None, title=title)

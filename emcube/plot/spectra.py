@@ -41,6 +41,7 @@ def components(
     resolution: float = 130.0,
     beam_energy: float | None = None,
     names: Sequence[str] | None = None,
+    by: str = "component",
     title: str | None = None,
 ) -> Figure:
     """Draw the components of a model: spectra one above the other, or patterns side by side.
@@ -48,7 +49,7 @@ def components(
     Parameters
     ----------
     data : DataArray of shape (K, E) or (K, ky, kx)
-        Its first dim is ``component``. Channels that were not used are NaN and stay empty.
+        One of its dims is `by`. Channels that were not used are NaN and stay empty.
     elements : str or iterable of str, optional
         Symbols of the elements whose lines may be named. Without it nothing is named: a name that is
         only a guess is worse than none.
@@ -63,6 +64,8 @@ def components(
         In keV; lines which that cannot excite are not named.
     names : sequence of str, optional
         Of the components.
+    by : str, default "component"
+        The dim to be shown as panels: ``cluster`` for the centers of clusters.
     title : str, optional
         Over the figure.
 
@@ -75,17 +78,17 @@ def components(
     InputError
         If the dims are not those above.
     """
-    style.need_dims(data, "component", "components")
-    data = data.transpose("component", ...).compute()
-    titles = style.names_along(data, "component", names)
+    style.need_dims(data, by, "components")
+    data = data.transpose(by, ...).compute()
+    titles = style.names_along(data, by, names)
     if data.ndim == 3:
         return _patterns(data, titles, yscale, title)
     if data.ndim != 2:
         raise InputError(
-            f"components: got dims {tuple(data.dims)}, expected 'component' and one or two signal dims",
+            f"components: got dims {tuple(data.dims)}, expected {by!r} and one or two signal dims",
             hint="select or average the other dims first",
         )
-    n = data.sizes["component"]
+    n = data.sizes[by]
     rows, columns = (n, 1) if n <= 8 else (-(-n // 2), 2)
     height = 1.5 if n <= 4 else 1.25
     figure = style.new_figure(height * rows + 0.4, title=title)
@@ -94,7 +97,7 @@ def components(
         if k >= n:
             axes.set_visible(False)
             continue
-        one = data.isel(component=k)
+        one = data.isel({by: k})
         width = (style.WIDTH - columns * _MARGINS) / columns * 72
         scale = _scale_for(one.values, yscale)
         _draw_spectrum(axes, one, style.color(k), scale, fill=True)
@@ -176,12 +179,13 @@ def draw_spectra(
     resolution: float,
     beam_energy: float | None,
     room: tuple[float, float],
+    fill: bool = True,
 ) -> None:
     """Draw spectra of shape (E,) or (n, E) into axes of about `room` points (width, height)."""
     dim = data.dims[-1]
     scale = _scale_for(data.values, yscale)
     if data.ndim == 1:
-        _draw_spectrum(axes, data, style.color(0), scale, fill=True)
+        _draw_spectrum(axes, data, style.color(0), scale, fill=fill)
         labelled = data
     else:
         for k, name in enumerate(style.names_along(data, data.dims[0], None)):
@@ -204,7 +208,7 @@ def draw_spectra(
 def _patterns(
     data: xr.DataArray, titles: Sequence[str], yscale: Scale, title: str | None
 ) -> Figure:
-    n = data.sizes["component"]
+    n = data.shape[0]
     rows, columns = grid_shape(n)
     side = style.WIDTH / columns
     aspect = data.shape[1] / data.shape[2]
@@ -216,7 +220,7 @@ def _patterns(
         if k >= n:
             axes.set_visible(False)
             continue
-        one = data.isel(component=k)
+        one = data[k]
         norm = None
         scale = _scale_for(one.values, yscale)
         if scale != "linear":

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import textwrap
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib import patheffects
-from matplotlib.colors import Colormap, ListedColormap, LogNorm, Normalize, PowerNorm
+from matplotlib.colors import Colormap, ListedColormap, LogNorm, Normalize, PowerNorm, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from emcube.errors import InputError
@@ -48,12 +51,58 @@ CATEGORIES = (
     "#DDCC77",
     "#661100",
     "#888888",
+    "#6BAED6",
+    "#F4A582",
+    "#7FC97F",
+    "#B15928",
+    "#C2A5CF",
+    "#1B7837",
+    "#E7298A",
+    "#4D4D8F",
 )
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
+
+# Colours of maps that are added up: pure enough to be told apart where they meet, and of like brightness.
+# The first three are those of the usual red-green-blue composite, a little towards each other.
+LIGHTS = ("#FF4B3E", "#36C95F", "#3D8BFF", "#FFD23F", "#F25CE0", "#35D8E0", "#FF9A2E", "#B9B9B9")
+
+# Fonts for letters that matplotlib's own has not, as common systems call them; the first that is there.
+_FALLBACKS = (
+    "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP", "Source Han Sans", "Hiragino Sans", "PingFang SC",
+    "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei",
+    "Arial Unicode MS", "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai",
+    "FreeSans", "Segoe UI Symbol", "Symbola",
+)  # fmt: skip
+
+#: Characters of the name of a panel, at most; and of a title, an inch of a line.
+NAME, INCH = 32, 10
+
+
+def plain(text: object, most: int = NAME) -> str:
+    """Write a stranger's text as it is: on one line, of a length that fits, its dollars no formulas."""
+    one = "".join(c if c.isprintable() else " " for c in str(text))
+    one = " ".join(one.split())
+    if len(one) > most:
+        one = one[: most - 1].rstrip() + "…"
+    return one.replace("$", r"\$")
+
+
+def fitted(text: str, points: float) -> str:
+    """Cut a label in small letters so that it is about as long as there is room."""
+    most = max(int(points / 4.2), 6)
+    return text if len(text) <= most else text[: most - 1].rstrip("\\ (") + "…"
 
 
 class NotebookFigure(Figure):
     """A figure that shows itself in a notebook although pyplot knows nothing of it."""
+
+    def draw(self, renderer: Any) -> None:
+        """Draw, with other fonts where the usual one has not all letters of a text."""
+        for text in self.findobj(Text):
+            assert isinstance(text, Text)
+            if not text.get_text().isascii() and _missing(text.get_text()):
+                text.set_fontfamily(["DejaVu Sans", *_installed()])
+        super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -61,15 +110,38 @@ class NotebookFigure(Figure):
         return buffer.getvalue()
 
 
+@lru_cache(maxsize=1)
+def _letters() -> frozenset[int]:
+    """Code points that matplotlib's own font has."""
+    from matplotlib import font_manager
+
+    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+    return frozenset(font.get_charmap())
+
+
+@lru_cache(maxsize=1024)
+def _missing(text: str) -> bool:
+    return any(ord(c) not in _letters() for c in text if not c.isspace())
+
+
+@lru_cache(maxsize=1)
+def _installed() -> tuple[str, ...]:
+    from matplotlib import font_manager
+
+    there = set(font_manager.get_font_names())
+    return tuple(name for name in _FALLBACKS if name in there)
+
+
 def new_figure(
     height: float, width: float = WIDTH, title: str | None = None, *, images: bool = False
 ) -> NotebookFigure:
     """Make an empty figure of `width` x `height` inches; `images` moves those close to each other."""
-    height += 0.3 if title else 0.0
+    lines = textwrap.wrap(plain(title, 3 * INCH * int(width)), int(INCH * width)) if title else []
+    height += 0.1 + 0.2 * len(lines) if lines else 0.0
     layout: Literal["compressed", "constrained"] = "compressed" if images else "constrained"
     figure = NotebookFigure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
-    if title:
-        figure.suptitle(title, fontsize=TEXT + 2)
+    if lines:
+        figure.suptitle("\n".join(lines[:3]), fontsize=TEXT + 2)
     return figure
 
 
@@ -135,9 +207,8 @@ def short_number(value: float) -> str:
 
 def units_of(data: xr.DataArray, dim: Hashable | None = None) -> str:
     """Return the unit of an array, or of the coordinate of one of its dims, as figures write it."""
-    if dim is None:
-        return pretty(data.attrs.get("units"))
-    return pretty(data.coords[dim].attrs.get("units")) if dim in data.coords else ""
+    attrs = data.attrs if dim is None else data.coords[dim].attrs if dim in data.coords else {}
+    return plain(pretty(attrs.get("units")), 24)
 
 
 def axis_label(data: xr.DataArray, dim: Hashable) -> str:
@@ -145,13 +216,14 @@ def axis_label(data: xr.DataArray, dim: Hashable) -> str:
     name = str(dim).replace("_", " ")
     if dim in data.coords:
         name = str(data.coords[dim].attrs.get("long_name", name))
+    name = plain(name)
     unit = units_of(data, dim)
     return f"{name} ({unit})" if unit else name
 
 
 def value_label(data: xr.DataArray) -> str:
     """Write the label of an array's values: name and unit, or what of the two there is."""
-    name = str(data.attrs.get("long_name") or "")
+    name = plain(data.attrs.get("long_name") or "", NAME)
     unit = units_of(data)
     if name and unit:
         return f"{name} ({unit})"
@@ -191,13 +263,13 @@ def names_along(data: xr.DataArray, dim: Hashable, names: Sequence[str] | None) 
                 f"names of the panels along {dim!r}: got {len(names)}, expected {n}",
                 hint="give one name for each, or none at all",
             )
-        return [str(name) for name in names]
+        return [plain(name) for name in names]
     if dim not in data.coords:
-        return [f"{dim} {i}" for i in range(n)]
+        return [f"{plain(dim)} {i}" for i in range(n)]
     values = data.coords[dim].values
     if values.dtype.kind in "iu":
-        return [f"{dim} {value}" for value in values]
-    return [str(value) for value in values]
+        return [f"{plain(dim)} {value}" for value in values]
+    return [plain(value) for value in values]
 
 
 def intensity_norm(values: NDArray[Any], yscale: str) -> Normalize:
@@ -240,6 +312,25 @@ def map_scale(values: NDArray[Any], *, signed: bool = True) -> tuple[Normalize, 
         low, high = least, most if most > least else least + 1.0
     extend = ("min" if least < low else "") + ("max" if most > high else "")
     return Normalize(low, high), colormap(SEQUENTIAL), _extend(extend)
+
+
+def centred_scale(values: NDArray[Any], center: float = 0.0) -> tuple[Normalize, Colormap, str]:
+    """Choose a range that lies evenly about `center`, in colours that part there."""
+    finite = values[np.isfinite(values)]
+    away = np.abs(finite - center) if finite.size else np.ones(1)
+    end = float(np.percentile(away, 99.8)) or float(away.max()) or 1.0
+    extend = ("min" if finite.size and finite.min() < center - end else "") + (
+        "max" if finite.size and finite.max() > center + end else ""
+    )
+    return Normalize(center - end, center + end), colormap(DIVERGING), _extend(extend)
+
+
+def ratio_scale(values: NDArray[Any]) -> tuple[Normalize, Colormap, str]:
+    """Choose a range from zero whose colours part at one: less than expected, and more."""
+    finite = values[np.isfinite(values)]
+    end = max(2.0, float(np.percentile(finite, 99.8)) if finite.size else 2.0)
+    over = bool(finite.size) and float(finite.max()) > end
+    return TwoSlopeNorm(1.0, 0.0, end), colormap(DIVERGING), "max" if over else "neither"
 
 
 def _extend(ends: str) -> str:

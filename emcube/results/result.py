@@ -5,33 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import xarray as xr
 
 from emcube.addresses import is_url, local_part
 from emcube.errors import IncompleteError, StoreError
 from emcube.results.digest import array_digest
+from emcube.results.figures import ResultFigures
 from emcube.results.tree import missing_chunks, read_root, require_known_format
 from emcube.results.unfinished import progress_of, progress_text
 from emcube.results.watched import WatchedStore
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 __all__ = ["Result", "open_result"]
-
-_FIGURES = {
-    "estimate_n_components": ("scree",),
-    "pca": ("scree", "components", "loadings"),
-    "nmf": ("components", "loadings"),
-    "kmeans": ("labels",),
-}
-"""Figures of each kind of step, after their methods ``plot_...``."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Result:
+class Result(ResultFigures):
     """A whole analysis, lazily.
 
     Attributes
@@ -143,113 +133,6 @@ class Result:
     def verb(self, step: str) -> str:
         """What kind of step it is (``nmf``), whatever its name."""
         return str(self[step].attrs["emcube"]["verb"])
-
-    # ------------------------------------------------------------------------------------- pictures
-
-    def step_of(self, *verbs: str) -> str:
-        """Name of the last step of one of some kinds; the first kind that there is.
-
-        Raises
-        ------
-        KeyError
-            There is none.
-        """
-        for verb in verbs:
-            for step in reversed(self.steps):
-                if self.verb(step) == verb:
-                    return step
-        raise KeyError(
-            f"this result has no step of {' or '.join(verbs)}; it has {list(self.steps)}"
-        )
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """Metadata of the cube: modality, elements, beam energy and so on."""
-        node = self.tree.children.get("input")
-        return dict(node.attrs.get("metadata") or {}) if node is not None else {}
-
-    def plot_scree(self, step: str | None = None, **options: Any) -> Figure:
-        """Draw a PCA's explained variance, or the curve of an estimate (`emcube.plot.scree`)."""
-        from emcube.plot import scree
-
-        step = step or self.step_of("pca", "estimate_n_components")
-        node = self[step]
-        if self.verb(step) == "pca":
-            options.setdefault("trivial_first", bool(node.attrs["trivial_first"]))
-            return scree(node["explained_variance"], **options)
-        options.setdefault("n_components", node.attrs["n_components"])
-        return scree(node["singular_value"], threshold=float(node["threshold"]), **options)
-
-    def plot_components(self, step: str | None = None, **options: Any) -> Figure:
-        """Draw the components of a step with their lines named (`emcube.plot.components`)."""
-        from emcube.plot import components
-
-        step = step or self.step_of("nmf", "pca")
-        if self.verb(step) == "nmf":
-            options.setdefault("yscale", "sqrt")  # minor lines beside major ones
-        return components(self[step]["components"], **{**self._looks(), **options})
-
-    def plot_loadings(self, step: str | None = None, **options: Any) -> Figure:
-        """Draw the loading maps of a step (`emcube.plot.maps`)."""
-        from emcube.plot import maps
-
-        return maps(self[step or self.step_of("nmf", "pca")]["loadings"], **options)
-
-    def plot_labels(self, step: str | None = None, **options: Any) -> Figure:
-        """Draw the clusters of a step (`emcube.plot.label_map`)."""
-        from emcube.plot import label_map
-
-        return label_map(self[step or self.step_of("kmeans")]["labels"], **options)
-
-    def save_figures(self, folder: str | Path, *, suffix: str = ".png") -> list[Path]:
-        """Draw every step and save the figures.
-
-        Parameters
-        ----------
-        folder : path-like
-            Made where it is missing.
-        suffix : str
-            ``.png``, ``.pdf`` or ``.svg``.
-
-        Returns
-        -------
-        list of Path
-            Named after step and content: ``nmf-components.png``.
-
-        Raises
-        ------
-        IncompleteError
-            The run was never finished.
-        """
-        self.require_complete("save_figures")
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        saved: list[Path] = []
-        for step in self.steps:
-            for what in _FIGURES[self.verb(step)]:
-                if (
-                    what in ("loadings", "labels")
-                    and self[step][what].ndim < (what == "loadings") + 1
-                ):
-                    continue  # a single spectrum has no map
-                if what == "scree" and not self[step].sizes.get("component", 1):
-                    continue  # too little data to estimate from has no curve
-                path = folder / f"{step}-{what}{suffix}"
-                getattr(self, f"plot_{what}")(step).savefig(path)
-                saved.append(path)
-        return saved
-
-    def _looks(self) -> dict[str, Any]:
-        """What figures of spectra should know of the specimen and the instrument."""
-        found = self.metadata
-        looks: dict[str, Any] = {"elements": found.get("elements") or None}
-        looks["labels"] = "eels" if found.get("modality") == "EELS" else "xray"
-        if found.get("beam_energy_keV"):
-            looks["beam_energy"] = float(found["beam_energy_keV"])
-        resolution = (found.get("detector") or {}).get("energy_resolution_eV")
-        if resolution:
-            looks["resolution"] = float(resolution)
-        return looks
 
     def verify(self) -> dict[str, str]:
         """Read everything and compare with the digests noted when it was written.

@@ -535,8 +535,9 @@ def test_raw_beside_denoised_spectra(spectra: xr.DataArray, tmp_path: Path) -> N
     written(figure, tmp_path)
     with pytest.raises(InputError, match="expected the same"):
         plot.raw_and_denoised(spectra[0], spectra[0, :-1])
-    with pytest.raises(InputError, match="one or two"):
-        plot.raw_and_denoised(spectra.expand_dims("y"), spectra.expand_dims("y"))
+    many = spectra.expand_dims(list("abc"))
+    with pytest.raises(InputError, match="one to four"):
+        plot.raw_and_denoised(many, many)
 
 
 # --- labels -------------------------------------------------------------------------------------
