@@ -10,6 +10,7 @@ import re
 from urllib.parse import urlsplit
 
 from emcube.errors import InputError
+from emcube.redaction import redact
 
 __all__ = ["check_address", "is_url", "join", "local_part", "redact"]
 
@@ -18,45 +19,12 @@ _LOCAL = ("file", "local")
 
 #: A host or a bucket, with a port.
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:@?#\\\[\]]+)(:\d+)?")
-_FOUND = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^\s'\"<>]+")
-#: A query is not shown at all: names of parameters tell apart what is secret for some services only.
-_PARTS = re.compile(
-    r"^(?P<scheme>[^:]+://)(?:(?P<user>[^/?#]*)@)?(?P<rest>[^?#]*)(?P<query>\?[^#]*)?"
-)
 
 
 def is_url(path: object) -> bool:
     """Whether a path names something that is not on this machine's file system."""
     # A single letter before the colon is a drive of Windows.
     return isinstance(path, str) and "://" in path and len(urlsplit(path).scheme) > 1
-
-
-def redact(text: str) -> str:
-    """A text in which no address shows a user, a password or a query.
-
-    Parameters
-    ----------
-    text : str
-        An address, or a message that holds some.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> redact("cannot read https://me:secret@host/map.zarr?token=abc")
-    'cannot read https://***@host/map.zarr?***'
-    """
-    return _FOUND.sub(lambda match: _redacted(match[0]), text)
-
-
-def _redacted(address: str) -> str:
-    parts = _PARTS.match(address)
-    assert parts is not None
-    user = "***@" if parts["user"] is not None else ""
-    query = "?***" if parts["query"] else ""
-    return f"{parts['scheme']}{user}{parts['rest']}{query}"
 
 
 def check_address(address: str) -> str:

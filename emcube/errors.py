@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from emcube.redaction import redact
+
 __all__ = [
     "AmbiguousSignalError",
     "BudgetError",
@@ -47,10 +49,7 @@ class EmcubeError(Exception):
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        if "://" in message or "://" in hint:
-            from emcube.addresses import redact
-
-            message, hint = redact(message), redact(hint)
+        message, hint = redact(message), redact(hint)
         super().__init__(message)
         self.message = message
         self.hint = hint
