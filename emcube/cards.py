@@ -265,9 +265,10 @@ def _about(metadata: Mapping[str, Any]) -> dict[str, Any]:
 def _known(entry: Entry) -> dict[str, Any]:
     """What the catalog says of an entry, and of one that was fetched what its store says beside."""
     known = entry.to_json()
-    stored = entry.fetched if known.get("available") and known.get("kind") == "file" else None
-    if stored is None or known["metadata"].get("shape"):
+    is_file = known.get("kind") == "file" and known.get("available")
+    if not is_file or "://" not in known["store"] or known["metadata"].get("shape"):
         return known
+    stored = entry.fetched
     from emcube.catalog.describe import describe_store
 
     try:

@@ -228,5 +228,7 @@ def clean_name(text: str) -> str:
 
     Commas would divide the arguments of ``data(...)``, by which the halves of an entry refer to each other.
     """
-    plain = "".join(" " if c in ":/\\{}()'\"," or not c.isprintable() else c for c in text)
-    return " ".join(plain.split()) or "data"
+    plain = "".join(
+        " " if c in ":/\\{}()'\"," or not c.isprintable() else c for c in text.replace(", ", " ")
+    )
+    return plain.strip() or "data"
