@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from emcube.errors import AmbiguousSignalError
+from emcube.errors import AmbiguousSignalError, EmcubeError
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from emcube.catalog import Catalog
+    from emcube.catalog import Catalog, Entry
     from emcube.models.n_components import NComponentsEstimate
     from emcube.results import Result
 
@@ -215,20 +216,73 @@ def describe_catalog(what: str | Path) -> dict[str, Any]:
 
 
 def describe_entry(catalog: str | Path, name: str) -> dict[str, Any]:
-    """Describe an entry by its data where they are there, else by what the catalog says."""
+    """Describe an entry: what the catalog says, and the form of its data where they are there.
+
+    Parameters
+    ----------
+    catalog : str or Path
+    name : str
+
+    Returns
+    -------
+    dict
+        ``kind`` is "cube" where the data open, else "entry"; ``entry`` is what the catalog says. What the
+        catalog says wins over what the data say of themselves. ``unopened`` tells why data that are
+        there do not open.
+
+    Raises
+    ------
+    CatalogError
+        The catalog has no such entry.
+    """
     from emcube.catalog import open_catalog
 
     entry = open_catalog(catalog)[name]
+    known = _known(entry)
+    address = f"{catalog}:{name}"
+    bare = {**known, "kind": "entry", "address": address, "entry": known}
+    if not known.get("available") or entry.kind == "catalog":
+        return bare
+    try:
+        card = describe(address)
+    except EmcubeError as error:
+        # The catalog knows what it knows, whatever became of the data.
+        return {**bare, "unopened": str(error)}
+    own = card.get("metadata") or {}
+    return {**card, "metadata": {**own, **_about(known["metadata"])}, "entry": known}
+
+
+#: Fields of an entry that say again what the axes of its cube say, or nothing to people.
+_FORM = frozenset(
+    {"dims", "sig_dims", "shape", "dtype", "units", "axes", "nbytes", "crawled", "extra"}
+)
+
+
+def _about(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in metadata.items() if key not in _FORM}
+
+
+def _known(entry: Entry) -> dict[str, Any]:
+    """What the catalog says of an entry, and of one that was fetched what its store says beside."""
     known = entry.to_json()
-    if known.get("available") and entry.kind != "catalog":
-        return {**describe(f"{catalog}:{name}"), "entry": known}
-    return {"kind": "entry", "address": f"{catalog}:{name}", **known}
+    is_file = known.get("kind") == "file" and known.get("available")
+    if not is_file or "://" not in known["store"] or known["metadata"].get("shape"):
+        return known
+    stored = entry.fetched
+    from emcube.catalog.describe import describe_store
+
+    try:
+        own = describe_store(str(stored))
+    except EmcubeError:
+        # Removed or damaged since: opening it says so, a listing still lists.
+        return known
+    return {**known, "metadata": {**own, **known["metadata"]}}
 
 
 def _catalog(found: Catalog) -> dict[str, Any]:
     from emcube.store import to_json
 
-    entries = {name: to_json(entry.to_json(), name) for name, entry in found.items()}
+    entries = {name: to_json(_known(entry), name) for name, entry in found.items()}
     card: dict[str, Any] = {"kind": "catalog", "address": str(found.path), "entries": entries}
     return {**card, "problems": list(found.problems)} if found.problems else card
 
@@ -256,8 +310,10 @@ def visible(line: str) -> str:
 
 def _cube_card(card: Mapping[str, Any]) -> list[str]:
     shape = ", ".join(f"{d} {n}" for d, n in zip(card["dims"], card["shape"], strict=True))
+    # An entry has a name and a title of its own.
+    title = "data" if "entry" in card else card["name"] or "cube"
     rows = [
-        f"{card['name'] or 'cube'}: ({shape}) {card['dtype']} {card['units']}, {_bytes(card['nbytes'])}"
+        f"{title}: ({shape}) {card['dtype']} {card['units']}, {_bytes(card['nbytes'])}"
         + (f", {_bytes(card['stored_bytes'])} on disk" if card.get("stored_bytes") else "")
         + (" as events" if card.get("layout") == "events" else "")
     ]
@@ -269,10 +325,14 @@ def _cube_card(card: Mapping[str, Any]) -> list[str]:
             f"  {dim:<{width}}  {axis['size']:>6}  {_number(axis['from'])} to "
             f"{_number(axis['to'])}{units} ({kind})"
         )
-    rows += [f"  {key}: {text}" for key, text in _metadata_rows(card["metadata"])]
+    if "entry" in card:
+        rows = [_entry_title(card), f"  address: {card['entry']['store']}", *_indented(rows)]
+        rows += _about_rows(card["metadata"])
+    else:
+        rows += [f"  {key}: {text}" for key, text in _metadata_rows(card["metadata"])]
     if card["companions"]:
         rows.append(f"  companions: {', '.join(card['companions'])}")
-    if card.get("digest"):
+    if card.get("digest") and card["digest"] != card["metadata"].get("digest"):
         rows.append(f"  digest: {card['digest']}")
     return rows
 
@@ -399,18 +459,86 @@ def _not_there(entry: Mapping[str, Any]) -> str:
         return f"not there: {known.get('get') or entry['store']}"
     size = known.get("size")
     stated = _bytes(size) if isinstance(size, int) else known.get("size_about") or "size unknown"
-    unchecked = ", digest unchecked" if known.get("checksum_status") == "unchecked" else ""
-    return f"to be fetched ({stated}{unchecked})"
+    status = {"unchecked": ", digest unchecked", "accepted": ", digest accepted on first fetch"}
+    return f"to be fetched ({stated}{status.get(str(known.get('checksum_status')), '')})"
 
 
 def _entry_card(card: Mapping[str, Any]) -> list[str]:
-    rows = [f"{card['address']}: {', '.join(_entry_parts(card))}"]
-    if card.get("store"):
-        rows.append(f"  address: {card['store']}")
-    for key, value in card["metadata"].items():
-        if key not in ("title", "axes", "crawled", "extra"):
-            rows.append(f"  {key}: {_plain_text(value)}")
+    entry = card["entry"]
+    rows = [f"{card['address']}: {', '.join(_entry_parts(entry))}"]
+    if entry.get("store"):
+        rows.append(f"  address: {entry['store']}")
+    known = entry["metadata"]
+    if known.get("dims") and known.get("shape"):
+        shape = ", ".join(f"{d} {n}" for d, n in zip(known["dims"], known["shape"], strict=False))
+        rows.append(f"  ({shape}) {known.get('dtype') or ''} {known.get('units') or ''}".rstrip())
+    rows += _about_rows(_about(known))
+    if card.get("unopened"):
+        rows.append(f"  does not open: {card['unopened']}")
+    return rows + _to_fetch(card, entry)
+
+
+def _to_fetch(card: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
+    """The command that brings the data of an entry here."""
+    is_file = entry.get("kind") == "file" and "://" in entry["store"]
+    if not is_file or entry["available"]:
+        return []
+    place = str(card["address"]).removesuffix(f":{entry['name']}")
+    known = entry["metadata"]
+    status = known.get("checksum_status", "published" if known.get("checksum") else "unchecked")
+    accept = " --accept-digest" if status == "unchecked" else ""
+    return [f"  fetch it with: emcube catalog fetch {quote(place)} {quote(entry['name'])}{accept}"]
+
+
+def _entry_title(card: Mapping[str, Any]) -> str:
+    title = card["entry"]["metadata"].get("title")
+    return f"{card['address']}: {title}" if title else str(card["address"])
+
+
+def _indented(rows: Sequence[str]) -> list[str]:
+    return [f"  {row}" for row in rows]
+
+
+def _about_rows(metadata: Mapping[str, Any]) -> list[str]:
+    """What an entry says beside its form, a line a field."""
+    rows = []
+    status = metadata.get("checksum_status")
+    for key, value in metadata.items():
+        if key in ("title", "extra", "source", "detector", "checksum_status"):
+            continue
+        text = _field_text(key, value)
+        if key == "checksum" and status:
+            text += f" ({_STATUS.get(str(status), status)})"
+        rows.append(f"  {key}: {text}")
+    if status and not metadata.get("checksum"):
+        rows.append("  checksum: none stated")
     return rows
+
+
+#: What the states of a checksum mean, for people.
+_STATUS = {
+    "checked": "checked by whoever made the entry",
+    "published": "as the source states it",
+    "accepted": "accepted on first fetch",
+    "unchecked": "not checked by anybody",
+}
+
+
+def _field_text(key: str, value: Any) -> str:
+    if key == "size" and isinstance(value, int):
+        return f"{value} bytes ({_bytes(value)})"
+    if key == "creators" and isinstance(value, list | tuple):
+        return "; ".join(map(_person, value))
+    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+        return ", ".join(value)
+    return _plain_text(value)
+
+
+def _person(one: Any) -> str:
+    if not isinstance(one, Mapping):
+        return str(one)
+    more = [str(one[key]) for key in ("orcid", "affiliation") if one.get(key)]
+    return f"{one.get('name', '')} ({', '.join(more)})" if more else str(one.get("name", ""))
 
 
 def _plain_text(value: Any) -> str:
@@ -422,7 +550,7 @@ def _plain_text(value: Any) -> str:
 
 
 def _number(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, int | float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _bytes(n: int) -> str:

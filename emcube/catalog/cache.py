@@ -55,11 +55,17 @@ class Record:
 
 
 def folder_for(entry: Entry, cache: Path | None = None) -> Path:
-    """Folder of an entry's data in the cache; another address or checksum is another folder."""
-    target = entry.target
+    """Folder of an entry's data in the cache; another address or checksum is another folder.
+
+    A checksum that nobody vouches for is left out: one that is recorded once its bytes were taken as they
+    came is that of the bytes that lie there already.
+    """
+    target, known = entry.target, entry.metadata
+    vouched = known.get("checksum_status") not in ("unchecked", "accepted")
     parts = [
         target.location,
-        *(entry.metadata.get(key) or "" for key in ("checksum", "signal", "member")),
+        (known.get("checksum") or "") if vouched else "",
+        *(known.get(key) or "" for key in ("signal", "member")),
     ]
     token = hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:16]
     slug = re.sub(r"[^A-Za-z0-9_-]+", "-", entry.name).strip("-")[:40] or "data"

@@ -54,6 +54,8 @@ class CrawlReport:
         Path of a copy to the name of the entry that it is a copy of.
     busy : list of str
         Paths that are still being written, or were a moment ago: the next crawl takes them.
+    recent : list of str
+        Of these, what nothing speaks against but that it changed less than ``settle`` seconds ago.
     unreadable : dict of str to str
         Path to the reason.
     gone : list of str
@@ -68,6 +70,7 @@ class CrawlReport:
     unchanged: int = 0
     duplicates: dict[str, str] = field(default_factory=dict)
     busy: list[str] = field(default_factory=list)
+    recent: list[str] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
@@ -101,6 +104,8 @@ class _Item:
     #: Name of the entry that it is known as; None for a new one.
     name: str | None = None
     moved: bool = False
+    #: Whether the metadata are added to those of the entry, of which nothing else changes.
+    adds: bool = False
 
 
 def crawl(
@@ -125,8 +130,8 @@ def crawl(
     settle : float
         Seconds since the last change after which a file counts as finished.
     checksums : bool
-        Read every new or changed file once and keep its sha256; otherwise only files of one size are
-        compared, to find copies.
+        Read every file once and keep its sha256, of new and changed ones and of those that the catalog
+        states none of; otherwise only files of one size are compared, to find copies.
     prune : bool
         Remove crawled entries whose data are gone.
     dry_run : bool
@@ -341,14 +346,16 @@ class _Crawl:
         location = os.path.normpath(found.path.absolute())
         names = self.at.get(location, [])
         if names and self._is_known(names, found):
-            self.report.unchanged += 1
-            return []
+            items = self._unsummed_items(names, found)
+            self.report.unchanged += not items
+            return items
         copy = self.copies.get(str(found.path.resolve()))
         if copy is not None and copy[0] == found.stamp:
             self.report.duplicates[path] = copy[1]
             return []
         if self.now_ns - found.modified_ns < self.settle * 1e9:
             self.report.busy.append(path)
+            self.report.recent.append(path)
             return []
         try:
             items = self._read(found)
@@ -373,6 +380,30 @@ class _Crawl:
             if {key: crawled.get(key) for key in ("size", "modified_ns")} != found.stamp:
                 return False
         return True
+
+    def _unsummed_items(self, names: list[str], found: _Found) -> list[_Item]:
+        """Entries of a file as it is that lack its checksum, with that alone; where it was asked for."""
+        if not self.checksums or found.kind != "file" or not found.path.is_file():
+            return []
+        lacking = [
+            name
+            for name in names
+            if isinstance(crawled := self.catalog[name].metadata.get("crawled"), dict)
+            and "modified_ns" in crawled
+            and not self.catalog[name].metadata.get("checksum")
+        ]
+        if not lacking:
+            return []
+        try:
+            checksum = self._checksum(found.path)
+        except OSError as error:
+            self.report.unreadable[str(found.path)] = error.strerror or str(error)
+            return []
+        if _stat(found.path, found.kind) != found:
+            self.report.busy.append(str(found.path))
+            return []
+        said = {"checksum": checksum, "checksum_status": "checked"}
+        return [_Item(found, None, dict(said), name, adds=True) for name in lacking]
 
     def _read(self, found: _Found) -> list[_Item]:
         address_of(self.place, found.path)
@@ -439,7 +470,8 @@ class _Crawl:
         folder = Path(self.place).absolute().parent
         copy = Path(os.path.relpath(found.path.absolute(), folder)).as_posix()
         copies = {**(crawled.get("copies") or {}), copy: found.stamp}
-        item = _Item(found, None, {"crawled": {**crawled, "copies": copies}}, original)
+        noted = {"crawled": {**crawled, "copies": copies}}
+        item = _Item(found, None, noted, original, adds=True)
         self.catalog[original].metadata["crawled"] = item.metadata["crawled"]
         return item
 
@@ -470,14 +502,14 @@ class _Crawl:
             self._merge(document, item)
 
     def _merge(self, document: dict[str, Any], item: _Item) -> None:
-        is_note = set(item.metadata) == {"crawled"}
         name = item.name if item.name is not None else self._new_name(document, item)
         before = document["entries"].get(document["aliases"].get(name, name)) or {}
         metadata = dict(before.get("metadata") or {}) if isinstance(before, dict) else {}
-        if is_note:
+        if item.adds:
             if metadata:
-                metadata["crawled"] = item.metadata["crawled"]
-                before["metadata"] = metadata
+                before["metadata"] = {**metadata, **item.metadata}
+            if "checksum" in item.metadata and (metadata or self.dry_run):
+                self.report.updated.append(name)
             return
         merged = _merged(metadata, item, self.said)
         kept = (metadata.get("crawled") or {}).get("copies")

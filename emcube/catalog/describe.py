@@ -224,6 +224,11 @@ def default_name(text: str | os.PathLike[str]) -> str:
 
 
 def clean_name(text: str) -> str:
-    """A text as a part of an entry's name."""
-    plain = "".join(" " if c in ":/\\{}()'\"" or not c.isprintable() else c for c in text)
+    """A text as a part of an entry's name: nothing that stands for something else in a reference.
+
+    Commas would divide the arguments of ``data(...)``, by which the halves of an entry refer to each other.
+    """
+    plain = "".join(
+        " " if c in ":/\\{}()'\"," or not c.isprintable() else c for c in text.replace(", ", " ")
+    )
     return plain.strip() or "data"

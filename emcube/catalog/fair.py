@@ -193,7 +193,7 @@ _CHECKS: tuple[tuple[str, Check], ...] = (
             "digest",
             "checksum",
             say="no digest: the entry does not say which bytes it means",
-            hint="ingest the file, or crawl with --checksums",
+            hint="ingest the file, or crawl its folder with --checksums",
         ),
     ),
     ("F4", _need("keywords", "description", say="no words to be found by")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,11 @@ class Fetched:
         Of the cube.
     downloaded : bool
         False where the file was here already.
+    recorded : str
+        The catalog in which what was taken as it came is recorded; "" where there was nothing to record,
+        or no way.
+    not_recorded : str
+        Why it could not be recorded there.
     """
 
     name: str
@@ -48,6 +54,8 @@ class Fetched:
     stated: str
     digest: str
     downloaded: bool
+    recorded: str = ""
+    not_recorded: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain JSON."""
@@ -76,7 +84,8 @@ def fetch(
         Of an instrument file behind a URL.
     accept_digest : bool
         Take the bytes as they come where nobody has checked the digest; what comes is recorded, and
-        compared from then on.
+        compared from then on: in the cache, and in the catalog where that is a file that can be written,
+        so that whoever fetches next is compared, too (``checksum_status: accepted``).
     cache : Path, optional
         Folder of the cache; by default EMCUBE_CACHE, else the user's.
     progress, ingesting : callable, optional
@@ -114,7 +123,10 @@ def fetch(
         )
     folder = folder_for(entry, cache)
     known = read_record(folder)
-    stated = _stated(entry, where, accept_digest or (known is not None and known.accepted))
+    taken = known is not None and known.accepted
+    if known is not None and entry.metadata.get("checksum") not in (None, known.checksum):
+        taken = False
+    stated = _stated(entry, where, accept_digest or taken)
     path = folder / _filename(entry, target.location)
     size = entry.metadata.get("size")
     here = path.exists()
@@ -131,16 +143,73 @@ def fetch(
     write_record(folder, record)
     record = _ingested(entry, folder, path, record, ingesting)
     write_record(folder, record)
+    recorded, why_not = "", ""
+    if accept_digest and record.accepted:
+        try:
+            _record_in_catalog(entry, record, folder / STORE)
+            recorded = str(entry.catalog)
+        except OSError as error:
+            why_not = error.strerror or str(error)
+        except CatalogError as error:
+            why_not = error.message
     return Fetched(
-        entry.name, path, folder / STORE, record.checksum, record.stated, record.digest, not here
+        entry.name,
+        path,
+        folder / STORE,
+        record.checksum,
+        record.stated,
+        record.digest,
+        not here,
+        recorded,
+        why_not,
     )
+
+
+def _record_in_catalog(entry: Entry, record: Record, store: Path) -> None:
+    """Write into the entry what came, and what it says of itself where the entry says nothing.
+
+    Raises
+    ------
+    CatalogError
+        The catalog is not on this machine, has no such entry any more, or states another checksum by now.
+    OSError
+        It cannot be written.
+    """
+    from emcube.catalog.describe import describe_store
+    from emcube.catalog.document import change
+
+    where = f"entry {entry.name!r} of {entry.catalog}"
+    found = {
+        "checksum": record.checksum,
+        "checksum_status": "accepted",
+        "size": record.size,
+        "digest": record.digest,
+    }
+    own = describe_store(str(store))
+
+    def edit(document: dict[str, Any]) -> None:
+        raw = document["entries"].get(entry._key or entry.name)
+        if not isinstance(raw, dict):
+            raise CatalogError(f"{where} is gone", hint="add it again")
+        before = raw.get("metadata") or {}
+        if before.get("checksum_status") in _TRUSTED and before.get("checksum") != record.checksum:
+            raise CatalogError(
+                f"{where} states {before.get('checksum')} by now", hint="fetch it again"
+            )
+        raw["metadata"] = {**own, **before, **found}
+
+    change(entry.catalog, edit)
+
+
+#: States of a checksum with which bytes are compared.
+_TRUSTED = ("checked", "published", "accepted")
 
 
 def _stated(entry: Entry, where: str, accept: bool) -> str:
     """The checksum to compare with; "" where none is to be trusted and the user takes what comes."""
     checksum = entry.metadata.get("checksum")
     status = entry.metadata.get("checksum_status", "published" if checksum else "unchecked")
-    if checksum and status in ("checked", "published"):
+    if checksum and status in _TRUSTED:
         return str(checksum)
     if accept:
         return ""
@@ -171,7 +240,7 @@ def _compared(entry: Entry, where: str, path: Path, stated: str, known: Record |
         found = checksum if algorithm == "sha256" else file_checksum(path, algorithm)
         if found != stated:
             raise _other_bytes(where, url, path, found, stated)
-    if known is not None and known.checksum != checksum:
+    if not stated and known is not None and known.checksum != checksum:
         raise _other_bytes(
             where, url, path, checksum, f"{known.checksum}, as when it was fetched first"
         )
@@ -215,6 +284,9 @@ def _ingested(
     store = folder / STORE
     if record.digest and is_store(store) and read_digest(store) == record.digest:
         return record
+    if not record.digest and is_store(store):
+        # Of other bytes, that were taken before the catalog said which are meant; or never recorded.
+        shutil.rmtree(store)
     signal, member = entry.metadata.get("signal"), entry.metadata.get("member")
     where = f"entry {entry.name!r} of {entry.catalog}"
     source = data_file(path, None if member is None else str(member), where)

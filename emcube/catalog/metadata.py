@@ -192,8 +192,9 @@ class EntryMetadata(Metadata):
         Of the cube (see docs/stores.md).
     checksum : str
         Of the file's bytes.
-    checksum_status : {"checked", "published", "unchecked"}
+    checksum_status : {"checked", "published", "accepted", "unchecked"}
         "checked": whoever made the entry hashed the bytes; "published": the source states it;
+        "accepted": that of the bytes that came when somebody fetched first and took them as they came;
         "unchecked": nobody has compared it with any bytes.
     related : tuple of Related
     get : str
@@ -233,7 +234,7 @@ class EntryMetadata(Metadata):
     member: str | None = None
     digest: Digest | None = None
     checksum: Checksum | None = None
-    checksum_status: Literal["checked", "published", "unchecked"] | None = None
+    checksum_status: Literal["checked", "published", "accepted", "unchecked"] | None = None
     related: tuple[Related, ...] = ()
     get: str | None = None
     crawled: dict[str, Any] = Field(default_factory=dict)

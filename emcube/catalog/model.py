@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
+from emcube.catalog.display import catalog_html, catalog_text, nearest
 from emcube.catalog.places import Place, is_remote, place_of
 from emcube.catalog.reading import read_document
 from emcube.catalog.search import (
@@ -157,6 +158,10 @@ class Entry:
             from emcube.catalog.verify import require_same
 
             require_same(self, place)
+        elif verify is None:
+            from emcube.catalog.verify import warn_if_replaced
+
+            warn_if_replaced(self, place)
         if self.kind == "file" and Path(place) != self.fetched:
             from emcube.io.opening import open_file
 
@@ -289,8 +294,14 @@ class Catalog(Mapping[str, Entry]):
             )
         raise CatalogError(
             f"the catalog {self.path} has no entry {name!r}: it has {self._names()}",
-            hint="look for one with `emcube catalog search`",
+            hint=nearest(name, self.entries) or "look for one with `emcube catalog search`",
         )
+
+    def __repr__(self) -> str:
+        return catalog_text(self)
+
+    def _repr_html_(self) -> str:
+        return catalog_html(self)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
@@ -319,7 +330,7 @@ class Catalog(Mapping[str, Entry]):
         elements: str | Sequence[str] = (),
         any_elements: str | Sequence[str] = (),
         no_elements: str | Sequence[str] = (),
-        beam_energy: float | tuple[float, float] | None = None,
+        beam_energy: float | tuple[float | None, float | None] | None = None,
         nested: bool = True,
         **fields: Any,
     ) -> Catalog:
@@ -336,7 +347,7 @@ class Catalog(Mapping[str, Entry]):
         any_elements, no_elements : list of str
             At least one of these occurs; none of these does.
         beam_energy : float or (float, float), optional
-            keV: one energy, or the lowest and the highest.
+            keV: one energy, or the lowest and the highest, of which one may be None.
         nested : bool
             Look into nested catalogs, too; their entries are then called ``catalog/entry``.
         **fields

@@ -39,7 +39,8 @@ ul{list-style:none;padding:0}
 li{display:grid;grid-template-columns:8rem 1fr;gap:1rem;padding:1rem 0;border-top:1px solid #ccc}
 li[hidden]{display:none}
 img,.none{width:8rem;height:8rem;object-fit:contain;background:#eee;image-rendering:pixelated}
-h2{margin:0;font-size:1.1rem}dl{display:grid;grid-template-columns:max-content 1fr;gap:0 1rem;margin:.4rem 0}
+h2{margin:0;font-size:1.1rem}.name{margin:0;color:#555;overflow-wrap:anywhere}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:0 1rem;margin:.4rem 0}
 dt{color:#555}dd{margin:0;overflow-wrap:anywhere}code{background:#f2f2f2;padding:.1rem .3rem}
 @media(max-width:40rem){li{grid-template-columns:1fr}}
 """
@@ -144,10 +145,13 @@ def _page(catalog: Catalog, rows: list[str], linked: dict[str, Any]) -> str:
 
 def _row(name: str, entry: Entry, picture: str | None) -> str:
     metadata = entry.metadata
-    title = html.escape(str(metadata.get("title") or name))
+    said = str(metadata.get("title") or name)
+    title = html.escape(said)
     doi = metadata.get("doi")
     if isinstance(doi, str) and doi.startswith("10."):
         title = f'<a href="https://doi.org/{html.escape(doi, quote=True)}">{title}</a>'
+    # Files of one maker often have one title: the name tells them apart.
+    named = "" if said == name else f'<p class="name">{html.escape(name)}</p>'
     image = (
         f'<img src="{html.escape(picture, quote=True)}" alt="total counts" loading="lazy">'
         if picture
@@ -164,7 +168,7 @@ def _row(name: str, entry: Entry, picture: str | None) -> str:
     words = html.escape(" ".join(search_text(name, metadata).split()), quote=True)
     call = html.escape(f'em.open("{Path(str(entry.catalog)).name}:{name}")')
     return (
-        f'<li data-text="{words}">{image}<div><h2>{title}</h2><dl>{listed}</dl>'
+        f'<li data-text="{words}">{image}<div><h2>{title}</h2>{named}<dl>{listed}</dl>'
         f"<code>{call}</code></div></li>"
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from emcube.errors import CatalogError
@@ -67,26 +68,29 @@ def element_set(elements: str | Iterable[str]) -> frozenset[str]:
     return found
 
 
-def beam_energy_range(beam_energy: float | Sequence[float]) -> tuple[float, float]:
-    """Bounds in keV, both included.
+def beam_energy_range(beam_energy: float | Sequence[float | None]) -> tuple[float, float]:
+    """Bounds in keV, both included; None leaves one end open, as an infinity.
 
     Raises
     ------
     CatalogError
-        The bounds are not two rising numbers.
+        The bounds are not two rising numbers, or both are open.
     """
     pair = beam_energy if isinstance(beam_energy, (tuple, list)) else None
     try:
         if pair is None:
             energy = float(beam_energy)  # type: ignore[arg-type]
             return energy - _ENERGY_SLACK, energy + _ENERGY_SLACK
-        low, high = (float(bound) for bound in pair)
-    except (TypeError, ValueError):
+        if pair[0] is None and pair[1] is None:
+            raise ValueError("a range without ends")
+        low, high = pair
+        low, high = -inf if low is None else float(low), inf if high is None else float(high)
+    except (TypeError, ValueError, IndexError):
         low, high = 1.0, 0.0
     if not low <= high:
         raise CatalogError(
             f"search by beam energy: got {beam_energy!r}, expected one number or (lowest, highest) in keV",
-            hint="for example beam_energy=(80, 300)",
+            hint="for example beam_energy=(80, 300); (80, None) and (None, 30) leave one end open",
         )
     return low, high
 

@@ -132,10 +132,10 @@ def check_name(name: str) -> str:
     CatalogError
         It is empty or holds characters that stand for something else in ``catalog.yaml:name``.
     """
-    plain = re.fullmatch(r"[^\s:/\\{}()'\"](?:[^:/\\{}()'\"]*[^\s:/\\{}()'\"])?", name)
+    plain = re.fullmatch(r"[^\s:/\\{}()'\",](?:[^:/\\{}()'\",]*[^\s:/\\{}()'\",])?", name)
     if plain is None or not name.isprintable():
         raise CatalogError(
-            f"{name!r} cannot be the name of a catalog entry: expected text without : / \\ {{ }} ( ) "
+            f"{name!r} cannot be the name of a catalog entry: expected text without : / \\ {{ }} ( ) , "
             "or quotes",
             hint="use letters, digits, spaces and . _ - +",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +19,18 @@ if TYPE_CHECKING:
 
     from emcube.catalog.model import Catalog, Entry
 
-__all__ = ["EntryReport", "require_same", "verify_catalog", "verify_entry"]
+__all__ = [
+    "EntryReport",
+    "ReplacedDataWarning",
+    "require_same",
+    "verify_catalog",
+    "verify_entry",
+    "warn_if_replaced",
+]
+
+
+class ReplacedDataWarning(UserWarning):
+    """The data of an entry are not those that the catalog means."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +225,32 @@ def require_same(entry: Entry, place: str, *, deep: bool = False) -> None:
         raise CatalogError(
             f"{where}: {place} has the digest {digest}, expected {stated}",
             hint="the data were replaced: restore them, or add them anew with --overwrite",
+        )
+
+
+def warn_if_replaced(entry: Entry, place: str) -> None:
+    """Warn where a store on this machine says that it holds other data than the catalog means.
+
+    Compares the digest that the store keeps, and reads no values: `require_same` does.
+
+    Warns
+    -----
+    ReplacedDataWarning
+        The digests are not the same.
+    """
+    from emcube.store import is_store, is_url, read_digest
+
+    stated = entry.metadata.get("digest")
+    if not stated or is_url(place) or not is_store(place):
+        return
+    found = read_digest(place)
+    if found != stated:
+        warnings.warn(
+            f"entry {entry.name!r} of {entry.catalog}: {place} has the digest {found}, expected {stated}: "
+            "the data were replaced; restore them, or add them anew with "
+            "`emcube catalog add --overwrite`",
+            ReplacedDataWarning,
+            stacklevel=2,
         )
 
 

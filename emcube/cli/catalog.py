@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from emcube.cli.output import Json, emit_json
 
 if TYPE_CHECKING:
     from emcube.catalog.download import Progress
+    from emcube.catalog.verify import EntryReport
 
 app = typer.Typer(
     help="Find, keep, check and fetch data, in Intake 2 catalogs.", no_args_is_help=True
@@ -136,7 +138,7 @@ def crawl(
         float, typer.Option(min=0, help="Seconds without a change after which a file is finished.")
     ] = 60.0,
     checksums: Annotated[
-        bool, typer.Option("--checksums", help="Read each new file once, for its sha256.")
+        bool, typer.Option("--checksums", help="Read each file once, for its sha256.")
     ] = False,
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove crawled entries whose data are gone.")
@@ -178,12 +180,22 @@ def crawl(
     typer.echo(f"{catalog}: {', '.join(told)}" + (" (nothing was written)" if dry_run else ""))
     for path, name in report.duplicates.items():
         typer.echo(f"  copy of {name}: {path}")
-    for path in report.busy:
+    if report.recent:
+        typer.echo(
+            f"  {len(report.recent)} left out, which changed less than {settle:g} s ago: if they are "
+            f"finished (a copy), crawl with --settle 0, else again in {_duration(settle)}"
+        )
+    for path in sorted(set(report.busy) - set(report.recent)):
         typer.echo(f"  still being written: {path}")
     for path, why in report.unreadable.items():
         typer.echo(f"  not read: {why if path in why else f'{path}: {why}'}")
     for name in report.gone:
         typer.echo(f"  {'removed' if name in report.removed else 'gone'}: {name}")
+
+
+def _duration(seconds: float) -> str:
+    minutes = max(1, round(seconds / 60))
+    return "a minute" if minutes == 1 else f"{minutes} minutes"
 
 
 @app.command("show")
@@ -216,7 +228,7 @@ def search(
         list[str] | None, typer.Option("--no-element", help="None of several.")
     ] = None,
     beam_energy: Annotated[
-        str | None, typer.Option("--beam-energy", metavar="KEV", help="As 200, or 80:300.")
+        str | None, typer.Option("--beam-energy", metavar="KEV", help="As 200, 80:300, or :30.")
     ] = None,
     where: Annotated[
         list[str] | None,
@@ -278,10 +290,17 @@ def verify(
     deep: Annotated[
         bool, typer.Option("--deep", help="Read all bytes, and compute digests anew.")
     ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose", help="Tell of each entry what it lacks, as where entries are named."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Open each entry, compare it with the catalog, and tell what it lacks of the FAIR principles.
 
+    Differences are told entry by entry; what is lacking is counted by principle, unless entries are named.
     Exit status 3 where data and catalog disagree.
     """
     from emcube.catalog import open_catalog
@@ -296,15 +315,47 @@ def verify(
     else:
         from emcube.cards import visible
 
-        for report in reports:
-            state = "DIFFERENT" if not report.ok else "same" if report.opened else "not compared"
-            lacking = f", lacks {', '.join(dict.fromkeys(f.principle for f in report.missing))}"
-            typer.echo(visible(f"{report.name}: {state}{lacking if report.missing else ', FAIR'}"))
-            told = [*report.differences, *report.unchecked, *map(str, report.missing)]
-            for line in told:
-                typer.echo(visible(f"  {line}"))
+        in_full = verbose or bool(names)
+        lines = [line for report in reports for line in _verified(report, in_full)]
+        for line in lines if in_full else [*lines, *_lacking(reports, catalog)]:
+            typer.echo(visible(line))
     if different:
         raise typer.Exit(DIFFERENCE)
+
+
+def _verified(report: EntryReport, in_full: bool) -> list[str]:
+    """What was found about an entry: a line, its differences, and in full also what it lacks."""
+    state = "DIFFERENT" if not report.ok else "same" if report.opened else "not compared"
+    lacking = f", lacks {', '.join(dict.fromkeys(f.principle for f in report.missing))}"
+    told = [*report.differences]
+    if in_full:
+        told += [*report.unchecked, *map(str, report.missing)]
+    head = f"{report.name}: {state}{lacking if report.missing else ', FAIR'}"
+    return [head, *(f"  {line}" for line in told)]
+
+
+def _lacking(reports: list[EntryReport], catalog: str) -> list[str]:
+    """What entries lack, each thing once with the number of entries; in the order of the principles."""
+    from emcube.catalog.fair import PRINCIPLES
+
+    order = list(PRINCIPLES)
+    counts: Counter[tuple[int, str]] = Counter()
+    for report in reports:
+        counts.update((-1, f"not compared: {reason}") for reason in report.unchecked)
+        counts.update((order.index(f.principle), str(f)) for f in report.missing)
+    if not counts:
+        return []
+    rows = [
+        f"  {n} of {len(reports)}  {text}"
+        for (_, text), n in sorted(
+            counts.items(), key=lambda item: (item[0][0], -item[1], item[0][1])
+        )
+    ]
+    return [
+        "entries that lack something:",
+        *rows,
+        f"  entry by entry: emcube catalog verify {catalog} --verbose, or with the entry's name",
+    ]
 
 
 @app.command("remove")
@@ -357,6 +408,15 @@ def fetch(
             held = f"{found.stated} as stated" if found.stated else unchecked
             typer.echo(f"{found.name}: {how}, {held}")
             typer.echo(f"  {found.store}")
+            if found.recorded:
+                typer.echo(
+                    f"  recorded in {found.recorded} as accepted on first fetch: whoever fetches next is "
+                    "compared with it"
+                )
+            if found.not_recorded:
+                typer.echo(
+                    f"  only this cache compares from now on, the catalog does not: {found.not_recorded}"
+                )
     if as_json:
         emit_json({"fetched": [found.to_json() for found in fetched]})
 

@@ -147,6 +147,8 @@ def test_adding(catalog: Path, tmp_path: Path) -> None:
     assert "lab" not in open_catalog(catalog)["jadeite"].metadata
     with pytest.raises(CatalogError, match="cannot be the name"):
         add(catalog, store, name="C:jadeite")
+    with pytest.raises(CatalogError, match="cannot be the name"):
+        add(catalog, store, name="jadeite, again")
     with pytest.raises(CatalogError, match="does not exist"):
         add(catalog, tmp_path / "none.zarr")
     (tmp_path / "map.bcf").write_text("x")

@@ -352,3 +352,65 @@ def test_real_files_are_catalogued(data_dir: Path, tmp_path: Path) -> None:
     for name, entry in catalog.items():
         size = Path(entry.target.location).stat().st_size
         assert len(plain[name].read()) == size, name
+
+
+def test_names_are_made_of_what_a_reference_can_hold(tmp_path: Path) -> None:
+    from emcube.catalog.describe import clean_name
+    from emcube.catalog.reading import new_document
+    from emcube.catalog.targets import check_name, halves_of, target_of
+
+    for code in range(32, 127):
+        name = check_name(clean_name(f"Image{chr(code)} 1"))
+        document = new_document()
+        data, entry = halves_of(name, "file", "{CATALOG_DIR}/a.msa", {})
+        document["entries"][name], document["data"][f"{name}-data"] = entry, data
+        assert target_of(tmp_path / "c.yaml", document, name).kind == "file", chr(code)
+
+
+def test_signals_with_commas_in_their_names_open(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each signal is a reading of the whole file.
+    monkeypatch.setattr("emcube.catalog.crawl._MAX_SIGNALS", 2)
+    source = data_dir / "vendor" / "Elid2Version4.elid"
+    (tmp_path / "data").mkdir()
+    aged(Path(shutil.copy(source, tmp_path / "data")))
+    report = crawl(tmp_path / "lab.yaml", tmp_path / "data")
+    assert "Elid2Version4.Image 1 Map 3" in report.added
+    assert {entry.kind for entry in open_catalog(tmp_path / "lab.yaml").values()} == {"file"}
+    again = crawl(tmp_path / "lab.yaml", tmp_path / "data")
+    assert (again.added, again.unchanged) == ([], 1)
+
+
+def test_checksums_are_added_to_entries_that_lack_them(
+    facility: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "lab.yaml"
+    crawl(path, facility)
+    before = open_catalog(path)["s1.point"].metadata
+    assert "checksum" not in before
+    trial = crawl(path, facility, checksums=True, dry_run=True)
+    assert sorted(trial.updated) == ["s1.point", "s2.point"]
+    assert "checksum" not in open_catalog(path)["s1.point"].metadata
+    assert main(["catalog", "crawl", str(path), str(facility), "--checksums"]) == 0
+    assert "0 added, 2 updated, 0 moved, 1 unchanged" in capsys.readouterr().out
+    after = open_catalog(path)["s1.point"]
+    assert after.metadata["checksum_status"] == "checked"
+    assert {k: v for k, v in after.metadata.items() if not k.startswith("checksum")} == before
+    assert after.open(verify=True).shape == (4,)
+    assert crawl(path, facility, checksums=True).unchanged == 3
+
+
+def test_a_fresh_copy_is_told_in_one_line(
+    facility: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in facility.rglob("*.msa"):
+        path.touch()
+    (facility / "half.zarr").mkdir()
+    aged(facility / "half.zarr")
+    assert main(["catalog", "crawl", str(tmp_path / "lab.yaml"), str(facility)]) == 0
+    out = capsys.readouterr().out
+    assert "2 left out, which changed less than 60 s ago" in out
+    assert "--settle 0" in out
+    assert "again in a minute" in out
+    assert "point.msa" not in out

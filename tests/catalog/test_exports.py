@@ -216,6 +216,19 @@ class Page(html.parser.HTMLParser):
         self.texts.append(data)
 
 
+def test_the_page_tells_entries_of_one_title_apart(
+    tmp_path: Path, make_store: Callable[..., Path]
+) -> None:
+    store = make_store(tmp_path / "a.zarr")
+    for name in ("s1.map", "s2.map"):
+        add(tmp_path / "c.yaml", store, name=name, title="EDX")
+    page = write_page(open_catalog(tmp_path / "c.yaml"), tmp_path / "site", thumbnails=False)
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<h2>EDX</h2>") == 2
+    assert '<p class="name">s1.map</p>' in text
+    assert '<p class="name">s2.map</p>' in text
+
+
 def test_a_page_with_search_and_thumbnails(catalog: Path, tmp_path: Path) -> None:
     page = write_page(open_catalog(catalog), tmp_path / "site")
     parsed = Page(page.read_text())

@@ -140,7 +140,7 @@ def test_an_unchecked_digest_says_so_and_needs_consent(server: Server, tmp_path:
     with pytest.raises(CatalogError, match="as when it was fetched first"):
         fetch(entry, **QUICK)
     # A stated digest that nobody has checked is no better.
-    stated = entry_of(tmp_path, url, checksum_status="unchecked")
+    stated = entry_of(tmp_path, server.put("/b.msa", CONTENT), checksum_status="unchecked")
     with pytest.raises(CatalogError, match="it states sha256"):
         fetch(stated, **QUICK)
 
@@ -371,6 +371,73 @@ def test_the_verb(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "not checked by anybody" in capsys.readouterr().out
     assert main(["catalog", "show", catalog, "good"]) == 0
     assert "2000" in capsys.readouterr().out
+
+
+def test_what_was_accepted_is_recorded_in_the_catalog(
+    server: Server,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    entry = entry_of(tmp_path, server.put("/new.msa", CONTENT), checksum=None, checksum_status=None)
+    catalog = str(tmp_path / "c.yaml")
+    assert main(["catalog", "fetch", catalog, "new", "--accept-digest"]) == 0
+    assert f"recorded in {catalog} as accepted on first fetch" in capsys.readouterr().out
+    known = open_catalog(catalog)["new"]
+    assert known.metadata["checksum"] == SHA
+    assert known.metadata["checksum_status"] == "accepted"
+    assert known.metadata["size"] == len(CONTENT)
+    assert known.metadata["shape"] == [2000]
+    # What lies in the cache is what the entry means now, and an entry that was opened before knows it.
+    assert known.open().shape == entry.open().shape == (2000,)
+    asked = server.asked.total()
+    assert not fetch(known, **QUICK).downloaded
+    assert server.asked.total() == asked
+    assert main(["catalog", "show", catalog]) == 0
+    assert "EDS, 2000" in capsys.readouterr().out
+    # A colleague gets other bytes under the same address, and is told.
+    monkeypatch.setenv("EMCUBE_CACHE", str(tmp_path_factory.mktemp("colleague")))
+    server.contents["/new.msa"] = CONTENT.replace(b"#SPECTRUM :\n8", b"#SPECTRUM :\n7")
+    assert server.contents["/new.msa"] != CONTENT
+    with pytest.raises(CatalogError, match=f"is not the file that was meant: .* expected {SHA}"):
+        fetch(known, **QUICK)
+    # One who had accepted these before, too; the right ones then take their place.
+    early = fetch(entry, accept_digest=True, **QUICK)
+    assert early.recorded == ""
+    assert f"states {SHA} by now" in early.not_recorded
+    with pytest.raises(CatalogError, match="has the digest"):
+        known.open()
+    server.contents["/new.msa"] = CONTENT
+    with pytest.raises(CatalogError, match=f"expected {SHA}"):
+        fetch(known, **QUICK)
+    assert fetch(known, **QUICK).checksum == SHA
+    assert known.open().shape == (2000,)
+
+
+def test_a_catalog_that_cannot_be_written_is_named(
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    entry_of(tmp_path, server.put("/new.msa", CONTENT), checksum=None, checksum_status=None)
+    catalog = tmp_path / "c.yaml"
+    before = catalog.read_text()
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    # Whoever runs the tests may be allowed everything.
+    monkeypatch.setattr("emcube.catalog.document.replace_file", refuse)
+    assert main(["catalog", "fetch", str(catalog), "new", "--accept-digest"]) == 0
+    out = capsys.readouterr().out
+    assert "only this cache compares from now on" in out
+    assert "Permission denied" in out
+    assert catalog.read_text() == before
+    # The listing knows the form of what was fetched from its store.
+    assert main(["catalog", "show", str(catalog)]) == 0
+    assert "EDS, 2000" in capsys.readouterr().out
 
 
 # --- published data ----------------------------------------------------------------------------------

@@ -367,3 +367,40 @@ def test_removing(tmp_path: Path, make_store: Callable[..., Path]) -> None:
     assert list(document["aliases"]) == ["b"]
     assert (tmp_path / "a.zarr").is_dir()
     assert main(["catalog", "remove", str(tmp_path / "none.yaml"), "a"]) == 2
+
+
+def test_one_end_of_a_range_of_energies_may_be_open(
+    tmp_path: Path, make_store: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "energies.yaml"
+    for energy in (20, 200):
+        add(path, make_store(tmp_path / f"e{energy}.zarr", beam_energy_keV=energy))
+    add(path, make_store(tmp_path / "unknown.zarr", 7))
+    catalog = open_catalog(path)
+    assert list(catalog.search(beam_energy=(None, 30))) == ["e20"]
+    assert list(catalog.search(beam_energy=(30, None))) == ["e200"]
+    assert list(catalog.search(beam_energy=(20, 200))) == ["e20", "e200"]
+    for wrong in ((None, None), (300, 80), (1, 2, 3), ()):
+        with pytest.raises(CatalogError, match="expected one number or"):
+            catalog.search(beam_energy=wrong)  # type: ignore[arg-type]
+    assert main(["catalog", "search", str(path), "--beam-energy", ":30"]) == 0
+    assert "energies.yaml: 1 entry" in capsys.readouterr().out
+
+
+def test_a_catalog_looks_like_something(tmp_path: Path, make_store: Callable[..., Path]) -> None:
+    path = tmp_path / "looks.yaml"
+    store = make_store(tmp_path / "a.zarr", elements=["Fe", "Pt"])
+    add(path, store, name="eds_tem_fept.core_shell", title="<b>core & shell</b>")
+    add(path, store, name="other")
+    catalog = open_catalog(path)
+    assert repr(catalog) == f"<Catalog {path}: 2 entries: eds_tem_fept.core_shell, other>"
+    table = catalog._repr_html_()
+    assert "&lt;b&gt;core &amp; shell&lt;/b&gt;" in table
+    assert "<b>" not in table
+    assert "Fe Pt" in table
+    assert "4 x 5 x 6" in table
+    for wrong in ("core_shell", "eds_tem_fept.core_shel"):
+        with pytest.raises(CatalogError, match=r"did you mean 'eds_tem_fept\.core_shell'\?"):
+            catalog[wrong]
+    with pytest.raises(CatalogError, match="emcube catalog search"):
+        catalog["zzz"]

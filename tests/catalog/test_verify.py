@@ -13,7 +13,7 @@ import emcube as em
 from emcube.catalog import add, open_catalog
 from emcube.catalog.document import change
 from emcube.catalog.fair import PRINCIPLES, fair_findings
-from emcube.catalog.verify import verify_catalog, verify_entry
+from emcube.catalog.verify import ReplacedDataWarning, verify_catalog, verify_entry
 from emcube.cli import main
 from emcube.errors import CatalogError, StoreError
 from tests.catalog.helpers import COMPLETE, spectrum
@@ -202,3 +202,35 @@ def test_shipped_catalogs_are_checked() -> None:
     for name in ("mgo-nanocrystals", "sped-ag", "cu-nb-laminate"):
         assert not {"F1", "F3", "R1.1", "A1.2"} & missing[name]
     assert "R1.1" in missing["cuzn-eels"]
+
+
+def test_a_store_that_was_replaced_is_told_without_being_asked(
+    catalog: Path, tmp_path: Path, make_store: Callable[..., Path]
+) -> None:
+    import shutil
+
+    assert em.open(f"{catalog}:full").shape == (4, 5, 6)
+    shutil.rmtree(tmp_path / "full.zarr")
+    make_store(tmp_path / "full.zarr", 3)
+    with pytest.warns(ReplacedDataWarning, match=r"entry 'full' .* expected sha256:"):
+        em.open(f"{catalog}:full")
+    # Whoever says that nothing is to be compared is not told.
+    assert open_catalog(catalog)["full"].open(verify=False).shape == (4, 5, 6)
+
+
+def test_what_many_entries_lack_is_told_once(
+    catalog: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n in range(3):
+        add(catalog, tmp_path / "bare.zarr", name=f"more{n}")
+    edit(catalog, "more1", shape=[1, 2, 3])
+    assert main(["catalog", "verify", str(catalog)]) == 3
+    out = capsys.readouterr().out
+    assert out.count("no licence") == 1
+    assert "4 of 5  R1.1 (clear licence): no licence" in out
+    assert "more1: DIFFERENT" in out
+    assert "  shape: the catalog says 1 x 2 x 3" in out
+    assert main(["catalog", "verify", str(catalog), "--verbose"]) == 3
+    assert capsys.readouterr().out.count("no licence") == 4
+    assert main(["catalog", "verify", str(catalog), "more0"]) == 0
+    assert "  R1.1 (clear licence)" in capsys.readouterr().out
