@@ -12,6 +12,7 @@ import numpy as np
 from emcube.errors import AmbiguousSignalError, MissingDependencyError, ReadError
 from emcube.io.axes import Axis, label_array, plan_axes
 from emcube.io.lazy import H5Array, as_dask
+from emcube.io.links import check_links
 from emcube.io.signals import Signal, jsonable
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def _open(path: Path) -> h5py.File:
             f"{path}: HDF5 files are read by h5py, which is not installed",
             hint='pip install "emcube[vendor]"',
         ) from error
+    check_links(path)
     with contextlib.suppress(ImportError):
         # Filters beyond gzip register themselves on import.
         importlib.import_module("hdf5plugin")
@@ -115,7 +117,7 @@ def read_hdf5(path: Path, *, name: str | None = None, reader: str | None = None)
                 names=list(sizes),
                 hint=f"pick one with name={order[0]!r} (--name on the command line)",
             )
-        return [_signal(path, file[key], reference=key != order[0]) for key in sizes]
+        return [_signal(path, key, file[key], reference=key != order[0]) for key in sizes]
 
 
 def _listed(sizes: dict[str, int]) -> str:
@@ -125,10 +127,11 @@ def _listed(sizes: dict[str, int]) -> str:
     )
 
 
-def _signal(path: Path, dataset: h5py.Dataset, *, reference: bool) -> Signal:
+def _signal(path: Path, key: str, dataset: h5py.Dataset, *, reference: bool) -> Signal:
     axes = _axes(dataset)
     plan = plan_axes(axes)
-    source = H5Array(path, dataset.name, dataset.shape, dataset.dtype)
+    # Behind an external link the dataset's own name is one within another file.
+    source = H5Array(path, key, dataset.shape, dataset.dtype)
     sig_axes = [plan.order[plan.dims.index(dim)] for dim in plan.sig_dims]
     # Nothing is known of blocks of a dataset without signal axes; its last two stay together.
     keep = sig_axes or list(range(max(0, dataset.ndim - 2), dataset.ndim))
@@ -140,7 +143,7 @@ def _signal(path: Path, dataset: h5py.Dataset, *, reference: bool) -> Signal:
         else "image"
         if not plan.sig_dims
         else "spectrum",
-        "source": {"file": path.name, "format": "HDF5", "reader": "hdf5", "signal": dataset.name},
+        "source": {"file": path.name, "format": "HDF5", "reader": "hdf5", "signal": key},
     }
     if plan.notes:
         metadata["extra"] = {"notes": list(plan.notes)}
@@ -154,7 +157,7 @@ def _signal(path: Path, dataset: h5py.Dataset, *, reference: bool) -> Signal:
         "metadata": metadata,
         "original_metadata": {"attributes": jsonable(dict(dataset.attrs))},
     }
-    return Signal.of(label_array(array, plan, attrs), dataset.name, reference=reference)
+    return Signal.of(label_array(array, plan, attrs), key, reference=reference)
 
 
 def _word(value: Any) -> str:

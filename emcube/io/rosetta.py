@@ -49,6 +49,7 @@ from emcube.io.lazy import (
     cached,
     native,
 )
+from emcube.io.links import check_links
 from emcube.io.sidecar import restore
 from emcube.io.signals import Signal
 
@@ -216,6 +217,7 @@ def _precheck(path: Path, plugin: str) -> None:
     size = path.stat().st_size
     if size == 0:
         raise ReadError(f"{path}: the file is empty (0 bytes)", hint="fetch or export it again")
+    check_links(path)
     check = {
         "JEOL": _check_pts,
         "QuantumDetector": _check_mib,

@@ -269,3 +269,91 @@ def test_only_one_module_imports_rosettasciio() -> None:
         if "import rsciio" in (t := p.read_text()) or "from rsciio" in t
     ]
     assert [p.relative_to(root).as_posix() for p in users] == ["io/rosetta.py"]
+
+
+def draw(path: Path, how: str, target: str) -> None:
+    """Write an HDF5 file, its suffix telling of what kind, whose data come from another file."""
+    hspy = path.suffix == ".hspy"
+    with h5py.File(path, "w") as file:
+        group = file.create_group("Experiments/map" if hspy else "entry/data")
+        if hspy:
+            file.attrs.update({"file_format": "HyperSpy", "file_format_version": "3.3"})
+            for i, n in enumerate(COUNTS.shape):
+                axis = group.create_group(f"axis-{i}")
+                axis.attrs.update({"_type": "UniformDataAxis", "name": f"a{i}", "size": n})
+                axis.attrs.update({"scale": 1.0, "offset": 0.0, "units": "nm", "navigate": i < 2})
+            for name in ("metadata", "original_metadata", "learning_results"):
+                group.create_group(name)
+        if how == "link":
+            group["data"] = h5py.ExternalLink(target, "/x")
+        elif how == "virtual":
+            layout = h5py.VirtualLayout(COUNTS.shape, "u1")
+            layout[...] = h5py.VirtualSource(target, "/x", COUNTS.shape)
+            group.create_virtual_dataset("data", layout)
+        else:
+            group.create_dataset(
+                "data", COUNTS.shape, "u1", external=[(target, 0, h5py.h5f.UNLIMITED)]
+            )
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".hdf5", ".nxs", ".emd", ".hspy", ".oh5", ".mat"])
+@pytest.mark.parametrize("how", ["link", "virtual", "external"])
+def test_hdf5_never_draws_from_elsewhere(
+    tmp_path: Path, suffix: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "fetched"
+    folder.mkdir()
+    secret = tmp_path / "secret.bin"
+    if how == "external":
+        secret.write_bytes(COUNTS.tobytes())
+    else:
+        with h5py.File(secret, "w") as file:
+            file["x"] = COUNTS
+    (folder / "beside").symlink_to(secret)
+    monkeypatch.chdir(tmp_path)
+    # HDF5 looks for relative names in the current folder, too: secret.bin is there.
+    for target in (str(secret), "../secret.bin", "secret.bin", "beside"):
+        path = folder / f"map{suffix}"
+        draw(path, how, target)
+        asks = [{"name": "/entry/data/data"}, {"reader": "hdf5"}, {"reader": "HSPY"}]
+        # No reader takes .oh5 unasked.
+        for ask in asks if suffix == ".oh5" else [{}, *asks]:
+            with pytest.raises(ReadError, match="draws from the file") as caught:
+                em.open(path, **ask)
+            assert target in str(caught.value)
+            assert "EMCUBE_HDF5_LINKS" in str(caught.value)
+
+
+def test_hdf5_refuses_patterns_of_names(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "map.h5", "w") as file:
+        space = h5py.h5s.create_simple((1, 3, 16), (h5py.h5s.UNLIMITED, 3, 16))
+        space.select_hyperslab((0, 0, 0), (h5py.h5s.UNLIMITED, 1, 1), (1, 3, 16), (1, 3, 16))
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        source = h5py.h5s.create_simple((1, 3, 16))
+        plist.set_virtual(space, b"secret%b.bin", b"/x", source)
+        space.select_all()
+        h5py.h5d.create(file.id, b"data", h5py.h5t.NATIVE_UINT8, space, plist)
+    with pytest.raises(ReadError, match=r"'/data' .virtual. draws .* is a pattern"):
+        em.open(tmp_path / "map.h5")
+
+
+def test_hdf5_draws_from_files_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    with h5py.File(tmp_path / "data/1.h5", "w") as file:
+        file["x"] = COUNTS
+    for how in ("link", "virtual"):
+        draw(tmp_path / f"{how}.h5", how, "data/1.h5")
+        cube = em.open(tmp_path / f"{how}.h5", name="/entry/data/data")
+        assert (cube.values == COUNTS).all()
+    # What lies beside may lead away in its turn.
+    with h5py.File(tmp_path / "away.h5", "w") as file:
+        file["y"] = COUNTS[::-1]
+    with h5py.File(tmp_path / "data/1.h5", "a") as file:
+        del file["x"]
+        file["x"] = h5py.ExternalLink("../away.h5", "/y")
+    for how in ("link", "virtual"):
+        with pytest.raises(ReadError, match=r"data/1\.h5: .* leads upwards"):
+            em.open(tmp_path / f"{how}.h5", name="/entry/data/data")
+    monkeypatch.setenv("EMCUBE_HDF5_LINKS", "anywhere")
+    cube = em.open(tmp_path / "link.h5", name="/entry/data/data")
+    assert (cube.values == COUNTS[::-1]).all()
