@@ -1,8 +1,9 @@
-"""What an HDF5 file draws from other files: looked at before anything reads it.
+"""What leads out of a file or folder into others: looked at before anything reads it.
 
 External links, virtual datasets and datasets with external storage name files, and HDF5 opens whatever they
 name. A file from elsewhere could so have any file of this machine read into a cube. Master files of detectors
-name the files beside them; these are let through, and looked at in turn.
+name the files beside them; these are let through, and looked at in turn. In a folder symbolic links do the
+same.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from emcube.errors import ReadError
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["VARIABLE", "check_links", "is_hdf5"]
+__all__ = ["VARIABLE", "check_links", "is_hdf5", "link_outwards"]
 
 #: Set to ``anywhere`` this environment variable lets HDF5 files draw from any file.
 VARIABLE = "EMCUBE_HDF5_LINKS"
@@ -152,3 +153,36 @@ def _refused(path: Path, what: str, name: str, why: str) -> ReadError:
         hint="lay the files that belong together into one folder; if you know and trust the file, set "
         f"{VARIABLE}=anywhere",
     )
+
+
+def link_outwards(
+    place: str | os.PathLike[str], within: str | os.PathLike[str]
+) -> tuple[str, str] | None:
+    """Find a symbolic link in a folder that leads out of another one, which holds it.
+
+    Parameters
+    ----------
+    place : path-like
+        A folder; anything else has no links.
+    within : path-like
+        `place` or a folder above it; may itself be a link, or lie behind one.
+
+    Returns
+    -------
+    (str, str) or None
+        The link and where it leads; or `place` itself, where a link on the way to it leads out.
+    """
+    root, start = os.path.realpath(within), os.path.realpath(place)
+    if not Path(start).is_relative_to(root):
+        return os.fspath(place), start
+    folders = [start] if Path(start).is_dir() else []
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    target = os.path.realpath(entry.path)
+                    if not Path(target).is_relative_to(root):
+                        return entry.path, target
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+    return None

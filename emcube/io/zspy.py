@@ -20,6 +20,7 @@ import zarr
 from emcube.errors import ReadError
 from emcube.io.hyperspy import signal_from_tree
 from emcube.io.lazy import ZarrArray
+from emcube.io.links import link_outwards
 from emcube.io.sidecar import COORDS, KEY
 from emcube.io.signals import Signal
 
@@ -56,8 +57,14 @@ def read_zspy(path: Path, *, name: str | None = None, reader: str | None = None)
     Raises
     ------
     ReadError
-        The hierarchy is not one of HyperSpy's, or parts of it are missing.
+        The hierarchy is not one of HyperSpy's, parts of it are missing, or a symbolic link leads out of it.
     """
+    if (found := link_outwards(path, path)) is not None:
+        raise ReadError(
+            f"{path}: the symbolic link {found[0]} leads out of the folder, to {found[1]}; expected all data "
+            "within it",
+            hint="copy what belongs there in place of the link (cp -L); otherwise do not use this file",
+        )
     try:
         with _group(path) as root:
             experiments = root.get("Experiments")

@@ -189,6 +189,16 @@ def test_zspy(tmp_path: Path, zipped: bool) -> None:
     assert (pickle.loads(pickle.dumps(cube)).values == COUNTS).all()
 
 
+def test_zspy_with_a_link_that_leads_out(tmp_path: Path) -> None:
+    folder, secret = tmp_path / "f.zspy", tmp_path / "secret.bin"
+    root = zarr.open_group(folder, mode="w", zarr_format=2)
+    root.require_group("Experiments/map")
+    secret.write_bytes(b"secret")
+    (folder / "Experiments/map/0.0.0").symlink_to(secret)
+    with pytest.raises(ReadError, match=r"0\.0\.0 leads out of the folder, to .*secret\.bin"):
+        em.open(folder)
+
+
 def test_zspy_cut_short(tmp_path: Path) -> None:
     (tmp_path / "z.zspy").write_bytes(b"PK\x03\x04" + b"\0" * 100)
     with pytest.raises(ReadError, match="neither"):
