@@ -18,13 +18,22 @@ from emcube.io.signals import Signal, jsonable
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["is_hyperspy", "read_any_hdf5", "read_hdf5"]
+__all__ = ["is_hyperspy", "open_hdf5", "read_any_hdf5", "read_hdf5"]
 
 #: A dataset counts as the data of a file when no other one comes near it in size.
 _CLEARLY = 8
 
 
-def _open(path: Path) -> h5py.File:
+def open_hdf5(path: Path) -> h5py.File:
+    """Open an HDF5 file to read, after a look at what it draws from other files.
+
+    Raises
+    ------
+    MissingDependencyError
+        h5py is not installed.
+    ReadError
+        It is not HDF5, was cut short, or draws from files outside of its folder.
+    """
     try:
         import h5py
     except ImportError as error:
@@ -47,7 +56,7 @@ def _open(path: Path) -> h5py.File:
 
 def is_hyperspy(path: Path) -> bool:
     """Tell whether an HDF5 file was written by HyperSpy."""
-    with _open(path) as file:
+    with open_hdf5(path) as file:
         return "Experiments" in file and (
             "file_format" in file.attrs or "file_format_version" in file.attrs
         )
@@ -75,7 +84,7 @@ def read_hdf5(path: Path, *, name: str | None = None, reader: str | None = None)
     """
     import h5py
 
-    with _open(path) as file:
+    with open_hdf5(path) as file:
         sizes: dict[str, int] = {}
 
         def visit(key: str, node: object) -> None:
