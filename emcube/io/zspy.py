@@ -1,4 +1,4 @@
-"""HyperSpy's ``.zspy`` files with zarr-python 3; RosettaSciIO's own reader of them needs zarr 2.
+"""HyperSpy's ``.zspy`` files with zarr-python 3, for which RosettaSciIO's own reader is not made yet.
 
 A ``.zspy`` is a Zarr v2 hierarchy, as a directory or in one zip file: ``Experiments/<title>/data`` with a
 group ``axis-0``, ``axis-1``, ... for each axis, and ``metadata`` and ``original_metadata`` as nested groups
