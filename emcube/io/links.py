@@ -62,13 +62,14 @@ def check_links(path: Path) -> None:
     """
     if os.environ.get(VARIABLE) == "anywhere":
         return
-    seen: set[Path] = set()
+    seen: set[tuple[Path, Path]] = set()
     waiting = [path]
     while waiting:
         one = waiting.pop()
-        real = one.resolve()
-        if real not in seen:
-            seen.add(real)
+        # HDF5 looks for names beside a file as it was opened, which may be a link to another folder's.
+        key = (one.parent.resolve(), one.resolve())
+        if key not in seen:
+            seen.add(key)
             waiting += _beside(one)
 
 
@@ -119,8 +120,9 @@ def _sources(path: Path, dataset: h5py.h5d.DatasetID, what: str) -> Iterator[tup
             "is no HDF5 file, and is looked for in the current folder",
         )
     if plist.get_layout() == h5py.h5d.VIRTUAL:
-        for i in range(plist.get_virtual_count()):
-            name = os.fsdecode(plist.get_virtual_filename(i))
+        # Of the same few files a dataset may have a hundred thousand pieces.
+        names = {plist.get_virtual_filename(i) for i in range(plist.get_virtual_count())}
+        for name in sorted(map(os.fsdecode, names)):
             if re.search(r"%\d*b", name):
                 raise _refused(
                     path, f"{what} (virtual)", name, "is a pattern for any number of names"

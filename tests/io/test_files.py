@@ -351,10 +351,24 @@ def test_hdf5_draws_from_files_beside_it(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "data").mkdir()
     with h5py.File(tmp_path / "data/1.h5", "w") as file:
         file["x"] = COUNTS
+    # A file of the same name in the current folder is another one.
+    (tmp_path / "here/data").mkdir(parents=True)
+    with h5py.File(tmp_path / "here/data/1.h5", "w") as file:
+        file["x"] = COUNTS + 1
+    monkeypatch.chdir(tmp_path / "here")
     for how in ("link", "virtual"):
         draw(tmp_path / f"{how}.h5", how, "data/1.h5")
         cube = em.open(tmp_path / f"{how}.h5", name="/entry/data/data")
         assert (cube.values == COUNTS).all()
+    # Once more by way of a link, from where its own names lead elsewhere.
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/link.h5").symlink_to(tmp_path / "link.h5")
+    draw(tmp_path / "twice.h5", "link", "link.h5")
+    draw(tmp_path / "thrice.h5", "link", "sub/link.h5")
+    with h5py.File(tmp_path / "thrice.h5", "a") as file:
+        file["first"] = h5py.ExternalLink("twice.h5", "/entry/data/data")
+    with pytest.raises(ReadError, match=r"sub/link\.h5: .*'data/1\.h5', which is not there"):
+        em.open(tmp_path / "thrice.h5", name="/entry/data/data")
     # What lies beside may lead away in its turn.
     with h5py.File(tmp_path / "away.h5", "w") as file:
         file["y"] = COUNTS[::-1]
