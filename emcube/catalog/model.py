@@ -211,6 +211,8 @@ class Entry:
         ------
         CatalogError
             The entry may not be opened, or its data are not there; the hint says how to get them.
+        StoreError
+            The store is here and holds a symbolic link that leads out of it.
         """
         target = self.target
         where = f"entry {self.name!r} of {self.catalog}"
@@ -231,7 +233,12 @@ class Entry:
                 if is_file
                 else str(self.metadata.get("get") or "ingest it again, or correct the entry"),
             )
-        return f"{target.location}/{target.group}" if target.group else target.location
+        place = f"{target.location}/{target.group}" if target.group else target.location
+        if target.kind == "zarr" and target.is_local and not self._trust:
+            from emcube.store import check_links
+
+            check_links(place, within=target.location)
+        return place
 
     def to_json(self) -> dict[str, Any]:
         """Name, place and metadata; for an entry that is not opened the reason in place of the place."""

@@ -101,12 +101,19 @@ def decomposition(
 
 
 def bss(components: NDArray[Any], loadings: NDArray[Any], algorithm: str) -> dict[str, Any]:
-    """Say components beside a decomposition, in HyperSpy's place for those of source separation."""
+    """Say components beside a decomposition, in HyperSpy's place for those of source separation.
+
+    Notes
+    -----
+    They are no linear mixture of the decomposition's components, so there is no unmixing matrix. One of NaN
+    (K, K) says so: HyperSpy takes its length when it prints ``learning_results``.
+    """
+    n = int(components.shape[0])
     return {
         "bss_factors": np.ascontiguousarray(components.T),
         "bss_loadings": np.ascontiguousarray(loadings),
         "bss_algorithm": algorithm,
-        "unmixing_matrix": None,
+        "unmixing_matrix": np.full((n, n), np.nan),
     }
 
 

@@ -208,11 +208,13 @@ def _write_cube(
         _field(note, "type", source.get("format"))
         _field(note, "context", source.get("signal"))
     signal = "real" if kind == "image" and name != "data" else "intensity"
-    _write_data(holder, name, cube, signal, axes)
+    group = _write_data(holder, name, cube, signal, axes)
+    places = {d: f"{group.name}/{axes[d]}" for d in map(str, cube.dims) if d in cube.coords}
     for coord_name, coord in cube.coords.items():
         if coord_name not in cube.dims:
-            _companion(entry, event, str(coord_name), coord, lost)
-    _attributes(entry, cube)
+            place = _companion(entry, event, str(coord_name), coord, lost)
+            places |= {str(coord_name): place} if place else {}
+    _attributes(entry, cube, _layout(entry, cube, f"{group.name}/{signal}", places))
     original = cube.attrs.get("original_metadata")
     if original:
         kept = _group(entry, "original_metadata", "NXcollection")
@@ -284,34 +286,64 @@ def _conditions(event: Any, metadata: Mapping[str, Any]) -> None:
         _field(event, name, metadata.get(key), "s")
 
 
-def _attributes(entry: Any, cube: xr.DataArray) -> None:
+def _layout(
+    entry: Any, cube: xr.DataArray, values: str, places: Mapping[str, str]
+) -> dict[str, Any]:
+    """What `emcube.io.nexus` needs to put the cube together again: names, and where the arrays lie."""
+
+    def dtype(array: xr.DataArray) -> str:
+        return "text" if array.dtype.kind in "OUST" else array.dtype.str
+
+    inside = len(entry.name) + 1
+    return {
+        "version": 1,
+        "name": None if cube.name is None else str(cube.name),
+        "dims": list(map(str, cube.dims)),
+        "sig_dims": list(sig_dims(cube)),
+        "dtype": dtype(cube),
+        "units": cube.attrs.get("units"),
+        "values": values[inside:],
+        "coords": {
+            name: {
+                "values": place[inside:],
+                "dims": list(map(str, cube.coords[name].dims)),
+                "dtype": dtype(cube.coords[name]),
+            }
+            for name, place in places.items()
+        },
+    }
+
+
+def _attributes(entry: Any, cube: xr.DataArray, layout: Mapping[str, Any]) -> None:
     """Keep what the cube and its coordinates are said to be and no field of NXem takes."""
     own = ("units", "sig_dims", "metadata", "original_metadata")
     found = {
         "cube": {k: v for k, v in cube.attrs.items() if k not in own},
         "coordinates": {k: dict(c.attrs) for k, c in cube.coords.items() if c.attrs},
+        "cube_layout": dict(layout),
     }
     kept = _group(entry, "attributes", "NXcollection")
     kept["json"] = json.dumps(to_json({k: v for k, v in found.items() if v}), indent=1)
 
 
-def _companion(entry: Any, event: Any, name: str, coord: xr.DataArray, lost: list[str]) -> None:
-    """Write an image that lies on the cube's grid, or any other coordinate."""
+def _companion(
+    entry: Any, event: Any, name: str, coord: xr.DataArray, lost: list[str]
+) -> str | None:
+    """Write an image that lies on the cube's grid, or any other coordinate; returns where its values lie."""
     if coord.dtype.kind not in "biuf" or not coord.ndim:
-        _beside(entry, name, coord, lost)
-        return
+        return _beside(entry, name, coord, lost)
     plain = name.replace("/", "_")
     image = _group(event, f"image_{plain}", "NXimage")
     space = all(str(d) in _SPACE for d in coord.dims) and coord.ndim <= 3
     if not space:
-        _write_data(image, "data", coord, "intensity", {str(d): str(d) for d in coord.dims})
-        return
+        own = {str(d): str(d) for d in coord.dims}
+        return f"{_write_data(image, 'data', coord, 'intensity', own).name}/intensity"
     letters = ("axis_k", "axis_j", "axis_i")[3 - coord.ndim :]
     axes = dict(zip(map(str, coord.dims), letters, strict=True))
-    _write_data(image, f"image_{coord.ndim}d", coord, "real", axes)
+    return f"{_write_data(image, f'image_{coord.ndim}d', coord, 'real', axes).name}/real"
 
 
-def _beside(entry: Any, name: str, coord: xr.DataArray, lost: list[str]) -> None:
+def _beside(entry: Any, name: str, coord: xr.DataArray, lost: list[str]) -> str | None:
     """Keep a coordinate that is no image: single values, texts, dates (as texts, ISO 8601)."""
     import h5py
 
@@ -320,7 +352,7 @@ def _beside(entry: Any, name: str, coord: xr.DataArray, lost: list[str]) -> None
         lost.append(
             f"coordinate {name!r}: {coord.dtype} of dims {coord.dims} has no place in NeXus"
         )
-        return
+        return None
     kept = _group(entry, "coordinates", "NXcollection")
     plain = name.replace("/", "_")
     if values.dtype.kind in "OUST":
@@ -331,6 +363,7 @@ def _beside(entry: Any, name: str, coord: xr.DataArray, lost: list[str]) -> None
     kept[plain].attrs["dims"] = json.dumps(list(map(str, coord.dims)))
     if "units" in coord.attrs:
         kept[plain].attrs["units"] = str(coord.attrs["units"])
+    return f"{kept.name}/{plain}"
 
 
 def _write_data(

@@ -12,18 +12,28 @@ import numpy as np
 from emcube.errors import AmbiguousSignalError, MissingDependencyError, ReadError
 from emcube.io.axes import Axis, label_array, plan_axes
 from emcube.io.lazy import H5Array, as_dask
+from emcube.io.links import check_links
 from emcube.io.signals import Signal, jsonable
 
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["is_hyperspy", "read_any_hdf5", "read_hdf5"]
+__all__ = ["is_hyperspy", "open_hdf5", "read_any_hdf5", "read_hdf5"]
 
 #: A dataset counts as the data of a file when no other one comes near it in size.
 _CLEARLY = 8
 
 
-def _open(path: Path) -> h5py.File:
+def open_hdf5(path: Path) -> h5py.File:
+    """Open an HDF5 file to read, after a look at what it draws from other files.
+
+    Raises
+    ------
+    MissingDependencyError
+        h5py is not installed.
+    ReadError
+        It is not HDF5, was cut short, or draws from files outside of its folder.
+    """
     try:
         import h5py
     except ImportError as error:
@@ -31,6 +41,7 @@ def _open(path: Path) -> h5py.File:
             f"{path}: HDF5 files are read by h5py, which is not installed",
             hint='pip install "emcube[vendor]"',
         ) from error
+    check_links(path)
     with contextlib.suppress(ImportError):
         # Filters beyond gzip register themselves on import.
         importlib.import_module("hdf5plugin")
@@ -45,7 +56,7 @@ def _open(path: Path) -> h5py.File:
 
 def is_hyperspy(path: Path) -> bool:
     """Tell whether an HDF5 file was written by HyperSpy."""
-    with _open(path) as file:
+    with open_hdf5(path) as file:
         return "Experiments" in file and (
             "file_format" in file.attrs or "file_format_version" in file.attrs
         )
@@ -73,7 +84,7 @@ def read_hdf5(path: Path, *, name: str | None = None, reader: str | None = None)
     """
     import h5py
 
-    with _open(path) as file:
+    with open_hdf5(path) as file:
         sizes: dict[str, int] = {}
 
         def visit(key: str, node: object) -> None:
@@ -115,7 +126,7 @@ def read_hdf5(path: Path, *, name: str | None = None, reader: str | None = None)
                 names=list(sizes),
                 hint=f"pick one with name={order[0]!r} (--name on the command line)",
             )
-        return [_signal(path, file[key], reference=key != order[0]) for key in sizes]
+        return [_signal(path, key, file[key], reference=key != order[0]) for key in sizes]
 
 
 def _listed(sizes: dict[str, int]) -> str:
@@ -125,10 +136,11 @@ def _listed(sizes: dict[str, int]) -> str:
     )
 
 
-def _signal(path: Path, dataset: h5py.Dataset, *, reference: bool) -> Signal:
+def _signal(path: Path, key: str, dataset: h5py.Dataset, *, reference: bool) -> Signal:
     axes = _axes(dataset)
     plan = plan_axes(axes)
-    source = H5Array(path, dataset.name, dataset.shape, dataset.dtype)
+    # Behind an external link the dataset's own name is one within another file.
+    source = H5Array(path, key, dataset.shape, dataset.dtype)
     sig_axes = [plan.order[plan.dims.index(dim)] for dim in plan.sig_dims]
     # Nothing is known of blocks of a dataset without signal axes; its last two stay together.
     keep = sig_axes or list(range(max(0, dataset.ndim - 2), dataset.ndim))
@@ -140,7 +152,7 @@ def _signal(path: Path, dataset: h5py.Dataset, *, reference: bool) -> Signal:
         else "image"
         if not plan.sig_dims
         else "spectrum",
-        "source": {"file": path.name, "format": "HDF5", "reader": "hdf5", "signal": dataset.name},
+        "source": {"file": path.name, "format": "HDF5", "reader": "hdf5", "signal": key},
     }
     if plan.notes:
         metadata["extra"] = {"notes": list(plan.notes)}
@@ -154,7 +166,7 @@ def _signal(path: Path, dataset: h5py.Dataset, *, reference: bool) -> Signal:
         "metadata": metadata,
         "original_metadata": {"attributes": jsonable(dict(dataset.attrs))},
     }
-    return Signal.of(label_array(array, plan, attrs), dataset.name, reference=reference)
+    return Signal.of(label_array(array, plan, attrs), key, reference=reference)
 
 
 def _word(value: Any) -> str:

@@ -64,6 +64,7 @@ FORMATS: tuple[Format, ...] = (
     Format("Bruker spectrum", (".spx",), _ROSETTA, ((0, b"<?xml"), (0, b"<TRTSpectrum"))),
     Format("Velox or EMD file", (".emd",), _ROSETTA, _HDF5),
     Format("HyperSpy file", (".hspy",), _ROSETTA, _HDF5),
+    Format("NeXus file", (".nxs", ".nexus"), "nexus:read_nexus", _HDF5),
     Format("HDF5 file", (".h5", ".hdf5", ".hdf", ".he5"), "hdf5:read_any_hdf5", _HDF5),
     Format("HyperSpy Zarr file", (".zspy",), "zspy:read_zspy", ((0, b"PK\x03\x04"),)),
     Format("DigitalMicrograph 3 file", (".dm3",), _ROSETTA, ((0, b"\x00\x00\x00\x03"),)),

@@ -49,6 +49,7 @@ from emcube.io.lazy import (
     cached,
     native,
 )
+from emcube.io.links import check_links
 from emcube.io.sidecar import restore
 from emcube.io.signals import Signal
 
@@ -139,7 +140,9 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def read_rosetta(path: Path, *, name: str | None = None, reader: str | None = None) -> list[Signal]:
+def read_rosetta(
+    path: Path, *, name: str | None = None, reader: str | None = None, **options: Any
+) -> list[Signal]:
     """Read the signals of an instrument file, lazily.
 
     Parameters
@@ -150,6 +153,8 @@ def read_rosetta(path: Path, *, name: str | None = None, reader: str | None = No
         Not needed: all signals are listed at no cost.
     reader : str, optional
         Name of a RosettaSciIO plug-in, where the suffix does not tell.
+    **options
+        What else the plug-in takes.
 
     Returns
     -------
@@ -166,7 +171,7 @@ def read_rosetta(path: Path, *, name: str | None = None, reader: str | None = No
     plugin = _find_plugin(path, reader)
     _precheck(path, plugin["name"])
     with _quiet():
-        dicts = _call(path, plugin)
+        dicts = _call(path, plugin, options)
         if not dicts:
             raise _unreadable(path, plugin, "it holds no signal that this format's reader knows")
         signals = []
@@ -187,11 +192,13 @@ def _unreadable(path: Path, plugin: Mapping[str, Any], why: str) -> ReadError:
     )
 
 
-def _call(path: Path, plugin: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _call(
+    path: Path, plugin: Mapping[str, Any], options: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """Call the plug-in, lazily where it can; every failure becomes one error that names the file."""
     try:
         api = importlib.import_module(plugin["api"])
-        options: dict[str, Any] = {}
+        options = dict(options)
         if "read_em_image" in inspect.signature(api.file_reader).parameters:
             options["read_em_image"] = True
         try:
@@ -216,6 +223,7 @@ def _precheck(path: Path, plugin: str) -> None:
     size = path.stat().st_size
     if size == 0:
         raise ReadError(f"{path}: the file is empty (0 bytes)", hint="fetch or export it again")
+    check_links(path)
     check = {
         "JEOL": _check_pts,
         "QuantumDetector": _check_mib,

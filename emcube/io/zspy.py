@@ -1,4 +1,4 @@
-"""HyperSpy's ``.zspy`` files with zarr-python 3; RosettaSciIO's own reader of them needs zarr 2.
+"""HyperSpy's ``.zspy`` files with zarr-python 3, for which RosettaSciIO's own reader is not made yet.
 
 A ``.zspy`` is a Zarr v2 hierarchy, as a directory or in one zip file: ``Experiments/<title>/data`` with a
 group ``axis-0``, ``axis-1``, ... for each axis, and ``metadata`` and ``original_metadata`` as nested groups
@@ -20,6 +20,7 @@ import zarr
 from emcube.errors import ReadError
 from emcube.io.hyperspy import signal_from_tree
 from emcube.io.lazy import ZarrArray
+from emcube.io.links import link_outwards
 from emcube.io.sidecar import COORDS, KEY
 from emcube.io.signals import Signal
 
@@ -56,8 +57,14 @@ def read_zspy(path: Path, *, name: str | None = None, reader: str | None = None)
     Raises
     ------
     ReadError
-        The hierarchy is not one of HyperSpy's, or parts of it are missing.
+        The hierarchy is not one of HyperSpy's, parts of it are missing, or a symbolic link leads out of it.
     """
+    if (found := link_outwards(path, path)) is not None:
+        raise ReadError(
+            f"{path}: the symbolic link {found[0]} leads out of the folder, to {found[1]}; expected all data "
+            "within it",
+            hint="copy what belongs there in place of the link (cp -L); otherwise do not use this file",
+        )
     try:
         with _group(path) as root:
             experiments = root.get("Experiments")

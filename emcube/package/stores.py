@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from emcube.errors import PackageError
+from emcube.errors import PackageError, StoreError
 from emcube.package.names import check_name, printable
+from emcube.store import check_links
 
 __all__ = ["check_store", "load_json"]
 
@@ -109,8 +110,12 @@ def check_store(root: Path, where: str) -> None:
     ------
     PackageError
         It is of an old format, names an unknown codec, data type or storage transformer, lacks chunks of
-        large arrays, or declares chunks of absurd size.
+        large arrays, declares chunks of absurd size, or holds a symbolic link that leads out of it.
     """
+    try:
+        check_links(root)
+    except StoreError as error:
+        raise PackageError(f"{where}: {printable(error)}", hint=_HINT) from None
     old = next((p for p in sorted(root.rglob(".z*")) if p.name in OLD), None)
     if old is not None:
         raise PackageError(

@@ -11,6 +11,7 @@ from emcube.addresses import is_url
 from emcube.store.attributes import to_json
 from emcube.store.events import EVENT_ARRAYS
 from emcube.store.layout import Layout, plan_layout
+from emcube.store.links import check_links
 from emcube.store.open import (
     is_store,
     is_zarr,
@@ -29,6 +30,7 @@ __all__ = [
     "Layout",
     "StoreInfo",
     "Verification",
+    "check_links",
     "compute_digest",
     "digest",
     "info",

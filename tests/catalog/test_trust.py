@@ -17,7 +17,7 @@ import yaml
 import emcube as em
 from emcube.catalog import add, open_catalog
 from emcube.cli import main
-from emcube.errors import CatalogError
+from emcube.errors import CatalogError, StoreError
 
 Document = dict[str, Any]
 
@@ -369,3 +369,20 @@ def test_terminals_are_not_steered(lab: Path, capsys: pytest.CaptureFixture[str]
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
     assert "\x07" not in shown
+
+
+def test_a_link_out_of_a_store_is_refused(lab: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.bin"
+    bad = lab.parent / "bad.zarr"
+    chunk = next(
+        p for p in sorted(bad.rglob("*")) if "c" in p.relative_to(bad).parts and p.is_file()
+    )
+    chunk.rename(secret)
+    chunk.symlink_to(secret)
+    catalog = open_catalog(lab)
+    with pytest.raises(StoreError, match="leads out of the store"):
+        catalog["bad"].open()
+    with pytest.raises(StoreError, match="leads out of the store"):
+        em.open(f"{lab}:bad")
+    assert catalog["good"].open().ndim
+    assert open_catalog(lab, trust=True)["bad"].open().ndim

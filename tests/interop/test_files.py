@@ -217,7 +217,7 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path, cube, suffix: str) -> No
 
 def test_wrong_use(tmp_path: Path, cube) -> None:
     for what, path, said in (
-        (cube, "map.tif", "nothing is exported to '.tif'"),
+        (cube, "map.png", "nothing is exported to '.png'"),
         (cube, "map", "a name without suffix"),
         (np.ones(3), "map.hspy", "expected a cube, a result or the path of one"),
     ):
@@ -235,7 +235,7 @@ def test_the_command_line(tmp_path: Path, cube, capsys) -> None:
     assert "not in it: original_metadata.'a/b'" in shown
     assert main(["export", str(store), str(tmp_path / "map.nxs"), "--json"]) == 0
     assert '"lost"' in capsys.readouterr().out
-    assert main(["export", str(store), str(tmp_path / "map.tif")]) == 2
+    assert main(["export", str(store), str(tmp_path / "map.png")]) == 2
 
 
 def test_nothing_needs_hyperspy(tmp_path: Path, cube, monkeypatch) -> None:

@@ -130,6 +130,7 @@ print(json.dumps({
     "model": model.data.tolist(),
     "bss": bss.data.tolist(),
     "bss_algorithm": lr.bss_algorithm,
+    "printed": str(lr),
     "variance": np.asarray(s.get_scree_plot_data().data).tolist(),
     "labels": np.asarray(labels.data).tolist(),
     "clusters": signals.data.tolist(),
@@ -154,6 +155,9 @@ def test_a_result_is_hyperspys_learning_results(
     pca, nmf, kmeans = result["pca"], result["nmf"], result["kmeans"]
     assert (found["algorithm"], found["poisson"], found["bss_algorithm"]) == ("PCA", True, "NMF")
     assert found["significant"] == result["estimate_n_components"].attrs["n_components"]
+    # HyperSpy prints the length of a matrix that an NMF has not.
+    assert "algorithm=PCA" in found["printed"]
+    assert "algorithm=NMF\nn_components=3" in found["printed"]
     np.testing.assert_array_equal(found["factors"], pca["components"].values)
     np.testing.assert_array_equal(found["loadings"], np.moveaxis(pca["loadings"].values, -1, 0))
     rebuilt = pca["loadings"].values @ pca["components"].values

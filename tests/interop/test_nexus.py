@@ -8,10 +8,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import xarray as xr
 
 import emcube as em
-from emcube.errors import InputError
+from emcube.errors import AmbiguousSignalError, InputError, ReadError
 from emcube.interop.nexus import REQUIRED
+from emcube.store import compute_digest
 from tests.interop.conftest import METADATA
 
 STATED = {
@@ -113,6 +115,8 @@ def test_cubes_of_every_kind(tmp_path: Path, dims, sig, where: str, signal: str)
         group = file[f"entry1/measurement/event1/{where}"]
         check_data(group)
         np.testing.assert_array_equal(group[signal][...], cube.values)
+    back = em.open(tmp_path / "a.nxs")
+    assert compute_digest(back) == compute_digest(cube)
 
 
 def test_a_result_and_its_cube(tmp_path: Path, plain) -> None:
@@ -138,6 +142,65 @@ def test_a_result_and_its_cube(tmp_path: Path, plain) -> None:
             assert roi["provenance/run_id"][()].decode() == result.run_id
             assert json.loads(roi["provenance/recipe"][()]) == result.recipe
             assert ("measurement" in file["entry1"]) == (name == "both")
+
+
+@pytest.mark.parametrize("with_result", [False, True])
+def test_a_cube_comes_back_whole(tmp_path: Path, cube, plain, with_result: bool) -> None:
+    result = None
+    if with_result:
+        cube = plain
+        steps = [{"nmf": {"n_components": 2, "random_state": 0}}]
+        result = em.run({"emcube": 1, "steps": steps}, cube, out=tmp_path / "result")
+    cube = cube.assign_coords(
+        when=("y", np.arange(12).astype("M8[s]").astype("M8[ns]")),
+        good=(("y", "x"), cube.values.sum(-1) > 3),
+    )
+    em.export(cube, tmp_path / "map.nxs", result=result)
+    back = em.open(tmp_path / "map.nxs")
+    assert back.chunks is not None
+    assert compute_digest(back) == compute_digest(cube)
+    assert back.dtype == cube.dtype
+    assert set(back.coords) == set(cube.coords)
+    for name in cube.coords:
+        xr.testing.assert_identical(back[name].load().variable, cube[name].variable)
+    found = dict(back.attrs["metadata"])
+    assert found.pop("source")["extra"]["earlier"] == METADATA["source"]
+    assert found == {k: v for k, v in METADATA.items() if k != "source"}
+    assert back.attrs["units"] == "counts"
+    assert back.attrs["original_metadata"] == json.loads(
+        json.dumps(cube.attrs["original_metadata"])
+    )
+    if with_result:
+        assert em.open(tmp_path / "map.nxs", "/entry1/roi1/nmf/loadings/data").shape[:2] == (12, 14)
+
+
+def test_default_leads_to_the_cube_of_any_file(tmp_path: Path) -> None:
+    pytest.importorskip("rsciio", reason="RosettaSciIO reads NeXus files of others")
+    values = np.random.default_rng(0).integers(0, 9, (2, 4, 5, 6))
+    with h5py.File(tmp_path / "a.nxs", "w") as file:
+        for i, name in enumerate(("first", "second")):
+            group = file.create_group(f"entry/deep/{name}")
+            group.attrs.update({"NX_class": "NXdata", "signal": "data", "axes": ["v", "u", "e"]})
+            group["data"] = values[i]
+            for axis, n in zip(("v", "u", "e"), (4, 5, 6), strict=True):
+                group[axis] = np.arange(n) * 0.5
+        file["entry"].attrs["NX_class"] = "NXentry"
+        file["entry/deep"].attrs["NX_class"] = "NXsubentry"
+    with pytest.raises(AmbiguousSignalError):
+        em.open(tmp_path / "a.nxs")
+    with h5py.File(tmp_path / "a.nxs", "a") as file:
+        file.attrs["default"] = "entry"
+        file["entry"].attrs["default"] = "deep"
+        file["entry/deep"].attrs["default"] = "second"
+    np.testing.assert_array_equal(em.open(tmp_path / "a.nxs").values, values[1])
+
+
+def test_a_file_that_lost_a_part_says_so(tmp_path: Path, cube) -> None:
+    em.export(cube, tmp_path / "map.nxs")
+    with h5py.File(tmp_path / "map.nxs", "a") as file:
+        del file["entry1/measurement/event1/image_HAADF"]
+    with pytest.raises(ReadError, match="cannot be read back"):
+        em.open(tmp_path / "map.nxs")
 
 
 def test_fields_are_plain_values(tmp_path: Path, cube) -> None:

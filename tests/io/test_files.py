@@ -189,6 +189,16 @@ def test_zspy(tmp_path: Path, zipped: bool) -> None:
     assert (pickle.loads(pickle.dumps(cube)).values == COUNTS).all()
 
 
+def test_zspy_with_a_link_that_leads_out(tmp_path: Path) -> None:
+    folder, secret = tmp_path / "f.zspy", tmp_path / "secret.bin"
+    root = zarr.open_group(folder, mode="w", zarr_format=2)
+    root.require_group("Experiments/map")
+    secret.write_bytes(b"secret")
+    (folder / "Experiments/map/0.0.0").symlink_to(secret)
+    with pytest.raises(ReadError, match=r"0\.0\.0 leads out of the folder, to .*secret\.bin"):
+        em.open(folder)
+
+
 def test_zspy_cut_short(tmp_path: Path) -> None:
     (tmp_path / "z.zspy").write_bytes(b"PK\x03\x04" + b"\0" * 100)
     with pytest.raises(ReadError, match="neither"):
@@ -269,3 +279,105 @@ def test_only_one_module_imports_rosettasciio() -> None:
         if "import rsciio" in (t := p.read_text()) or "from rsciio" in t
     ]
     assert [p.relative_to(root).as_posix() for p in users] == ["io/rosetta.py"]
+
+
+def draw(path: Path, how: str, target: str) -> None:
+    """Write an HDF5 file, its suffix telling of what kind, whose data come from another file."""
+    hspy = path.suffix == ".hspy"
+    with h5py.File(path, "w") as file:
+        group = file.create_group("Experiments/map" if hspy else "entry/data")
+        if hspy:
+            file.attrs.update({"file_format": "HyperSpy", "file_format_version": "3.3"})
+            for i, n in enumerate(COUNTS.shape):
+                axis = group.create_group(f"axis-{i}")
+                axis.attrs.update({"_type": "UniformDataAxis", "name": f"a{i}", "size": n})
+                axis.attrs.update({"scale": 1.0, "offset": 0.0, "units": "nm", "navigate": i < 2})
+            for name in ("metadata", "original_metadata", "learning_results"):
+                group.create_group(name)
+        if how == "link":
+            group["data"] = h5py.ExternalLink(target, "/x")
+        elif how == "virtual":
+            layout = h5py.VirtualLayout(COUNTS.shape, "u1")
+            layout[...] = h5py.VirtualSource(target, "/x", COUNTS.shape)
+            group.create_virtual_dataset("data", layout)
+        else:
+            group.create_dataset(
+                "data", COUNTS.shape, "u1", external=[(target, 0, h5py.h5f.UNLIMITED)]
+            )
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".hdf5", ".nxs", ".emd", ".hspy", ".oh5", ".mat"])
+@pytest.mark.parametrize("how", ["link", "virtual", "external"])
+def test_hdf5_never_draws_from_elsewhere(
+    tmp_path: Path, suffix: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "fetched"
+    folder.mkdir()
+    secret = tmp_path / "secret.bin"
+    if how == "external":
+        secret.write_bytes(COUNTS.tobytes())
+    else:
+        with h5py.File(secret, "w") as file:
+            file["x"] = COUNTS
+    (folder / "beside").symlink_to(secret)
+    monkeypatch.chdir(tmp_path)
+    # HDF5 looks for relative names in the current folder, too: secret.bin is there.
+    for target in (str(secret), "../secret.bin", "secret.bin", "beside"):
+        path = folder / f"map{suffix}"
+        draw(path, how, target)
+        asks = [{"name": "/entry/data/data"}, {"reader": "hdf5"}, {"reader": "HSPY"}]
+        # No reader takes .oh5 unasked.
+        for ask in asks if suffix == ".oh5" else [{}, *asks]:
+            with pytest.raises(ReadError, match="draws from the file") as caught:
+                em.open(path, **ask)
+            assert target in str(caught.value)
+            assert "EMCUBE_HDF5_LINKS" in str(caught.value)
+
+
+def test_hdf5_refuses_patterns_of_names(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "map.h5", "w") as file:
+        space = h5py.h5s.create_simple((1, 3, 16), (h5py.h5s.UNLIMITED, 3, 16))
+        space.select_hyperslab((0, 0, 0), (h5py.h5s.UNLIMITED, 1, 1), (1, 3, 16), (1, 3, 16))
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        source = h5py.h5s.create_simple((1, 3, 16))
+        plist.set_virtual(space, b"secret%b.bin", b"/x", source)
+        space.select_all()
+        h5py.h5d.create(file.id, b"data", h5py.h5t.NATIVE_UINT8, space, plist)
+    with pytest.raises(ReadError, match=r"'/data' .virtual. draws .* is a pattern"):
+        em.open(tmp_path / "map.h5")
+
+
+def test_hdf5_draws_from_files_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    with h5py.File(tmp_path / "data/1.h5", "w") as file:
+        file["x"] = COUNTS
+    # A file of the same name in the current folder is another one.
+    (tmp_path / "here/data").mkdir(parents=True)
+    with h5py.File(tmp_path / "here/data/1.h5", "w") as file:
+        file["x"] = COUNTS + 1
+    monkeypatch.chdir(tmp_path / "here")
+    for how in ("link", "virtual"):
+        draw(tmp_path / f"{how}.h5", how, "data/1.h5")
+        cube = em.open(tmp_path / f"{how}.h5", name="/entry/data/data")
+        assert (cube.values == COUNTS).all()
+    # Once more by way of a link, from where its own names lead elsewhere.
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/link.h5").symlink_to(tmp_path / "link.h5")
+    draw(tmp_path / "twice.h5", "link", "link.h5")
+    draw(tmp_path / "thrice.h5", "link", "sub/link.h5")
+    with h5py.File(tmp_path / "thrice.h5", "a") as file:
+        file["first"] = h5py.ExternalLink("twice.h5", "/entry/data/data")
+    with pytest.raises(ReadError, match=r"sub/link\.h5: .*'data/1\.h5', which is not there"):
+        em.open(tmp_path / "thrice.h5", name="/entry/data/data")
+    # What lies beside may lead away in its turn.
+    with h5py.File(tmp_path / "away.h5", "w") as file:
+        file["y"] = COUNTS[::-1]
+    with h5py.File(tmp_path / "data/1.h5", "a") as file:
+        del file["x"]
+        file["x"] = h5py.ExternalLink("../away.h5", "/y")
+    for how in ("link", "virtual"):
+        with pytest.raises(ReadError, match=r"data/1\.h5: .* leads upwards"):
+            em.open(tmp_path / f"{how}.h5", name="/entry/data/data")
+    monkeypatch.setenv("EMCUBE_HDF5_LINKS", "anywhere")
+    cube = em.open(tmp_path / "link.h5", name="/entry/data/data")
+    assert (cube.values == COUNTS[::-1]).all()

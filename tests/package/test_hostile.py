@@ -20,6 +20,7 @@ from emcube.package import reproduce
 from emcube.package.archive import SEAL_BYTES
 from emcube.package.names import DESCRIPTION, MANIFEST, RECIPE
 from emcube.package.reproducing import unpacked
+from emcube.package.stores import check_store
 from emcube.store import write_cube
 from tests.package.conftest import Lab, edit_json, members_of, pack, pack_plainly, simulated
 
@@ -609,3 +610,14 @@ def test_a_folder_and_a_missing_file_are_told(tmp_path: Path) -> None:
         reproduce(tmp_path)
     with pytest.raises(PackageError, match="no such file"):
         reproduce(tmp_path / "none.zip")
+
+
+def test_a_link_out_of_a_store_is_refused(tmp_path: Path) -> None:
+    store = tmp_path / "a.zarr"
+    (store / "c").mkdir(parents=True)
+    (store / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
+    check_store(store, "it")
+    (tmp_path / "secret").write_bytes(b"secret")
+    (store / "c" / "0").symlink_to(tmp_path / "secret")
+    with pytest.raises(PackageError, match=r"it: .* leads out of the store"):
+        check_store(store, "it")

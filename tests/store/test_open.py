@@ -11,7 +11,16 @@ import zarr
 
 import emcube as em
 from emcube.errors import AmbiguousSignalError, CubeError, IncompleteError, StoreError
-from emcube.store import info, is_store, is_zarr, open_cube, read_digest, verify, write_cube
+from emcube.store import (
+    check_links,
+    info,
+    is_store,
+    is_zarr,
+    open_cube,
+    read_digest,
+    verify,
+    write_cube,
+)
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
@@ -197,3 +206,34 @@ def test_an_edit_that_drops_consolidated_metadata_is_told(tmp_path, make, counts
     assert "zarr.consolidate_metadata" in str(caught.value)
     zarr.consolidate_metadata(path)
     np.testing.assert_array_equal(open_cube(path).values, counts)
+
+
+def test_links_that_lead_out_of_a_store(tmp_path, make, counts) -> None:
+    """Refused in stores of strangers: links within, links to the store and links behind it are fine."""
+    store = write_cube(make(counts), tmp_path / "real" / "a.zarr")
+    (tmp_path / "secret").mkdir()
+    secret = tmp_path / "secret" / "bin"
+    secret.write_bytes(b"secret")
+    behind = tmp_path / "behind"
+    behind.symlink_to(tmp_path / "real")
+    (tmp_path / "itself").symlink_to(store)
+    (store / "within").symlink_to(store / "zarr.json")
+    (store / "around").symlink_to(store)
+    for place in (store, behind / "a.zarr", tmp_path / "itself", tmp_path / "nowhere"):
+        check_links(place)
+    chunk = next(p for p in sorted(store.rglob("c/*")) if p.is_dir())
+    for link, target in (
+        (store / "zz", secret.parent),
+        (chunk / "9", secret),
+        (chunk / "9", "/no"),
+    ):
+        link.symlink_to(target)
+        for place in (store, behind / "a.zarr", tmp_path / "itself"):
+            with pytest.raises(
+                StoreError, match=f"{link.name} leads out of the store, to {target}"
+            ):
+                check_links(place)
+        link.unlink()
+    (store / "group").symlink_to(secret.parent)
+    with pytest.raises(StoreError, match="leads out of the store"):
+        check_links(store / "group", within=store)
