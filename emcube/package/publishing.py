@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import yaml
 
 from emcube.errors import InputError, PackageError, StoreError
 from emcube.package import names
-from emcube.package.addresses import address_of, public_input
+from emcube.package.addresses import address_of, public_input, public_metadata, public_text
 from emcube.package.archive import Content, digest_of, write_archive
 from emcube.package.compare import TOLERANCES
 from emcube.package.crate import Described, Publication, crate_metadata
@@ -291,7 +290,7 @@ class _Gathered:
         day: str,
     ) -> _Gathered:
         # YAML knows dates, JSON does not.
-        known = to_json(dict(entry.metadata), "metadata") if entry is not None else {}
+        known = {} if entry is None else public_metadata(to_json(dict(entry.metadata), "metadata"))
         provenance = result.provenance
         stack = provenance.get("stack") or {}
         version = str((stack.get("libraries") or {}).get("emcube", "?"))
@@ -299,7 +298,9 @@ class _Gathered:
         steps = [(result.verb(step), dict(result[step].attrs)) for step in result.steps]
         references = references_of(steps, version, str(finished or day)[:4])
         data = dataset_reference(known)
-        name = str(known.get("title") or result.metadata.get("title") or _input_name(packed))
+        name = public_text(
+            str(known.get("title") or result.metadata.get("title") or _input_name(packed))
+        )
         creators = people or _entry_creators(known)
         about = Publication(
             title=title or f"Unmixing of {name}",
@@ -344,8 +345,9 @@ class _Gathered:
             names.PREVIEW: preview_page(about, TEXTS),
         }
         if self.entry is not None:
-            metadata = _public_entry(about.entry)
-            found[names.ENTRY] = _json({"name": self.entry.name, "metadata": metadata})
+            found[names.ENTRY] = _json(
+                {"name": public_text(self.entry.name), "metadata": dict(about.entry)}
+            )
         found |= _files_of(self.result.path, names.RESULT)
         found[f"{names.RESULT}/zarr.json"] = self._result_root()
         if store is not None:
@@ -425,23 +427,6 @@ def _keywords(result: Result) -> tuple[str, ...]:
     words = [str(known["modality"])] if known.get("modality") else []
     words += [str(e) for e in known.get("elements") or ()]
     return tuple(dict.fromkeys([*words, "spectral unmixing", "electron microscopy"]))
-
-
-def _public_entry(known: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata of an entry as they are, but without secrets in their addresses."""
-    from emcube.package.addresses import is_url, without_secrets
-
-    def public(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {str(k): public(v) for k, v in value.items()}
-        if isinstance(value, list | tuple):
-            return [public(v) for v in value]
-        if isinstance(value, str) and re.match(r"\S+$", value) and is_url(value):
-            return without_secrets(value)
-        return value
-
-    plain: dict[str, Any] = public(known)
-    return plain
 
 
 def _files_of(root: Path, place: str) -> dict[str, Content]:
