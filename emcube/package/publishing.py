@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from emcube.errors import InputError, PackageError, StoreError
 from emcube.package import names
 from emcube.package.addresses import address_of, public_input, public_metadata, public_text
@@ -23,18 +21,12 @@ from emcube.package.description import FORMAT, Description, PackagedInput
 from emcube.package.inputs import Source, Wanted, addresses, as_store, find_entry, find_source
 from emcube.package.lock import lock_environment
 from emcube.package.manifest import write_manifest
-from emcube.package.methods import methods_page, methods_paragraph, summary
+from emcube.package.methods import methods_paragraph, summary
 from emcube.package.pages import preview_page, readme_page
 from emcube.package.people import Creator, parse_creators, parse_license
-from emcube.package.references import (
-    Reference,
-    bibliography,
-    dataset_reference,
-    references_of,
-    software_citation,
-)
 from emcube.package.report import report_page
 from emcube.package.stores import check_store
+from emcube.package.texts import Cited, derived_texts, version_of
 from emcube.results import Result, open_result
 from emcube.store import to_json
 from emcube.store.journal import HIDDEN
@@ -275,7 +267,7 @@ class _Gathered:
     entry: Entry | None
     input: PackagedInput
     about: Publication
-    data: Reference | None
+    cited: Cited
 
     @classmethod
     def of(
@@ -292,12 +284,8 @@ class _Gathered:
         # YAML knows dates, JSON does not.
         known = {} if entry is None else public_metadata(to_json(dict(entry.metadata), "metadata"))
         provenance = result.provenance
-        stack = provenance.get("stack") or {}
-        version = str((stack.get("libraries") or {}).get("emcube", "?"))
-        finished = provenance.get("finished")
-        steps = [(result.verb(step), dict(result[step].attrs)) for step in result.steps]
-        references = references_of(steps, version, str(finished or day)[:4])
-        data = dataset_reference(known)
+        version = version_of(result)
+        cited = Cited.of(result, known, day)
         name = public_text(
             str(known.get("title") or result.metadata.get("title") or _input_name(packed))
         )
@@ -310,17 +298,17 @@ class _Gathered:
             license=terms,
             run_id=result.run_id,
             version=version,
-            python=str(stack.get("python", "?")),
+            python=str((provenance.get("stack") or {}).get("python", "?")),
             started=provenance.get("started"),
-            finished=finished,
+            finished=provenance.get("finished"),
             seeds=provenance.get("seeds") or {},
             input=packed,
             input_title=name,
             entry=known,
-            references=tuple([*references, data] if data is not None else references),
+            references=cited.all,
             keywords=_keywords(result),
         )
-        return cls(result, entry, packed, about, data)
+        return cls(result, entry, packed, about, cited)
 
     # ------------------------------------------------------------------------------------- members
 
@@ -330,19 +318,16 @@ class _Gathered:
         lock = lock_environment(
             (provenance.get("stack") or {}).get("libraries") or {}, about.python
         )
-        references = [r for r in about.references if r is not self.data]
-        methods = methods_paragraph(self.result, references, about.version, self.data)
+        cited = self.cited
+        methods = methods_paragraph(self.result, cited.methods, about.version, cited.data)
         found: dict[str, Content] = {
             names.DESCRIPTION: self._description().to_bytes(),
-            names.RECIPE: _yaml(self.result.recipe),
             names.LOCK: lock.to_bytes(),
             names.STACK: _json({"stack": provenance.get("stack"), "lock_is_exact": lock.exact}),
-            names.CITATION: software_citation(about.version),
             names.REPORT: report_page(self.result, about, methods, scratch),
-            names.METHODS: methods_page(self.result, references, about.version, self.data),
-            names.BIBLIOGRAPHY: bibliography(about.references),
             names.README: readme_page(about, TEXTS),
             names.PREVIEW: preview_page(about, TEXTS),
+            **derived_texts(self.result, cited),
         }
         if self.entry is not None:
             found[names.ENTRY] = _json(
@@ -443,16 +428,6 @@ def _files_of(root: Path, place: str) -> dict[str, Content]:
         if path.is_file() and (hidden or not any(part.startswith(".") for part in parts)):
             found["/".join((place, *parts))] = path
     return found
-
-
-def _yaml(plain: Mapping[str, Any]) -> bytes:
-    text = yaml.safe_dump(
-        dict(plain), sort_keys=False, allow_unicode=True, width=100, default_flow_style=None
-    )
-    head = (
-        "# The analysis, every default filled in; runs on the data named in emcube-package.json.\n"
-    )
-    return (head + text).encode()
 
 
 def _json(plain: Any) -> bytes:

@@ -21,7 +21,9 @@ from emcube.package.inputs import Source, Wanted, as_store, require_digest
 from emcube.package.manifest import MAX_BYTES as MAX_MANIFEST
 from emcube.package.manifest import check_files, parse_manifest
 from emcube.package.names import printable
+from emcube.package.records import compare_records
 from emcube.package.stores import check_store
+from emcube.package.texts import compare_texts, not_compared
 from emcube.recipe import Recipe
 from emcube.results import Result, open_result
 from emcube.results.tree import read_root
@@ -29,6 +31,7 @@ from emcube.results.tree import read_root
 __all__ = ["Package", "Reproduction", "reproduce", "unpacked"]
 
 MAX_RECIPE = 2**20
+IN_PACKAGE = "in the package"
 
 _HINT = "do not use this package, or ask who made it; nothing of it was run"
 
@@ -56,6 +59,15 @@ class Reproduction:
         What differs of that on which bits depend: how it was, how it is here. Empty on the same stack.
     source : str
         Where the input came from.
+    records : tuple of Difference
+        One for each dim, unit and attribute of variables, coordinates and steps, identical or not; times are
+        left out.
+    texts : dict of str to str
+        Files of the package that were written again: "same", "differs", "missing", or why not compared.
+    claims : dict of str to str
+        Files of the package that nothing confirms, and what they say.
+    sealed : bool
+        Whether the archive is as `publish` wrote it; else another program packed it.
     """
 
     crate: Path
@@ -64,6 +76,10 @@ class Reproduction:
     differences: tuple[Difference, ...]
     stack: dict[str, tuple[str, str]] = field(default_factory=dict)
     source: str = ""
+    records: tuple[Difference, ...] = ()
+    texts: dict[str, str] = field(default_factory=dict)
+    claims: dict[str, str] = field(default_factory=dict)
+    sealed: bool = True
 
     @property
     def same_stack(self) -> bool:
@@ -81,11 +97,28 @@ class Reproduction:
         return all(d.identical for d in self.differences)
 
     @property
+    def same_records(self) -> bool:
+        """Whether dims, units, and what the steps recorded are the same, times apart."""
+        return all(d.identical for d in self.records)
+
+    @property
+    def same_texts(self) -> bool:
+        """Whether no text that was written again differs."""
+        return not set(self.texts.values()) & {"differs", "missing"}
+
+    @property
     def ok(self) -> bool:
-        """Whether it is reproduced: the same bits on the same stack, within tolerances on another."""
-        if self.same_stack:
-            return self.identical and self.same_run
-        return all(d.within for d in self.differences)
+        """Whether it is reproduced: the same bits on the same stack, within tolerances on another.
+
+        Records of the run are held to the same, and texts that follow from it have to be the same bytes.
+        """
+        if not self.same_texts:
+            return False
+        if self.same_stack and not (self.identical and self.same_run):
+            return False
+        if self.same_stack and any(not (d.identical or d.advisory) for d in self.records):
+            return False
+        return all(d.within for d in (*self.differences, *self.records))
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain JSON."""
@@ -100,18 +133,27 @@ class Reproduction:
             "result": str(self.result.path),
             "input": self.source,
             "stack": {key: {"published": a, "here": b} for key, (a, b) in self.stack.items()},
-            "differences": [
-                {
-                    "variable": d.name,
-                    "identical": d.identical,
-                    "difference": d.difference,
-                    "tolerance": d.tolerance,
-                    "within": d.within,
-                    "remark": d.remark,
-                }
-                for d in self.differences
-            ],
+            "sealed": self.sealed,
+            "differences": [_plain(d) for d in self.differences],
+            "records": {
+                "identical": sum(d.identical for d in self.records),
+                "of": len(self.records),
+                "differing": [_plain(d) for d in self.records if not d.identical],
+            },
+            "texts": dict(self.texts),
+            "not_compared": dict(self.claims),
         }
+
+
+def _plain(difference: Difference) -> dict[str, Any]:
+    return {
+        "variable": difference.name,
+        "identical": difference.identical,
+        "difference": difference.difference,
+        "tolerance": difference.tolerance,
+        "within": difference.within,
+        "remark": difference.remark,
+    }
 
 
 def reproduce(
@@ -172,8 +214,19 @@ def reproduce(
         _require_values(package, store)
         again = _run(package, store, place)
         differences = compare(package.result, again)
-        stack = stack_differences(package.result.provenance, again.provenance)
-    return Reproduction(path, again, package.description.run_id, tuple(differences), stack, source)
+        return Reproduction(
+            path,
+            again,
+            package.description.run_id,
+            tuple(differences),
+            stack_differences(package.result.provenance, again.provenance),
+            source,
+            # What is said of the data comes with them: others' copies may say it otherwise.
+            tuple(compare_records(package.result, again, metadata=source == IN_PACKAGE)),
+            compare_texts(package.root, package.result, package.description.created_with),
+            not_compared(package.root),
+            package.sealed,
+        )
 
 
 def _destination(path: Path, out: str | os.PathLike[str] | None) -> Path:
@@ -207,6 +260,8 @@ class Package:
     recipe : Recipe
     result : Result
         As published.
+    sealed : bool
+        Whether the archive has a seal, which it then matches.
     """
 
     path: Path
@@ -214,6 +269,7 @@ class Package:
     description: Description
     recipe: Recipe
     result: Result
+    sealed: bool
 
 
 @contextmanager
@@ -241,10 +297,10 @@ def unpacked(path: Path, beside: Path) -> Iterator[Package]:
         with tempfile.TemporaryDirectory(prefix=".emcube-package-", dir=beside) as scratch:
             root = Path(scratch)
             archive.extract(root, digests)
-            yield _checked(path, root, description)
+            yield _checked(path, root, description, sealed=archive.sealed)
 
 
-def _checked(path: Path, root: Path, description: Description) -> Package:
+def _checked(path: Path, root: Path, description: Description, *, sealed: bool) -> Package:
     where = f"the package {str(path)!r}"
     recipe = _recipe(root, where)
     check_store(root / names.RESULT, f"{names.RESULT} of {where}")
@@ -267,7 +323,7 @@ def _checked(path: Path, root: Path, description: Description) -> Package:
     included = description.input.included
     if included is not None:
         check_store(root.joinpath(*included.split("/")), f"{included} of {where}")
-    return Package(path, root, description, recipe, result)
+    return Package(path, root, description, recipe, result, sealed)
 
 
 def _recipe(root: Path, where: str) -> Recipe:
@@ -371,7 +427,7 @@ def _input(
         store = package.root.joinpath(*described.included.split("/"))
         return as_store(
             store, Wanted(described.digest, described.layout, {}), package.root
-        ), "in the package"
+        ), IN_PACKAGE
     there = cached(described.digest, cache)
     if there is not None:
         return there, "from the cache"

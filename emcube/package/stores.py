@@ -150,6 +150,24 @@ def _check_document(document: Any, folder: Path, what: str) -> None:
     for child, copy in (inner or {}).items():
         check_name(child, what)
         _check_document(copy, folder / child, f"{what}, {printable(child)!r}")
+    if inner:  # groups within have empty ones
+        _check_copies(inner, folder, what)
+
+
+def _check_copies(copies: Mapping[str, Any], folder: Path, what: str) -> None:
+    """Refuse copies that are not what they are copies of: readers differ in which of them they believe."""
+    there = {p.parent.relative_to(folder).as_posix() for p in folder.rglob("zarr.json")} - {"."}
+    odd = next(iter(sorted(there ^ set(copies))), None)
+    _expect(odd is None, what, f"has {odd!r} in its copies or in its folders alone", "it in both")
+    for child, copy in copies.items():
+        own = _document(folder / child / "zarr.json", f"{what}, {printable(child)!r}")
+        same = isinstance(own, dict) and _alone(own) == _alone(copy)
+        _expect(same, what, f"has a copy of {child!r} that says something else", "the same")
+
+
+def _alone(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document without its copies of others, which are checked on their own."""
+    return {key: value for key, value in document.items() if key != "consolidated_metadata"}
 
 
 def _check_array(document: Mapping[str, Any], folder: Path, what: str) -> None:

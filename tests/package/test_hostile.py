@@ -209,6 +209,12 @@ def deep(n: int) -> str:
 
 LAUGHS = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]"
 
+
+def two_units(members: Members, canary: Path) -> None:
+    """The document of an axis says another unit than the copy of it that most readers see."""
+    edit_json(members, "result/pca/energy/zarr.json", lambda d: d["attributes"].update(units="eV"))
+
+
 CHANGED: dict[str, tuple[Callable[[Members, Path], None], str]] = {
     "a newer version": (
         description(emcube_package=2, created_with="emcube 9\x1b[2J"),
@@ -315,6 +321,7 @@ CHANGED: dict[str, tuple[Callable[[Members, Path], None], str]] = {
     ),
     "a chunk that grows": (growing_chunk, "unpacks to 1099511627776 bytes, expected at most 24"),
     "an array of negative length": (array(lambda d: d.update(shape=[-1])), "a list of lengths"),
+    "a copy that says something else": (two_units, "a copy of 'pca/energy' that says something"),
     "an array that is no object": (text_of(f"{VALUES}/zarr.json", "3"), "is no object"),
 }
 

@@ -6,13 +6,14 @@ import functools
 import http.server
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import threading
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,11 +25,24 @@ import emcube as em
 from emcube.cli import main
 from emcube.errors import InputError
 from emcube.package import publish, reproduce
+from emcube.package.archive import digest_of
 from emcube.package.compare import compare, stack_differences
+from emcube.package.manifest import write_manifest
+from emcube.package.names import MANIFEST
 from emcube.package.rendering import render_reproduction
 from emcube.results.digest import array_digest
 from emcube.store import write_cube
-from tests.package.conftest import DAY, QUICK, Lab, pack, simulated
+from tests.package.conftest import (
+    DAY,
+    QUICK,
+    Edit,
+    Lab,
+    edit_json,
+    members_of,
+    pack,
+    pack_plainly,
+    simulated,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -154,6 +168,96 @@ def test_a_difference_is_found_and_told(
     assert differing.name == "pca/singular_values"
     assert 0 < differing.difference < 1e-14
     assert differing.within
+
+
+def _in_both(members: dict[str, bytes], node: str, edit: Edit) -> None:
+    """Change a document of the result and the root's copy of it."""
+    edit_json(members, f"result/{node}/zarr.json", edit)
+    edit_json(
+        members,
+        "result/zarr.json",
+        lambda d: edit(d["consolidated_metadata"]["metadata"][node]),
+    )
+
+
+def _attributes(node: str, **changes: Any) -> Callable[[dict[str, bytes]], None]:
+    return lambda members: _in_both(members, node, lambda d: d["attributes"].update(changes))
+
+
+def _line(name: str) -> Callable[[dict[str, bytes]], None]:
+    return lambda members: members.update({name: members[name] + b"It was Titanium.\n"})
+
+
+def _provenance(members: dict[str, bytes]) -> None:
+    def edit(plain: dict[str, Any]) -> None:
+        plain["attributes"]["provenance"]["cube"]["units"] = "A"
+
+    edit_json(members, "result/zarr.json", edit)
+
+
+FORGED: dict[str, tuple[Callable[[dict[str, bytes]], None], str]] = {
+    "iterations": (
+        _attributes("pca", n_iter=999),
+        "pca: n_iter .*999 in place|pca: n_iter .*in place of 999",
+    ),
+    "convergence": (_attributes("pca", converged=False), "pca: converged"),
+    "a number of a step": (_attributes("pca", noise_variance=42.0), "pca: noise_variance"),
+    "the unit of an axis": (
+        _attributes("pca/energy", units="eV"),
+        "pca/energy: units .*keV in place of eV",
+    ),
+    "the unit of values": (_attributes("pca/mean", units="A"), "pca/mean: units"),
+    "the unit of the cube": (_provenance, "provenance: cube.units"),
+    "elements": (
+        _attributes("input", metadata={"elements": ["Ti"], "modality": "EDS"}),
+        "input: metadata.elements",
+    ),
+    "METHODS.md": (_line("METHODS.md"), "differs: .*METHODS.md"),
+    "references.bib": (_line("references.bib"), "differs: .*references.bib"),
+    "CITATION.cff": (_line("CITATION.cff"), "differs: .*CITATION.cff"),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_what_is_said_beside_the_numbers_is_compared(name: str, quick: Lab, tmp_path: Path) -> None:
+    edit, message = FORGED[name]
+    members = members_of(quick.crate)
+    edit(members)
+    found = reproduce(pack(tmp_path / "crate.zip", members))
+    said = render_reproduction(found)
+    assert not found.ok
+    assert found.identical
+    assert said.startswith(f"{found.crate}: NOT REPRODUCED")
+    assert re.search(message, said), said
+
+
+def test_what_is_not_compared_is_named(quick: Lab, tmp_path: Path) -> None:
+    members = members_of(quick.crate)
+    members["report.html"] += b"It was Titanium."
+    found = reproduce(pack(tmp_path / "crate.zip", members))
+    assert found.ok
+    assert found.same_records
+    assert len(found.records) > 50
+    said = render_reproduction(found)
+    assert "not compared: report.html (figures and text of the report); README.md" in said
+    assert "no seal" not in said
+    digests = {k: digest_of(v) for k, v in members.items() if k != MANIFEST}
+    members[MANIFEST] = write_manifest(digests)
+    found = reproduce(pack_plainly(tmp_path / "plain.zip", members))
+    assert found.ok
+    assert not found.to_json()["sealed"]
+    assert "reproduced, the same bits; the archive has no seal" in render_reproduction(found)
+
+
+def test_what_is_said_of_other_copies_of_the_data_is_told(
+    quick: Lab, light: Path, tmp_path: Path
+) -> None:
+    cube = simulated()
+    cube.attrs["metadata"] = {**cube.attrs["metadata"], "elements": ["Ti"]}
+    found = reproduce(light, out=tmp_path / "r", input=cube)
+    assert found.ok
+    assert not found.same_records
+    assert "the same bits; what is said of the data differs" in render_reproduction(found)
 
 
 def test_another_stack_has_tolerances(quick: Lab, tmp_path: Path) -> None:
