@@ -31,6 +31,13 @@ def reproduce(
         typer.Option(help="Folder for fetched data; default: EMCUBE_CACHE, else the user's cache."),
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
+    allow_local: Annotated[
+        bool,
+        typer.Option(
+            "--allow-local-addresses",
+            help="Fetch from this machine and private networks, too, if the package says so.",
+        ),
+    ] = False,
     deploy: Deploy = None,
     as_json: Json = False,
 ) -> None:
@@ -51,6 +58,7 @@ def reproduce(
             input=data[0] if data and len(data) == 1 else data or None,
             cache=cache,
             offline=offline,
+            allow_local_addresses=allow_local,
         )
     if as_json:
         emit_json(found.to_json())

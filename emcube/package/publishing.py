@@ -13,12 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from emcube.errors import InputError, PackageError, StoreError
 from emcube.package import names
-from emcube.package.addresses import address_of, public_input, public_metadata, public_text
+from emcube.package.addresses import public_input, public_metadata, public_text
 from emcube.package.archive import Content, digest_of, write_archive
 from emcube.package.compare import TOLERANCES
 from emcube.package.crate import Described, Publication, crate_metadata
-from emcube.package.description import FORMAT, Description, PackagedInput
-from emcube.package.inputs import Source, Wanted, addresses, as_store, find_entry, find_source
+from emcube.package.description import FORMAT, Address, Description, PackagedInput
+from emcube.package.inputs import (
+    Source,
+    Wanted,
+    addresses,
+    as_store,
+    find_entry,
+    find_source,
+    given_addresses,
+)
 from emcube.package.lock import lock_environment
 from emcube.package.manifest import write_manifest
 from emcube.package.methods import methods_paragraph, summary
@@ -64,6 +72,7 @@ def publish(
     include_data: bool = False,
     input: Source | None = None,  # noqa: A002
     address: str | Sequence[str] | None = None,
+    allow_local_addresses: bool = False,
     title: str | None = None,
     description: str | None = None,
     creators: str | Mapping[str, Any] | Iterable[Any] | None = None,
@@ -87,6 +96,8 @@ def publish(
         Where the analysed data are, if not where the recipe had them; what has another digest is refused.
     address : str or sequence of str, optional
         URL at which others can fetch the data: a cube store (``.zarr``) or an instrument file.
+    allow_local_addresses : bool
+        Take addresses of this machine and of private networks, which most others do not reach.
     title, description : str, optional
         Default: made of the data's metadata and the steps.
     creators : str, mapping, or several, optional
@@ -132,14 +143,19 @@ def publish(
     _require_whole(opened)
     _require_readable(opened.path)
     people, terms, day = parse_creators(creators), parse_license(license), _day(date)
-    for url in [address] if isinstance(address, str) else address or ():
-        address_of(url)
+    given_addresses(address, allow_local=allow_local_addresses)
     entry = find_entry(opened)
     source = input if input is not None else find_source(opened, entry)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".emcube-publish-", dir=path.parent) as scratch:
         store = _store(opened, source, Path(scratch)) if include_data else None
-        packed = _packed_input(opened, entry, source, address, store)
+        packed = _packed_input(
+            opened,
+            entry,
+            source,
+            store,
+            addresses(opened, entry, address, allow_local=allow_local_addresses),
+        )
         gathered = _Gathered.of(opened, entry, packed, title, description, people, terms, day)
         members = gathered.members(store, Path(scratch) if figures else None)
         digests = {name: digest_of(content) for name, content in members.items()}
@@ -235,8 +251,8 @@ def _packed_input(
     result: Result,
     entry: Entry | None,
     source: Source | None,
-    address: str | Sequence[str] | None,
     store: Path | None,
+    known: tuple[Address, ...],
 ) -> PackagedInput:
     from emcube.store import is_store, kept_as_events
 
@@ -249,7 +265,7 @@ def _packed_input(
     return PackagedInput(
         digest=recorded["digest"],
         included=None if store is None else "input/cube.zarr",
-        addresses=addresses(result, entry, address),
+        addresses=known,
         opening=_opening(result),
         layout="events" if events else "dense",
         described={**described, "cube": result.provenance["cube"]},

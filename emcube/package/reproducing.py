@@ -163,6 +163,7 @@ def reproduce(
     input: Source | None = None,  # noqa: A002
     cache: str | os.PathLike[str] | None = None,
     offline: bool = False,
+    allow_local_addresses: bool = False,
 ) -> Reproduction:
     """Run a package again and compare with what it holds.
 
@@ -179,6 +180,8 @@ def reproduce(
         Folder in which fetched data are kept; default ``EMCUBE_CACHE``, else the user's cache folder.
     offline : bool
         Fetch nothing.
+    allow_local_addresses : bool
+        Fetch from hosts of this machine and of private networks, too, where the package names any.
 
     Returns
     -------
@@ -210,7 +213,13 @@ def reproduce(
     path = Path(os.fspath(crate)).expanduser()
     place = _destination(path, out)
     with unpacked(path, place.parent) as package:
-        store, source = _input(package, input, cache_folder(cache), offline=offline)
+        store, source = _input(
+            package,
+            input,
+            cache_folder(cache),
+            offline=offline,
+            allow_local=allow_local_addresses,
+        )
         _require_values(package, store)
         again = _run(package, store, place)
         differences = compare(package.result, again)
@@ -416,7 +425,7 @@ def _require_markers(result: Result, where: str) -> None:
 
 
 def _input(
-    package: Package, given: Source | None, cache: Path, *, offline: bool
+    package: Package, given: Source | None, cache: Path, *, offline: bool, allow_local: bool
 ) -> tuple[Path, str]:
     """A store with the analysed cube, and where it came from, in words."""
     described = package.description.input
@@ -432,7 +441,7 @@ def _input(
     if there is not None:
         return there, "from the cache"
     if described.addresses and not offline:
-        return fetch(wanted, described.addresses, cache), "fetched"
+        return fetch(wanted, described.addresses, cache, allow_local=allow_local), "fetched"
     known = ", ".join(address.url for address in described.addresses) or "none"
     raise InputError(
         f"the package {str(package.path)!r} does not hold the data of its run (digest {described.digest}, "

@@ -258,6 +258,24 @@ def test_no_secrets_and_folders_of_an_entry_are_in_it(tmp_path: Path) -> None:
     assert b"url = {https://data.example.org/x}" in members_of(crate)[names.BIBLIOGRAPHY]
 
 
+def test_an_entry_may_stand_as_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "lab"
+    store = write_cube(simulated(), folder / "data" / "map.zarr")
+    add(folder / "lab.yaml", store, name="phases", title="Phases", doi="10.5281/zenodo.15490547")
+    recipe = {"emcube": 1, "input": {"path": "lab.yaml:phases"}, "steps": QUICK}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    result = em.run(folder / "recipe.yaml", out=folder / "results" / "r")
+    monkeypatch.chdir(tmp_path)
+    crate = publish(result, tmp_path / "c.zip", include_data=True, date=DAY, figures=False)
+    members = members_of(crate)
+    assert "input/cube.zarr/zarr.json" in members
+    assert json.loads(members[names.ENTRY])["name"] == "phases"
+    assert description(crate)["input"]["described"]["path"] == "lab.yaml:phases"
+    shutil.move(folder / "lab.yaml", folder / "other.yaml")
+    with pytest.raises(InputError, match="are not found: its recipe named .*lab.yaml:phases"):
+        publish(result, tmp_path / "d.zip", include_data=True)
+
+
 def test_what_cannot_be_published(quick: Lab, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"ends in .zip"):
         publish(quick.result, tmp_path / "crate")

@@ -23,12 +23,13 @@ import zarr
 
 import emcube as em
 from emcube.cli import main
-from emcube.errors import InputError
+from emcube.errors import InputError, PackageError
 from emcube.package import publish, reproduce
 from emcube.package.archive import digest_of
 from emcube.package.compare import compare, stack_differences
+from emcube.package.hosts import local_reason, require_public
 from emcube.package.manifest import write_manifest
-from emcube.package.names import MANIFEST
+from emcube.package.names import DESCRIPTION, MANIFEST
 from emcube.package.rendering import render_reproduction
 from emcube.results.digest import array_digest
 from emcube.store import write_cube
@@ -332,7 +333,20 @@ class Server(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         pass
 
+    def _sent_on(self) -> bool:
+        if self.path.startswith("/away/"):
+            self.send_response(302)
+            self.send_header("Location", self.path.removeprefix("/away"))
+            self.end_headers()
+        return self.path.startswith("/away/")
+
+    def do_HEAD(self) -> None:
+        if not self._sent_on():
+            super().do_HEAD()
+
     def do_GET(self) -> None:
+        if self._sent_on():
+            return
         path = Path(self.translate_path(self.path))
         n = self.tries[self.path] = self.tries.get(self.path, 0) + 1
         if "failing" in self.path and n == 1:
@@ -376,11 +390,16 @@ def test_a_store_is_fetched_once(quick: Lab, server: tuple[str, Path], tmp_path:
     url, folder = server
     shutil.copytree(quick.store, folder / "map.zarr")
     crate = publish(
-        quick.result, tmp_path / "c.zip", address=f"{url}/map.zarr", date=DAY, figures=False
+        quick.result,
+        tmp_path / "c.zip",
+        address=f"{url}/map.zarr",
+        date=DAY,
+        figures=False,
+        allow_local_addresses=True,
     )
     with pytest.raises(InputError, match="without --offline"):
         reproduce(crate, out=tmp_path / "a", offline=True)
-    found = reproduce(crate, out=tmp_path / "a")
+    found = reproduce(crate, out=tmp_path / "a", allow_local_addresses=True)
     assert found.ok
     assert found.identical
     assert found.source == "fetched"
@@ -400,8 +419,15 @@ def test_a_file_is_fetched(
     shutil.copy(data_dir / "eds_tem_fept" / "bare_core.hspy", file)
     result = em.run({"input": {"path": str(file)}, "steps": QUICK}, out=tmp_path / "r")
     address = f"{url}/{how}/bare%20core.hspy"
-    crate = publish(result, tmp_path / "c.zip", address=address, date=DAY, figures=False)
-    found = reproduce(crate)
+    crate = publish(
+        result,
+        tmp_path / "c.zip",
+        address=address,
+        date=DAY,
+        figures=False,
+        allow_local_addresses=True,
+    )
+    found = reproduce(crate, allow_local_addresses=True)
     assert found.ok
     assert found.identical
     assert found.source == "fetched"
@@ -431,10 +457,11 @@ def test_what_cannot_be_fetched_is_told(
         address=[f"{url}/{p}" for p in places],
         date=DAY,
         figures=False,
+        allow_local_addresses=True,
     )
     cache = tmp_path / "cache"
     with pytest.raises(InputError, match="could not be fetched") as caught:
-        reproduce(crate, out=tmp_path / "r", cache=cache)
+        reproduce(crate, out=tmp_path / "r", cache=cache, allow_local_addresses=True)
     said = str(caught.value)
     assert "none.zarr cannot be read" in said
     assert "other.zarr holds a cube of the digest" in said
@@ -443,3 +470,83 @@ def test_what_cannot_be_fetched_is_told(
     assert "none.bcf cannot be fetched: the server says 404" in said
     assert not (tmp_path / "r").exists()
     assert [p.name for p in (cache / "cubes").iterdir() if not p.name.endswith(".lock")] == []
+
+
+LOCAL = [
+    "http://127.0.0.1:8000/map.zarr",
+    "http://127.1/map.bcf",
+    "http://2130706433/map.bcf",
+    "http://[::1]/map.zarr",
+    "http://[::ffff:10.0.0.1]/map.zarr",
+    "http://169.254.169.254/latest/meta-data/x",
+    "https://192.168.1.20/map.zarr",
+    "https://10.0.0.1/map.zarr",
+    "http://localhost/map.zarr",
+    "http://microscope/map.zarr",
+    "http://metadata.google.internal/map.zarr",
+]
+
+
+@pytest.mark.parametrize("url", LOCAL)
+def test_hosts_of_this_network_are_not_asked(url: str, quick: Lab, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is none at which others find the input"):
+        publish(quick.result, tmp_path / "c.zip", address=url)
+    with pytest.raises(PackageError, match="is not fetched: .*--allow-local-addresses"):
+        require_public(url)
+    assert local_reason("https://1.1.1.1/map.zarr") == ""
+
+
+def test_a_package_may_not_send_us_into_this_network(
+    quick: Lab, server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, folder = server
+    shutil.copytree(quick.store, folder / "map.zarr")
+    places = [f"{url}/map.zarr", f"{url}/map.bcf"]
+    crate = publish(
+        quick.result,
+        tmp_path / "c.zip",
+        address=places,
+        date=DAY,
+        figures=False,
+        allow_local_addresses=True,
+    )
+    with pytest.raises(InputError, match="could not be fetched: .*127.0.0.1 is no address of"):
+        reproduce(crate, out=tmp_path / "r")
+    assert Server.tries == {}
+    # A server of the public net sends us on: this one counts as public, where it sends us does not.
+    away = publish(
+        quick.result,
+        tmp_path / "away.zip",
+        address=[f"{url}/away/map.zarr", f"{url}/away/map.bcf"],
+        date=DAY,
+        figures=False,
+        allow_local_addresses=True,
+    )
+    monkeypatch.setattr(
+        "emcube.package.hosts.local_reason",
+        lambda place, **_: "" if "/away/" in place else "it is local",
+    )
+    with pytest.raises(InputError) as caught:
+        reproduce(away, out=tmp_path / "r")
+    assert str(caught.value).count("is not fetched: it is local") == 2
+    assert Server.tries == {}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://me:secret@host.org/a.zarr",
+        "https://host.org/a.zarr?sig=secret",
+        "https://me@h.org/a",
+    ],
+)
+def test_a_package_with_a_password_is_refused(url: str, quick: Lab, tmp_path: Path) -> None:
+    members = members_of(quick.crate)
+    edit_json(
+        members,
+        DESCRIPTION,
+        lambda d: d["input"].update(addresses=[{"url": url, "kind": "store"}]),
+    )
+    with pytest.raises(PackageError, match="holds a user, a password or a query") as caught:
+        reproduce(pack(tmp_path / "c.zip", members))
+    assert "secret" not in str(caught.value)
