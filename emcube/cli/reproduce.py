@@ -17,7 +17,9 @@ def reproduce(
     crate: Annotated[Path, typer.Argument(help="The package, such as crate.zip.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the new result; default: beside the package, named after it."),
+        typer.Option(
+            help="Folder of the new result; default: in the present folder, named after the package."
+        ),
     ] = None,
     data: Annotated[
         list[str] | None,

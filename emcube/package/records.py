@@ -1,4 +1,4 @@
-"""Compare what two results of one recipe say beside their numbers: dims, units, and what each step recorded."""
+"""Compare what two results of one recipe say beside their numbers: dims, units, records of the steps."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _CHOSEN = frozenset(
         *("n_components", "metadata"),
     }
 )
-"""What hangs on recipe and data alone, and so is the same on every stack. Of the others numbers have the widest
-tolerance of their step there, and counts of iterations and sentences are told only.
+"""What hangs on recipe and data alone, and so is the same on every stack. Of the others numbers have the
+widest tolerance of their step there, and counts of iterations and sentences are told only.
 """
 
 _PROVENANCE = ("cube", "seeds", "drawn_seeds")
@@ -55,7 +55,9 @@ def compare_records(published: Result, again: Result, *, metadata: bool) -> list
     for key in _PROVENANCE:
         first, second = (r.provenance.get(key) for r in (published, again))
         found += _leaves(f"provenance: {key}", first, second, EXACT, EXACT)
-    found += _names("the result", set(published.tree.attrs), set(again.tree.attrs))
+    found += _names(
+        "the result", set(map(str, published.tree.attrs)), set(map(str, again.tree.attrs))
+    )
     for node in [n for n in ("input", *published.steps) if n in again.tree.children]:
         one, two = (r.tree.children[node].to_dataset() for r in (published, again))
         verb = str(one.attrs["emcube"]["verb"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,7 @@ def render_reproduction(found: Reproduction) -> str:
         f"  run        {_short(found.result.run_id)}"
         + ("" if found.same_run else f", published as {_short(found.published_run_id)}"),
         f"  identical  {sum(d.identical for d in found.differences)} of {n} variables, bit by bit",
-        f"  records    {sum(d.identical for d in found.records)} of {len(found.records)} dims, units and "
-        "attributes of steps the same (times left out)",
+        f"  records    {_share(found.records)} dims, units and attributes of steps the same, times left out",
         *_texts(found),
     ]
     if not found.sealed:
@@ -52,6 +52,10 @@ def _verdict(found: Reproduction) -> str:
     if any(d.advisory and not d.identical for d in found.records):
         said += "; what is said of the data differs"
     return said if found.sealed else f"{said}; the archive has no seal of emcube publish"
+
+
+def _share(differences: Sequence[Difference]) -> str:
+    return f"{sum(d.identical for d in differences)} of {len(differences)}"
 
 
 def _texts(found: Reproduction) -> list[str]:

@@ -172,7 +172,7 @@ def reproduce(
     crate : path
         The archive.
     out : path, optional
-        Folder of the new result; default beside the archive, named after it. A run that was stopped there
+        Folder of the new result; default in the present folder, named after it. A run that was stopped there
         goes on.
     input : path, paths, or DataArray, optional
         The analysed data, where the package does not hold them and they cannot be fetched, or should not be.
@@ -211,8 +211,10 @@ def reproduce(
     True
     """
     path = Path(os.fspath(crate)).expanduser()
-    place = _destination(path, out)
+    place = _place(path, out)
     with unpacked(path, place.parent) as package:
+        _require_given(package, input)
+        _require_new(place)
         store, source = _input(
             package,
             input,
@@ -238,12 +240,27 @@ def reproduce(
         )
 
 
-def _destination(path: Path, out: str | os.PathLike[str] | None) -> Path:
-    """Folder of the new result, which holds none that is complete."""
+def _place(path: Path, out: str | os.PathLike[str] | None) -> Path:
+    """Folder of the new result: as given, or in the present folder, named after the package."""
     if out is None:
-        place = path.absolute().with_name(f"{path.stem}-reproduced")
-    else:
-        place = Path(os.fspath(out)).expanduser().absolute()
+        return Path.cwd() / f"{path.stem}-reproduced"
+    return Path(os.fspath(out)).expanduser().absolute()
+
+
+def _require_given(package: Package, given: Source | None) -> None:
+    """Refuse a store of other data by the digest that it states, before anything takes time."""
+    from emcube.package.addresses import is_url
+    from emcube.store import is_store, read_digest
+
+    described = package.description.input
+    if isinstance(given, str | Path) and not is_url(str(given)):
+        place = Path(given).expanduser()
+        if described.opening.get("name") is None and is_store(place):
+            require_digest(read_digest(place), described.digest, str(place))
+
+
+def _require_new(place: Path) -> None:
+    """Refuse a folder with a complete result."""
     root = read_root(place)
     if root is not None and root["emcube"]["complete"]:
         raise InputError(
@@ -251,7 +268,6 @@ def _destination(path: Path, out: str | os.PathLike[str] | None) -> Path:
             "be computed again",
             hint="choose another folder with --out (out= in Python), or remove this one",
         )
-    return place
 
 
 # -------------------------------------------------------------------------------------- the package
@@ -324,15 +340,31 @@ def _checked(path: Path, root: Path, description: Description, *, sealed: bool) 
         ("drawn seeds", dict(description.seeds), seeds),
     ):
         if first != second:
+            place, one, two = _first_difference(first, second)
+            named = f"{what}: {printable(place)}" if place else what
             raise PackageError(
-                f"{where} contradicts itself: the {what} is {printable(second)} in its result and "
-                f"{printable(first)} beside it",
+                f"{where} contradicts itself: the {named} is {printable(two)} in its result and "
+                f"{printable(one)} beside it",
                 hint=_HINT,
             )
     included = description.input.included
     if included is not None:
         check_store(root.joinpath(*included.split("/")), f"{included} of {where}")
     return Package(path, root, description, recipe, result, sealed)
+
+
+def _first_difference(first: Any, second: Any, place: str = "") -> tuple[str, Any, Any]:
+    """Where two plain values differ, and what stands there; of long ones the rest would hide it."""
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        for key in dict.fromkeys([*first, *second]):
+            one, two = first.get(key, "nothing"), second.get(key, "nothing")
+            if one != two:
+                return _first_difference(one, two, f"{place}.{key}" if place else str(key))
+    if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        for number, (one, two) in enumerate(zip(first, second, strict=True)):
+            if one != two:
+                return _first_difference(one, two, f"{place}[{number}]")
+    return place, first, second
 
 
 def _recipe(root: Path, where: str) -> Recipe:

@@ -125,8 +125,8 @@ def test_places_of_this_machine_are_taken_out() -> None:
 def test_what_an_entry_says_is_cleaned_everywhere() -> None:
     known = {
         "url": "https://bob:hunter2@data.example.org/x?token=SEKRIT",
-        "description": "from https://bob:hunter3@h.example/x?sig=SEKRIT3 please, or ../secretproj/userA/x.bcf; "
-        "3 e-/A and 2 /nm",
+        "description": "from https://bob:hunter3@h.example/x?sig=SEKRIT3 please, or "
+        "../secretproj/userA/x.bcf; 3 e-/A and 2 /nm",
         "related": [
             {"https://u:hunter4@h/": ["see s3://k:hunter5@b/c", {"get": "cp /home/userA/x.bcf ."}]}
         ],

@@ -272,7 +272,7 @@ def test_an_entry_may_stand_as_a_path(tmp_path: Path, monkeypatch: pytest.Monkey
     assert json.loads(members[names.ENTRY])["name"] == "phases"
     assert description(crate)["input"]["described"]["path"] == "lab.yaml:phases"
     shutil.move(folder / "lab.yaml", folder / "other.yaml")
-    with pytest.raises(InputError, match="are not found: its recipe named .*lab.yaml:phases"):
+    with pytest.raises(InputError, match=r"are not found: its recipe named .*lab.yaml:phases"):
         publish(result, tmp_path / "d.zip", include_data=True)
 
 

@@ -116,6 +116,24 @@ def test_data_that_are_missing_or_others(light: Path, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["other.zarr"]
 
 
+def test_results_go_into_the_present_folder(
+    quick: Lab, light: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    shutil.copy(light, tmp_path / "rr.zip")
+    monkeypatch.chdir(here)
+    found = reproduce("../rr.zip", input=quick.store)
+    assert found.result.path == here / "rr-reproduced"
+    assert str(here / "rr-reproduced") in render_reproduction(found)
+    # Data that are others are told before the folder that is there.
+    other = write_cube(simulated(1), tmp_path / "other.zarr")
+    with pytest.raises(InputError, match="is not the input of this run"):
+        reproduce("../rr.zip", input=other)
+    with pytest.raises(InputError, match="holds a result already"):
+        reproduce("../rr.zip", input=quick.store)
+
+
 def test_a_cube_in_hand_was_published(tmp_path: Path) -> None:
     cube = simulated()
     result = em.run({"steps": QUICK}, cube, out=tmp_path / "r")
@@ -491,7 +509,7 @@ LOCAL = [
 def test_hosts_of_this_network_are_not_asked(url: str, quick: Lab, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is none at which others find the input"):
         publish(quick.result, tmp_path / "c.zip", address=url)
-    with pytest.raises(PackageError, match="is not fetched: .*--allow-local-addresses"):
+    with pytest.raises(PackageError, match=r"is not fetched: .*--allow-local-addresses"):
         require_public(url)
     assert local_reason("https://1.1.1.1/map.zarr") == ""
 
@@ -510,7 +528,7 @@ def test_a_package_may_not_send_us_into_this_network(
         figures=False,
         allow_local_addresses=True,
     )
-    with pytest.raises(InputError, match="could not be fetched: .*127.0.0.1 is no address of"):
+    with pytest.raises(InputError, match=r"could not be fetched: .*127.0.0.1 is no address of"):
         reproduce(crate, out=tmp_path / "r")
     assert Server.tries == {}
     # A server of the public net sends us on: this one counts as public, where it sends us does not.
