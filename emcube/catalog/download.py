@@ -100,6 +100,7 @@ def download(
     pause: float = 1.0,
     timeout: float = 30.0,
     progress: Callable[[Progress], None] | None = None,
+    opener: urllib.request.OpenerDirector | None = None,
 ) -> Path:
     """Fetch a file; what came before is kept and continued.
 
@@ -119,6 +120,8 @@ def download(
         Seconds without a byte after which a try is given up.
     progress : callable, optional
         Gets a `Progress`.
+    opener : OpenerDirector, optional
+        Opens addresses of the web in place of urllib's own, as one that looks at redirections.
 
     Returns
     -------
@@ -141,7 +144,7 @@ def download(
         if path.exists() and (size is None or path.stat().st_size == size):
             return path
         part = path.with_name(f"{path.name}.part")
-        fetch = _Http(url, part, size, timeout, progress or (lambda _: None))
+        fetch = _Http(url, part, size, timeout, progress or (lambda _: None), opener)
         if urlsplit(url).scheme.lower() in ("http", "https"):
             fetch.run(attempts, pause)
         else:
@@ -161,8 +164,9 @@ class _Http:
         size: int | None,
         timeout: float,
         progress: Callable[[Progress], None],
+        opener: urllib.request.OpenerDirector | None = None,
     ) -> None:
-        self.url, self.part, self.size = url, part, size
+        self.url, self.part, self.size, self.opener = url, part, size, opener
         self.timeout, self.progress = timeout, progress
         #: Address and entity tag of what the part is of: another version is not continued.
         self.note = part.with_name(f"{part.name}.json")
@@ -236,7 +240,8 @@ class _Http:
     @contextlib.contextmanager
     def _answer(self, request: urllib.request.Request) -> Iterator[Any]:
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as answer:
+            open_url = urllib.request.urlopen if self.opener is None else self.opener.open
+            with open_url(request, timeout=self.timeout) as answer:
                 yield answer
         except urllib.error.HTTPError as error:
             error.close()

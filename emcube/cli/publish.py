@@ -27,6 +27,13 @@ def publish(
         list[str] | None,
         typer.Option(help="URL at which others can fetch the data; may be repeated."),
     ] = None,
+    allow_local: Annotated[
+        bool,
+        typer.Option(
+            "--allow-local-addresses",
+            help="Take addresses of this machine and private networks, which others do not reach.",
+        ),
+    ] = False,
     title: Annotated[str | None, typer.Option(help="Default: from the data's metadata.")] = None,
     description: Annotated[
         str | None, typer.Option(help="Default: the generated Methods paragraph.")
@@ -58,6 +65,7 @@ def publish(
             include_data=include_data,
             input=data[0] if data and len(data) == 1 else data or None,
             address=address,
+            allow_local_addresses=allow_local,
             title=title,
             description=description,
             creators=creator,

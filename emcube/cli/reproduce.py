@@ -17,7 +17,9 @@ def reproduce(
     crate: Annotated[Path, typer.Argument(help="The package, such as crate.zip.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the new result; default: beside the package, named after it."),
+        typer.Option(
+            help="Folder of the new result; default: in the present folder, named after the package."
+        ),
     ] = None,
     data: Annotated[
         list[str] | None,
@@ -31,6 +33,13 @@ def reproduce(
         typer.Option(help="Folder for fetched data; default: EMCUBE_CACHE, else the user's cache."),
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
+    allow_local: Annotated[
+        bool,
+        typer.Option(
+            "--allow-local-addresses",
+            help="Fetch from this machine and private networks, too, if the package says so.",
+        ),
+    ] = False,
     deploy: Deploy = None,
     as_json: Json = False,
 ) -> None:
@@ -51,6 +60,7 @@ def reproduce(
             input=data[0] if data and len(data) == 1 else data or None,
             cache=cache,
             offline=offline,
+            allow_local_addresses=allow_local,
         )
     if as_json:
         emit_json(found.to_json())

@@ -11,15 +11,53 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 from emcube.errors import InputError
 from emcube.package.description import Address
 
-__all__ = ["address_of", "is_url", "public_input", "without_secrets"]
+__all__ = [
+    "address_of",
+    "is_url",
+    "public_input",
+    "public_metadata",
+    "public_text",
+    "without_secrets",
+]
 
 SCHEMES = ("http", "https", "s3", "gs", "gcs", "az", "abfs")
 
-_SECRET = re.compile(
-    r"sig|token|secret|passw|credential|key|auth|expires|session|^(sv|se|sp|st|sr|x-amz|x-goog)",
-    re.I,
+_HARMLESS = frozenset(
+    {
+        *(
+            "doi",
+            "download",
+            "file",
+            "filename",
+            "files",
+            "format",
+            "id",
+            "path",
+            "persistentid",
+            "record",
+        ),
+        "version",
+    }
 )
-"""Names of query parameters that may let their holder in: signed addresses of object stores and the like."""
+"""Names of query parameters that say what is meant. Any other may let its holder in: services call their
+signatures and keys by too many names to list these instead.
+"""
+
+_SECRET_FIELD = re.compile(
+    r"passw|secret|token|credential|api_?key|access_?key|storage_options", re.I
+)
+"""Names of fields that are left out of what is published, whatever they hold."""
+
+_OF_THE_MACHINE = frozenset({"crawled"})
+"""Fields in which a catalog remembers files of the machine that it is on."""
+
+_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+_LOCAL_PATH = re.compile(
+    # Two names at least: a unit may begin with a slash, as "/nm".
+    r"(?<![^\s'\"(=\[,;])(?:~[\w.-]*/[^\s'\"<>]*|/[^\s'\"<>/]+/[^\s'\"<>]*|\.\.[/\\][^\s'\"<>]*"
+    r"|[A-Za-z]:\\\S*|\\\\\S+)"
+)
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:@?#\\\[\]]+)(:\d+)?")
 
 
 def is_url(text: str) -> bool:
@@ -30,13 +68,76 @@ def is_url(text: str) -> bool:
 def without_secrets(url: str) -> str:
     """Return an address without user name, password and signature.
 
-    A query that holds anything like a secret is left out whole, and so is what follows a ``#``.
+    A query of which not every parameter is known to be harmless is left out whole, and so is what follows a
+    ``#``. Of an address in which a password cannot be told from a path only the protocol is left.
     """
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    secret = any(_SECRET.search(name) for name, _ in parse_qsl(parts.query, keep_blank_values=True))
-    query = "" if secret else parts.query
-    return urlunsplit((parts.scheme, host, parts.path, query, ""))
+    scheme, _, rest = url.partition("://")
+    # By slashes alone: a password may hold any other sign.
+    authority, slash, path = rest.partition("/")
+    given, _, host = authority.rpartition("@")
+    host, *inside = re.split(r"[?#]", host, maxsplit=1)
+    plain, question, query = path.partition("#")[0].partition("?")
+    doubtful = "@" in plain and (given or ":" in host)
+    nested = "://" in plain and any(mark in url for mark in "@?#")
+    if host and (not _HOST.fullmatch(host) or doubtful or nested):
+        return f"{scheme}://***"
+    if inside or not all(
+        name.lower() in _HARMLESS for name, _ in parse_qsl(query, keep_blank_values=True)
+    ):
+        question = query = ""
+    return f"{scheme}://{host}{slash}{plain}{question if query else ''}{query}"
+
+
+def public_text(text: str) -> str:
+    """Return a text in which no address holds a secret.
+
+    Parameters
+    ----------
+    text : str
+        An address, or a text that may hold some anywhere.
+    """
+    return _IN_TEXT.sub(lambda found: without_secrets(found[0]), text)
+
+
+def public_metadata(known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a catalog entry says of its data, as far as others may see it.
+
+    Parameters
+    ----------
+    known : mapping
+        As JSON.
+
+    Returns
+    -------
+    dict
+        Without what a crawl remembers of the machine's files, without fields that are named like secrets,
+        with the names alone in place of paths that lead out of the catalog's folder, and with addresses
+        cleaned wherever they stand, in names of fields, too.
+    """
+    return {
+        public_text(str(key)): _public_value(value)
+        for key, value in known.items()
+        if key not in _OF_THE_MACHINE and not _SECRET_FIELD.search(str(key))
+    }
+
+
+def _public_value(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return public_metadata(value)
+    if isinstance(value, list | tuple):
+        return [_public_value(one) for one in value]
+    return _without_folders(public_text(value)) if isinstance(value, str) else value
+
+
+def _without_folders(text: str) -> str:
+    """Names alone in place of paths of this machine: absolute ones, and those that climb."""
+    kept = re.split(f"({_IN_TEXT.pattern})", re.sub(r"\b(file|local)://", "", text))
+    kept[::2] = [_LOCAL_PATH.sub(_name_alone, part) for part in kept[::2]]
+    return "".join(kept)
+
+
+def _name_alone(found: re.Match[str]) -> str:
+    return re.split(r"[/\\]", found[0].rstrip("/\\"))[-1].lstrip("~.") or "..."
 
 
 def address_of(url: str, kind: str | None = None) -> Address:
@@ -62,8 +163,8 @@ def address_of(url: str, kind: str | None = None) -> Address:
         )
     if without_secrets(url) != urlunsplit(parts._replace(fragment="")):
         raise InputError(
-            f"address: {without_secrets(url)!r} was given with a user name, a password or a signature, which "
-            "would be published",
+            f"address: {without_secrets(url)!r} was given with a user name, a password or a query that may "
+            "let its holder in, which would be published",
             hint="give an address that needs none; whoever reproduces logs in with means of their own",
         )
     store = parts.path.rstrip("/").lower().endswith(".zarr")

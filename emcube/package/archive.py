@@ -170,11 +170,14 @@ class Archive:
     path : Path
     files : dict of str to ZipInfo
         Its files by name; folders are left out.
+    sealed : bool
+        Whether it has a seal, which it then matches.
     """
 
     path: Path
     files: dict[str, zipfile.ZipInfo]
     _zip: zipfile.ZipFile
+    sealed: bool = True
 
     @property
     def n_bytes(self) -> int:
@@ -269,11 +272,11 @@ def open_archive(path: Path) -> Iterator[Archive]:
             f"{str(path)!r} is {kind}, expected a package, which is one ZIP file",
             hint="check the path; packages come from `emcube publish RESULT CRATE`",
         )
-    _check_seal(path)
+    sealed = _check_seal(path)
     with _readable(path):
         archive = zipfile.ZipFile(path)
     with archive:
-        yield Archive(path, _checked(path, archive.infolist()), archive)
+        yield Archive(path, _checked(path, archive.infolist()), archive, sealed)
 
 
 @contextmanager
@@ -303,8 +306,8 @@ def _readable(path: Path, name: str | None = None) -> Iterator[None]:
         ) from error
 
 
-def _check_seal(path: Path) -> None:
-    """Compare the digest in the comment with that of everything before it.
+def _check_seal(path: Path) -> bool:
+    """Compare the digest in the comment with that of everything before it; False where there is none.
 
     Raises
     ------
@@ -319,7 +322,7 @@ def _check_seal(path: Path) -> None:
         if comment.startswith(SEAL) and length == struct.pack("<H", SEAL_BYTES):
             found = _digest_of_first(file, size - SEAL_BYTES - 2).encode()
             if found == comment[len(SEAL) :]:
-                return
+                return True
             raise PackageError(
                 f"the package {str(path)!r} was changed after it was made: the SHA-256 of its bytes is "
                 f"{found.decode()}, its seal says {printable(comment[len(SEAL) :].decode('latin-1'))}",
@@ -332,6 +335,7 @@ def _check_seal(path: Path) -> None:
             "of emcube or without any comment",
             hint="check the path, and that the file was downloaded whole",
         )
+    return False
 
 
 def _checked(path: Path, infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:

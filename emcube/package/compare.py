@@ -87,6 +87,8 @@ class Difference:
         What is taken on another stack.
     remark : str
         Why it is infinite.
+    advisory : bool
+        Whether any difference is taken: it hangs on how the data came, not on the run, and is told only.
     """
 
     name: str
@@ -94,11 +96,12 @@ class Difference:
     difference: float
     tolerance: float
     remark: str = ""
+    advisory: bool = False
 
     @property
     def within(self) -> bool:
         """Whether it is within the tolerance."""
-        return self.difference <= self.tolerance
+        return self.advisory or self.difference <= self.tolerance
 
 
 def tolerance(verb: str, variable: str) -> float:

@@ -6,7 +6,14 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 
 from emcube.errors import PackageError
 from emcube.package.names import DESCRIPTION, printable
@@ -42,6 +49,17 @@ class Address(_Model):
         str, StringConstraints(pattern=r"^(https?|s3|gs|gcs|az|abfs)://\S+$", max_length=4096)
     ]
     kind: Literal["store", "file"]
+
+    @field_validator("url")
+    @classmethod
+    def _holds_no_secret(cls, url: str) -> str:
+        from emcube.package.addresses import without_secrets
+
+        if without_secrets(url) != url.partition("#")[0]:
+            raise ValueError(
+                "it holds a user, a password or a query that may let its holder in, expected a plain address"
+            )
+        return url
 
 
 class PackagedInput(_Model):

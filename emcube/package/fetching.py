@@ -29,6 +29,7 @@ from emcube.errors import (
 )
 from emcube.package.addresses import without_secrets
 from emcube.package.description import Address
+from emcube.package.hosts import guarded_client, guarded_opener, require_public
 from emcube.package.inputs import Wanted, as_store
 from emcube.package.names import check_name, check_names
 from emcube.package.stores import check_store, load_json
@@ -78,7 +79,9 @@ def cached(digest: str, folder: Path) -> Path | None:
         return None
 
 
-def fetch(wanted: Wanted, addresses: tuple[Address, ...], folder: Path) -> Path:
+def fetch(
+    wanted: Wanted, addresses: tuple[Address, ...], folder: Path, *, allow_local: bool = False
+) -> Path:
     """Fetch a cube into the cache from the first of some addresses that has it.
 
     Parameters
@@ -87,6 +90,8 @@ def fetch(wanted: Wanted, addresses: tuple[Address, ...], folder: Path) -> Path:
     addresses : tuple of Address
     folder : Path
         From `cache_folder`.
+    allow_local : bool
+        Ask hosts of this machine and of private networks, too.
 
     Returns
     -------
@@ -108,7 +113,7 @@ def fetch(wanted: Wanted, addresses: tuple[Address, ...], folder: Path) -> Path:
         for address in addresses:
             with tempfile.TemporaryDirectory(prefix=".emcube-fetch-", dir=folder) as scratch:
                 try:
-                    store = _fetched(wanted, address, Path(scratch))
+                    store = _fetched(wanted, address, Path(scratch), allow_local=allow_local)
                 except (
                     CatalogError,
                     InputError,
@@ -127,25 +132,34 @@ def fetch(wanted: Wanted, addresses: tuple[Address, ...], folder: Path) -> Path:
     )
 
 
-def _fetched(wanted: Wanted, address: Address, scratch: Path) -> Path:
+def _fetched(wanted: Wanted, address: Address, scratch: Path, *, allow_local: bool) -> Path:
+    if not allow_local:
+        require_public(address.url)
     if address.kind == "store":
-        return _fetched_store(wanted, address.url.rstrip("/"), scratch)
+        return _fetched_store(wanted, address.url.rstrip("/"), scratch, guarded=not allow_local)
     name = Path(unquote(urlsplit(address.url).path)).name or "file"
     check_name(name, without_secrets(address.url))
     # What came of a download that was cut off is kept for the next try, beside the cubes.
     kept = scratch.parent / f".emcube-download-{sha256(address.url.encode()).hexdigest()[:16]}"
     try:
-        file = download(address.url, kept / name, attempts=TRIES, pause=0.5, timeout=PATIENCE)
+        file = download(
+            address.url,
+            kept / name,
+            attempts=TRIES,
+            pause=0.5,
+            timeout=PATIENCE,
+            opener=None if allow_local else guarded_opener(),
+        )
         return as_store(file, wanted, scratch)
     finally:
         if not any(kept.glob("*.part")):
             shutil.rmtree(kept, ignore_errors=True)
 
 
-def _fetched_store(wanted: Wanted, url: str, scratch: Path) -> Path:
+def _fetched_store(wanted: Wanted, url: str, scratch: Path, *, guarded: bool) -> Path:
     """Copy a store file by file, as its own manifest lists them; one without a manifest is ingested."""
     root = scratch / "cube.zarr"
-    with _remote(url) as files:
+    with _remote(url, guarded=guarded) as files:
         document = files.read("zarr.json")
         plain = load_json(document, f"{url}/zarr.json")
         own = plain.get("attributes", {}).get("emcube") if isinstance(plain, dict) else None
@@ -243,12 +257,13 @@ class _Files:
 
 
 @contextmanager
-def _remote(url: str) -> Iterator[_Files]:
+def _remote(url: str, *, guarded: bool) -> Iterator[_Files]:
     """Open an address, and say of what goes wrong there where it was."""
     try:
         import fsspec
 
-        system, root = fsspec.core.url_to_fs(url)
+        options = guarded_client(url) if guarded else {}
+        system, root = fsspec.core.url_to_fs(url, **options)
         yield _Files(system, str(root), url)
     except (StoreError, InputError):
         raise
@@ -257,6 +272,8 @@ def _remote(url: str) -> Iterator[_Files]:
             f"cannot open {url}: {error}", hint='install it with: pip install "emcube[remote]"'
         ) from error
     except _problems() as error:
+        if isinstance(error.__cause__, PackageError):
+            raise error.__cause__ from None  # a redirection that was refused: fsspec takes it for absence
         raise StoreError(
             f"{url} cannot be read: {type(error).__name__} {error}".rstrip(),
             hint="check the address, and whether it is reachable",

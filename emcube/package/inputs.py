@@ -12,6 +12,7 @@ import xarray as xr
 from emcube.catalog import open_catalog
 from emcube.errors import CatalogError, EmcubeError, InputError
 from emcube.package.addresses import address_of, is_url, without_secrets
+from emcube.package.hosts import local_reason
 
 if TYPE_CHECKING:
     from emcube.catalog import Entry
@@ -25,6 +26,7 @@ __all__ = [
     "as_store",
     "find_entry",
     "find_source",
+    "given_addresses",
     "require_digest",
 ]
 
@@ -49,6 +51,9 @@ def find_entry(result: Result) -> Entry | None:
     """
     recorded = result.provenance["input"]
     catalog, dataset = recorded.get("catalog"), recorded.get("dataset")
+    if catalog is None and isinstance(recorded.get("path"), str):
+        # ``catalog.yaml:entry`` stands wherever a path may.
+        catalog, dataset = _reference(recorded["path"]) or (None, None)
     if catalog is None or dataset is None:
         return None
     for place in _places(result, str(catalog)):
@@ -60,6 +65,14 @@ def find_entry(result: Result) -> Entry | None:
         if entry.metadata.get("digest") in (None, recorded["digest"]):
             return entry
     return None
+
+
+def _reference(text: str) -> tuple[str, str] | None:
+    """Catalog and entry that a path names (see `emcube.catalog.resolve`); None for any other path."""
+    catalog, colon, entry = text.rpartition(":")
+    if not colon or not entry or not catalog.lower().endswith((".yaml", ".yml")):
+        return None
+    return catalog, entry
 
 
 def find_source(result: Result, entry: Entry | None) -> Source | None:
@@ -86,8 +99,10 @@ def find_source(result: Result, entry: Entry | None) -> Source | None:
     named = recorded.get("path")
     if isinstance(named, list | tuple):
         return _found_series(result, [str(one) for one in named])
-    if named is None or is_url(str(named)):
-        return None if named is None else str(named)
+    if named is None or _reference(str(named)) is not None:
+        return None  # of an entry that was not found, or is of other data now
+    if is_url(str(named)):
+        return str(named)
     for place in _places(result, str(named)):
         if _is_candidate(place, recorded):
             return place
@@ -126,19 +141,25 @@ def _is_candidate(place: Path, recorded: Mapping[str, Any]) -> bool:
 
 
 def addresses(
-    result: Result, entry: Entry | None, given: str | Sequence[str] | None
+    result: Result,
+    entry: Entry | None,
+    given: str | Sequence[str] | None,
+    *,
+    allow_local: bool = False,
 ) -> tuple[Address, ...]:
     """Addresses from which the input can be fetched: those given, and those that recipe or catalog name.
+
+    Those that recipe or catalog name are left out where others do not reach them.
 
     Raises
     ------
     InputError
-        One that was given is none, or holds a secret.
+        One that was given is none, holds a secret, or is of this machine or a private network.
     """
-    chosen = [given] if isinstance(given, str) else list(given or ())
-    found = [address_of(url) for url in chosen]
+    chosen = given_addresses(given, allow_local=allow_local)
+    found = []
     named = result.provenance["input"].get("path")
-    if isinstance(named, str) and is_url(named):
+    if isinstance(named, str) and is_url(named) and _reference(named) is None:
         found.append(address_of(without_secrets(named), "store"))
     if entry is not None and is_url(entry.target.location):
         target = entry.target
@@ -146,7 +167,30 @@ def addresses(
         kind = "file" if getattr(target, "kind", "zarr") == "file" else "store"
         place = f"{target.location}/{target.group}" if target.group else target.location
         found.append(address_of(without_secrets(place), kind))
-    return tuple({address.url: address for address in found}.values())
+    reached = [one for one in found if allow_local or not local_reason(one.url, look_up=False)]
+    return tuple({address.url: address for address in (*chosen, *reached)}.values())
+
+
+def given_addresses(
+    given: str | Sequence[str] | None, *, allow_local: bool = False
+) -> list[Address]:
+    """Check addresses as a user gives them.
+
+    Raises
+    ------
+    InputError
+        One is none, holds a secret, or is of this machine or a private network.
+    """
+    found = [address_of(url) for url in ([given] if isinstance(given, str) else given or ())]
+    for one in found:
+        reason = "" if allow_local else local_reason(one.url, look_up=False)
+        if reason:
+            raise InputError(
+                f"address: {one.url} is none at which others find the input: {reason}",
+                hint="give one of the public net; where all readers are in your network: "
+                "--allow-local-addresses (allow_local_addresses=True in Python), which they need as well",
+            )
+    return found
 
 
 # -------------------------------------------------------------------------------------- both ways

@@ -5,37 +5,36 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from emcube.errors import InputError, PackageError, StoreError
 from emcube.package import names
-from emcube.package.addresses import address_of, public_input
+from emcube.package.addresses import public_input, public_metadata, public_text
 from emcube.package.archive import Content, digest_of, write_archive
 from emcube.package.compare import TOLERANCES
 from emcube.package.crate import Described, Publication, crate_metadata
-from emcube.package.description import FORMAT, Description, PackagedInput
-from emcube.package.inputs import Source, Wanted, addresses, as_store, find_entry, find_source
+from emcube.package.description import FORMAT, Address, Description, PackagedInput
+from emcube.package.inputs import (
+    Source,
+    Wanted,
+    addresses,
+    as_store,
+    find_entry,
+    find_source,
+    given_addresses,
+)
 from emcube.package.lock import lock_environment
 from emcube.package.manifest import write_manifest
-from emcube.package.methods import methods_page, methods_paragraph, summary
+from emcube.package.methods import methods_paragraph, summary
 from emcube.package.pages import preview_page, readme_page
 from emcube.package.people import Creator, parse_creators, parse_license
-from emcube.package.references import (
-    Reference,
-    bibliography,
-    dataset_reference,
-    references_of,
-    software_citation,
-)
 from emcube.package.report import report_page
 from emcube.package.stores import check_store
+from emcube.package.texts import Cited, derived_texts, version_of
 from emcube.results import Result, open_result
 from emcube.store import to_json
 from emcube.store.journal import HIDDEN
@@ -73,6 +72,7 @@ def publish(
     include_data: bool = False,
     input: Source | None = None,  # noqa: A002
     address: str | Sequence[str] | None = None,
+    allow_local_addresses: bool = False,
     title: str | None = None,
     description: str | None = None,
     creators: str | Mapping[str, Any] | Iterable[Any] | None = None,
@@ -96,6 +96,8 @@ def publish(
         Where the analysed data are, if not where the recipe had them; what has another digest is refused.
     address : str or sequence of str, optional
         URL at which others can fetch the data: a cube store (``.zarr``) or an instrument file.
+    allow_local_addresses : bool
+        Take addresses of this machine and of private networks, which most others do not reach.
     title, description : str, optional
         Default: made of the data's metadata and the steps.
     creators : str, mapping, or several, optional
@@ -141,14 +143,19 @@ def publish(
     _require_whole(opened)
     _require_readable(opened.path)
     people, terms, day = parse_creators(creators), parse_license(license), _day(date)
-    for url in [address] if isinstance(address, str) else address or ():
-        address_of(url)
+    given_addresses(address, allow_local=allow_local_addresses)
     entry = find_entry(opened)
     source = input if input is not None else find_source(opened, entry)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".emcube-publish-", dir=path.parent) as scratch:
         store = _store(opened, source, Path(scratch)) if include_data else None
-        packed = _packed_input(opened, entry, source, address, store)
+        packed = _packed_input(
+            opened,
+            entry,
+            source,
+            store,
+            addresses(opened, entry, address, allow_local=allow_local_addresses),
+        )
         gathered = _Gathered.of(opened, entry, packed, title, description, people, terms, day)
         members = gathered.members(store, Path(scratch) if figures else None)
         digests = {name: digest_of(content) for name, content in members.items()}
@@ -244,8 +251,8 @@ def _packed_input(
     result: Result,
     entry: Entry | None,
     source: Source | None,
-    address: str | Sequence[str] | None,
     store: Path | None,
+    known: tuple[Address, ...],
 ) -> PackagedInput:
     from emcube.store import is_store, kept_as_events
 
@@ -258,7 +265,7 @@ def _packed_input(
     return PackagedInput(
         digest=recorded["digest"],
         included=None if store is None else "input/cube.zarr",
-        addresses=addresses(result, entry, address),
+        addresses=known,
         opening=_opening(result),
         layout="events" if events else "dense",
         described={**described, "cube": result.provenance["cube"]},
@@ -276,7 +283,7 @@ class _Gathered:
     entry: Entry | None
     input: PackagedInput
     about: Publication
-    data: Reference | None
+    cited: Cited
 
     @classmethod
     def of(
@@ -291,15 +298,13 @@ class _Gathered:
         day: str,
     ) -> _Gathered:
         # YAML knows dates, JSON does not.
-        known = to_json(dict(entry.metadata), "metadata") if entry is not None else {}
+        known = {} if entry is None else public_metadata(to_json(dict(entry.metadata), "metadata"))
         provenance = result.provenance
-        stack = provenance.get("stack") or {}
-        version = str((stack.get("libraries") or {}).get("emcube", "?"))
-        finished = provenance.get("finished")
-        steps = [(result.verb(step), dict(result[step].attrs)) for step in result.steps]
-        references = references_of(steps, version, str(finished or day)[:4])
-        data = dataset_reference(known)
-        name = str(known.get("title") or result.metadata.get("title") or _input_name(packed))
+        version = version_of(result)
+        cited = Cited.of(result, known, day)
+        name = public_text(
+            str(known.get("title") or result.metadata.get("title") or _input_name(packed))
+        )
         creators = people or _entry_creators(known)
         about = Publication(
             title=title or f"Unmixing of {name}",
@@ -309,17 +314,17 @@ class _Gathered:
             license=terms,
             run_id=result.run_id,
             version=version,
-            python=str(stack.get("python", "?")),
+            python=str((provenance.get("stack") or {}).get("python", "?")),
             started=provenance.get("started"),
-            finished=finished,
+            finished=provenance.get("finished"),
             seeds=provenance.get("seeds") or {},
             input=packed,
             input_title=name,
             entry=known,
-            references=tuple([*references, data] if data is not None else references),
+            references=cited.all,
             keywords=_keywords(result),
         )
-        return cls(result, entry, packed, about, data)
+        return cls(result, entry, packed, about, cited)
 
     # ------------------------------------------------------------------------------------- members
 
@@ -329,23 +334,21 @@ class _Gathered:
         lock = lock_environment(
             (provenance.get("stack") or {}).get("libraries") or {}, about.python
         )
-        references = [r for r in about.references if r is not self.data]
-        methods = methods_paragraph(self.result, references, about.version, self.data)
+        cited = self.cited
+        methods = methods_paragraph(self.result, cited.methods, about.version, cited.data)
         found: dict[str, Content] = {
             names.DESCRIPTION: self._description().to_bytes(),
-            names.RECIPE: _yaml(self.result.recipe),
             names.LOCK: lock.to_bytes(),
             names.STACK: _json({"stack": provenance.get("stack"), "lock_is_exact": lock.exact}),
-            names.CITATION: software_citation(about.version),
             names.REPORT: report_page(self.result, about, methods, scratch),
-            names.METHODS: methods_page(self.result, references, about.version, self.data),
-            names.BIBLIOGRAPHY: bibliography(about.references),
             names.README: readme_page(about, TEXTS),
             names.PREVIEW: preview_page(about, TEXTS),
+            **derived_texts(self.result, cited),
         }
         if self.entry is not None:
-            metadata = _public_entry(about.entry)
-            found[names.ENTRY] = _json({"name": self.entry.name, "metadata": metadata})
+            found[names.ENTRY] = _json(
+                {"name": public_text(self.entry.name), "metadata": dict(about.entry)}
+            )
         found |= _files_of(self.result.path, names.RESULT)
         found[f"{names.RESULT}/zarr.json"] = self._result_root()
         if store is not None:
@@ -427,23 +430,6 @@ def _keywords(result: Result) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*words, "spectral unmixing", "electron microscopy"]))
 
 
-def _public_entry(known: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata of an entry as they are, but without secrets in their addresses."""
-    from emcube.package.addresses import is_url, without_secrets
-
-    def public(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {str(k): public(v) for k, v in value.items()}
-        if isinstance(value, list | tuple):
-            return [public(v) for v in value]
-        if isinstance(value, str) and re.match(r"\S+$", value) and is_url(value):
-            return without_secrets(value)
-        return value
-
-    plain: dict[str, Any] = public(known)
-    return plain
-
-
 def _files_of(root: Path, place: str) -> dict[str, Content]:
     """Files of a store by their place in the package; what is no part of it is left out."""
     found: dict[str, Content] = {}
@@ -458,16 +444,6 @@ def _files_of(root: Path, place: str) -> dict[str, Content]:
         if path.is_file() and (hidden or not any(part.startswith(".") for part in parts)):
             found["/".join((place, *parts))] = path
     return found
-
-
-def _yaml(plain: Mapping[str, Any]) -> bytes:
-    text = yaml.safe_dump(
-        dict(plain), sort_keys=False, allow_unicode=True, width=100, default_flow_style=None
-    )
-    head = (
-        "# The analysis, every default filled in; runs on the data named in emcube-package.json.\n"
-    )
-    return (head + text).encode()
 
 
 def _json(plain: Any) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,21 +28,47 @@ def render_reproduction(found: Reproduction) -> str:
         f"  run        {_short(found.result.run_id)}"
         + ("" if found.same_run else f", published as {_short(found.published_run_id)}"),
         f"  identical  {sum(d.identical for d in found.differences)} of {n} variables, bit by bit",
+        f"  records    {_share(found.records)} dims, units and attributes of steps the same, times left out",
+        *_texts(found),
     ]
+    if not found.sealed:
+        rows.append(
+            "  no seal    another program packed this archive: its manifest alone vouches for its files"
+        )
     if found.stack:
         rows.append("  another stack: bits may differ, tolerances hold")
         rows += [
             f"    {key}: {_brief(here)} in place of {_brief(there)}"
             for key, (there, here) in found.stack.items()
         ]
-    differing = [d for d in found.differences if not d.identical]
+    differing = [d for d in (*found.differences, *found.records) if not d.identical]
     return "\n".join(rows + (["", *_table(differing)] if differing else []))
 
 
 def _verdict(found: Reproduction) -> str:
     if not found.ok:
         return "NOT REPRODUCED"
-    return "reproduced, the same bits" if found.identical else "reproduced within tolerances"
+    said = "reproduced, the same bits" if found.identical else "reproduced within tolerances"
+    if any(d.advisory and not d.identical for d in found.records):
+        said += "; what is said of the data differs"
+    return said if found.sealed else f"{said}; the archive has no seal of emcube publish"
+
+
+def _share(differences: Sequence[Difference]) -> str:
+    return f"{sum(d.identical for d in differences)} of {len(differences)}"
+
+
+def _texts(found: Reproduction) -> list[str]:
+    """Which files were written again and compared, and which nobody can confirm."""
+    by: dict[str, list[str]] = {}
+    for name, state in found.texts.items():
+        by.setdefault(state, []).append(name)
+    rows = [
+        f"  {'texts' if not i else '':<9}  {s}: {', '.join(n)}"
+        for i, (s, n) in enumerate(by.items())
+    ]
+    claims = "; ".join(f"{name} ({text})" for name, text in found.claims.items())
+    return [*rows, f"  claims     not compared: {claims}"] if claims else rows
 
 
 def _table(differing: list[Difference]) -> list[str]:
@@ -49,16 +76,24 @@ def _table(differing: list[Difference]) -> list[str]:
     width = max(len("variable"), *map(len, names))
     rows = [f"  {'variable':<{width}}  {'difference':>10}  {'tolerance':>10}"]
     for name, d in zip(names, differing, strict=True):
-        end = "" if d.within else "  outside"
+        end = "  told only" if d.advisory else "" if d.within else "  outside"
         remark = f"  ({printable(d.remark, 80)})" if d.remark else ""
         rows.append(
-            f"  {name:<{width}}  {_number(d.difference):>10}  {_number(d.tolerance):>10}{end}{remark}"
+            f"  {name:<{width}}  {_number(d.difference):>10}  {_allowed(d):>10}{end}{remark}"
         )
     return rows
 
 
 def _number(value: float) -> str:
     return "none" if math.isinf(value) else f"{value:.2g}"
+
+
+def _allowed(difference: Difference) -> str:
+    return (
+        "any"
+        if difference.advisory or math.isinf(difference.tolerance)
+        else _number(difference.tolerance)
+    )
 
 
 def _short(run_id: str) -> str:

@@ -21,7 +21,9 @@ from emcube.package.inputs import Source, Wanted, as_store, require_digest
 from emcube.package.manifest import MAX_BYTES as MAX_MANIFEST
 from emcube.package.manifest import check_files, parse_manifest
 from emcube.package.names import printable
+from emcube.package.records import compare_records
 from emcube.package.stores import check_store
+from emcube.package.texts import compare_texts, not_compared
 from emcube.recipe import Recipe
 from emcube.results import Result, open_result
 from emcube.results.tree import read_root
@@ -29,6 +31,7 @@ from emcube.results.tree import read_root
 __all__ = ["Package", "Reproduction", "reproduce", "unpacked"]
 
 MAX_RECIPE = 2**20
+IN_PACKAGE = "in the package"
 
 _HINT = "do not use this package, or ask who made it; nothing of it was run"
 
@@ -56,6 +59,15 @@ class Reproduction:
         What differs of that on which bits depend: how it was, how it is here. Empty on the same stack.
     source : str
         Where the input came from.
+    records : tuple of Difference
+        One for each dim, unit and attribute of variables, coordinates and steps, identical or not; times are
+        left out.
+    texts : dict of str to str
+        Files of the package that were written again: "same", "differs", "missing", or why not compared.
+    claims : dict of str to str
+        Files of the package that nothing confirms, and what they say.
+    sealed : bool
+        Whether the archive is as `publish` wrote it; else another program packed it.
     """
 
     crate: Path
@@ -64,6 +76,10 @@ class Reproduction:
     differences: tuple[Difference, ...]
     stack: dict[str, tuple[str, str]] = field(default_factory=dict)
     source: str = ""
+    records: tuple[Difference, ...] = ()
+    texts: dict[str, str] = field(default_factory=dict)
+    claims: dict[str, str] = field(default_factory=dict)
+    sealed: bool = True
 
     @property
     def same_stack(self) -> bool:
@@ -81,11 +97,28 @@ class Reproduction:
         return all(d.identical for d in self.differences)
 
     @property
+    def same_records(self) -> bool:
+        """Whether dims, units, and what the steps recorded are the same, times apart."""
+        return all(d.identical for d in self.records)
+
+    @property
+    def same_texts(self) -> bool:
+        """Whether no text that was written again differs."""
+        return not set(self.texts.values()) & {"differs", "missing"}
+
+    @property
     def ok(self) -> bool:
-        """Whether it is reproduced: the same bits on the same stack, within tolerances on another."""
-        if self.same_stack:
-            return self.identical and self.same_run
-        return all(d.within for d in self.differences)
+        """Whether it is reproduced: the same bits on the same stack, within tolerances on another.
+
+        Records of the run are held to the same, and texts that follow from it have to be the same bytes.
+        """
+        if not self.same_texts:
+            return False
+        if self.same_stack and not (self.identical and self.same_run):
+            return False
+        if self.same_stack and any(not (d.identical or d.advisory) for d in self.records):
+            return False
+        return all(d.within for d in (*self.differences, *self.records))
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain JSON."""
@@ -100,18 +133,27 @@ class Reproduction:
             "result": str(self.result.path),
             "input": self.source,
             "stack": {key: {"published": a, "here": b} for key, (a, b) in self.stack.items()},
-            "differences": [
-                {
-                    "variable": d.name,
-                    "identical": d.identical,
-                    "difference": d.difference,
-                    "tolerance": d.tolerance,
-                    "within": d.within,
-                    "remark": d.remark,
-                }
-                for d in self.differences
-            ],
+            "sealed": self.sealed,
+            "differences": [_plain(d) for d in self.differences],
+            "records": {
+                "identical": sum(d.identical for d in self.records),
+                "of": len(self.records),
+                "differing": [_plain(d) for d in self.records if not d.identical],
+            },
+            "texts": dict(self.texts),
+            "not_compared": dict(self.claims),
         }
+
+
+def _plain(difference: Difference) -> dict[str, Any]:
+    return {
+        "variable": difference.name,
+        "identical": difference.identical,
+        "difference": difference.difference,
+        "tolerance": difference.tolerance,
+        "within": difference.within,
+        "remark": difference.remark,
+    }
 
 
 def reproduce(
@@ -121,6 +163,7 @@ def reproduce(
     input: Source | None = None,  # noqa: A002
     cache: str | os.PathLike[str] | None = None,
     offline: bool = False,
+    allow_local_addresses: bool = False,
 ) -> Reproduction:
     """Run a package again and compare with what it holds.
 
@@ -129,7 +172,7 @@ def reproduce(
     crate : path
         The archive.
     out : path, optional
-        Folder of the new result; default beside the archive, named after it. A run that was stopped there
+        Folder of the new result; default in the present folder, named after it. A run that was stopped there
         goes on.
     input : path, paths, or DataArray, optional
         The analysed data, where the package does not hold them and they cannot be fetched, or should not be.
@@ -137,6 +180,8 @@ def reproduce(
         Folder in which fetched data are kept; default ``EMCUBE_CACHE``, else the user's cache folder.
     offline : bool
         Fetch nothing.
+    allow_local_addresses : bool
+        Fetch from hosts of this machine and of private networks, too, where the package names any.
 
     Returns
     -------
@@ -166,22 +211,56 @@ def reproduce(
     True
     """
     path = Path(os.fspath(crate)).expanduser()
-    place = _destination(path, out)
+    place = _place(path, out)
     with unpacked(path, place.parent) as package:
-        store, source = _input(package, input, cache_folder(cache), offline=offline)
+        _require_given(package, input)
+        _require_new(place)
+        store, source = _input(
+            package,
+            input,
+            cache_folder(cache),
+            offline=offline,
+            allow_local=allow_local_addresses,
+        )
         _require_values(package, store)
         again = _run(package, store, place)
         differences = compare(package.result, again)
-        stack = stack_differences(package.result.provenance, again.provenance)
-    return Reproduction(path, again, package.description.run_id, tuple(differences), stack, source)
+        return Reproduction(
+            path,
+            again,
+            package.description.run_id,
+            tuple(differences),
+            stack_differences(package.result.provenance, again.provenance),
+            source,
+            # What is said of the data comes with them: others' copies may say it otherwise.
+            tuple(compare_records(package.result, again, metadata=source == IN_PACKAGE)),
+            compare_texts(package.root, package.result, package.description.created_with),
+            not_compared(package.root),
+            package.sealed,
+        )
 
 
-def _destination(path: Path, out: str | os.PathLike[str] | None) -> Path:
-    """Folder of the new result, which holds none that is complete."""
+def _place(path: Path, out: str | os.PathLike[str] | None) -> Path:
+    """Folder of the new result: as given, or in the present folder, named after the package."""
     if out is None:
-        place = path.absolute().with_name(f"{path.stem}-reproduced")
-    else:
-        place = Path(os.fspath(out)).expanduser().absolute()
+        return Path.cwd() / f"{path.stem}-reproduced"
+    return Path(os.fspath(out)).expanduser().absolute()
+
+
+def _require_given(package: Package, given: Source | None) -> None:
+    """Refuse a store of other data by the digest that it states, before anything takes time."""
+    from emcube.package.addresses import is_url
+    from emcube.store import is_store, read_digest
+
+    described = package.description.input
+    if isinstance(given, str | Path) and not is_url(str(given)):
+        place = Path(given).expanduser()
+        if described.opening.get("name") is None and is_store(place):
+            require_digest(read_digest(place), described.digest, str(place))
+
+
+def _require_new(place: Path) -> None:
+    """Refuse a folder with a complete result."""
     root = read_root(place)
     if root is not None and root["emcube"]["complete"]:
         raise InputError(
@@ -189,7 +268,6 @@ def _destination(path: Path, out: str | os.PathLike[str] | None) -> Path:
             "be computed again",
             hint="choose another folder with --out (out= in Python), or remove this one",
         )
-    return place
 
 
 # -------------------------------------------------------------------------------------- the package
@@ -207,6 +285,8 @@ class Package:
     recipe : Recipe
     result : Result
         As published.
+    sealed : bool
+        Whether the archive has a seal, which it then matches.
     """
 
     path: Path
@@ -214,6 +294,7 @@ class Package:
     description: Description
     recipe: Recipe
     result: Result
+    sealed: bool
 
 
 @contextmanager
@@ -241,10 +322,10 @@ def unpacked(path: Path, beside: Path) -> Iterator[Package]:
         with tempfile.TemporaryDirectory(prefix=".emcube-package-", dir=beside) as scratch:
             root = Path(scratch)
             archive.extract(root, digests)
-            yield _checked(path, root, description)
+            yield _checked(path, root, description, sealed=archive.sealed)
 
 
-def _checked(path: Path, root: Path, description: Description) -> Package:
+def _checked(path: Path, root: Path, description: Description, *, sealed: bool) -> Package:
     where = f"the package {str(path)!r}"
     recipe = _recipe(root, where)
     check_store(root / names.RESULT, f"{names.RESULT} of {where}")
@@ -259,15 +340,31 @@ def _checked(path: Path, root: Path, description: Description) -> Package:
         ("drawn seeds", dict(description.seeds), seeds),
     ):
         if first != second:
+            place, one, two = _first_difference(first, second)
+            named = f"{what}: {printable(place)}" if place else what
             raise PackageError(
-                f"{where} contradicts itself: the {what} is {printable(second)} in its result and "
-                f"{printable(first)} beside it",
+                f"{where} contradicts itself: the {named} is {printable(two)} in its result and "
+                f"{printable(one)} beside it",
                 hint=_HINT,
             )
     included = description.input.included
     if included is not None:
         check_store(root.joinpath(*included.split("/")), f"{included} of {where}")
-    return Package(path, root, description, recipe, result)
+    return Package(path, root, description, recipe, result, sealed)
+
+
+def _first_difference(first: Any, second: Any, place: str = "") -> tuple[str, Any, Any]:
+    """Where two plain values differ, and what stands there; of long ones the rest would hide it."""
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        for key in dict.fromkeys([*first, *second]):
+            one, two = first.get(key, "nothing"), second.get(key, "nothing")
+            if one != two:
+                return _first_difference(one, two, f"{place}.{key}" if place else str(key))
+    if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        for number, (one, two) in enumerate(zip(first, second, strict=True)):
+            if one != two:
+                return _first_difference(one, two, f"{place}[{number}]")
+    return place, first, second
 
 
 def _recipe(root: Path, where: str) -> Recipe:
@@ -360,7 +457,7 @@ def _require_markers(result: Result, where: str) -> None:
 
 
 def _input(
-    package: Package, given: Source | None, cache: Path, *, offline: bool
+    package: Package, given: Source | None, cache: Path, *, offline: bool, allow_local: bool
 ) -> tuple[Path, str]:
     """A store with the analysed cube, and where it came from, in words."""
     described = package.description.input
@@ -371,12 +468,12 @@ def _input(
         store = package.root.joinpath(*described.included.split("/"))
         return as_store(
             store, Wanted(described.digest, described.layout, {}), package.root
-        ), "in the package"
+        ), IN_PACKAGE
     there = cached(described.digest, cache)
     if there is not None:
         return there, "from the cache"
     if described.addresses and not offline:
-        return fetch(wanted, described.addresses, cache), "fetched"
+        return fetch(wanted, described.addresses, cache, allow_local=allow_local), "fetched"
     known = ", ".join(address.url for address in described.addresses) or "none"
     raise InputError(
         f"the package {str(package.path)!r} does not hold the data of its run (digest {described.digest}, "

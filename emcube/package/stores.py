@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from emcube.errors import PackageError, StoreError
+from emcube.package.chunks import Grid, Inner, check_chunks
+from emcube.package.chunks import expect as _expect
 from emcube.package.names import check_name, printable
 from emcube.store import check_links
 
@@ -35,12 +37,6 @@ _NAMED = frozenset(
 OLD = (".zarray", ".zgroup", ".zattrs", ".zmetadata")
 MAX_CHUNK = 2**31
 """Decoded bytes of a chunk (or shard); emcube's own have 512 MiB at most."""
-
-MAX_UNWRITTEN = 64 * 2**20
-"""Decoded bytes of an array's chunks that are not there: small ones of nothing but zeros are not written."""
-
-MAX_TEXT = 64 * 2**20
-"""Decoded bytes of a chunk of texts."""
 
 MAX_JSON = 16 * 2**20
 """Bytes of a document: Python objects made of one take some fifty times as much."""
@@ -155,6 +151,24 @@ def _check_document(document: Any, folder: Path, what: str) -> None:
     for child, copy in (inner or {}).items():
         check_name(child, what)
         _check_document(copy, folder / child, f"{what}, {printable(child)!r}")
+    if inner:  # groups within have empty ones
+        _check_copies(inner, folder, what)
+
+
+def _check_copies(copies: Mapping[str, Any], folder: Path, what: str) -> None:
+    """Refuse copies that are not what they are copies of: readers differ in which of them they believe."""
+    there = {p.parent.relative_to(folder).as_posix() for p in folder.rglob("zarr.json")} - {"."}
+    odd = next(iter(sorted(there ^ set(copies))), None)
+    _expect(odd is None, what, f"has {odd!r} in its copies or in its folders alone", "it in both")
+    for child, copy in copies.items():
+        own = _document(folder / child / "zarr.json", f"{what}, {printable(child)!r}")
+        same = isinstance(own, dict) and _alone(own) == _alone(copy)
+        _expect(same, what, f"has a copy of {child!r} that says something else", "the same")
+
+
+def _alone(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document without its copies of others, which are checked on their own."""
+    return {key: value for key, value in document.items() if key != "consolidated_metadata"}
 
 
 def _check_array(document: Mapping[str, Any], folder: Path, what: str) -> None:
@@ -172,17 +186,47 @@ def _check_array(document: Mapping[str, Any], folder: Path, what: str) -> None:
     size = _item_bytes(document.get("data_type"), what)
     chunk_bytes = math.prod(chunks) * size
     _expect(chunk_bytes <= MAX_CHUNK, what, f"has chunks of {chunks}", "less than 2 GiB in each")
-    wanted = math.prod(-(-n // c) for n, c in zip(shape, chunks, strict=True))
-    present = sum(p.is_file() and p.name != "zarr.json" for p in folder.rglob("*"))
+    key = _key_encoding(document.get("chunk_key_encoding"), what)
+    inner = _inner_chunks(document["codecs"], chunks, what) if "sharding_indexed" in names else None
+    check_chunks(folder, Grid(shape, chunks, size, tuple(names), key, inner), what)
+
+
+def _key_encoding(given: Any, what: str) -> tuple[str, str]:
+    """Name and separator of the encoding of chunks' names."""
+    named = {"name": given} if isinstance(given, str) else given
+    named = named if isinstance(named, dict) else {}
+    name = named.get("name")
+    own = {"default": "/", "v2": "."}
+    _expect(name in own, what, f"names its chunks by {given!r:.80}", "by default or v2")
+    configuration = named.get("configuration") or {}
+    _expect(isinstance(configuration, dict), what, "has odd names of chunks", "an object")
+    separator = configuration.get("separator", own[str(name)])
     _expect(
-        (wanted - present) * chunk_bytes <= MAX_UNWRITTEN,
-        what,
-        f"has {present} chunks",
-        f"{wanted}, as its shape {shape} needs",
+        separator in ("/", "."), what, f"has the separator {separator!r:.80}", "a slash or a dot"
     )
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != "zarr.json":
-            _check_chunk(path, names, math.prod(chunks), size, f"{what}: the chunk {path.name!r}")
+    return str(name), str(separator)
+
+
+def _inner_chunks(codecs: list[Any], shard: tuple[int, ...], what: str) -> Inner:
+    """How chunks lie in shards, which emcube writes one way only."""
+    _expect(len(codecs) == 1, what, "has codecs around its shards", "none")
+    known = codecs[0].get("configuration") or {}
+    chunks = _lengths(known.get("chunk_shape"), what, "chunks of shards", least=1)
+    whole = len(chunks) == len(shard) and all(
+        n % c == 0 for n, c in zip(shard, chunks, strict=True)
+    )
+    _expect(whole, what, f"has chunks {chunks} in shards of {shard}", "whole ones")
+    index = _check_codecs(known.get("index_codecs"), what, IN_SHARDS)
+    _expect(
+        index in (["bytes"], ["bytes", "crc32c"]),
+        what,
+        f"packs its index by {index}",
+        "plain bytes",
+    )
+    place = known.get("index_location", "end")
+    _expect(place in ("start", "end"), what, f"has its index at {place!r:.80}", "start or end")
+    names = _check_codecs(known.get("codecs"), what, IN_SHARDS)
+    return Inner(chunks, tuple(names), place == "end", "crc32c" in index)
 
 
 def _lengths(value: Any, what: str, word: str, *, least: int) -> tuple[int, ...]:
@@ -213,54 +257,6 @@ def _check_codecs(codecs: Any, what: str, known: frozenset[str]) -> list[str]:
     return names
 
 
-def _check_chunk(path: Path, codecs: list[str], n_values: int, size: int, what: str) -> None:
-    """Refuse a chunk that says it unpacks to more than its array's chunks hold."""
-    most = MAX_TEXT if "vlen-utf8" in codecs else n_values * size
-    with path.open("rb") as file:
-        head = file.read(18)
-    packed = next((name for name in codecs if name in ("blosc", "zstd")), None)
-    if packed == "blosc":
-        found: int | None = int.from_bytes(head[4:8], "little")
-    elif packed == "zstd":
-        found = _zstd_bytes(head)
-    else:
-        found = path.stat().st_size - 4 * ("crc32c" in codecs)
-        found = 0 if "sharding_indexed" in codecs else found
-    _expect(found is not None, what, "does not say how much it unpacks to", f"at most {most} bytes")
-    assert found is not None
-    _expect(found <= most, what, f"unpacks to {found} bytes", f"at most {most}")
-    if "vlen-utf8" in codecs:
-        _check_texts(path, codecs, n_values, what)
-
-
-def _zstd_bytes(head: bytes) -> int | None:
-    """Bytes that a frame of Zstandard says it holds (RFC 8878, 3.1.1.1); None where it does not say."""
-    if head[:4] != b"\x28\xb5\x2f\xfd" or len(head) < 6:
-        return None
-    flags = head[4]
-    single = flags >> 5 & 1
-    start = 5 + (1 - single) + (0, 1, 2, 4)[flags & 3]
-    n = (single, 2, 4, 8)[flags >> 6]
-    if n == 0 or len(head) < start + n:
-        return None
-    return int.from_bytes(head[start : start + n], "little") + (256 if n == 2 else 0)
-
-
-def _check_texts(path: Path, codecs: list[str], n_values: int, what: str) -> None:
-    """Refuse texts that are said to be more than the chunk has places: room for all is made at once."""
-    data = path.read_bytes()
-    data = data[:-4] if "crc32c" in codecs else data
-    if "zstd" in codecs:
-        from numcodecs.zstd import Zstd
-
-        try:
-            data = bytes(Zstd().decode(data))
-        except RuntimeError as error:
-            raise PackageError(f"{what} cannot be read: {printable(error)}", hint=_HINT) from error
-    n_texts = int.from_bytes(data[:4], "little")
-    _expect(n_texts <= n_values, what, f"holds {n_texts} texts", f"at most {n_values}")
-
-
 def _item_bytes(data_type: Any, what: str) -> int:
     if isinstance(data_type, str) and data_type in TYPES:
         return TYPES[data_type]
@@ -270,8 +266,3 @@ def _item_bytes(data_type: Any, what: str) -> int:
     length = (named.get("configuration") or {}).get("length_bytes", 8)
     _expect(type(length) is int and 0 < length < 2**20, what, "has values of odd length", "bytes")
     return int(length)
-
-
-def _expect(holds: bool, what: str, found: str, expected: str) -> None:
-    if not holds:
-        raise PackageError(f"{what} {printable(found)}, expected {expected}", hint=_HINT)

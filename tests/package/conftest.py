@@ -90,6 +90,11 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 
 @pytest.fixture(autouse=True)
+def _present_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # results go there
+
+
+@pytest.fixture(autouse=True)
 def _empty_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMCUBE_CACHE", str(tmp_path_factory.mktemp("cache")))
 

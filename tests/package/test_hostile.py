@@ -12,7 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import zarr
+from zarr.codecs import BloscCodec
 
 from emcube.cli import main
 from emcube.errors import InputError, PackageError
@@ -210,6 +213,48 @@ def deep(n: int) -> str:
 
 LAUGHS = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]"
 
+
+def bogus(names: list[str], data: bytes = b"x") -> Callable[[Members, Path], None]:
+    """An array that declares gigabytes, and as many files as it would have chunks."""
+
+    def change(plain: dict[str, Any]) -> None:
+        plain.update(shape=[9 * 90_000_000])
+        plain["chunk_grid"]["configuration"].update(chunk_shape=[90_000_000])
+
+    def edit(members: Members, canary: Path) -> None:
+        in_consolidated("pca/explained_variance", change)(members, canary)
+        del members[f"{VALUES}/c/0"]
+        for name in names:
+            members[f"{VALUES}/{name}"] = data
+
+    return edit
+
+
+def sharded(data: bytes) -> Callable[[Members, Path], None]:
+    """An array of one shard, which holds this."""
+
+    def change(plain: dict[str, Any]) -> None:
+        plain.update(shape=[90_000_000])
+        plain["chunk_grid"]["configuration"].update(chunk_shape=[90_000_000])
+        inner = {
+            "chunk_shape": [45_000_000],
+            "codecs": [{"name": "bytes"}],
+            "index_codecs": [{"name": "bytes"}],
+        }
+        plain["codecs"] = [{"name": "sharding_indexed", "configuration": inner}]
+
+    def edit(members: Members, canary: Path) -> None:
+        in_consolidated("pca/explained_variance", change)(members, canary)
+        members[f"{VALUES}/c/0"] = data
+
+    return edit
+
+
+def two_units(members: Members, canary: Path) -> None:
+    """The document of an axis says another unit than the copy of it that most readers see."""
+    edit_json(members, "result/pca/energy/zarr.json", lambda d: d["attributes"].update(units="eV"))
+
+
 CHANGED: dict[str, tuple[Callable[[Members, Path], None], str]] = {
     "a newer version": (
         description(emcube_package=2, created_with="emcube 9\x1b[2J"),
@@ -269,7 +314,7 @@ CHANGED: dict[str, tuple[Callable[[Members, Path], None], str]] = {
     ),
     "another recipe": (
         text_of(RECIPE, "emcube: 1\nsteps: [{pca: {n_components: 4}}]"),
-        "contradicts itself: the recipe",
+        r"contradicts itself: the recipe.*: steps\[0\]\.pca\.n_components is 3 in its result and 4 beside",
     ),
     "no recipe": (without(RECIPE), "has no recipe.yaml"),
     "no description": (without(DESCRIPTION), f"misses the file '{DESCRIPTION}'"),
@@ -316,6 +361,21 @@ CHANGED: dict[str, tuple[Callable[[Members, Path], None], str]] = {
     ),
     "a chunk that grows": (growing_chunk, "unpacks to 1099511627776 bytes, expected at most 24"),
     "an array of negative length": (array(lambda d: d.update(shape=[-1])), "a list of lengths"),
+    "files that are no chunks": (bogus([f"bogus{i}" for i in range(9)]), "has the file 'bogus0'"),
+    "files beyond the grid": (bogus(["c/9"]), "has the file 'c/9'"),
+    "a chunk named twice": (bogus(["c/0", "c/00"]), "has the file 'c/00'|the chunk '0'"),
+    "chunks of one byte": (bogus([f"c/{i}" for i in range(9)]), "the chunk '0' "),
+    "another way of naming chunks": (
+        array(lambda d: d.update(chunk_key_encoding={"name": "fanout"})),
+        "names its chunks by",
+    ),
+    "a shard of one byte": (sharded(b"x"), "has 1 bytes, expected an index of 32"),
+    "a shard of nothing": (sharded(b"\xff" * 32), "lack 720,000,000 bytes"),
+    "a shard of little": (
+        sharded((32).to_bytes(8, "little") + (1).to_bytes(8, "little") + b"\xff" * 16 + b"x"),
+        "names a chunk beyond its end",
+    ),
+    "a copy that says something else": (two_units, "a copy of 'pca/energy' that says something"),
     "an array that is no object": (text_of(f"{VALUES}/zarr.json", "3"), "is no object"),
 }
 
@@ -603,6 +663,27 @@ def test_other_data_in_the_package_are_refused(quick: Lab, tmp_path: Path) -> No
     with pytest.raises(InputError, match="is not the input of this run"):
         reproduce(crate)
     assert {p.name for p in tmp_path.iterdir()} == {"crate.zip", "other"}
+
+
+@pytest.mark.parametrize("encoding", ["default", "v2"])
+@pytest.mark.parametrize("shape", [(), (5,), (7, 5)])
+@pytest.mark.parametrize("shards", [True, False])
+def test_plain_arrays_are_let_through(
+    encoding: Any, shape: tuple[int, ...], shards: bool, tmp_path: Path
+) -> None:
+    root = zarr.create_group(tmp_path)
+    array = root.create_array(
+        "a",
+        shape=shape,
+        chunks=tuple(2 for _ in shape),
+        shards=tuple(4 for _ in shape) if shape and shards else None,
+        dtype="float32",
+        chunk_key_encoding={"name": encoding, "separator": "/"},
+        config={"write_empty_chunks": True},
+        compressors=BloscCodec() if shards else "auto",
+    )
+    array[...] = np.arange(np.prod(shape), dtype="float32").reshape(shape)
+    check_store(tmp_path, "it")
 
 
 def test_a_folder_and_a_missing_file_are_told(tmp_path: Path) -> None:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from emcube.errors import InputError, PackageError
-from emcube.package.addresses import address_of, public_input, without_secrets
+from emcube.package.addresses import (
+    address_of,
+    public_input,
+    public_metadata,
+    without_secrets,
+)
 from emcube.package.names import check_name, check_names, printable
 from emcube.package.people import Creator, License, parse_creators, parse_license
 from emcube.package.references import Reference, dataset_reference
@@ -90,7 +95,16 @@ def test_secrets_are_taken_out() -> None:
         ("https://host/a?download=1", "https://host/a?download=1"),
         ("https://host/a?download=1&token=x", "https://host/a"),
         ("https://host/a?sv=1&sig=x", "https://host/a"),
+        ("https://host/a?download=1&x=y", "https://host/a"),
         ("s3://key:secret@bucket/a.zarr#x", "s3://bucket/a.zarr"),
+        ("https://u:p#w?d@host/a", "https://host/a"),
+        ("https://u:p/w@host/a", "https://***"),
+        ("https://host/@me/a", "https://host/@me/a"),
+        (
+            "https://web.archive.org/2020/https://host/a",
+            "https://web.archive.org/2020/https://host/a",
+        ),
+        ("https://proxy/https://u:p@host/a", "https://***"),
     ):
         assert without_secrets(url) == clean
     assert address_of("https://host/a.bcf?download=1").kind == "file"
@@ -105,6 +119,34 @@ def test_places_of_this_machine_are_taken_out() -> None:
     assert public_input({"catalog": "~/me/lab.yaml", "dataset": "x"}) == {
         "catalog": "lab.yaml",
         "dataset": "x",
+    }
+
+
+def test_what_an_entry_says_is_cleaned_everywhere() -> None:
+    known = {
+        "url": "https://bob:hunter2@data.example.org/x?token=SEKRIT",
+        "description": "from https://bob:hunter3@h.example/x?sig=SEKRIT3 please, or "
+        "../secretproj/userA/x.bcf; 3 e-/A and 2 /nm",
+        "related": [
+            {"https://u:hunter4@h/": ["see s3://k:hunter5@b/c", {"get": "cp /home/userA/x.bcf ."}]}
+        ],
+        "storage_options": {"key": "SEKRIT4"},
+        "crawled": {"size": 3, "modified_ns": 4, "copies": {"data/userA/x.hspy": {}}},
+        "doi": "https://doi.org/10.5281/zenodo.1",
+        "elements": ["Si"],
+        "nested": {
+            "crawled": {"a": 1},
+            "file": "file:///home/userA/y.bcf",
+            "z": "C:\\userA\\z.bcf",
+        },
+    }
+    assert public_metadata(known) == {
+        "url": "https://data.example.org/x",
+        "description": "from https://h.example/x please, or x.bcf; 3 e-/A and 2 /nm",
+        "related": [{"https://h/": ["see s3://b/c", {"get": "cp x.bcf ."}]}],
+        "doi": "https://doi.org/10.5281/zenodo.1",
+        "elements": ["Si"],
+        "nested": {"file": "y.bcf", "z": "z.bcf"},
     }
 
 

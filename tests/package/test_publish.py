@@ -233,6 +233,49 @@ def test_the_catalog_entry_is_in_it(quick: Lab, tmp_path: Path) -> None:
         assert str(tmp_path).encode() not in data, name
 
 
+def test_no_secrets_and_folders_of_an_entry_are_in_it(tmp_path: Path) -> None:
+    store = write_cube(simulated(), tmp_path / "secretproj" / "map.zarr")
+    catalog = tmp_path / "lab.yaml"
+    add(catalog, store, name="phases", title="T https://bob:hunter1@h.example/?sig=SEKRIT1")
+    plain = yaml.safe_load(catalog.read_text())
+    (entry,) = plain["entries"].values()
+    entry["metadata"] |= {
+        "url": "https://bob:hunter2@data.example.org/x?token=SEKRIT2",
+        "description": "get it from https://bob:hunter3@h.example/x?sig=SEKRIT3 please",
+        "license": "https://bob:hunter4@h.example/terms?sig=SEKRIT4",
+        "crawled": {
+            "modified_ns": 1234567,
+            "copies": {"../secretproj/userA/core.hspy": {"size": 3}},
+        },
+    }
+    catalog.write_text(yaml.safe_dump(plain))
+    recipe = {"input": {"catalog": str(catalog), "dataset": "phases"}, "steps": QUICK}
+    result = em.run(recipe, out=tmp_path / "r")
+    crate = publish(result, tmp_path / "c.zip", include_data=True, date=DAY, figures=False)
+    for name, data in members_of(crate).items():
+        for word in (b"hunter", b"SEKRIT", b"userA", b"secretproj", b"1234567"):
+            assert word not in data, (name, word)
+    assert b"url = {https://data.example.org/x}" in members_of(crate)[names.BIBLIOGRAPHY]
+
+
+def test_an_entry_may_stand_as_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "lab"
+    store = write_cube(simulated(), folder / "data" / "map.zarr")
+    add(folder / "lab.yaml", store, name="phases", title="Phases", doi="10.5281/zenodo.15490547")
+    recipe = {"emcube": 1, "input": {"path": "lab.yaml:phases"}, "steps": QUICK}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    result = em.run(folder / "recipe.yaml", out=folder / "results" / "r")
+    monkeypatch.chdir(tmp_path)
+    crate = publish(result, tmp_path / "c.zip", include_data=True, date=DAY, figures=False)
+    members = members_of(crate)
+    assert "input/cube.zarr/zarr.json" in members
+    assert json.loads(members[names.ENTRY])["name"] == "phases"
+    assert description(crate)["input"]["described"]["path"] == "lab.yaml:phases"
+    shutil.move(folder / "lab.yaml", folder / "other.yaml")
+    with pytest.raises(InputError, match=r"are not found: its recipe named .*lab.yaml:phases"):
+        publish(result, tmp_path / "d.zip", include_data=True)
+
+
 def test_what_cannot_be_published(quick: Lab, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"ends in .zip"):
         publish(quick.result, tmp_path / "crate")

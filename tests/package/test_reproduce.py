@@ -6,13 +6,14 @@ import functools
 import http.server
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import threading
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,13 +23,27 @@ import zarr
 
 import emcube as em
 from emcube.cli import main
-from emcube.errors import InputError
+from emcube.errors import InputError, PackageError
 from emcube.package import publish, reproduce
+from emcube.package.archive import digest_of
 from emcube.package.compare import compare, stack_differences
+from emcube.package.hosts import local_reason, require_public
+from emcube.package.manifest import write_manifest
+from emcube.package.names import DESCRIPTION, MANIFEST
 from emcube.package.rendering import render_reproduction
 from emcube.results.digest import array_digest
 from emcube.store import write_cube
-from tests.package.conftest import DAY, QUICK, Lab, pack, simulated
+from tests.package.conftest import (
+    DAY,
+    QUICK,
+    Edit,
+    Lab,
+    edit_json,
+    members_of,
+    pack,
+    pack_plainly,
+    simulated,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,6 +116,24 @@ def test_data_that_are_missing_or_others(light: Path, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["other.zarr"]
 
 
+def test_results_go_into_the_present_folder(
+    quick: Lab, light: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    shutil.copy(light, tmp_path / "rr.zip")
+    monkeypatch.chdir(here)
+    found = reproduce("../rr.zip", input=quick.store)
+    assert found.result.path == here / "rr-reproduced"
+    assert str(here / "rr-reproduced") in render_reproduction(found)
+    # Data that are others are told before the folder that is there.
+    other = write_cube(simulated(1), tmp_path / "other.zarr")
+    with pytest.raises(InputError, match="is not the input of this run"):
+        reproduce("../rr.zip", input=other)
+    with pytest.raises(InputError, match="holds a result already"):
+        reproduce("../rr.zip", input=quick.store)
+
+
 def test_a_cube_in_hand_was_published(tmp_path: Path) -> None:
     cube = simulated()
     result = em.run({"steps": QUICK}, cube, out=tmp_path / "r")
@@ -154,6 +187,96 @@ def test_a_difference_is_found_and_told(
     assert differing.name == "pca/singular_values"
     assert 0 < differing.difference < 1e-14
     assert differing.within
+
+
+def _in_both(members: dict[str, bytes], node: str, edit: Edit) -> None:
+    """Change a document of the result and the root's copy of it."""
+    edit_json(members, f"result/{node}/zarr.json", edit)
+    edit_json(
+        members,
+        "result/zarr.json",
+        lambda d: edit(d["consolidated_metadata"]["metadata"][node]),
+    )
+
+
+def _attributes(node: str, **changes: Any) -> Callable[[dict[str, bytes]], None]:
+    return lambda members: _in_both(members, node, lambda d: d["attributes"].update(changes))
+
+
+def _line(name: str) -> Callable[[dict[str, bytes]], None]:
+    return lambda members: members.update({name: members[name] + b"It was Titanium.\n"})
+
+
+def _provenance(members: dict[str, bytes]) -> None:
+    def edit(plain: dict[str, Any]) -> None:
+        plain["attributes"]["provenance"]["cube"]["units"] = "A"
+
+    edit_json(members, "result/zarr.json", edit)
+
+
+FORGED: dict[str, tuple[Callable[[dict[str, bytes]], None], str]] = {
+    "iterations": (
+        _attributes("pca", n_iter=999),
+        "pca: n_iter .*999 in place|pca: n_iter .*in place of 999",
+    ),
+    "convergence": (_attributes("pca", converged=False), "pca: converged"),
+    "a number of a step": (_attributes("pca", noise_variance=42.0), "pca: noise_variance"),
+    "the unit of an axis": (
+        _attributes("pca/energy", units="eV"),
+        "pca/energy: units .*keV in place of eV",
+    ),
+    "the unit of values": (_attributes("pca/mean", units="A"), "pca/mean: units"),
+    "the unit of the cube": (_provenance, "provenance: cube.units"),
+    "elements": (
+        _attributes("input", metadata={"elements": ["Ti"], "modality": "EDS"}),
+        "input: metadata.elements",
+    ),
+    "METHODS.md": (_line("METHODS.md"), "differs: .*METHODS.md"),
+    "references.bib": (_line("references.bib"), "differs: .*references.bib"),
+    "CITATION.cff": (_line("CITATION.cff"), "differs: .*CITATION.cff"),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_what_is_said_beside_the_numbers_is_compared(name: str, quick: Lab, tmp_path: Path) -> None:
+    edit, message = FORGED[name]
+    members = members_of(quick.crate)
+    edit(members)
+    found = reproduce(pack(tmp_path / "crate.zip", members))
+    said = render_reproduction(found)
+    assert not found.ok
+    assert found.identical
+    assert said.startswith(f"{found.crate}: NOT REPRODUCED")
+    assert re.search(message, said), said
+
+
+def test_what_is_not_compared_is_named(quick: Lab, tmp_path: Path) -> None:
+    members = members_of(quick.crate)
+    members["report.html"] += b"It was Titanium."
+    found = reproduce(pack(tmp_path / "crate.zip", members))
+    assert found.ok
+    assert found.same_records
+    assert len(found.records) > 50
+    said = render_reproduction(found)
+    assert "not compared: report.html (figures and text of the report); README.md" in said
+    assert "no seal" not in said
+    digests = {k: digest_of(v) for k, v in members.items() if k != MANIFEST}
+    members[MANIFEST] = write_manifest(digests)
+    found = reproduce(pack_plainly(tmp_path / "plain.zip", members))
+    assert found.ok
+    assert not found.to_json()["sealed"]
+    assert "reproduced, the same bits; the archive has no seal" in render_reproduction(found)
+
+
+def test_what_is_said_of_other_copies_of_the_data_is_told(
+    quick: Lab, light: Path, tmp_path: Path
+) -> None:
+    cube = simulated()
+    cube.attrs["metadata"] = {**cube.attrs["metadata"], "elements": ["Ti"]}
+    found = reproduce(light, out=tmp_path / "r", input=cube)
+    assert found.ok
+    assert not found.same_records
+    assert "the same bits; what is said of the data differs" in render_reproduction(found)
 
 
 def test_another_stack_has_tolerances(quick: Lab, tmp_path: Path) -> None:
@@ -228,7 +351,20 @@ class Server(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         pass
 
+    def _sent_on(self) -> bool:
+        if self.path.startswith("/away/"):
+            self.send_response(302)
+            self.send_header("Location", self.path.removeprefix("/away"))
+            self.end_headers()
+        return self.path.startswith("/away/")
+
+    def do_HEAD(self) -> None:
+        if not self._sent_on():
+            super().do_HEAD()
+
     def do_GET(self) -> None:
+        if self._sent_on():
+            return
         path = Path(self.translate_path(self.path))
         n = self.tries[self.path] = self.tries.get(self.path, 0) + 1
         if "failing" in self.path and n == 1:
@@ -272,11 +408,16 @@ def test_a_store_is_fetched_once(quick: Lab, server: tuple[str, Path], tmp_path:
     url, folder = server
     shutil.copytree(quick.store, folder / "map.zarr")
     crate = publish(
-        quick.result, tmp_path / "c.zip", address=f"{url}/map.zarr", date=DAY, figures=False
+        quick.result,
+        tmp_path / "c.zip",
+        address=f"{url}/map.zarr",
+        date=DAY,
+        figures=False,
+        allow_local_addresses=True,
     )
     with pytest.raises(InputError, match="without --offline"):
         reproduce(crate, out=tmp_path / "a", offline=True)
-    found = reproduce(crate, out=tmp_path / "a")
+    found = reproduce(crate, out=tmp_path / "a", allow_local_addresses=True)
     assert found.ok
     assert found.identical
     assert found.source == "fetched"
@@ -296,8 +437,15 @@ def test_a_file_is_fetched(
     shutil.copy(data_dir / "eds_tem_fept" / "bare_core.hspy", file)
     result = em.run({"input": {"path": str(file)}, "steps": QUICK}, out=tmp_path / "r")
     address = f"{url}/{how}/bare%20core.hspy"
-    crate = publish(result, tmp_path / "c.zip", address=address, date=DAY, figures=False)
-    found = reproduce(crate)
+    crate = publish(
+        result,
+        tmp_path / "c.zip",
+        address=address,
+        date=DAY,
+        figures=False,
+        allow_local_addresses=True,
+    )
+    found = reproduce(crate, allow_local_addresses=True)
     assert found.ok
     assert found.identical
     assert found.source == "fetched"
@@ -327,10 +475,11 @@ def test_what_cannot_be_fetched_is_told(
         address=[f"{url}/{p}" for p in places],
         date=DAY,
         figures=False,
+        allow_local_addresses=True,
     )
     cache = tmp_path / "cache"
     with pytest.raises(InputError, match="could not be fetched") as caught:
-        reproduce(crate, out=tmp_path / "r", cache=cache)
+        reproduce(crate, out=tmp_path / "r", cache=cache, allow_local_addresses=True)
     said = str(caught.value)
     assert "none.zarr cannot be read" in said
     assert "other.zarr holds a cube of the digest" in said
@@ -339,3 +488,83 @@ def test_what_cannot_be_fetched_is_told(
     assert "none.bcf cannot be fetched: the server says 404" in said
     assert not (tmp_path / "r").exists()
     assert [p.name for p in (cache / "cubes").iterdir() if not p.name.endswith(".lock")] == []
+
+
+LOCAL = [
+    "http://127.0.0.1:8000/map.zarr",
+    "http://127.1/map.bcf",
+    "http://2130706433/map.bcf",
+    "http://[::1]/map.zarr",
+    "http://[::ffff:10.0.0.1]/map.zarr",
+    "http://169.254.169.254/latest/meta-data/x",
+    "https://192.168.1.20/map.zarr",
+    "https://10.0.0.1/map.zarr",
+    "http://localhost/map.zarr",
+    "http://microscope/map.zarr",
+    "http://metadata.google.internal/map.zarr",
+]
+
+
+@pytest.mark.parametrize("url", LOCAL)
+def test_hosts_of_this_network_are_not_asked(url: str, quick: Lab, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is none at which others find the input"):
+        publish(quick.result, tmp_path / "c.zip", address=url)
+    with pytest.raises(PackageError, match=r"is not fetched: .*--allow-local-addresses"):
+        require_public(url)
+    assert local_reason("https://1.1.1.1/map.zarr") == ""
+
+
+def test_a_package_may_not_send_us_into_this_network(
+    quick: Lab, server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, folder = server
+    shutil.copytree(quick.store, folder / "map.zarr")
+    places = [f"{url}/map.zarr", f"{url}/map.bcf"]
+    crate = publish(
+        quick.result,
+        tmp_path / "c.zip",
+        address=places,
+        date=DAY,
+        figures=False,
+        allow_local_addresses=True,
+    )
+    with pytest.raises(InputError, match=r"could not be fetched: .*127.0.0.1 is no address of"):
+        reproduce(crate, out=tmp_path / "r")
+    assert Server.tries == {}
+    # A server of the public net sends us on: this one counts as public, where it sends us does not.
+    away = publish(
+        quick.result,
+        tmp_path / "away.zip",
+        address=[f"{url}/away/map.zarr", f"{url}/away/map.bcf"],
+        date=DAY,
+        figures=False,
+        allow_local_addresses=True,
+    )
+    monkeypatch.setattr(
+        "emcube.package.hosts.local_reason",
+        lambda place, **_: "" if "/away/" in place else "it is local",
+    )
+    with pytest.raises(InputError) as caught:
+        reproduce(away, out=tmp_path / "r")
+    assert str(caught.value).count("is not fetched: it is local") == 2
+    assert Server.tries == {}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://me:secret@host.org/a.zarr",
+        "https://host.org/a.zarr?sig=secret",
+        "https://me@h.org/a",
+    ],
+)
+def test_a_package_with_a_password_is_refused(url: str, quick: Lab, tmp_path: Path) -> None:
+    members = members_of(quick.crate)
+    edit_json(
+        members,
+        DESCRIPTION,
+        lambda d: d["input"].update(addresses=[{"url": url, "kind": "store"}]),
+    )
+    with pytest.raises(PackageError, match="holds a user, a password or a query") as caught:
+        reproduce(pack(tmp_path / "c.zip", members))
+    assert "secret" not in str(caught.value)
