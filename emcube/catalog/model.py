@@ -20,7 +20,7 @@ from emcube.catalog.search import (
     normal_modality,
     search_text,
 )
-from emcube.catalog.targets import Kind, Parameter, Target, parameters_of, target_of
+from emcube.catalog.targets import Kind, Parameter, Target, parameters_of, plain_document, target_of
 from emcube.errors import CatalogError, EmcubeError
 
 if TYPE_CHECKING:
@@ -452,15 +452,17 @@ class Catalog(Mapping[str, Entry]):
     def to_intake(self) -> Any:
         """Open the catalog with Intake, if everything in it is known to be harmless.
 
+        Unless the catalog was opened with ``trust=True``, Intake gets a catalog made anew of what was
+        checked, without the file's other contents.
+
         Raises
         ------
         CatalogError
-            An entry names something that is not on the list of what is opened.
+            An entry names something that is not on the list of what is opened, or is a catalog itself,
+            which Intake would read without any check.
         """
-        if not self._trust:
-            for name in self._document["entries"]:
-                target_of(self.path, self._document, name)
-        return _intake_catalog(self.path, self._document)
+        document = self._document if self._trust else plain_document(self.path, self._document)
+        return _intake_catalog(self.path, document)
 
 
 def _is_catalog(entry: Entry) -> bool:
@@ -483,10 +485,13 @@ def _intake_catalog(place: Place, document: Mapping[str, Any]) -> Any:
 
     plain = deepcopy(dict(document))
     for entry in plain["entries"].values():
-        entry.setdefault("user_parameters", {})
+        if isinstance(entry, dict):
+            entry.setdefault("user_parameters", {})
     found = IntakeCatalog.from_dict(plain)
     folder = folder_of(place)
-    found.user_parameters["CATALOG_PATH"] = str(place)
+    # Absolute, since Intake would take a file that is called like a call for one.
+    path = str(place) if is_remote(place) else str(Path(place).absolute())
+    found.user_parameters["CATALOG_PATH"] = path
     found.user_parameters["CATALOG_DIR"] = folder if is_remote(place) else f"file://{folder}"
     found.user_parameters["STORAGE_OPTIONS"] = {}
     return found

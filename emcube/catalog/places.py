@@ -18,6 +18,7 @@ __all__ = [
     "address_of",
     "cache_folder",
     "folder_of",
+    "has_scheme",
     "is_remote",
     "locate",
     "place_of",
@@ -32,15 +33,28 @@ ROOTS = "EMCUBE_CATALOG_ROOTS"
 #: Where data may lie. fsspec knows more protocols, among them some that run code or chain others.
 SCHEMES = frozenset({"http", "https", "s3", "gs", "gcs", "az", "abfs"})
 
-_SECRETS = re.compile(
-    r"token|secret|password|passwd|signature|credential|api[-_]?key|^sig$", re.IGNORECASE
+#: Names of query parameters that say what is meant. Any other may let its holder in: services call their
+#: signatures and keys by too many names to list these instead.
+_HARMLESS = frozenset(
+    {
+        *("doi", "download", "file", "filename", "files", "format", "id", "path", "persistentid"),
+        *("record", "version"),
+    }
 )
+#: Azure has the name of a container where others have a user.
+_CONTAINERS = ("abfs", "az")
+_CONTAINER = re.compile(r"[a-z0-9$][a-z0-9-]*@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 
 
 def is_remote(place: Place | str | os.PathLike[str]) -> bool:
     """Whether a place is a URL; one letter before a colon is a drive of Windows."""
     text = os.fspath(place)
     return "://" in text and len(urlsplit(text).scheme) > 1 and not text.startswith("file:")
+
+
+def has_scheme(text: str) -> bool:
+    """Whether an address begins like a URL, well formed or not; one letter is a drive of Windows."""
+    return re.match(r"\s*[A-Za-z][A-Za-z0-9+.\-]+:", text) is not None
 
 
 def place_of(text: str | os.PathLike[str]) -> Place:
@@ -118,33 +132,52 @@ def locate(place: Place, address: str) -> str:
             f"no template but {CATALOG_DIR} at its beginning and the catalog's own parameters, "
             "and no chain of protocols"
         )
-    scheme = urlsplit(rest).scheme.lower()
-    if not here and len(scheme) > 1:
-        return _absolute_url(place, rest, scheme)
+    if not here and (has_scheme(rest) or "://" in rest):
+        return _absolute_url(place, rest)
     if is_remote(place):
         return _below_url(place, rest)
     return _below_folder(Path(place), rest)
 
 
-def _absolute_url(place: Place, text: str, scheme: str) -> str:
+def _absolute_url(place: Place, text: str) -> str:
+    # Strictly, since clients differ in what they make of anything else; some take it for a path.
+    match = re.match(r"([a-z][a-z0-9]+)://([^/\\]*)", text)
+    if match is None or "\\" in text or not text.isprintable():
+        raise ValueError("an address such as https://host/path, or a path")
+    scheme, host = match.groups()
     if scheme == "file":
         if is_remote(place):
             raise ValueError("a place that can be reached from elsewhere, no file of this machine")
+        if host not in ("", "localhost"):
+            raise ValueError("no host in the address of a file")
         return _below_folder(Path(place), url2pathname(urlsplit(text).path))
-    if scheme not in SCHEMES:
-        raise ValueError(f"one of {sorted(SCHEMES)}")
+    if scheme not in SCHEMES or not host:
+        raise ValueError(f"one of {sorted(SCHEMES)}, with a host")
     _refuse_secrets(text)
     return text
 
 
 def _refuse_secrets(url: str) -> None:
-    parts = urlsplit(url)
-    if "@" in parts.netloc and parts.scheme in ("http", "https", "s3"):
+    """Refuse what may let its holder in; ValueError says what, and shows no value."""
+    scheme, _, rest = url.partition("://")
+    # By slashes alone: clients differ in what else ends a host, and a password may hold any of it.
+    if "@" in rest.partition("/")[0] and not (
+        scheme in _CONTAINERS and _CONTAINER.fullmatch(rest.partition("/")[0])
+    ):
         raise ValueError("no user or password in it: credentials come from the environment")
-    secret = next((key for key, _ in parse_qsl(parts.query) if _SECRETS.search(key)), None)
-    if secret is not None:
+    web = scheme in ("http", "https")
+    if web and "#" in rest:
         raise ValueError(
-            f"no secret such as {secret!r} in it: credentials come from the environment"
+            "nothing after a # in it, which may be a secret: credentials come from the environment"
+        )
+    query = rest.partition("?")[2]
+    # Of an object store a question mark may be part of a name, but clients send it on.
+    names = [key for key, _ in parse_qsl(query, keep_blank_values=True)]
+    strange = next((key for key in names if key.lower() not in _HARMLESS), None)
+    if strange is not None or (query and not names):
+        raise ValueError(
+            f"no query such as {strange!r} in it, which may be a secret (a query may have "
+            f"{', '.join(sorted(_HARMLESS))}): credentials come from the environment"
         )
 
 
