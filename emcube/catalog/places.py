@@ -84,7 +84,12 @@ def folder_of(place: Place) -> str:
     if is_remote(place):
         parts = urlsplit(str(place))
         return urlunsplit((parts.scheme, parts.netloc, parts.path.rpartition("/")[0], "", ""))
-    return str(Path(place).absolute().parent)
+    return str(_own_folder(Path(place)))
+
+
+def _own_folder(path: Path) -> Path:
+    """The folder of a catalog on this machine; of a link to one that of the catalog itself."""
+    return path.resolve().parent if path.is_symlink() else path.absolute().parent
 
 
 def cache_folder() -> Path:
@@ -200,7 +205,7 @@ def _below_url(place: Place, rest: str) -> str:
 
 
 def _below_folder(path: Path, rest: str) -> str:
-    folder = path.absolute().parent
+    folder = _own_folder(path)
     full = Path(os.path.normpath(folder / rest))
     if not _reachable(full, folder):
         raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -465,3 +466,30 @@ def test_terminals_are_not_steered(lab: Path, capsys: pytest.CaptureFixture[str]
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
     assert "\x07" not in shown
+
+
+NAME = "a\x1b]0;title\x07\x9b2Jb\x7f"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["catalog", "show", "CATALOG", "nope"], 2),
+        (["catalog", "fetch", "CATALOG", NAME], 2),
+        (["info", f"CATALOG:{NAME}"], 2),
+        (["--debug", "info", f"CATALOG:{NAME}"], 2),
+        (["catalog", "show", "CATALOG", "--json"], 0),
+    ],
+)
+def test_errors_do_not_steer_terminals(
+    lab: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int
+) -> None:
+    def change(document: Document) -> None:
+        document["entries"] = {NAME: {**entry(document), "reader": f"os:\x1b[2J{NAME}"}}
+        document["aliases"] = {}
+
+    spoilt(lab, change)
+    assert main([one.replace("CATALOG", str(lab)) for one in arguments]) == status
+    shown = capsys.readouterr()
+    assert shown.out + shown.err
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", shown.out + shown.err)
