@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
@@ -17,11 +19,13 @@ __all__ = [
     "Place",
     "address_of",
     "cache_folder",
+    "check_texts",
     "folder_of",
     "has_scheme",
     "is_remote",
     "locate",
     "place_of",
+    "shown",
 ]
 
 #: A catalog: a file on this machine, or a URL.
@@ -41,6 +45,7 @@ _HARMLESS = frozenset(
         *("record", "version"),
     }
 )
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:@?#\\\[\]]+)(:\d+)?")
 #: Azure has the name of a container where others have a user.
 _CONTAINERS = ("abfs", "az")
 _CONTAINER = re.compile(r"[a-z0-9$][a-z0-9-]*@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
@@ -100,6 +105,66 @@ def cache_folder() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("emcube")
+
+
+# --- secrets ------------------------------------------------------------------------------------------
+
+_IN_TEXT = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^\s'\"<>]+)")
+#: In prose any query may be meant to be read; these are not.
+_SECRETS = re.compile(
+    r"[?&#](?:[\w.-]*(?:token|secret|passw|signature|credential|api[-_]?key)[\w.-]*|sig|key|access)=",
+    re.IGNORECASE,
+)
+
+
+def shown(address: str) -> str:
+    """A refused address for a message: without what may be a password that holds a slash."""
+    scheme, mark, rest = address.partition("://")
+    authority, _, path = rest.partition("/")
+    return f"{scheme}://***" if mark and ":" in authority and "@" in path else address
+
+
+def check_texts(metadata: Any, where: str, field: str = "") -> None:
+    """Refuse metadata in which an address holds a password or a signature, wherever it stands.
+
+    Parameters
+    ----------
+    metadata : object
+        Plain data.
+    where : str
+        What it is said of, for the message.
+    field : str
+        Its place in the whole, for the message.
+
+    Raises
+    ------
+    CatalogError
+        Names the field, not what it holds.
+    """
+    if isinstance(metadata, Mapping):
+        for key, value in metadata.items():
+            check_texts(str(key), where, f"a name in {field or 'the metadata'}")
+            check_texts(value, where, f"{field}.{key}" if field else str(key))
+    elif isinstance(metadata, (list, tuple)):
+        for value in metadata:
+            check_texts(value, where, field)
+    elif isinstance(metadata, str) and any(map(_holds_secret, _IN_TEXT.finditer(metadata))):
+        raise CatalogError(
+            f"{where}: {field} holds an address with a password, a token or a signature, expected none: "
+            "catalogs are read by others",
+            hint="give the plain address; credentials come from the environment or from fsspec's "
+            "configuration",
+        )
+
+
+def _holds_secret(found: re.Match[str]) -> bool:
+    scheme, rest = found.groups()
+    # By slashes alone, as in `_refuse_secrets`.
+    authority, _, path = rest.partition("/")
+    user, at, _ = authority.rpartition("@")
+    # "ssh://git@host" names a user that is none.
+    named = at and (":" in user or scheme.lower() in ("http", "https", "s3", "gs", "ftp"))
+    return bool(named) or (":" in authority and "@" in path) or _SECRETS.search(rest) is not None
 
 
 # --- from the address in a catalog to a place -------------------------------------------------------------
@@ -166,23 +231,23 @@ def _refuse_secrets(url: str) -> None:
     """Refuse what may let its holder in; ValueError says what, and shows no value."""
     scheme, _, rest = url.partition("://")
     # By slashes alone: clients differ in what else ends a host, and a password may hold any of it.
-    if "@" in rest.partition("/")[0] and not (
-        scheme in _CONTAINERS and _CONTAINER.fullmatch(rest.partition("/")[0])
-    ):
+    authority, _, path = rest.partition("/")
+    container = scheme in _CONTAINERS and _CONTAINER.fullmatch(authority)
+    if ("@" in authority and not container) or (":" in authority and "@" in path):
         raise ValueError("no user or password in it: credentials come from the environment")
-    web = scheme in ("http", "https")
-    if web and "#" in rest:
+    if not container and not _HOST.fullmatch(re.split("[?#]", authority, maxsplit=1)[0]):
+        raise ValueError("a host behind ://; credentials come from the environment")
+    if scheme in ("http", "https") and "#" in rest:
         raise ValueError(
             "nothing after a # in it, which may be a secret: credentials come from the environment"
         )
-    query = rest.partition("?")[2]
     # Of an object store a question mark may be part of a name, but clients send it on.
-    names = [key for key, _ in parse_qsl(query, keep_blank_values=True)]
-    strange = next((key for key in names if key.lower() not in _HARMLESS), None)
-    if strange is not None or (query and not names):
+    query = rest.partition("?")[2]
+    names = [key.lower() for key, _ in parse_qsl(query, keep_blank_values=True)]
+    if (query and not names) or not _HARMLESS.issuperset(names):
         raise ValueError(
-            f"no query such as {strange!r} in it, which may be a secret (a query may have "
-            f"{', '.join(sorted(_HARMLESS))}): credentials come from the environment"
+            f"no query but of {', '.join(sorted(_HARMLESS))} in it, since others may be secret: credentials "
+            "come from the environment"
         )
 
 
@@ -267,7 +332,10 @@ def address_of(place: Place, target: str | os.PathLike[str]) -> str:
         locate(place, address)
     except ValueError as error:
         raise CatalogError(
-            f"cannot add {text} to the catalog {place}: its place would be {address}, expected {error}",
-            hint=f"keep the catalog in a folder above the data, or set {ROOTS} to the data's folder",
+            f"cannot add {shown(text)} to the catalog {place}: its place would be {shown(address)}, "
+            f"expected {error}",
+            hint="give the plain address, as anybody may see it"
+            if is_remote(text)
+            else f"keep the catalog in a folder above the data, or set {ROOTS} to the data's folder",
         ) from None
     return address

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from emcube.catalog.places import CATALOG_DIR, Place, has_scheme, is_remote, locate
+from emcube.catalog.places import CATALOG_DIR, Place, has_scheme, is_remote, locate, shown
 from emcube.errors import CatalogError
 
 __all__ = [
@@ -261,7 +261,7 @@ def _checked(
     try:
         location = locate(place, _unescape(address) if kind == "file" else address)
     except ValueError as error:
-        raise _refusal(where, f"has the address {url!r}", str(error)) from None
+        raise _refusal(where, f"has the address {shown(url)!r}", str(error)) from None
     kept = {key: arguments[key] for key in ("chunks", "engine", "consolidated") if key in arguments}
     return Target(location, root, kind), url, kept
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import emcube as em
-from emcube.catalog import add, open_catalog
+from emcube.catalog import add, create, open_catalog
 from emcube.cli import main
 from emcube.errors import CatalogError
 
@@ -436,11 +436,61 @@ def test_secrets_do_not_get_into_a_catalog(tmp_path: Path) -> None:
         "https://me:pass@host.example/a.zarr",
         "https://host.example/a.bcf?token=abc",
         "s3://key:secret@bucket/a.zarr",
+        "https://host.example/a.bcf?key=hunter2&policy=hunter2",
+        "https://host.example/a.bcf?se=2026&sp=r&sv=1&access=hunter2",
+        "https://host.example/a.bcf#token=hunter2",
+        "https://host.example/a.bcf?hunter2",
+        "gs://me:hunter2@bucket/a.zarr",
+        "https://me:hunter2/4@host.example/a.zarr",
     ):
         with pytest.raises((CatalogError, ValueError)) as caught:
             add(tmp_path / "c.yaml", url, elements=["Si"])
         assert "credentials" in str(caught.value)
+        assert "hunter2" not in str(caught.value)
     assert not (tmp_path / "c.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"url": "https://me:hunter2@host.example/a"},
+        {"description": "See (https://me:hunter2@host.example/a)."},
+        {"description": "https://me:hunter2/4@host.example/a"},
+        {"contact": "s3://me:hunter2@bucket"},
+        {"note": {"deep": ["https://host.example/a?X-Amz-Signature=hunter2"]}},
+        {"note": "https://host.example/a#access_token=hunter2"},
+        {"related": [{"relation": "source", "identifier": "https://me:hunter2@host.example/a"}]},
+    ],
+)
+def test_secrets_do_not_get_into_metadata(lab: Path, metadata: Document) -> None:
+    before = lab.read_bytes()
+    field = next(iter(metadata))
+    with pytest.raises(CatalogError, match=f"{field}.* holds an address with a password") as caught:
+        add(lab, lab.with_name("good.zarr"), name="new", **metadata)
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(CatalogError, match="holds an address"):
+        create(lab.with_name("new.yaml"), **metadata)
+    assert lab.read_bytes() == before
+    assert not lab.with_name("new.yaml").exists()
+
+
+def test_addresses_without_secrets_stay_in_metadata(lab: Path) -> None:
+    text = "ssh://git@host.example/a, https://host.example/a?lang=en&id=3#top, me@host.example"
+    new = add(lab, lab.with_name("good.zarr"), name="new", description=text)
+    assert new.metadata["description"] == text
+
+
+def test_a_number_without_end_spoils_no_neighbour(
+    lab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = yaml.safe_load(lab.read_text())
+    document["entries"]["bad"]["metadata"]["size"] = "NUMBER"
+    lab.write_text(yaml.safe_dump(document).replace("NUMBER", "0x" + "f" * 6000))
+    for name in ("good", "bad"):
+        assert main(["info", f"{lab}:{name}"]) == 0
+    assert main(["catalog", "show", str(lab)]) == 0
+    assert main(["catalog", "show", str(lab), "bad"]) == 0
+    capsys.readouterr()
 
 
 def test_a_trusted_catalog_runs_what_it_says(lab: Path, tmp_path: Path) -> None:
