@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ __all__ = ["exclusive", "replace_file", "try_lock"]
 
 def replace_file(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None:
     """Write a file so that it is there whole or not at all, even after a power failure.
+
+    A file that was there before keeps its mode: who could not read it cannot read the new one.
 
     Parameters
     ----------
@@ -31,12 +34,21 @@ def replace_file(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
+            _keep_mode(path, partial)
             file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _keep_mode(path: Path, partial: Path) -> None:
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        return
+    partial.chmod(mode)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from emcube.catalog.document import change, put, take_out
-from emcube.catalog.places import Place, address_of, is_remote, place_of
+from emcube.catalog.places import Place, address_of, check_texts, is_remote, place_of
 from emcube.catalog.reading import new_document
 from emcube.catalog.targets import Kind, check_name, halves_of
 from emcube.errors import CatalogError
@@ -46,6 +46,7 @@ def create(path: StrPath, *, title: str = "", **metadata: Any) -> Catalog:
             hint="add to it with `emcube catalog add`",
         )
     about = {**({"title": title} if title else {}), **checked(metadata)}
+    check_texts(about, f"the catalog {path}")
 
     def edit(document: dict[str, Any]) -> None:
         document.update(new_document())
@@ -90,7 +91,8 @@ def add(
     Raises
     ------
     CatalogError
-        The name is taken or cannot be one, or this is nothing that a catalog can hold.
+        The name is taken or cannot be one, this is nothing that a catalog can hold, or the address or an
+        address within the metadata holds a password or the like.
     CubeError
         Metadata are wrong: an unknown element, a negative energy.
     IncompleteError
@@ -113,7 +115,10 @@ def add(
     kind = cast(Kind, kind_of(text))
     # First of all: an address with a secret in it is not even tried.
     address = address_of(place, text)
-    described = {**_describe(place, kind, text, metadata), **checked(metadata)}
+    said = checked(metadata)
+    check_texts(said, f"entry {key!r}")
+    described = {**_describe(place, kind, text, metadata), **said}
+    check_texts(described, f"entry {key!r}")
     data, entry = halves_of(key, kind, address, described)
 
     def edit(document: dict[str, Any]) -> None:
@@ -215,6 +220,7 @@ def add_family(
             kind_of(one)
     first = _filled(pattern, {one: found[0] for one, found in values.items()})
     described = {**describe_store(first), **checked(metadata)}
+    check_texts(described, f"entry {key!r}")
     described.pop("digest", None)
     described["parameters"] = values
     kept = {one: f"\1{one}\2" for one in values}
@@ -315,6 +321,7 @@ def save_entries(catalog: Catalog, path: StrPath, *, title: str = "") -> Catalog
     for name, entry in catalog.items():
         target = entry.target
         key = check_name(name.replace("/", " "))
+        check_texts(entry.metadata, f"entry {name!r}")
         data, reader = halves_of(
             key, target.kind, address_of(place, target.location), entry.metadata
         )

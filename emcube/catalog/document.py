@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from emcube.catalog.places import Place, is_remote
 from emcube.catalog.plain_yaml import dump
 from emcube.catalog.reading import keep, new_document, read_document
 from emcube.disk import replace_file, try_lock
-from emcube.errors import CatalogError
+from emcube.errors import CatalogError, EmcubeError
 
-__all__ = ["change", "put", "take_out"]
+__all__ = ["change", "put", "take_out", "writing"]
 
 #: Writing a catalog of 10,000 entries takes some seconds, and others may wait before us.
 _LOCK_SECONDS = 120.0
@@ -36,7 +36,7 @@ def change(place: Place, edit: Callable[[dict[str, Any]], None]) -> None:
     Raises
     ------
     CatalogError
-        It lies behind a URL, is no catalog, or another process holds it.
+        It lies behind a URL, is no catalog, another process holds it, or it cannot be written.
     """
     if is_remote(place):
         raise CatalogError(
@@ -44,9 +44,9 @@ def change(place: Place, edit: Callable[[dict[str, Any]], None]) -> None:
             hint="change it where it lies, or make one here that names it: "
             f"`emcube catalog add mine.yaml {place}`",
         )
-    path = Path(place)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
+    # Of a link the file that it leads to is locked and replaced: the link stays, and all wait for one lock.
+    path = Path(place).resolve()
+    with writing(path.parent, f"the catalog {place}"), _locked(path):
         document = read_document(path) if path.exists() else new_document()
         comments = _leading_comments(path)
         edit(document)
@@ -57,6 +57,38 @@ def change(place: Place, edit: Callable[[dict[str, Any]], None]) -> None:
         replace_file(path, data)
     # The next one who opens it need not parse it.
     keep(data, document)
+
+
+@contextmanager
+def writing(folder: Path, what: str) -> Iterator[None]:
+    """Make a folder to write into; where that fails, none that was made is left empty.
+
+    Parameters
+    ----------
+    folder : Path
+    what : str
+        What is written there, for the message.
+
+    Raises
+    ------
+    CatalogError
+        It cannot be written: the disk is full, a permission is missing, a file is in the way.
+    """
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException as error:
+        for one in made:
+            with suppress(OSError):
+                one.rmdir()
+        if not isinstance(error, OSError) or isinstance(error, EmcubeError):
+            raise
+        raise CatalogError(
+            f"{what} cannot be written: {error.strerror or error}, expected a folder {str(folder)!r} with "
+            "room and the permission to write; what was there before still is",
+            hint="make room there, or choose another place",
+        ) from error
 
 
 def put(document: dict[str, Any], key: str, data: dict[str, Any], entry: dict[str, Any]) -> None:

@@ -8,7 +8,9 @@ References
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emcube.catalog.metadata import Creator, EntryMetadata, Related, doi_of
@@ -17,7 +19,12 @@ from emcube.errors import CatalogError
 if TYPE_CHECKING:
     from emcube.catalog.model import Catalog, Entry
 
-__all__ = ["to_datacite", "to_schema_org"]
+__all__ = ["check_destination", "to_datacite", "to_schema_org", "write_json"]
+
+#: Tells a page of ours from those of others.
+GENERATOR = '<meta name="generator" content="emcube catalog export">'
+#: How much of a file is looked at.
+_LOOK_BYTES = 64 * 2**20
 
 _TECHNIQUES = {
     "EDS": "energy-dispersive X-ray spectroscopy",
@@ -465,3 +472,124 @@ def _technical(known: EntryMetadata) -> list[dict[str, Any]]:
     ]
     text = "; ".join(part for part in parts if part)
     return [{"description": text, "descriptionType": "TechnicalInfo"}] if text else []
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def write_json(document: Any, path: Path, catalog: Catalog, *, overwrite: bool = False) -> Path:
+    """Write a description to a file; an earlier one of emcube there is replaced.
+
+    Parameters
+    ----------
+    document : dict or list of dict
+        As `to_schema_org` and `to_datacite` give it.
+    path : Path
+        Its folder is made if it does not exist.
+    catalog : Catalog
+        What is described; never overwritten.
+    overwrite : bool
+        Replace a file of others, too.
+
+    Raises
+    ------
+    CatalogError
+        See `check_destination`; or the file cannot be written.
+    """
+    from emcube.catalog.document import writing
+    from emcube.disk import replace_file
+
+    real = check_destination(path, catalog, overwrite=overwrite)
+    with writing(real.parent, f"the export {path}"):
+        replace_file(real, _as_bytes(document))
+    return path
+
+
+def _as_bytes(document: Any) -> bytes:
+    return json.dumps(document, indent=1, ensure_ascii=False).encode()
+
+
+def check_destination(path: Path, catalog: Catalog, *, overwrite: bool = False) -> Path:
+    """Refuse to write an export where something else would be lost.
+
+    Parameters
+    ----------
+    path : Path
+        The file that is to be written.
+    catalog : Catalog
+        What is exported.
+    overwrite : bool
+        Let it replace a file that is no earlier export.
+
+    Returns
+    -------
+    Path
+        The file, with links followed.
+
+    Raises
+    ------
+    CatalogError
+        It would replace the catalog itself, lies within a store, is a folder, or holds something else than
+        an earlier export.
+    """
+    from emcube.catalog.places import is_remote
+
+    real = path.resolve()
+    if real in {Path(one).resolve() for one in _files(catalog) if not is_remote(one)}:
+        raise CatalogError(
+            f"cannot write an export to {path}: it is the catalog itself, expected another file",
+            hint="name another place",
+        )
+    store = next((one for one in (real, *real.parents) if _is_zarr(one)), None)
+    if store is not None:
+        raise CatalogError(
+            f"cannot write an export to {path}: it lies within the store {store}, expected its own place",
+            hint="name another place",
+        )
+    if real.is_dir():
+        raise CatalogError(
+            f"cannot write an export to {path}: it is a folder, expected a file",
+            hint="name a file in it",
+        )
+    if not overwrite and real.exists() and not _is_export(real):
+        raise CatalogError(
+            f"cannot write an export to {path}: there is a file already, expected none or an earlier export",
+            hint="name another place, or replace it with --overwrite (overwrite=True)",
+        )
+    return real
+
+
+def _files(catalog: Catalog) -> set[Path | str]:
+    return {catalog.path, *(entry.catalog for entry in catalog.values())}
+
+
+def _is_zarr(folder: Path) -> bool:
+    names = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+    return folder.is_dir() and (
+        folder.suffix == ".zarr" or any((folder / name).is_file() for name in names)
+    )
+
+
+def _is_export(path: Path) -> bool:
+    """Whether emcube wrote a file: a page with its mark, or one of its descriptions, byte by byte."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LOOK_BYTES)
+    except OSError:
+        return False
+    if path.suffix == ".html":
+        return GENERATOR.encode() in data
+    try:
+        found = json.loads(data)
+        return _is_description(found) and _as_bytes(found) == data
+    except (ValueError, RecursionError):
+        return False
+
+
+def _is_description(found: Any) -> bool:
+    if isinstance(found, list):
+        return all(map(_is_description, found))
+    return isinstance(found, dict) and (
+        found.get("@context") == "https://schema.org/"
+        or found.get("schemaVersion") == "http://datacite.org/schema/kernel-4"
+    )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from emcube.catalog.display import catalog_html, catalog_text, nearest
+from emcube.catalog.nesting import flatten
 from emcube.catalog.places import Place, is_remote, place_of
 from emcube.catalog.reading import read_document
 from emcube.catalog.search import (
@@ -21,8 +22,8 @@ from emcube.catalog.search import (
     normal_modality,
     search_text,
 )
-from emcube.catalog.targets import Kind, Parameter, Target, parameters_of, target_of
-from emcube.errors import CatalogError, EmcubeError
+from emcube.catalog.targets import Kind, Parameter, Target, parameters_of, plain_document, target_of
+from emcube.errors import CatalogError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["Catalog", "Entry", "open_catalog", "resolve"]
 
 _SUFFIXES = (".yaml", ".yml")
-#: Catalogs in catalogs in catalogs.
-_MAX_NESTED = 8
 #: What a search counts unless it is told otherwise.
 FACETS = ("modality", "elements", "instrument", "license", "access")
 
@@ -356,7 +355,8 @@ class Catalog(Mapping[str, Entry]):
         beam_energy : float or (float, float), optional
             keV: one energy, or the lowest and the highest, of which one may be None.
         nested : bool
-            Look into nested catalogs, too; their entries are then called ``catalog/entry``.
+            Look into nested catalogs, too; their entries are then called ``catalog/entry``. One that occurs
+            several times is listed once.
         **fields
             Any other field of the metadata. A tuple of two is a range with both ends included (None
             leaves an end open), a list is any of its values, and ``creators__name="Nord, Magnus"``
@@ -365,7 +365,8 @@ class Catalog(Mapping[str, Entry]):
         Returns
         -------
         Catalog
-            With the entries found; maybe none. ``problems`` tells of nested catalogs that could not be read.
+            With the entries found; maybe none. ``problems`` tells of nested catalogs that were not read, or
+            are listed under another name.
 
         Raises
         ------
@@ -389,7 +390,7 @@ class Catalog(Mapping[str, Entry]):
             beam_energy=None if beam_energy is None else beam_energy_range(beam_energy),
             fields=tuple(wanted.items()),
         )
-        entries, problems = self._flat() if nested else (self.entries, ())
+        entries, problems = flatten(self) if nested else (self.entries, ())
         self._check_fields(entries, wanted)
         found = {
             name: entry
@@ -415,29 +416,6 @@ class Catalog(Mapping[str, Entry]):
                 if close
                 else f"entries have {', '.join(sorted(known))}",
             )
-
-    def _flat(self, seen: frozenset[str] = frozenset()) -> tuple[dict[str, Entry], tuple[str, ...]]:
-        """All entries with those of nested catalogs, and what kept some of these from being read."""
-        found: dict[str, Entry] = {}
-        problems: list[str] = []
-        seen = seen | {_identity(self.path)}
-        for name, entry in self.entries.items():
-            if not _is_catalog(entry):
-                found[name] = entry
-                continue
-            try:
-                target = entry.target.location
-                if _identity(place_of(target)) in seen or len(seen) > _MAX_NESTED:
-                    problems.append(f"{name}: {target} is nested within itself, or too deep")
-                    continue
-                below, more = entry.open_catalog()._flat(seen)
-            except EmcubeError as error:
-                # A catalog elsewhere may be down; what is here is found all the same, and the caller is told.
-                problems.append(f"{name}: {error}")
-                continue
-            found |= {f"{name}/{key}": one for key, one in below.items()}
-            problems += [f"{name}/{one}" for one in more]
-        return found, tuple(problems)
 
     def facets(self, *keys: str) -> dict[str, dict[str, int]]:
         """Count the values of fields: how many entries have each.
@@ -470,25 +448,17 @@ class Catalog(Mapping[str, Entry]):
     def to_intake(self) -> Any:
         """Open the catalog with Intake, if everything in it is known to be harmless.
 
+        Unless the catalog was opened with ``trust=True``, Intake gets a catalog made anew of what was
+        checked, without the file's other contents.
+
         Raises
         ------
         CatalogError
-            An entry names something that is not on the list of what is opened.
+            An entry names something that is not on the list of what is opened, or is a catalog itself,
+            which Intake would read without any check.
         """
-        if not self._trust:
-            for name in self._document["entries"]:
-                target_of(self.path, self._document, name)
-        return _intake_catalog(self.path, self._document)
-
-
-def _is_catalog(entry: Entry) -> bool:
-    raw = entry._document["entries"].get(entry._key or entry.name)
-    reader = raw.get("reader") if isinstance(raw, Mapping) else None
-    return isinstance(reader, str) and reader.endswith(":YAMLCatalogReader")
-
-
-def _identity(place: Place) -> str:
-    return str(place) if is_remote(place) else str(Path(place).resolve())
+        document = self._document if self._trust else plain_document(self.path, self._document)
+        return _intake_catalog(self.path, document)
 
 
 def _intake_catalog(place: Place, document: Mapping[str, Any]) -> Any:
@@ -501,10 +471,13 @@ def _intake_catalog(place: Place, document: Mapping[str, Any]) -> Any:
 
     plain = deepcopy(dict(document))
     for entry in plain["entries"].values():
-        entry.setdefault("user_parameters", {})
+        if isinstance(entry, dict):
+            entry.setdefault("user_parameters", {})
     found = IntakeCatalog.from_dict(plain)
     folder = folder_of(place)
-    found.user_parameters["CATALOG_PATH"] = str(place)
+    # Absolute, since Intake would take a file that is called like a call for one.
+    path = str(place) if is_remote(place) else str(Path(place).absolute())
+    found.user_parameters["CATALOG_PATH"] = path
     found.user_parameters["CATALOG_DIR"] = folder if is_remote(place) else f"file://{folder}"
     found.user_parameters["STORAGE_OPTIONS"] = {}
     return found

@@ -12,7 +12,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emcube.catalog.exports import to_schema_org
+from emcube.catalog.document import writing
+from emcube.catalog.exports import GENERATOR, check_destination, to_schema_org, write_json
 from emcube.catalog.search import search_text
 from emcube.disk import replace_file
 from emcube.errors import CatalogError, EmcubeError
@@ -77,6 +78,7 @@ def write_page(
     folder: Path,
     *,
     thumbnails: bool = True,
+    overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write a catalog as a static page.
@@ -85,9 +87,12 @@ def write_page(
     ----------
     catalog : Catalog
     folder : Path
-        Made if it does not exist; ``index.html``, ``datasets.jsonld`` and ``thumbnails/`` in it are replaced.
+        Made if it does not exist; ``index.html``, ``datasets.jsonld`` and ``thumbnails/`` of an earlier
+        export in it are replaced.
     thumbnails : bool
         Show the total counts that stores keep; of stores on this machine and of fetched data.
+    overwrite : bool
+        Replace files of these names that emcube did not write, too.
     progress : callable, optional
         Gets the number of entries done and of all.
 
@@ -99,27 +104,37 @@ def write_page(
     Raises
     ------
     CatalogError
-        The folder is a file.
+        The folder is a file, within a store, or holds files of these names that are no earlier export; or
+        it cannot be written.
     """
     if folder.exists() and not folder.is_dir():
         raise CatalogError(
             f"cannot write the page of {catalog.path}: {folder} is a file, expected a folder",
             hint="name another place",
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for n, (name, entry) in enumerate(catalog.items()):
-        picture = _thumbnail(entry, folder / "thumbnails", n) if thumbnails else None
-        rows.append(_row(name, entry, picture))
-        if progress is not None:
-            progress(n + 1, len(catalog))
-    linked = to_schema_org(catalog)
-    replace_file(
-        folder / "datasets.jsonld", json.dumps(linked, indent=1, ensure_ascii=False).encode()
-    )
-    page = folder / "index.html"
-    replace_file(page, _page(catalog, rows, linked).encode("utf-8"))
+    page, described = folder / "index.html", folder / "datasets.jsonld"
+    for one in (page, described):
+        check_destination(one, catalog, overwrite=overwrite)
+    _check_pictures(folder / "thumbnails", page, overwrite=overwrite)
+    with writing(folder, f"the page {page}"):
+        rows = []
+        for n, (name, entry) in enumerate(catalog.items()):
+            picture = _thumbnail(entry, folder / "thumbnails", n) if thumbnails else None
+            rows.append(_row(name, entry, picture))
+            if progress is not None:
+                progress(n + 1, len(catalog))
+        linked = to_schema_org(catalog)
+        write_json(linked, described, catalog, overwrite=overwrite)
+        replace_file(page.resolve(), _page(catalog, rows, linked).encode("utf-8"))
     return page
+
+
+def _check_pictures(folder: Path, page: Path, *, overwrite: bool) -> None:
+    if folder.exists() and not page.exists() and not overwrite:
+        raise CatalogError(
+            f"cannot write the page {page}: there is {folder.name!r} already, but no earlier export",
+            hint="name another place, or replace its pictures with --overwrite (overwrite=True)",
+        )
 
 
 def _page(catalog: Catalog, rows: list[str], linked: dict[str, Any]) -> str:
@@ -130,6 +145,7 @@ def _page(catalog: Catalog, rows: list[str], linked: dict[str, Any]) -> str:
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width,initial-scale=1">
+{GENERATOR}
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <title>{title}</title><style>{_STYLE}</style>
 <script type="application/ld+json">{data}</script></head>

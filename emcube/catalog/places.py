@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
@@ -17,10 +19,13 @@ __all__ = [
     "Place",
     "address_of",
     "cache_folder",
+    "check_texts",
     "folder_of",
+    "has_scheme",
     "is_remote",
     "locate",
     "place_of",
+    "shown",
 ]
 
 #: A catalog: a file on this machine, or a URL.
@@ -32,15 +37,29 @@ ROOTS = "EMCUBE_CATALOG_ROOTS"
 #: Where data may lie. fsspec knows more protocols, among them some that run code or chain others.
 SCHEMES = frozenset({"http", "https", "s3", "gs", "gcs", "az", "abfs"})
 
-_SECRETS = re.compile(
-    r"token|secret|password|passwd|signature|credential|api[-_]?key|^sig$", re.IGNORECASE
+#: Names of query parameters that say what is meant. Any other may let its holder in: services call their
+#: signatures and keys by too many names to list these instead.
+_HARMLESS = frozenset(
+    {
+        *("doi", "download", "file", "filename", "files", "format", "id", "path", "persistentid"),
+        *("record", "version"),
+    }
 )
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:@?#\\\[\]]+)(:\d+)?")
+#: Azure has the name of a container where others have a user.
+_CONTAINERS = ("abfs", "az")
+_CONTAINER = re.compile(r"[a-z0-9$][a-z0-9-]*@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 
 
 def is_remote(place: Place | str | os.PathLike[str]) -> bool:
     """Whether a place is a URL; one letter before a colon is a drive of Windows."""
     text = os.fspath(place)
     return "://" in text and len(urlsplit(text).scheme) > 1 and not text.startswith("file:")
+
+
+def has_scheme(text: str) -> bool:
+    """Whether an address begins like a URL, well formed or not; one letter is a drive of Windows."""
+    return re.match(r"\s*[A-Za-z][A-Za-z0-9+.\-]+:", text) is not None
 
 
 def place_of(text: str | os.PathLike[str]) -> Place:
@@ -70,7 +89,12 @@ def folder_of(place: Place) -> str:
     if is_remote(place):
         parts = urlsplit(str(place))
         return urlunsplit((parts.scheme, parts.netloc, parts.path.rpartition("/")[0], "", ""))
-    return str(Path(place).absolute().parent)
+    return str(_own_folder(Path(place)))
+
+
+def _own_folder(path: Path) -> Path:
+    """The folder of a catalog on this machine; of a link to one that of the catalog itself."""
+    return path.resolve().parent if path.is_symlink() else path.absolute().parent
 
 
 def cache_folder() -> Path:
@@ -81,6 +105,66 @@ def cache_folder() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("emcube")
+
+
+# --- secrets ------------------------------------------------------------------------------------------
+
+_IN_TEXT = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^\s'\"<>]+)")
+#: In prose any query may be meant to be read; these are not.
+_SECRETS = re.compile(
+    r"[?&#](?:[\w.-]*(?:token|secret|passw|signature|credential|api[-_]?key)[\w.-]*|sig|key|access)=",
+    re.IGNORECASE,
+)
+
+
+def shown(address: str) -> str:
+    """A refused address for a message: without what may be a password that holds a slash."""
+    scheme, mark, rest = address.partition("://")
+    authority, _, path = rest.partition("/")
+    return f"{scheme}://***" if mark and ":" in authority and "@" in path else address
+
+
+def check_texts(metadata: Any, where: str, field: str = "") -> None:
+    """Refuse metadata in which an address holds a password or a signature, wherever it stands.
+
+    Parameters
+    ----------
+    metadata : object
+        Plain data.
+    where : str
+        What it is said of, for the message.
+    field : str
+        Its place in the whole, for the message.
+
+    Raises
+    ------
+    CatalogError
+        Names the field, not what it holds.
+    """
+    if isinstance(metadata, Mapping):
+        for key, value in metadata.items():
+            check_texts(str(key), where, f"a name in {field or 'the metadata'}")
+            check_texts(value, where, f"{field}.{key}" if field else str(key))
+    elif isinstance(metadata, (list, tuple)):
+        for value in metadata:
+            check_texts(value, where, field)
+    elif isinstance(metadata, str) and any(map(_holds_secret, _IN_TEXT.finditer(metadata))):
+        raise CatalogError(
+            f"{where}: {field} holds an address with a password, a token or a signature, expected none: "
+            "catalogs are read by others",
+            hint="give the plain address; credentials come from the environment or from fsspec's "
+            "configuration",
+        )
+
+
+def _holds_secret(found: re.Match[str]) -> bool:
+    scheme, rest = found.groups()
+    # By slashes alone, as in `_refuse_secrets`.
+    authority, _, path = rest.partition("/")
+    user, at, _ = authority.rpartition("@")
+    # "ssh://git@host" names a user that is none.
+    named = at and (":" in user or scheme.lower() in ("http", "https", "s3", "gs", "ftp"))
+    return bool(named) or (":" in authority and "@" in path) or _SECRETS.search(rest) is not None
 
 
 # --- from the address in a catalog to a place -------------------------------------------------------------
@@ -118,33 +202,52 @@ def locate(place: Place, address: str) -> str:
             f"no template but {CATALOG_DIR} at its beginning and the catalog's own parameters, "
             "and no chain of protocols"
         )
-    scheme = urlsplit(rest).scheme.lower()
-    if not here and len(scheme) > 1:
-        return _absolute_url(place, rest, scheme)
+    if not here and (has_scheme(rest) or "://" in rest):
+        return _absolute_url(place, rest)
     if is_remote(place):
         return _below_url(place, rest)
     return _below_folder(Path(place), rest)
 
 
-def _absolute_url(place: Place, text: str, scheme: str) -> str:
+def _absolute_url(place: Place, text: str) -> str:
+    # Strictly, since clients differ in what they make of anything else; some take it for a path.
+    match = re.match(r"([a-z][a-z0-9]+)://([^/\\]*)", text)
+    if match is None or "\\" in text or not text.isprintable():
+        raise ValueError("an address such as https://host/path, or a path")
+    scheme, host = match.groups()
     if scheme == "file":
         if is_remote(place):
             raise ValueError("a place that can be reached from elsewhere, no file of this machine")
+        if host not in ("", "localhost"):
+            raise ValueError("no host in the address of a file")
         return _below_folder(Path(place), url2pathname(urlsplit(text).path))
-    if scheme not in SCHEMES:
-        raise ValueError(f"one of {sorted(SCHEMES)}")
+    if scheme not in SCHEMES or not host:
+        raise ValueError(f"one of {sorted(SCHEMES)}, with a host")
     _refuse_secrets(text)
     return text
 
 
 def _refuse_secrets(url: str) -> None:
-    parts = urlsplit(url)
-    if "@" in parts.netloc and parts.scheme in ("http", "https", "s3"):
+    """Refuse what may let its holder in; ValueError says what, and shows no value."""
+    scheme, _, rest = url.partition("://")
+    # By slashes alone: clients differ in what else ends a host, and a password may hold any of it.
+    authority, _, path = rest.partition("/")
+    container = scheme in _CONTAINERS and _CONTAINER.fullmatch(authority)
+    if ("@" in authority and not container) or (":" in authority and "@" in path):
         raise ValueError("no user or password in it: credentials come from the environment")
-    secret = next((key for key, _ in parse_qsl(parts.query) if _SECRETS.search(key)), None)
-    if secret is not None:
+    if not container and not _HOST.fullmatch(re.split("[?#]", authority, maxsplit=1)[0]):
+        raise ValueError("a host behind ://; credentials come from the environment")
+    if scheme in ("http", "https") and "#" in rest:
         raise ValueError(
-            f"no secret such as {secret!r} in it: credentials come from the environment"
+            "nothing after a # in it, which may be a secret: credentials come from the environment"
+        )
+    # Of an object store a question mark may be part of a name, but clients send it on.
+    query = rest.partition("?")[2]
+    names = [key.lower() for key, _ in parse_qsl(query, keep_blank_values=True)]
+    if (query and not names) or not _HARMLESS.issuperset(names):
+        raise ValueError(
+            f"no query but of {', '.join(sorted(_HARMLESS))} in it, since others may be secret: credentials "
+            "come from the environment"
         )
 
 
@@ -167,7 +270,7 @@ def _below_url(place: Place, rest: str) -> str:
 
 
 def _below_folder(path: Path, rest: str) -> str:
-    folder = path.absolute().parent
+    folder = _own_folder(path)
     full = Path(os.path.normpath(folder / rest))
     if not _reachable(full, folder):
         raise ValueError(
@@ -229,7 +332,10 @@ def address_of(place: Place, target: str | os.PathLike[str]) -> str:
         locate(place, address)
     except ValueError as error:
         raise CatalogError(
-            f"cannot add {text} to the catalog {place}: its place would be {address}, expected {error}",
-            hint=f"keep the catalog in a folder above the data, or set {ROOTS} to the data's folder",
+            f"cannot add {shown(text)} to the catalog {place}: its place would be {shown(address)}, "
+            f"expected {error}",
+            hint="give the plain address, as anybody may see it"
+            if is_remote(text)
+            else f"keep the catalog in a folder above the data, or set {ROOTS} to the data's folder",
         ) from None
     return address

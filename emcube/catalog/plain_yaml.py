@@ -20,6 +20,9 @@ _MAX_REPEATED = 200_000
 #: Texts whose type was looked up are remembered: most of a catalog's are the same few.
 _MAX_REMEMBERED = 100_000
 
+#: Longer numbers are none that anybody measured, and Python does not print all of them.
+_MAX_DIGITS = 100
+
 _TAG = "tag:yaml.org,2002:"
 _TYPES = frozenset({"str", "int", "float", "bool", "null"})
 
@@ -57,17 +60,22 @@ class _Scalars:
         """The value of a text that is of a type; ValueError where it cannot be."""
         if kind == "str":
             return text
+        if kind in ("int", "float") and len(text) > _MAX_DIGITS:
+            raise ValueError(f"a number of {len(text)} characters")
         build = getattr(self._constructor, f"construct_yaml_{kind}")
         return build(self._node(_TAG + kind, text))
 
     def plain(self, text: str) -> Any:
-        """The value of a text without quotes or tag."""
+        """The value of a text without quotes or tag; one that looks like a number and is none stays text."""
         try:
             return self._values[text]
         except KeyError:
             pass
         kind = self.type_of(text)
-        value = self.value(kind, text) if kind in _TYPES else text
+        try:
+            value = self.value(kind, text) if kind in _TYPES else text
+        except (ValueError, OverflowError):
+            value = text
         if len(self._values) < _MAX_REMEMBERED:
             self._values[text] = value
         return value
@@ -103,8 +111,9 @@ class _Builder:
             raise PlainError(event, f"has the tag {tag!r}")
         try:
             return self.scalars.value(kind, event.value)
-        except (ValueError, KeyError):
-            raise PlainError(event, f"has {event.value!r} for a {kind}") from None
+        except (ValueError, KeyError, OverflowError):
+            found = event.value if len(event.value) <= _MAX_DIGITS else f"{event.value[:20]}..."
+            raise PlainError(event, f"has {found!r} for a {kind}") from None
 
     def begin(self, event: Any, collection: Any) -> None:
         tag = event.tag

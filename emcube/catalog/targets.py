@@ -12,10 +12,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from emcube.catalog.places import CATALOG_DIR, Place, is_remote, locate
+from emcube.catalog.places import CATALOG_DIR, Place, has_scheme, is_remote, locate, shown
 from emcube.errors import CatalogError
 
-__all__ = ["Kind", "Parameter", "Target", "check_name", "halves_of", "parameters_of", "target_of"]
+__all__ = [
+    "Kind",
+    "Parameter",
+    "Target",
+    "check_name",
+    "halves_of",
+    "parameters_of",
+    "plain_document",
+    "target_of",
+]
 
 #: "zarr": a store; "file": an instrument file, as it is; "catalog": another catalog.
 Kind = Literal["zarr", "file", "catalog"]
@@ -44,6 +53,13 @@ _READER_ARGUMENTS: dict[Kind, frozenset[str]] = {
 }
 #: What Intake itself adds to a catalog that was loaded and saved again.
 _INTAKE_PARAMETERS = frozenset({"CATALOG_PATH", "CATALOG_DIR", "STORAGE_OPTIONS"})
+_ENTRY_KEYS = frozenset({"reader", "kwargs", "metadata", "output_instance", "user_parameters"})
+_DATA_KEYS = frozenset({"datatype", "kwargs", "metadata", "user_parameters"})
+_DATA_ARGUMENTS = frozenset({"url", "root", "path", "storage_options"})
+#: Intake takes an argument that is called like a parameter for the parameter's value, and expands it as one.
+_RESERVED = frozenset().union(
+    *_READER_ARGUMENTS.values(), _DATA_ARGUMENTS, {"output_instance", "metadata"}
+)
 _PARAMETERS = {
     f"intake.readers.user_parameters:{name}UserParameter" for name in ("Simple", "Options")
 }
@@ -222,29 +238,137 @@ def target_of(
     CatalogError
         The entry is broken, or names a reader, argument, template, protocol or place that is not on the list.
     """
+    return _checked(place, document, name, values or {})[0]
+
+
+def _checked(
+    place: Place, document: Mapping[str, Any], name: str, values: Mapping[str, Any]
+) -> tuple[Target, str, dict[str, Any]]:
+    """What an entry points at, its address as the catalog has it, and the reader's plain arguments."""
     where = f"entry {name!r} of {place}"
-    entry = document["entries"][name]
-    _expect(isinstance(entry, Mapping), where, f"is a {type(entry).__name__}", "a mapping")
+    entry = _entry(document, name, where)
     kind = _kind(entry, where)
     arguments = entry.get("kwargs") or {}
     _expect(isinstance(arguments, Mapping), where, "has no mapping of arguments", "kwargs")
-    unknown = sorted(set(map(str, arguments)) - _READER_ARGUMENTS[kind])
-    _expect(
-        not unknown, where, f"has the arguments {unknown}", str(sorted(_READER_ARGUMENTS[kind]))
-    )
+    _only(arguments, _READER_ARGUMENTS[kind], where, "has the arguments")
     engine = arguments.get("engine", "zarr")
     _expect(engine == "zarr", where, f"has the engine {engine!r}", "'zarr'")
     for key in ("chunks", "consolidated"):
         _expect(_is_plain(arguments.get(key)), where, f"has a template in {key!r}", "plain values")
     parameters = _parameters(document, where)
-    reference = arguments["data"] if "data" in arguments else arguments.get("args")
-    url, root = _data(document, where, kind, reference)
-    address = _filled(url, where, parameters, values or {})
+    url, root = _data(document, where, kind, _reference(arguments, where))
+    address = _filled(url, where, parameters, values)
     try:
         location = locate(place, _unescape(address) if kind == "file" else address)
     except ValueError as error:
-        raise _refusal(where, f"has the address {url!r}", str(error)) from None
-    return Target(location, root, kind)
+        raise _refusal(where, f"has the address {shown(url)!r}", str(error)) from None
+    kept = {key: arguments[key] for key in ("chunks", "engine", "consolidated") if key in arguments}
+    return Target(location, root, kind), url, kept
+
+
+def _entry(document: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
+    entry = document["entries"][name]
+    if not isinstance(entry, Mapping):
+        raise _refusal(where, f"is a {type(entry).__name__}", "a mapping")
+    _only(entry, _ENTRY_KEYS, where, "has the keys")
+    return entry
+
+
+def _only(found: Mapping[Any, Any], known: frozenset[str], where: str, what: str) -> None:
+    unknown = sorted(set(map(str, found)) - known)
+    _expect(not unknown, where, f"{what} {unknown}", f"none but {sorted(known)}")
+
+
+def _reference(arguments: Mapping[str, Any], where: str) -> Any:
+    """What names the data: Intake evaluates both arguments, so there is one of them."""
+    both = "data" in arguments and "args" in arguments
+    _expect(not both, where, "has the arguments 'args' and 'data'", "one of them")
+    return arguments["data"] if "data" in arguments else arguments.get("args")
+
+
+def plain_document(place: Place, document: Mapping[str, Any]) -> dict[str, Any]:
+    """A catalog made anew of what was checked, for Intake: what nobody looked at cannot get into it.
+
+    Parameters
+    ----------
+    place : Path or str
+        The catalog.
+    document : mapping
+        Its contents.
+
+    Raises
+    ------
+    CatalogError
+        As for `target_of`, for any entry; or an entry is a catalog, which Intake would read without a check.
+    """
+    plain: dict[str, Any] = {
+        "version": 2,
+        "metadata": _without_imports(document["metadata"]),
+        "aliases": {str(key): str(value) for key, value in document["aliases"].items()},
+        "data": {},
+        "entries": {},
+        "user_parameters": {},
+    }
+    for n, name in enumerate(document["entries"]):
+        target, url, arguments = _checked(place, document, name, {})
+        if target.kind == "catalog":
+            raise CatalogError(
+                f"entry {name!r} of {place} is a catalog: Intake would read it without any check, expected "
+                "datasets only",
+                hint="open that one with emcube and hand it to Intake by itself: "
+                f"catalog[{name!r}].open_catalog().to_intake()",
+            )
+        entry = document["entries"][name]
+        key = f"data-{n}"
+        while key in plain["aliases"] or key in document["entries"]:
+            key += "-"
+        keywords: dict[str, Any] = {"url": _for_intake(url), "storage_options": None}
+        if target.kind == "zarr":
+            keywords["root"] = target.group
+        plain["data"][key] = {
+            "datatype": _DATATYPES[target.kind][0],
+            "kwargs": keywords,
+            "metadata": {},
+            "user_parameters": {},
+        }
+        plain["entries"][name] = {
+            "reader": entry["reader"],
+            "kwargs": {"args": [f"{{data({key})}}"], **arguments},
+            "metadata": _without_imports(entry.get("metadata")),
+            "output_instance": _OUTPUTS[target.kind],
+            "user_parameters": {},
+        }
+    for name, parameter in _parameters(document, f"the catalog {place}").items():
+        plain["user_parameters"][name] = _parameter_for_intake(parameter)
+    return plain
+
+
+def _without_imports(metadata: Any) -> dict[str, Any]:
+    """Metadata but for the packages that Intake imports when it is asked whether they are there."""
+    if not isinstance(metadata, Mapping):
+        return {}
+    return {str(key): value for key, value in metadata.items() if str(key) != "imports"}
+
+
+def _for_intake(url: str) -> str:
+    """A checked address as Intake understands it: relative ones start at the catalog, not where one works.
+
+    It begins with a folder or a protocol, so that Intake cannot take it for a call.
+    """
+    if url.startswith((CATALOG_DIR, "/")) or has_scheme(url) or re.match(r"[A-Za-z]:", url):
+        return url
+    return f"{CATALOG_DIR}/{url}"
+
+
+def _parameter_for_intake(parameter: Parameter) -> dict[str, Any]:
+    kind = "Options" if parameter.options else "Simple"
+    plain: dict[str, Any] = {
+        "cls": f"intake.readers.user_parameters:{kind}UserParameter",
+        "dtype": parameter.dtype,
+        "default": parameter.default,
+        "description": parameter.description,
+    }
+    return {**plain, "options": list(parameter.options)} if parameter.options else plain
 
 
 def _kind(entry: Mapping[str, Any], where: str) -> Kind:
@@ -268,14 +392,14 @@ def _data(document: Mapping[str, Any], where: str, kind: Kind, reference: Any) -
     data = document["data"].get(match[1])
     if not isinstance(data, Mapping):
         raise _refusal(where, f"refers to the data {match[1]!r}", "data in this file")
+    _only(data, _DATA_KEYS, where, "has data with the keys")
     datatype = data.get("datatype")
     known = _DATATYPES[kind]
     _expect(datatype in known, where, f"has data of type {datatype!r}", " or ".join(known))
     _expect(not data.get("user_parameters"), where, "has data with parameters", "none")
     arguments = data.get("kwargs") or {}
     _expect(isinstance(arguments, Mapping), where, "has data without arguments", "kwargs")
-    unknown = sorted(set(map(str, arguments)) - {"url", "root", "path", "storage_options"})
-    _expect(not unknown, where, f"has data with {unknown}", "url, root and storage_options")
+    _only(arguments, _DATA_ARGUMENTS, where, "has data with")
     options = arguments.get("storage_options")
     _expect(
         options in (None, {}),
@@ -283,12 +407,20 @@ def _data(document: Mapping[str, Any], where: str, kind: Kind, reference: Any) -
         "has storage_options",
         "none: credentials and endpoints come from the environment or from fsspec's configuration",
     )
-    root = arguments.get("root") or arguments.get("path") or ""
-    plain = isinstance(root, str) and "{" not in root and ".." not in root.split("/")
-    _expect(plain, where, f"has the group {root!r}", "a plain path within the store")
+    # Intake evaluates both names of the group, whichever is used.
+    groups = [_group(arguments.get(key), where) for key in ("root", "path")]
+    _expect("" in groups, where, f"has two groups, {groups}", "one, as root or path")
     url = arguments.get("url")
     _expect(isinstance(url, str) and bool(url), where, f"has the address {url!r}", "a path or URL")
-    return str(url), str(root).strip("/")
+    return str(url), "".join(groups)
+
+
+def _group(root: Any, where: str) -> str:
+    if root is None:
+        return ""
+    plain = isinstance(root, str) and "{" not in root and ".." not in root.split("/")
+    _expect(plain, where, f"has the group {root!r}", "a plain path within the store")
+    return str(root).strip("/")
 
 
 def _is_plain(value: Any) -> bool:
@@ -326,12 +458,8 @@ def parameters_of(place: Place, document: Mapping[str, Any], name: str) -> dict[
         As for `target_of`.
     """
     where = f"entry {name!r} of {place}"
-    entry = document["entries"][name]
-    _expect(isinstance(entry, Mapping), where, f"is a {type(entry).__name__}", "a mapping")
+    _, url, _ = _checked(place, document, name, {})
     known = _parameters(document, where)
-    arguments = entry.get("kwargs") or {}
-    reference = arguments["data"] if "data" in arguments else arguments.get("args")
-    url, _ = _data(document, where, _kind(entry, where), reference)
     return {key: known[key] for key in _TEMPLATE.findall(url) if key in known}
 
 
@@ -339,13 +467,24 @@ def _parameters(document: Mapping[str, Any], where: str) -> dict[str, Parameter]
     """All parameters of a catalog: one that is not plain makes Intake run what it names, for any entry."""
     found = {}
     for name, value in document["user_parameters"].items():
+        here = f"{where} (parameter {name!r} of the catalog)"
         if name not in _INTAKE_PARAMETERS:
-            found[name] = _parameter(name, value, f"{where} (parameter {name!r} of the catalog)")
+            found[name] = _parameter(name, value, here)
+            continue
+        # Where Intake loaded it from; set anew whenever a catalog is opened.
+        plain = isinstance(value, str) and name != "STORAGE_OPTIONS"
+        _expect(
+            plain or value in (None, {}),
+            where=here,
+            found=f"is {value!r}",
+            expected="a text (or no options), as Intake writes it",
+        )
     return found
 
 
 def _parameter(name: str, value: Any, where: str) -> Parameter:
     _expect(name.isidentifier(), where, "has no plain name", "letters, digits and _")
+    _expect(name not in _RESERVED, where, "is called like an argument", "another name")
     if not isinstance(value, Mapping):
         raise _refusal(where, f"is {value!r}", "a mapping with cls, dtype and default")
     unknown = sorted(set(map(str, value)) - {"cls", "dtype", "default", "options", "description"})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emcube.cli.output import Json, emit_json
+from emcube.cli.output import Json, emit_json, printable
 
 if TYPE_CHECKING:
     from emcube.catalog.download import Progress
@@ -152,7 +152,7 @@ def crawl(
 
     def tell(count: int, path: Path) -> None:
         if sys.stderr.isatty():
-            print(f"\r{count} looked at, {path.name[:60]:<60}", end="", file=sys.stderr)
+            print(f"\r{count} looked at, {printable(path.name)[:60]:<60}", end="", file=sys.stderr)
 
     report = walk(
         catalog,
@@ -471,6 +471,9 @@ def export(
     thumbnails: Annotated[
         bool, typer.Option(help="Show total counts, of data that are here.")
     ] = True,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are no earlier export, too.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write a catalog as a web page, or its metadata in the words of schema.org or DataCite."""
@@ -478,16 +481,13 @@ def export(
         raise typer.BadParameter(
             f"got {to!r}, expected html, schema.org or datacite", param_hint="--to"
         )
-    import json
-
     from emcube.catalog import open_catalog
-    from emcube.catalog.exports import to_datacite, to_schema_org
+    from emcube.catalog.exports import to_datacite, to_schema_org, write_json
     from emcube.catalog.page import write_page
-    from emcube.disk import replace_file
 
     opened = open_catalog(catalog)
     if to == "html":
-        written = write_page(opened, out, thumbnails=thumbnails)
+        written = write_page(opened, out, thumbnails=thumbnails, overwrite=overwrite)
     else:
         if to == "schema.org":
             document: Any = to_schema_org(opened[name] if name else opened)
@@ -495,9 +495,7 @@ def export(
             chosen = [opened[name]] if name else [e for e in opened.values() if e.kind != "catalog"]
             described = [to_datacite(entry) for entry in chosen]
             document = described[0] if name else described
-        out.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(out, json.dumps(document, indent=1, ensure_ascii=False).encode())
-        written = out
+        written = write_json(document, out, opened, overwrite=overwrite)
     if as_json:
         emit_json({"written": str(written), "to": to})
     else:

@@ -7,6 +7,7 @@ import sys
 import traceback
 
 from emcube import errors
+from emcube.cli.output import printable
 
 __all__ = ["exit_status", "message", "show"]
 
@@ -37,6 +38,8 @@ def exit_status(error: BaseException) -> int:
         return WRONG_INPUT
     if isinstance(error, errors.MissingDependencyError):
         return FAILED
+    if isinstance(error, errors.CatalogError) and _is_full(error.__cause__):
+        return FAILED
     if isinstance(error, _INPUT):
         return WRONG_INPUT
     # A store that is not there, or one that is in the way, is the user's affair; a full disk is not.
@@ -46,6 +49,11 @@ def exit_status(error: BaseException) -> int:
     if isinstance(cause, OSError) and cause.errno in (errno.ENOENT, errno.EEXIST, errno.EISDIR):
         return WRONG_INPUT
     return FAILED
+
+
+def _is_full(cause: BaseException | None) -> bool:
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+    return isinstance(cause, OSError) and cause.errno in full
 
 
 def message(error: BaseException) -> str:
@@ -70,14 +78,14 @@ def message(error: BaseException) -> str:
 def show(error: BaseException, *, debug: bool) -> None:
     """Write the message to stderr, after the traceback where it is wanted."""
     if debug:
-        traceback.print_exception(error, file=sys.stderr)
+        print(printable("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     text = message(error)
     if not text:
         return
     notes = getattr(error, "__notes__", [])
     if notes:
         text += " (" + "; ".join(notes) + ")"
-    print(f"emcube: {text}", file=sys.stderr)
+    print(printable(f"emcube: {text}"), file=sys.stderr)
 
 
 def _is_usage(error: BaseException) -> bool:

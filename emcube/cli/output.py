@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import typer
 if TYPE_CHECKING:
     from emcube.engine.progress import Event
 
-__all__ = ["Deploy", "Json", "Signal", "emit_json", "progress", "say"]
+__all__ = ["Deploy", "Json", "Signal", "emit_json", "printable", "progress", "say"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")]
 Deploy = Annotated[
@@ -35,13 +36,25 @@ Signal = Annotated[
 
 def emit_json(data: Any) -> None:
     """Print one JSON document to stdout; numbers that JSON lacks become null."""
-    print(json.dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False)
+    # JSON may hold these as they are, and a terminal would obey them.
+    print(re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def printable(text: str) -> str:
+    """A text without characters that would steer a terminal; its lines stay.
+
+    Messages hold names and lines from the files and catalogs of strangers.
+    """
+    from emcube.cards import visible
+
+    return "\n".join(map(visible, text.split("\n")))
 
 
 def say(text: str) -> None:
     """Tell the user something that is not the output: to stderr, and only on a terminal."""
     if sys.stderr.isatty():
-        print(text, file=sys.stderr)
+        print(printable(text), file=sys.stderr)
 
 
 def _plain(value: Any) -> Any:

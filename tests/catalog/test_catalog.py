@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -196,6 +197,28 @@ def test_a_failed_change_leaves_the_file(catalog: Path) -> None:
     assert "File too large" in done.stderr
     assert catalog.read_bytes() == before
     assert not [p.name for p in catalog.parent.iterdir() if "tmp" in p.name]
+
+
+def test_a_link_to_a_catalog_stays_one(tmp_path: Path) -> None:
+    real, link = tmp_path / "shared" / "c.yaml", tmp_path / "mine" / "c.yaml"
+    add(real, make_store(tmp_path / "shared" / "a.zarr"))
+    link.parent.mkdir()
+    link.symlink_to(real)
+    with ThreadPoolExecutor(4) as pool:
+        store = tmp_path / "shared" / "a.zarr"
+        list(pool.map(lambda i: add((real, link)[i % 2], store, name=f"e{i}"), range(6)))
+    assert link.is_symlink()
+    assert len(open_catalog(real)) == len(open_catalog(link)) == 7
+    assert [one.name for one in link.parent.iterdir()] == ["c.yaml"]
+    for place in (real, link):
+        assert open_catalog(place)["e1"].open().shape == (4, 5, 6)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
+def test_the_mode_of_a_catalog_stays(catalog: Path, tmp_path: Path) -> None:
+    catalog.chmod(0o640)
+    add(catalog, tmp_path / "stores" / "d.zarr", name="again")
+    assert catalog.stat().st_mode & 0o777 == 0o640
 
 
 WRITER = """

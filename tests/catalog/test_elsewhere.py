@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 
 import emcube as em
-from emcube.catalog import add, add_family, open_catalog
+from emcube.catalog import add, add_family, open_catalog, reading
 from emcube.catalog.crawl import crawl
+from emcube.catalog.document import put
+from emcube.catalog.plain_yaml import dump
+from emcube.catalog.reading import new_document
+from emcube.catalog.targets import halves_of
 from emcube.catalog.verify import verify_entry
 from emcube.cli import main
 from emcube.errors import CatalogError, EmcubeError
@@ -88,6 +92,36 @@ def test_catalogs_that_hold_each_other(site: Path) -> None:
     assert "nested within itself" in found.problems[0]
     with pytest.raises(CatalogError, match="that catalog itself"):
         add(site / "top.yaml", site / "top.yaml", name="me")
+
+
+def test_a_catalog_under_two_names_is_listed_once(site: Path) -> None:
+    add(site / "top.yaml", site / "below" / "inner.yaml", name="another")
+    found = open_catalog(site / "top.yaml").search("")
+    assert list(found) == ["a", "inner/b"]
+    assert "listed once, as inner" in found.problems[0]
+
+
+def test_catalogs_that_multiply_are_opened_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight files, each of which names the next one four times: 4 to the power of 7 paths."""
+    for n in range(8):
+        path, after = tmp_path / f"{n}.yaml", tmp_path / f"{n + 1}.yaml"
+        document = new_document()
+        for m in range(4):
+            key = f"n{m}"
+            put(document, key, *halves_of(key, "catalog", f"{{CATALOG_DIR}}/{after.name}", {}))
+        path.write_text(dump(document))
+    after.write_text(dump(new_document()))
+    opened: list[Path] = []
+    read = reading.read_bytes
+    monkeypatch.setattr(reading, "read_bytes", lambda place: (opened.append(place), read(place))[1])
+    found = open_catalog(tmp_path / "0.yaml").search("")
+    assert len(opened) == 9
+    assert len(found.problems) == 24
+    monkeypatch.setattr("emcube.catalog.nesting._MAX_CATALOGS", 3)
+    few = open_catalog(tmp_path / "0.yaml").search("")
+    assert any("at most 3 catalogs" in one for one in few.problems)
 
 
 # --- elsewhere ----------------------------------------------------------------------------------------

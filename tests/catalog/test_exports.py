@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html.parser
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -282,3 +284,85 @@ def test_the_verb(catalog: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["catalog", "export", str(catalog), str(one), "--to", "bibtex"]) == 2
     assert main(["catalog", "export", str(catalog), str(one)]) == 2
     capsys.readouterr()
+
+
+# --- what is there already ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["schema.org", "datacite"])
+def test_an_export_replaces_nothing_but_an_export(
+    catalog: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def export(out: Path, *more: str) -> int:
+        return main(
+            ["catalog", "export", str(catalog), str(out), "--to", kind, "--name", "full", *more]
+        )
+
+    link = tmp_path / "link.json"
+    link.symlink_to(catalog)
+    root = tmp_path / "full.zarr" / "zarr.json"
+    notes, foreign = tmp_path / "notes.txt", tmp_path / "hand.json"
+    notes.write_text("mine")
+    foreign.write_text('{"@context": "https://schema.org/", "@type": "Dataset"}')
+    before = {one: one.read_bytes() for one in (catalog, root, notes, foreign)}
+    for path in (catalog, link, root, root.with_name("new.json"), notes, foreign, tmp_path):
+        assert export(path) == 2
+        assert "cannot write an export" in capsys.readouterr().err
+    for path in (catalog, link, root, root.with_name("new.json"), tmp_path):
+        assert export(path, "--overwrite") == 2
+    assert {one: one.read_bytes() for one in before} == before
+    assert not root.with_name("new.json").exists()
+    assert export(tmp_path / "again.json") == export(tmp_path / "again.json") == 0
+    assert export(notes, "--overwrite") == 0
+    assert json.loads(notes.read_text())
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("name", ["index.html", "datasets.jsonld", "thumbnails"])
+def test_a_page_replaces_nothing_but_a_page(catalog: Path, tmp_path: Path, name: str) -> None:
+    opened, site = open_catalog(catalog), tmp_path / "site"
+    site.mkdir()
+    if name == "thumbnails":
+        (site / name).mkdir()
+        (site / name / "00000.png").write_text("mine")
+    else:
+        (site / name).write_text("mine")
+    with pytest.raises(CatalogError, match="already"):
+        write_page(opened, site)
+    assert len(list(site.iterdir())) == 1
+    write_page(opened, site, overwrite=True)
+    write_page(opened, site)
+    with pytest.raises(CatalogError, match="within the store"):
+        write_page(opened, tmp_path / "full.zarr")
+    with pytest.raises(CatalogError, match="within the store"):
+        write_page(opened, tmp_path / "full.zarr" / "site")
+    assert not (tmp_path / "full.zarr" / "site").exists()
+
+
+def test_a_full_disk_is_told(catalog: Path, tmp_path: Path) -> None:
+    """Files may not grow beyond 64 bytes: the real writer fails half-way, as on a full disk."""
+    pytest.importorskip("resource", reason="limits on file sizes are POSIX")
+    code = (
+        "import resource, sys\nfrom emcube.cli import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    before = sorted(tmp_path.rglob("*"))
+    store = str(tmp_path / "full.zarr")
+    for arguments in (
+        ["add", str(tmp_path / "new" / "c.yaml"), store],
+        ["add", str(catalog), store, "--name", "another"],
+        ["export", str(catalog), str(tmp_path / "new" / "a.json"), "--to", "schema.org"],
+        ["export", str(catalog), str(tmp_path / "new" / "site"), "--no-thumbnails"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, "catalog", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=200,
+        )
+        assert done.returncode == 1, done.stderr
+        assert "cannot be written: File too large" in done.stderr
+        assert "unexpected" not in done.stderr
+        assert sorted(tmp_path.rglob("*")) == before

@@ -96,6 +96,19 @@ def test_aliases_are_copies() -> None:
     assert found["c"] == {"b": [1]}
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["0x" + "f" * 6000, "9" * 6000, ":".join(["1"] * 4000), ":".join(["1"] * 400) + ".5", "0x_"],
+    ids=["hexadecimal", "decimal", "sixties", "sixties with a fraction", "no digits"],
+)
+def test_numbers_that_are_none_stay_text(text: str) -> None:
+    assert load(f"a: {text}\nb: 2") == {"a": text, "b": 2}
+    kind = "float" if "." in text else "int"
+    with pytest.raises(PlainError, match=f"for a {kind}") as caught:
+        load(f"a: !!{kind} '{text}'")
+    assert len(str(caught.value)) < 200
+
+
 def test_minus_zero_and_numbers_alike() -> None:
     found = load(dump({"a": [0.0, -0.0, 1, 1.0, True]}))
     assert repr(found) == repr({"a": [0.0, -0.0, 1, 1.0, True]})

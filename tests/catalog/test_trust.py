@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import pytest
 import yaml
 
 import emcube as em
-from emcube.catalog import add, open_catalog
+from emcube.catalog import add, create, open_catalog
 from emcube.cli import main
 from emcube.errors import CatalogError, StoreError
 
@@ -161,6 +162,30 @@ ENTRIES: dict[str, Callable[[Document], object]] = {
     "options: of a class": lambda d: data(d)["kwargs"].update(
         storage_options={"client_kwargs": {"cls": "{func(evil:run)}"}}
     ),
+    "arguments: data beside args": lambda d: arguments(d).update(
+        data="{data(bad-data)}", args=["{func(evil:run)}"]
+    ),
+    "arguments: of an unknown kind": lambda d: data(d)["kwargs"].update(cls="evil:Reader"),
+    "class of the entry": lambda d: entry(d).update(cls="evil:Reader"),
+    "class of the data": lambda d: data(d).update(cls="evil:Reader"),
+    "group: two": lambda d: data(d)["kwargs"].update(root="x", path="{func(evil:run)}"),
+    "group: two plain ones": lambda d: data(d)["kwargs"].update(root="x", path="y"),
+    "address: no slashes": address("https:/up/secret.zarr"),
+    "address: no host": address("https:///up/secret.zarr"),
+    "address: no slash": address("https:up/secret.zarr"),
+    "address: backslashes": address("https:\\\\up\\secret.zarr"),
+    "address: backslashes within": address("https://evil.example\\@up/secret.zarr"),
+    "address: odd case": address("hTTps:/up/secret.zarr"),
+    "address: odd case, whole": address("HTTPS://evil.example/a.zarr"),
+    "address: a space before": address(" https:/up/secret.zarr"),
+    "address: a line within": address("https://evil.example/a\n.zarr"),
+    "address: file without slashes": address("file:/etc/passwd"),
+    "address: file of a host": address("file://evil.example/etc/passwd"),
+    "address: key and policy": address("https://evil.example/a.zarr?key=a&policy=b"),
+    "address: Azure's signature": address("https://evil.example/a.zarr?se=2026&sp=r&sv=1&access=b"),
+    "address: a secret without a name": address("https://evil.example/a.zarr?abcdef"),
+    "address: a token behind #": address("https://evil.example/a.zarr#token=abc"),
+    "address: user of Google's store": address("gs://me:password@bucket/a.zarr"),
     "group: upwards": lambda d: data(d)["kwargs"].update(root="../../etc"),
     "group: a template": lambda d: data(d)["kwargs"].update(root="{func(evil:run)}"),
 }
@@ -226,6 +251,18 @@ PARAMETERS: dict[str, object] = {
     "a text": "{env(SECRET)}",
 }
 
+#: Names that Intake sets itself, or takes an argument of the data for.
+NAMES: dict[str, object] = {
+    "STORAGE_OPTIONS": {"cls": "evil:run"},
+    "CATALOG_PATH": {"cls": "evil:run"},
+    "CATALOG_DIR": {"cls": "evil:run", "default": "a"},
+    "url": {
+        "cls": "intake.readers.user_parameters:SimpleUserParameter",
+        "dtype": "str",
+        "default": "a",
+    },
+}
+
 
 @pytest.mark.parametrize("parameter", PARAMETERS.values(), ids=PARAMETERS)
 def test_a_parameter_that_intake_would_run_closes_the_catalog(lab: Path, parameter: object) -> None:
@@ -236,6 +273,66 @@ def test_a_parameter_that_intake_would_run_closes_the_catalog(lab: Path, paramet
             CatalogError, match=r"is not opened.*parameter 'tilt'|parameter 'tilt'.*is not"
         ):
             found[name].open()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_parameter_of_a_name_that_intake_uses_is_checked(lab: Path, name: str) -> None:
+    found = open_catalog(spoilt(lab, lambda d: d["user_parameters"].update({name: NAMES[name]})))
+    for use in (found["good"].open, found.to_intake):
+        with pytest.raises(CatalogError, match=f"parameter '{name}'.*is not opened"):
+            use()
+
+
+def test_intake_gets_what_was_checked_and_nothing_else(
+    lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change(document: Document) -> None:
+        document.update(cls="evil:Reader", user_parameters={"CATALOG_PATH": "func(evil:run)"})
+        document["data"]["more"] = {"cls": "evil:Reader", "datatype": "evil:Reader", "kwargs": {}}
+        entry(document)["metadata"] = {"imports": ["evil"], "text": "{func(evil:run)}"}
+        # A file of this folder, which Intake would take for a call.
+        data(document)["kwargs"]["url"] = "func(evil:run)"
+
+    spoilt(lab, change)
+    lab.rename(lab.with_name("func(evil:run).yaml"))
+    found = open_catalog("func(evil:run).yaml")
+    intake = found.to_intake()
+    assert len(intake.data) == 2
+    assert set(intake.user_parameters) == {"CATALOG_PATH", "CATALOG_DIR", "STORAGE_OPTIONS"}
+    assert intake["good"].read()["data"].shape == (4, 5, 6)
+    assert intake["bad"].data.url.endswith("/lab/func(evil:run)")
+
+
+def test_intake_is_not_handed_catalogs_that_nobody_checked(lab: Path) -> None:
+    below = lab.with_name("below.yaml")
+    below.write_text("{version: 2, entries: {a: {cls: 'evil:Reader'}}}")
+    add(lab, below, name="nested")
+    with pytest.raises(CatalogError, match=r"'nested' .* is a catalog.*open_catalog"):
+        open_catalog(lab).to_intake()
+
+
+@pytest.mark.parametrize("scheme", ["https:", "s3:", "HTTPS:"])
+def test_an_address_without_slashes_is_no_way_out(
+    lab: Path, tmp_path: Path, make_store: Callable[..., Path], scheme: str
+) -> None:
+    hidden = make_store(tmp_path / "up" / ".private" / "secret.zarr")
+    (lab.parent / scheme).mkdir()
+    (lab.parent / scheme / "up").symlink_to(hidden.parent)
+    for url in (f"{scheme}/up/secret.zarr", f"{{CATALOG_DIR}}/{scheme}/up/secret.zarr"):
+        found = open_catalog(spoilt(lab, address(url)))
+        with pytest.raises(CatalogError, match="is not opened"):
+            found["bad"].open()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://zenodo.example/records/1/files/a.zarr?download=1",
+        "https://h.example/x?format=a&id=2",
+    ],
+)
+def test_queries_that_say_what_is_meant_stay(lab: Path, url: str) -> None:
+    assert open_catalog(spoilt(lab, address(url)))["bad"].target.location == url
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -339,11 +436,61 @@ def test_secrets_do_not_get_into_a_catalog(tmp_path: Path) -> None:
         "https://me:pass@host.example/a.zarr",
         "https://host.example/a.bcf?token=abc",
         "s3://key:secret@bucket/a.zarr",
+        "https://host.example/a.bcf?key=hunter2&policy=hunter2",
+        "https://host.example/a.bcf?se=2026&sp=r&sv=1&access=hunter2",
+        "https://host.example/a.bcf#token=hunter2",
+        "https://host.example/a.bcf?hunter2",
+        "gs://me:hunter2@bucket/a.zarr",
+        "https://me:hunter2/4@host.example/a.zarr",
     ):
         with pytest.raises((CatalogError, ValueError)) as caught:
             add(tmp_path / "c.yaml", url, elements=["Si"])
         assert "credentials" in str(caught.value)
+        assert "hunter2" not in str(caught.value)
     assert not (tmp_path / "c.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"url": "https://me:hunter2@host.example/a"},
+        {"description": "See (https://me:hunter2@host.example/a)."},
+        {"description": "https://me:hunter2/4@host.example/a"},
+        {"contact": "s3://me:hunter2@bucket"},
+        {"note": {"deep": ["https://host.example/a?X-Amz-Signature=hunter2"]}},
+        {"note": "https://host.example/a#access_token=hunter2"},
+        {"related": [{"relation": "source", "identifier": "https://me:hunter2@host.example/a"}]},
+    ],
+)
+def test_secrets_do_not_get_into_metadata(lab: Path, metadata: Document) -> None:
+    before = lab.read_bytes()
+    field = next(iter(metadata))
+    with pytest.raises(CatalogError, match=f"{field}.* holds an address with a password") as caught:
+        add(lab, lab.with_name("good.zarr"), name="new", **metadata)
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(CatalogError, match="holds an address"):
+        create(lab.with_name("new.yaml"), **metadata)
+    assert lab.read_bytes() == before
+    assert not lab.with_name("new.yaml").exists()
+
+
+def test_addresses_without_secrets_stay_in_metadata(lab: Path) -> None:
+    text = "ssh://git@host.example/a, https://host.example/a?lang=en&id=3#top, me@host.example"
+    new = add(lab, lab.with_name("good.zarr"), name="new", description=text)
+    assert new.metadata["description"] == text
+
+
+def test_a_number_without_end_spoils_no_neighbour(
+    lab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = yaml.safe_load(lab.read_text())
+    document["entries"]["bad"]["metadata"]["size"] = "NUMBER"
+    lab.write_text(yaml.safe_dump(document).replace("NUMBER", "0x" + "f" * 6000))
+    for name in ("good", "bad"):
+        assert main(["info", f"{lab}:{name}"]) == 0
+    assert main(["catalog", "show", str(lab)]) == 0
+    assert main(["catalog", "show", str(lab), "bad"]) == 0
+    capsys.readouterr()
 
 
 def test_a_trusted_catalog_runs_what_it_says(lab: Path, tmp_path: Path) -> None:
@@ -386,3 +533,30 @@ def test_a_link_out_of_a_store_is_refused(lab: Path, tmp_path: Path) -> None:
         em.open(f"{lab}:bad")
     assert catalog["good"].open().ndim
     assert open_catalog(lab, trust=True)["bad"].open().ndim
+
+
+NAME = "a\x1b]0;title\x07\x9b2Jb\x7f"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["catalog", "show", "CATALOG", "nope"], 2),
+        (["catalog", "fetch", "CATALOG", NAME], 2),
+        (["info", f"CATALOG:{NAME}"], 2),
+        (["--debug", "info", f"CATALOG:{NAME}"], 2),
+        (["catalog", "show", "CATALOG", "--json"], 0),
+    ],
+)
+def test_errors_do_not_steer_terminals(
+    lab: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int
+) -> None:
+    def change(document: Document) -> None:
+        document["entries"] = {NAME: {**entry(document), "reader": f"os:\x1b[2J{NAME}"}}
+        document["aliases"] = {}
+
+    spoilt(lab, change)
+    assert main([one.replace("CATALOG", str(lab)) for one in arguments]) == status
+    shown = capsys.readouterr()
+    assert shown.out + shown.err
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", shown.out + shown.err)
