@@ -12,7 +12,16 @@ from urllib.parse import urlsplit
 from emcube.errors import InputError
 from emcube.redaction import redact
 
-__all__ = ["check_address", "is_url", "join", "local_part", "redact"]
+__all__ = ["HARMLESS", "check_address", "is_url", "join", "local_part", "redact"]
+
+HARMLESS = frozenset(
+    {
+        *("doi", "download", "file", "filename", "files", "format", "id", "path", "persistentid"),
+        *("record", "version"),
+    }
+)
+"""Names of query parameters that say what is meant. Any other may let its holder in: services call their
+signatures and keys by too many names to list these instead."""
 
 #: Protocols whose "address" is a path of this machine.
 _LOCAL = ("file", "local")

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
+from emcube.addresses import HARMLESS
 from emcube.errors import CatalogError
 
 __all__ = [
@@ -37,14 +38,6 @@ ROOTS = "EMCUBE_CATALOG_ROOTS"
 #: Where data may lie. fsspec knows more protocols, among them some that run code or chain others.
 SCHEMES = frozenset({"http", "https", "s3", "gs", "gcs", "az", "abfs"})
 
-#: Names of query parameters that say what is meant. Any other may let its holder in: services call their
-#: signatures and keys by too many names to list these instead.
-_HARMLESS = frozenset(
-    {
-        *("doi", "download", "file", "filename", "files", "format", "id", "path", "persistentid"),
-        *("record", "version"),
-    }
-)
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:@?#\\\[\]]+)(:\d+)?")
 #: Azure has the name of a container where others have a user.
 _CONTAINERS = ("abfs", "az")
@@ -244,9 +237,9 @@ def _refuse_secrets(url: str) -> None:
     # Of an object store a question mark may be part of a name, but clients send it on.
     query = rest.partition("?")[2]
     names = [key.lower() for key, _ in parse_qsl(query, keep_blank_values=True)]
-    if (query and not names) or not _HARMLESS.issuperset(names):
+    if (query and not names) or not HARMLESS.issuperset(names):
         raise ValueError(
-            f"no query but of {', '.join(sorted(_HARMLESS))} in it, since others may be secret: credentials "
+            f"no query but of {', '.join(sorted(HARMLESS))} in it, since others may be secret: credentials "
             "come from the environment"
         )
 

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
+from emcube.addresses import HARMLESS
 from emcube.errors import InputError
 from emcube.package.description import Address
 
@@ -21,27 +22,6 @@ __all__ = [
 ]
 
 SCHEMES = ("http", "https", "s3", "gs", "gcs", "az", "abfs")
-
-_HARMLESS = frozenset(
-    {
-        *(
-            "doi",
-            "download",
-            "file",
-            "filename",
-            "files",
-            "format",
-            "id",
-            "path",
-            "persistentid",
-            "record",
-        ),
-        "version",
-    }
-)
-"""Names of query parameters that say what is meant. Any other may let its holder in: services call their
-signatures and keys by too many names to list these instead.
-"""
 
 _SECRET_FIELD = re.compile(
     r"passw|secret|token|credential|api_?key|access_?key|storage_options", re.I
@@ -82,7 +62,7 @@ def without_secrets(url: str) -> str:
     if host and (not _HOST.fullmatch(host) or doubtful or nested):
         return f"{scheme}://***"
     if inside or not all(
-        name.lower() in _HARMLESS for name, _ in parse_qsl(query, keep_blank_values=True)
+        name.lower() in HARMLESS for name, _ in parse_qsl(query, keep_blank_values=True)
     ):
         question = query = ""
     return f"{scheme}://{host}{slash}{plain}{question if query else ''}{query}"
