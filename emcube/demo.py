@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from emcube.scenes import Scene
     from emcube.store import IngestProgress
 
-__all__ = ["RECIPE", "SCENES", "render", "run_demo"]
+__all__ = ["SCENES", "recipe_text", "render", "run_demo"]
 
 RECIPE = """\
 # A whole analysis. `emcube run recipe.yaml --out ANOTHER_FOLDER` does it again.
@@ -137,6 +137,20 @@ user_parameters: {}
 """
 
 
+def recipe_text(scene: str = "srm2135c", seed: int = 0) -> str:
+    """Recipe of a scene of the demo, whose store lies beside it, as YAML.
+
+    Parameters
+    ----------
+    scene : str
+        One of `SCENES`.
+    seed : int
+        Of its steps.
+    """
+    more = SCENES[scene].more.format(seed=int(seed))
+    return RECIPE.format(entry=scene, seed=int(seed), more=more)
+
+
 def run_demo(
     out: str | Path | None = None,
     *,
@@ -205,8 +219,7 @@ def run_demo(
 
     tell("2/4  Number of components, PCA, NMF, k-means")
     recipe = folder / "recipe.yaml"
-    steps = example.more.format(seed=int(seed))
-    recipe.write_text(RECIPE.format(entry=scene, seed=int(seed), more=steps), encoding="utf-8")
+    recipe.write_text(recipe_text(scene, seed), encoding="utf-8")
     result = run(Recipe.read(recipe), overwrite=True)
     clock.lap("analyse")
 

@@ -40,6 +40,7 @@ def storage(log: Path) -> Iterator[dict[str, str]]:
     ):
         try:
             _wait_for(port, process, log)
+            _forget_clients()
             yield {
                 "AWS_ACCESS_KEY_ID": KEY,
                 "AWS_SECRET_ACCESS_KEY": SECRET,
@@ -48,6 +49,14 @@ def storage(log: Path) -> Iterator[dict[str, str]]:
             }
         finally:
             process.kill()
+            _forget_clients()
+
+
+def _forget_clients() -> None:
+    """s3fs keeps its clients, with the addresses that the environment gave them."""
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def _free_port() -> int:

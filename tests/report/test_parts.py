@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import importlib
 import math
 from pathlib import Path
 from typing import Any
@@ -212,7 +213,7 @@ def test_quality_sampled_is_close_to_that_of_all(
     result: Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = quality_of(result, "nmf")
-    monkeypatch.setattr("emcube.report.quality.SAMPLE", 100)
+    monkeypatch.setattr(importlib.import_module("emcube.report.quality"), "SAMPLE", 100)
     part = quality_of(result, "nmf")
     assert whole is not None
     assert part is not None

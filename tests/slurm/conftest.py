@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import emcube as em
-from emcube.demo import RECIPE
+from emcube.demo import recipe_text
 from emcube.models.labels import as_source
 from emcube.store import write_cube
 from tests.conftest import skip_or_fail
@@ -58,7 +58,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scene = em.scenes.srm2135c(scale=0.03, random_state=0)
     write_cube(scene.cube, folder / "srm2135c.zarr")
     assert as_source(em.open(folder / "srm2135c.zarr"))[0].plan.n_blocks > 1
-    (folder / "recipe.yaml").write_text(RECIPE.format(seed=0))
+    (folder / "recipe.yaml").write_text(recipe_text())
     return folder
 
 
