@@ -19,7 +19,7 @@ from emcube.catalog.document import change, put, take_out
 from emcube.catalog.download import file_checksum
 from emcube.catalog.metadata import checked
 from emcube.catalog.model import Catalog, open_catalog
-from emcube.catalog.places import Place, address_of, place_of
+from emcube.catalog.places import Place, address_of, check_texts, place_of
 from emcube.catalog.targets import Kind, halves_of
 from emcube.errors import CatalogError, EmcubeError, IncompleteError, InputError
 
@@ -165,6 +165,7 @@ def crawl(
         raise InputError(
             f"crawl: {str(top)!r} is no folder, expected one with data", hint="check the path"
         )
+    check_texts(metadata, f"what a crawl of {str(top)!r} writes into each entry")
     if not dry_run:
         # Also says at once that a catalog cannot be changed.
         change(place, lambda document: None)

@@ -17,7 +17,7 @@ import emcube as em
 from emcube.catalog import add, open_catalog
 from emcube.catalog.crawl import crawl
 from emcube.cli import main
-from emcube.errors import InputError
+from emcube.errors import CatalogError, InputError
 from emcube.store.journal import Journal
 from tests.catalog.helpers import aged, spectrum
 
@@ -58,6 +58,14 @@ def test_a_first_crawl(facility: Path, tmp_path: Path) -> None:
         assert entry.open().sizes["energy"] in (4, 6)
     assert em.open(f"{path}:s2.point").values.tolist() == [5, 6, 7, 8]
     assert "{CATALOG_DIR}/data/s1/map.zarr" in path.read_text()
+
+
+def test_it_writes_no_secret_that_it_is_told(facility: Path, tmp_path: Path) -> None:
+    told = "see https://me:hunter2@host.example/protocol"
+    with pytest.raises(CatalogError, match="description") as caught:
+        crawl(tmp_path / "lab.yaml", facility, description=told)
+    assert "hunter2" not in str(caught.value)
+    assert not (tmp_path / "lab.yaml").exists()
 
 
 def test_a_second_crawl_reads_nothing(
