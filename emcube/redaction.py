@@ -11,6 +11,8 @@ _FOUND = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^\s'\"<>]+")
 _PARTS = re.compile(
     r"^(?P<scheme>[^:]+://)(?:(?P<user>[^/?#]*)@)?(?P<rest>[^?#]*)(?P<query>\?[^#]*)?"
 )
+#: A password that holds a slash: what looks like a port is none, and an @ follows.
+_SLASHED = re.compile(r"^([^:]+://)[^/?#@]*:(?!\d*(?:[/?#]|$))\S*@")
 
 
 def redact(text: str) -> str:
@@ -34,6 +36,7 @@ def redact(text: str) -> str:
 
 
 def _redacted(address: str) -> str:
+    address = _SLASHED.sub(r"\1***@", address)
     parts = _PARTS.match(address)
     assert parts is not None
     user = "***@" if parts["user"] is not None else ""

@@ -35,6 +35,7 @@ def test_what_is_an_address(path: str, expected: bool) -> None:
         "error at https://me:hunter2@host/a.zarr/zarr.json, and at s3://k:hunter2@b/x",
         "<https://me:hunter2@host:8080/a>",
         "ftp://me:hunter2:x@host/a",
+        "https://me:hunter2/more@host/a.zarr",
     ],
 )
 def test_credentials_are_not_shown(text: str) -> None:
@@ -46,7 +47,14 @@ def test_credentials_are_not_shown(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["https://host:8080/a.zarr", "s3://bucket/x@y.zarr", "no address", "me@host", "a ? b", "/a/b"],
+    [
+        "https://host:8080/a@b.zarr",
+        "s3://bucket/x@y.zarr",
+        "no address",
+        "me@host",
+        "a ? b",
+        "/a/b",
+    ],
 )
 def test_everything_else_is_shown_as_it_is(text: str) -> None:
     assert redact(text) == text
