@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from emcube.results import Result
     from emcube.scenes import Scene
-    from emcube.store import IngestProgress
 
 __all__ = ["SCENES", "recipe_text", "render", "run_demo"]
 
@@ -309,32 +308,8 @@ def _ingest(scene: Scene, store: Path) -> bool:
                 and kept.attrs.get("metadata") == scene.cube.attrs["metadata"]
             ):
                 return False
-    write_cube(scene.cube, store, overwrite=True, progress=_progress(scene.cube))
+    write_cube(scene.cube, store, overwrite=True)
     return True
-
-
-def _progress(cube: xr.DataArray) -> Callable[[IngestProgress], None]:
-    """Show the ingest as the engine shows its passes."""
-    from emcube.engine.progress import Event, emit
-
-    n_pixels = cube.size // cube.sizes["energy"]
-
-    def show(state: IngestProgress) -> None:
-        done = state.regions_done == state.n_regions
-        share = state.bytes_done / max(1, state.n_bytes)
-        emit(
-            Event(
-                kind="end" if done else "block",
-                name="simulate and ingest",
-                blocks_done=state.regions_done,
-                n_blocks=state.n_regions,
-                pixels_done=round(share * n_pixels),
-                n_pixels=n_pixels,
-                seconds=state.seconds,
-            )
-        )
-
-    return show
 
 
 def _write_truth(scene: Scene, path: Path) -> Path:

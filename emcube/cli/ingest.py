@@ -42,7 +42,6 @@ def ingest(
     """Write a cube to a Zarr store, out of core; an interrupted one is continued."""
     numbers = _numbers(values)
     from emcube.cards import describe, render
-    from emcube.recipe.inputs import announce
     from emcube.sources import ingest as write
 
     with progress():
@@ -54,7 +53,6 @@ def ingest(
             values=numbers,
             layout=layout,
             overwrite=overwrite,
-            progress=announce,
         )
     card = describe(str(path))
     if as_json:

@@ -23,6 +23,7 @@ from scipy.sparse.linalg import eigsh
 from emcube.engine import ArraySource, plan_blocks, resident, run_sweep
 from emcube.engine.threads import single_threaded_blas
 from emcube.errors import EngineError, InputError
+from emcube.feedback.events import group
 from emcube.kernels.biwhiten import (
     elbow,
     group_channels,
@@ -640,6 +641,7 @@ class _Fit:
         return self.scaling.n_pixels, self.pooling.n_channels
 
 
+@group("number of components")
 def estimate_n_components(
     cube: Any,
     method: str = "biwhitening",

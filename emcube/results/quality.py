@@ -160,6 +160,8 @@ def _lazily(
     """Answers by pixel (nav..., 2) and sums by channel (3, E), both over the same chunks."""
     import dask.array as da
 
+    from emcube.feedback.computing import PREFIX, watch
+
     cube = cube if hasattr(cube.data, "dask") else cube.chunk("auto")
     data = cube.data.rechunk(dict.fromkeys(range(len(nav), cube.ndim), -1))
     chunks = data.chunks[: len(nav)]
@@ -168,15 +170,16 @@ def _lazily(
     loads = loads.rechunk((*chunks, -1))
     n, n_sig = len(nav), cube.ndim - len(nav)
     where, signal = tuple(range(n)), tuple(range(n, n + n_sig))
+    watch()
     k, q, e = n + n_sig, n + n_sig + 1, n + n_sig + 2
     common: dict[str, Any] = {"concatenate": True, "dtype": np.float64, "spectra": spectra}
     pixels = da.blockwise(
         _by_pixel, (*where, q), data, (*where, *signal), loads, (*where, k),
-        new_axes={q: 2}, starts=starts, weights=weights, meta=np.empty((0,) * (n + 1)), **common,
+        token=f"{PREFIX}quality", new_axes={q: 2}, starts=starts, weights=weights, meta=np.empty((0,) * (n + 1)), **common,
     )  # fmt: skip
     sums = da.blockwise(
         _by_channel, (*where, q, e), data, (*where, *signal), loads, (*where, k),
-        new_axes={q: 3, e: spectra.shape[1]}, adjust_chunks=dict.fromkeys(where, 1),
+        token=f"{PREFIX}quality", new_axes={q: 3, e: spectra.shape[1]}, adjust_chunks=dict.fromkeys(where, 1),
         meta=np.empty((0,) * (n + 2)), **common,
     )  # fmt: skip
     return pixels, sums.sum(axis=where) if n else sums
