@@ -104,5 +104,8 @@ def __dir__() -> list[str]:
 
 _hooks.after_import("xarray", "emcube.cube")
 _hooks.provide("client", "emcube.deploy.environment:client_for")
+_hooks.provide("cube_page", "emcube.cards.page:cube_page")
+_hooks.provide("estimate_page", "emcube.cards.page:estimate_page")
+_hooks.provide("result_page", "emcube.cards.page:result_page")
 _hooks.provide("to_hyperspy", "emcube.interop.hyperspy:to_hyperspy")
 _hooks.provide("write_msa", "emcube.interop.msa:write_spectra")

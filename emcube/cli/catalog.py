@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emcube.cli.output import Json, emit_json, progress
+from emcube.cli.output import Json, emit_json, progress, show_card
 
 if TYPE_CHECKING:
     from emcube.catalog.verify import EntryReport
@@ -75,15 +75,6 @@ def _number_or(value: Any) -> Any:
     return value
 
 
-def _show(card: dict[str, Any], as_json: bool) -> None:
-    from emcube.cards import render
-
-    if as_json:
-        emit_json(card)
-    else:
-        typer.echo(render(card))
-
-
 @app.command("init")
 def init(
     catalog: Own,
@@ -96,7 +87,7 @@ def init(
     from emcube.catalog import create
 
     create(catalog, **{"title": title, **_settings(settings)})
-    _show(describe_catalog(catalog), as_json)
+    show_card(describe_catalog(catalog), as_json=as_json)
 
 
 @app.command("add")
@@ -121,7 +112,7 @@ def add(
     from emcube.catalog import add as add_entry
 
     add_entry(catalog, store, name=name, overwrite=overwrite, **_settings(settings))
-    _show(describe_catalog(catalog), as_json)
+    show_card(describe_catalog(catalog), as_json=as_json)
 
 
 @app.command("crawl")
@@ -197,7 +188,7 @@ def show(
     """Show the entries of a catalog, or one of them."""
     from emcube.cards import describe_catalog, describe_entry
 
-    _show(describe_entry(catalog, name) if name else describe_catalog(catalog), as_json)
+    show_card(describe_entry(catalog, name) if name else describe_catalog(catalog), as_json=as_json)
 
 
 @app.command("search")
@@ -246,7 +237,7 @@ def search(
         beam_energy=None if beam_energy is None else _range(beam_energy),
         **_conditions(where, {"modality", "elements", "beam_energy"}),
     )
-    _show(card, as_json)
+    show_card(card, as_json=as_json)
 
 
 def _conditions(where: list[str] | None, options: set[str]) -> dict[str, Any]:
@@ -360,7 +351,7 @@ def remove(
     from emcube.catalog import remove as remove_entries
 
     remove_entries(catalog, *names)
-    _show(describe_catalog(catalog), as_json)
+    show_card(describe_catalog(catalog), as_json=as_json)
 
 
 @app.command("fetch")

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["Deploy", "Json", "Signal", "emit_json", "printable", "progress", "say"]
+__all__ = ["Deploy", "Json", "Signal", "emit_json", "printable", "progress", "say", "show_card"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")]
 Deploy = Annotated[
@@ -35,6 +35,24 @@ def emit_json(data: Any) -> None:
     text = json.dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False)
     # JSON may hold these as they are, and a terminal would obey them.
     print(re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def show_card(described: dict[str, Any], *, as_json: bool) -> None:
+    """Print a description: as a card on a terminal, as plain lines in a pipe, as JSON where that is wanted."""
+    if as_json:
+        emit_json(described)
+        return
+    from emcube.feedback.setting import is_terminal
+
+    if is_terminal(sys.stdout):
+        from emcube.cards.card import card_of
+        from emcube.cards.terminal import print_card
+
+        print_card(card_of(described))
+        return
+    from emcube.cards import render
+
+    typer.echo(render(described))
 
 
 def printable(text: str) -> str:

@@ -185,6 +185,11 @@ class NComponentsEstimate:
     alternatives: dict[str, int | None]
     noise: dict[str, Any] = field(default_factory=dict)
 
+    def _repr_html_(self) -> str:
+        from emcube._hooks import provided
+
+        return str(provided("estimate_page")(self))
+
     @property
     def refused(self) -> bool:
         """Whether there is no number."""
