@@ -184,7 +184,7 @@ def _publish(
             addresses(opened, entry, address, allow_local=allow_local_addresses),
         )
         gathered = _Gathered.of(opened, entry, packed, title, description, people, terms, day)
-        members = gathered.members(store, Path(scratch) if figures else None)
+        members = gathered.members(store, figures=figures)
         tell_step(2, "digests")
         digests = _digests(members)
         members[names.CRATE] = gathered.crate(members, digests)
@@ -367,8 +367,8 @@ class _Gathered:
 
     # ------------------------------------------------------------------------------------- members
 
-    def members(self, store: Path | None, scratch: Path | None) -> dict[str, Content]:
-        """Contents of all files but the crate's own and the manifest; without scratch no figures."""
+    def members(self, store: Path | None, *, figures: bool) -> dict[str, Content]:
+        """Contents of all files but the crate's own and the manifest."""
         about, provenance = self.about, self.result.provenance
         lock = lock_environment(
             (provenance.get("stack") or {}).get("libraries") or {}, about.python
@@ -379,7 +379,7 @@ class _Gathered:
             names.DESCRIPTION: self._description().to_bytes(),
             names.LOCK: lock.to_bytes(),
             names.STACK: _json({"stack": provenance.get("stack"), "lock_is_exact": lock.exact}),
-            names.REPORT: report_page(self.result, about, methods, scratch),
+            names.REPORT: report_page(self.result, about, methods, figures=figures),
             names.README: readme_page(about, TEXTS),
             names.PREVIEW: preview_page(about, TEXTS),
             **derived_texts(self.result, cited),

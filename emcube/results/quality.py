@@ -62,6 +62,11 @@ def fit_quality(
     -----
     Two passes over the loadings and one over the cube once it is computed. The same bits for the same
     chunks, on any number of workers.
+
+    Not the misfit of a report (`emcube.report.quality.quality_of`). That is half the Poisson deviance that
+    the fit ended with over what counting noise would leave of it: one number for the whole, from the result
+    alone. This weighs squares, pixel by pixel and channel by channel, and needs the cube. Both are one where
+    noise explains all that is left; else they are different numbers.
     """
     nav, sig = nav_dims(cube), sig_dims(cube)
     loadings, components = _fitting(cube, loadings, components, nav, sig)
