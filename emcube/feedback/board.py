@@ -43,6 +43,7 @@ _MOST = 4
 """Lines of work within work that are shown."""
 
 _log = logging.getLogger(__name__)
+_now = time.monotonic
 
 
 class Display(Protocol):
@@ -107,12 +108,12 @@ class _Item:
         if not self.samples:
             return 0.0
         then, before = self.samples[0]
-        spent = time.monotonic() - then
+        spent = _now() - then
         return (amount - before) / spent if spent > 0 else 0.0
 
     def mean_speed(self) -> float:
         """Amount in a second, from beginning to end."""
-        spent = (self.ended or time.monotonic()) - self.began
+        spent = (self.ended or _now()) - self.began
         return (_amount(self.event)[0] - self.first) / spent if spent > 0 else 0.0
 
 
@@ -139,7 +140,7 @@ class Board:
                 item = self._begin(key, event)
                 if item is None:
                     return
-            item.take(event, time.monotonic())
+            item.take(event, _now())
 
     @property
     def busy(self) -> bool:
@@ -150,7 +151,7 @@ class Board:
         parent = self._items.get(event.parent) if event.parent else None
         if parent is None and (event.parent or (event.work and event.kind != "start")):
             return None  # it, or what it is a part of, began unseen
-        item = _Item(event, parent, time.monotonic())
+        item = _Item(event, parent, _now())
         if parent is None:
             item.where = surface()
             if item.where is None:
@@ -168,8 +169,8 @@ class Board:
             item = self._items.pop(key, None)
             if item is None:
                 return
-            item.take(event, time.monotonic())
-            item.ended = time.monotonic()
+            item.take(event, _now())
+            item.ended = _now()
             # Whatever did not say its end is over, too.
             for lost in [k for k, i in self._items.items() if i.is_in(item)]:
                 del self._items[lost]
@@ -200,7 +201,7 @@ class Board:
                     return
 
     def _draw(self) -> None:
-        now = time.monotonic()
+        now = _now()
         with self._lock:
             roots = [i for i in self._items.values() if i.parent is None and now - i.began >= DELAY]
             pictures = [(root, _lines(root, list(self._items.values()))) for root in roots]
@@ -231,7 +232,7 @@ class Board:
             left = [i for i in self._items.values() if i.parent is None and i.shown]
             self._items.clear()
         for item in left:
-            item.ended = time.monotonic()
+            item.ended = _now()
             self._close(item)
 
 
@@ -313,7 +314,7 @@ def _lines(root: _Item, items: list[_Item]) -> list[Line]:
         # Between two passes: something small is computed from what they brought.
         inner = mine[-1]
         if inner.event.n_rounds <= 1:
-            spent = clock(time.monotonic() - inner.began)
+            spent = clock(_now() - inner.began)
             lines.append(Line(_name(inner), None, ((1, f"working  {spent}"),)))
     return lines[:1] + lines[1:][-_MOST:]
 
@@ -333,7 +334,7 @@ def _steps_line(item: _Item) -> Line:
     doing = f" ({label(event.message, 24)})" if event.message else ""
     fields = (
         (1, f"step {number}/{event.n_rounds}{doing}"),
-        (2, clock(time.monotonic() - item.began)),
+        (2, clock(_now() - item.began)),
     )
     return Line(_name(item), _share(event), fields)
 
@@ -359,7 +360,7 @@ def _work_line(item: _Item) -> Line:
     if event.message:
         fields.append((7, label(event.message)))
     left = _left(event, speed)
-    fields.append((1, clock(time.monotonic() - item.began) if left is None else left))
+    fields.append((1, clock(_now() - item.began) if left is None else left))
     return Line(_name(item), _share(event), tuple(fields))
 
 
@@ -376,7 +377,7 @@ def _left(event: Event, speed: float) -> str | None:
 def last_words(item: _Item) -> str:
     """What stays of a piece of work: one line."""
     event = item.event
-    spent = seconds((item.ended or time.monotonic()) - item.began)
+    spent = seconds((item.ended or _now()) - item.began)
     main = item if _counts(event) else _longest(item)
     facts = _facts(main) if main is not None else []
     if event.n_rounds > 1 and not _counts(event):
@@ -388,7 +389,7 @@ def last_words(item: _Item) -> str:
 
 
 def _spent(item: _Item) -> float:
-    return (item.ended or time.monotonic()) - item.began
+    return (item.ended or _now()) - item.began
 
 
 def _longest(item: _Item) -> _Item | None:

@@ -13,7 +13,6 @@ from typing import Any
 
 from dask.callbacks import Callback
 
-from emcube.feedback.board import board
 from emcube.feedback.events import Work, working
 from emcube.feedback.setting import surface
 
@@ -35,6 +34,8 @@ class _Watch(Callback):  # type: ignore[misc]  # Dask has no types here
         self._running: dict[int, tuple[ExitStack, Work]] = {}
 
     def _start(self, dsk: Any) -> None:
+        from emcube.feedback.board import board
+
         if board.busy:  # a block that the engine reads, or a part of something that is told of
             return
         ours = [name for key in dsk if (name := _name(key)) is not None]
