@@ -126,9 +126,7 @@ def _cube(card: Mapping[str, Any]) -> Card:
         facts += [(k, v) for k, v in metadata_rows(known) if not _told(k, known)]
     if card.get("digest"):
         facts.append(("digest", card["digest"]))
-    return Card(
-        "cube", shorten(title, TITLE), _about(known), _axes(card), _rows(facts)
-    )
+    return Card("cube", shorten(title, TITLE), _about(known), _axes(card), _rows(facts))
 
 
 def _told(key: str, metadata: Mapping[str, Any]) -> bool:
@@ -228,7 +226,9 @@ def _result(card: Mapping[str, Any]) -> Card:
         warnings = (f"Incomplete: {shorten(told)}. The same run goes on from here.",)
     return Card(
         "result",
-        shorten((card.get("metadata") or {}).get("title") or _last(source) or card["address"], TITLE),
+        shorten(
+            (card.get("metadata") or {}).get("title") or _last(source) or card["address"], TITLE
+        ),
         _about(card.get("metadata") or {}),
         Table(("step", "outcome", "time"), rows, frozenset({2})) if rows else None,
         _rows(facts),
@@ -255,7 +255,9 @@ def _estimate(card: Mapping[str, Any]) -> Card:
             rows.append((text, f"{value:.1f} %"))
     others = {k: v for k, v in card["alternatives"].items() if k != card["method"]}
     rows += [(k, "no number" if v is None else str(v)) for k, v in others.items()]
-    warnings = () if card["trusted"] else ("The noise does not follow its law: do not trust this number.",)
+    warnings = (
+        () if card["trusted"] else ("The noise does not follow its law: do not trust this number.",)
+    )
     return Card(
         "estimate",
         "no number" if number is None else f"{number} component{'' if number == 1 else 's'}",

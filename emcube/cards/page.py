@@ -10,11 +10,11 @@ import base64
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emcube.cards.card import Card, Table, card_of, shorten
+from emcube.cards.card import Card, Table, card_of
 from emcube.cards.quicklooks import counts_per_pixel, flat_image, store_of, total_counts
 from emcube.errors import CubeError
 
@@ -34,9 +34,7 @@ _FRAME = (
 )
 _CELL = "text-align:{};vertical-align:top;padding:.1em 1.2em .1em 0;background:none;border:0"
 _DIM = "opacity:.7"
-_PICTURE = (
-    f"image-rendering:pixelated;border:1px solid {_LINE};border-radius:3px;display:block;max-width:100%"
-)
+_PICTURE = f"image-rendering:pixelated;border:1px solid {_LINE};border-radius:3px;display:block"
 _MOST_PARTS = 12
 _LARGE = 128 * 2**20
 """Bytes of maps that are read to be shown."""
@@ -139,7 +137,11 @@ def card_page(
         f'<div style="margin-bottom:.35em"><b style="font-size:1.1em" dir="auto">{_text(card.title)}</b> '
         f'<span style="{_DIM}">{_text(card.kind)}</span></div>'
     )
-    about = f'<div dir="auto" style="{_DIM};margin-bottom:.5em">{_text(card.about)}</div>' if card.about else ""
+    about = (
+        f'<div dir="auto" style="{_DIM};margin-bottom:.5em">{_text(card.about)}</div>'
+        if card.about
+        else ""
+    )
     warnings = "".join(
         f'<div style="border-left:.25em solid #b8860b;padding-left:.6em;margin:.4em 0">{_text(w)}</div>'
         for w in card.warnings
@@ -164,7 +166,9 @@ def card_page(
             f'<details style="margin-top:.6em"><summary style="cursor:pointer;{_DIM}">{_text(more[0])}'
             f"</summary>{more[1]}</details>"
         )
-    return f'<div class="emcube-card" style="{_FRAME}">{head}{words}{curve}{row}{said}{folded}</div>'
+    return (
+        f'<div class="emcube-card" style="{_FRAME}">{head}{words}{curve}{row}{said}{folded}</div>'
+    )
 
 
 def _text(text: str) -> str:
@@ -182,9 +186,14 @@ def _table(table: Table) -> str:
         for i, h in enumerate(table.heads)
     )
     rows = "".join(
-        "<tr style=\"background:none\">"
+        '<tr style="background:none">'
         + "".join(
-            _cell("th" if i == 0 else "td", cell, right=i in table.right, style="font-weight:600" if i == 0 else "")
+            _cell(
+                "th" if i == 0 else "td",
+                cell,
+                right=i in table.right,
+                style="font-weight:600" if i == 0 else "",
+            )
             for i, cell in enumerate(row)
         )
         + "</tr>"
@@ -192,7 +201,8 @@ def _table(table: Table) -> str:
     )
     left = len(table.rows) - _ROWS
     said = f'<div style="{_DIM}">and {left:,} more</div>' if left > 0 else ""
-    return f'<table style="{_GRID}"><thead><tr style="background:none">{heads}</tr></thead><tbody>{rows}</tbody></table>{said}'
+    head = f'<thead><tr style="background:none">{heads}</tr></thead>'
+    return f'<table style="{_GRID}">{head}<tbody>{rows}</tbody></table>{said}'
 
 
 _ROWS = 40
@@ -329,7 +339,12 @@ def _spark(values: NDArray[np.float64], width: int = 116, height: int = 30) -> s
     y = height - 1 - (tops - low) / span * (height - 2)
     x = np.linspace(0, width, tops.size)
     points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
-    return _svg(width, height, f'<polyline points="{points}" fill="none" stroke="currentColor"/>', "spectrum")
+    return _svg(
+        width,
+        height,
+        f'<polyline points="{points}" fill="none" stroke="currentColor"/>',
+        "spectrum",
+    )
 
 
 def _scree(values: NDArray[np.float64], threshold: float) -> str:
@@ -354,7 +369,8 @@ def _scree(values: NDArray[np.float64], threshold: float) -> str:
         'stroke-dasharray="4 3" opacity=".6"/>'
     )
     said = "singular values, and the largest that noise alone would make (dashed)"
-    return f"<div>{_svg(width, height, line + dots, said)}<div style=\"{_DIM};font-size:.9em\">{said}</div></div>"
+    drawn = _svg(width, height, line + dots, said)
+    return f'<div>{drawn}<div style="{_DIM};font-size:.9em">{said}</div></div>'
 
 
 def _dot(above: bool) -> str:
@@ -363,6 +379,7 @@ def _dot(above: bool) -> str:
 
 def _svg(width: int, height: int, content: str, text: str) -> str:
     return (
-        f'<svg role="img" aria-label="{text}" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+        f'<svg role="img" aria-label="{text}" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" '
         f'style="display:block;margin-top:.2em;max-width:100%">{content}</svg>'
     )

@@ -1,4 +1,4 @@
-"""What a cube looks like, as far as that costs next to nothing: from its store's quicklooks, or if it is small."""
+"""What a cube looks like where that costs next to nothing: from its store's quicklooks, or if it is small."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-__all__ = ["SMALL", "SIDE", "counts_per_pixel", "flat_image", "store_of", "total_counts"]
+__all__ = ["SIDE", "SMALL", "counts_per_pixel", "flat_image", "store_of", "total_counts"]
 
 SMALL = 64 * 2**20
 """Bytes of a cube in memory that is summed to be shown."""

@@ -45,7 +45,9 @@ def print_card(card: Card, console: Console | None = None) -> None:
         parts += [Text(""), _facts(card, width)] if parts else [_facts(card, width)]
     for text in card.warnings:
         parts.append(Text(f"! {text}", style="yellow"))
-    title = Text.assemble((_cut(card.title, width - 10 - len(card.kind)), "bold"), (f"  {card.kind}", "cyan"))
+    title = Text.assemble(
+        (_cut(card.title, width - 10 - len(card.kind)), "bold"), (f"  {card.kind}", "cyan")
+    )
     console.print(
         Panel(
             Group(*parts),
@@ -69,7 +71,13 @@ def _table(table: Table, width: int) -> RenderableType:
     from rich.table import Table as Grid
     from rich.text import Text
 
-    grid = Grid(box=None, padding=(0, 2, 0, 0), show_header=True, header_style="bright_black", pad_edge=False)
+    grid = Grid(
+        box=None,
+        padding=(0, 2, 0, 0),
+        show_header=True,
+        header_style="bright_black",
+        pad_edge=False,
+    )
     n_shown = len(table.heads) - (1 if width < _NARROW and len(table.heads) > 2 else 0)
     for i, head in enumerate(table.heads[:n_shown]):
         grid.add_column(

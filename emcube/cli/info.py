@@ -11,7 +11,8 @@ from emcube.cli.output import Json, Signal, show_card
 
 def info(
     what: Annotated[
-        str, typer.Argument(help="File, store, result, catalog, catalog.yaml:entry, package or URL.")
+        str,
+        typer.Argument(help="File, store, result, catalog, catalog.yaml:entry, package or URL."),
     ],
     name: Signal = None,
     as_json: Json = False,

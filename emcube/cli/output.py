@@ -38,7 +38,7 @@ def emit_json(data: Any) -> None:
 
 
 def show_card(described: dict[str, Any], *, as_json: bool) -> None:
-    """Print a description: as a card on a terminal, as plain lines in a pipe, as JSON where that is wanted."""
+    """Print a description: a card on a terminal, plain lines in a pipe, JSON where that is wanted."""
     if as_json:
         emit_json(described)
         return

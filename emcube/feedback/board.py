@@ -385,7 +385,9 @@ def last_words(item: _Item) -> str:
         facts = [", ".join(steps)] if steps else []
     how = {"stopped": "stopped after ", "failed": "failed after "}.get(event.outcome, "")
     told = f": {', '.join(facts)}" if facts else ""
-    return f"{label(event.name)}{told}, {how}{spent}" if told else f"{label(event.name)}: {how}{spent}"
+    return (
+        f"{label(event.name)}{told}, {how}{spent}" if told else f"{label(event.name)}: {how}{spent}"
+    )
 
 
 def _spent(item: _Item) -> float:

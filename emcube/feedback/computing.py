@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from functools import lru_cache
 from typing import Any
 
+from dask._task_spec import Alias
 from dask.callbacks import Callback
 
 from emcube.feedback.events import Work, working
@@ -38,7 +39,7 @@ class _Watch(Callback):  # type: ignore[misc]  # Dask has no types here
 
         if board.busy:  # a block that the engine reads, or a part of something that is told of
             return
-        ours = [name for key in dsk if (name := _name(key)) is not None]
+        ours = [name for key in dsk if (name := _name(key, dsk)) is not None]
         if ours:
             stack = ExitStack()
             work = stack.enter_context(working(ours[0], n_blocks=len(ours)))
@@ -46,7 +47,7 @@ class _Watch(Callback):  # type: ignore[misc]  # Dask has no types here
 
     def _posttask(self, key: Any, result: Any, dsk: Any, state: Any, worker_id: Any) -> None:
         found = self._running.get(id(dsk))
-        if found is not None and _name(key) is not None:
+        if found is not None and _name(key, dsk) is not None:
             found[1].advance(blocks=1)
 
     def _finish(self, dsk: Any, state: Any, failed: bool) -> None:
@@ -60,10 +61,12 @@ def _watch() -> _Watch:
     return _Watch()
 
 
-def _name(key: Any) -> str | None:
-    """What a task of ours is called; None for others'."""
+def _name(key: Any, dsk: Any) -> str | None:
+    """What a task of ours is called; None for others', and for what is only another name of one."""
     text = key[0] if isinstance(key, tuple) else key
     if not isinstance(text, str):
         return None
     _, found, rest = text.partition(PREFIX)
-    return rest.partition("-")[0] if found else None
+    if not found or isinstance(dsk[key], Alias):
+        return None
+    return rest.partition("-")[0]

@@ -19,7 +19,17 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-__all__ = ["Event", "Group", "Listener", "Work", "emit", "group", "listen", "new_work", "parent_work"]
+__all__ = [
+    "Event",
+    "Group",
+    "Listener",
+    "Work",
+    "emit",
+    "group",
+    "listen",
+    "new_work",
+    "parent_work",
+]
 __all__ += ["read_event", "step", "working", "write_progress"]
 
 

@@ -34,11 +34,11 @@ def _row(line: Line) -> str:
     if line.share is not None:
         done = 100 * min(max(line.share, 0.0), 1.0)
         full = f"display:block;height:100%;width:{done:.1f}%;background:{_FULL}"
-        parts += [
+        parts.append(
             f'<span role="progressbar" aria-valuenow="{done:.0f}" aria-valuemin="0" aria-valuemax="100" '
-            f'aria-label="{html.escape(line.name)}" style="{_TRACK}"><span style="{full}"></span></span>',
-            f'<span style="{_FIELD}">{done:.0f} %</span>',
-        ]
+            f'aria-label="{html.escape(line.name)}" style="{_TRACK}"><span style="{full}"></span></span>'
+        )
+        parts.append(f'<span style="{_FIELD}">{done:.0f} %</span>')
     parts += [f'<span style="{_FIELD}">{html.escape(text)}</span>' for _, text in line.fields]
     return f'<div style="{_ROW}">{"".join(parts)}</div>'
 

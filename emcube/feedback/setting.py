@@ -31,10 +31,10 @@ class _Unset:
     """Nothing was set by `progress`: the environment decides."""
 
 
-_setting: bool | None | type[_Unset] = _Unset
+_setting: bool | type[_Unset] | None = _Unset
 
 
-class progress:  # noqa: N801 (used like a function, as xarray.set_options is)
+class progress:
     """Switch progress bars on or off: from now on, or inside a ``with`` block.
 
     Without it they are shown in notebooks and in interactive sessions on a terminal, where somebody looks on,
@@ -93,7 +93,8 @@ def _understood(show: Any) -> bool | None:
     if show == "auto":
         return None
     raise InputError(
-        f"progress: got {show!r}, expected True, False or 'auto'", hint="em.progress(False) hides bars"
+        f"progress: got {show!r}, expected True, False or 'auto'",
+        hint="em.progress(False) hides bars",
     )
 
 

@@ -18,7 +18,7 @@ _STYLES = {"name": "bold", "full": "cyan", "rest": "bright_black", "share": "", 
 
 
 class _Console(Console):
-    """A console that leaves the cursor where people see it: a process that is killed could not bring it back."""
+    """A console that never hides the cursor: a process that is killed could not bring it back."""
 
     def show_cursor(self, show: bool = True) -> bool:
         """Leave it."""

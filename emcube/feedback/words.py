@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Glyphs", "Line", "Piece", "clock", "fit", "format_bytes", "glyphs_for", "label", "rate", "seconds"]
+__all__ = [
+    "Glyphs",
+    "Line",
+    "Piece",
+    "clock",
+    "fit",
+    "format_bytes",
+    "glyphs_for",
+    "label",
+    "rate",
+    "seconds",
+]
 
 LABEL = 48
 """Characters of a name that are shown, at most."""

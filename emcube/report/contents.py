@@ -547,9 +547,9 @@ def _fit(
             f"The fit leaves a misfit of {quality.misfit:,.0f} nats; counting noise alone would leave "
             f"{quality.expected:,.0f}{sampled}. Their ratio, {quality.ratio:.3f}, is one "
             f"where the model is as good as the counts can tell (noise alone scatters it by "
-            f"{quality.scatter / quality.expected:.1g}), and larger where something is missing. It is half "
-            "the Poisson deviance of all pixels; a chi-square, as maps of the quality of fit show it pixel by "
-            "pixel, is another measure and another number."
+            f"{quality.scatter / quality.expected:.1g}), and larger where something is missing. "
+            "It is half the Poisson deviance of all pixels; a chi-square, as maps of the quality of fit show "
+            "it pixel by pixel, is another measure and another number."
         )
     if _is(result, step, "nmf"):
         compared = sum_residual(result, str(step))

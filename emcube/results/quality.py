@@ -177,14 +177,19 @@ def _lazily(
     where, signal = tuple(range(n)), tuple(range(n, n + n_sig))
     watch()
     k, q, e = n + n_sig, n + n_sig + 1, n + n_sig + 2
-    common: dict[str, Any] = {"concatenate": True, "dtype": np.float64, "spectra": spectra}
+    common: dict[str, Any] = {
+        "concatenate": True,
+        "dtype": np.float64,
+        "spectra": spectra,
+        "token": f"{PREFIX}quality",
+    }
     pixels = da.blockwise(
         _by_pixel, (*where, q), data, (*where, *signal), loads, (*where, k),
-        token=f"{PREFIX}quality", new_axes={q: 2}, starts=starts, weights=weights, meta=np.empty((0,) * (n + 1)), **common,
+        new_axes={q: 2}, starts=starts, weights=weights, meta=np.empty((0,) * (n + 1)), **common,
     )  # fmt: skip
     sums = da.blockwise(
         _by_channel, (*where, q, e), data, (*where, *signal), loads, (*where, k),
-        token=f"{PREFIX}quality", new_axes={q: 3, e: spectra.shape[1]}, adjust_chunks=dict.fromkeys(where, 1),
+        new_axes={q: 3, e: spectra.shape[1]}, adjust_chunks=dict.fromkeys(where, 1),
         meta=np.empty((0,) * (n + 2)), **common,
     )  # fmt: skip
     return pixels, sums.sum(axis=where) if n else sums

@@ -22,7 +22,11 @@ STEPS = [
 def hostile_cube() -> xr.DataArray:
     """A map in whose metadata a stranger wrote HTML, quotes, other alphabets and far too much."""
     cube = make_map(
-        (4, 5), title=EVIL + "長" * 10_000, specimen="<b>" * 4000, instrument=EVIL, extra={EVIL: EVIL}
+        (4, 5),
+        title=EVIL + "長" * 10_000,
+        specimen="<b>" * 4000,
+        instrument=EVIL,
+        extra={EVIL: EVIL},
     )
     cube = cube.rename(x='<i onmouseover="x">', y="ось")
     cube["energy"].attrs["units"] = "keV<script>"

@@ -15,13 +15,14 @@ from emcube.cards import describe, describe_cube, describe_entry, describe_estim
 from emcube.cards.card import card_of, shorten
 from emcube.cards.terminal import print_card
 from tests.cards.conftest import hostile_cube
-from tests.report.conftest import EVIL
 
 
 def printed(described: dict[str, Any], columns: int = 80, encoding: str = "utf-8") -> str:
     """The card as a terminal shows it."""
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="backslashreplace")
-    console = Console(file=file, width=columns, force_terminal=True, color_system=None, markup=False)
+    console = Console(
+        file=file, width=columns, force_terminal=True, color_system=None, markup=False
+    )
     print_card(card_of(described), console)
     file.flush()
     return file.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
@@ -81,7 +82,13 @@ def test_what_a_cube_says(described: dict[str, dict[str, Any]]) -> None:
 
 def test_what_a_result_says(described: dict[str, dict[str, Any]]) -> None:
     text = printed(described["result"])
-    for fact in ("Three discs  result", "3 components", "3 clusters", "emcube report", "tilt 3 x y 30"):
+    for fact in (
+        "Three discs  result",
+        "3 components",
+        "3 clusters",
+        "emcube report",
+        "tilt 3 x y 30",
+    ):
         assert fact in text, fact
 
 

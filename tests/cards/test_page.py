@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,7 +120,14 @@ def test_what_is_no_cube_is_shown_as_text() -> None:
 
 def test_a_result(result: Any) -> None:
     page = result._repr_html_()
-    for fact in ("Three discs", "3 components", "3 clusters", "run", "finished", "tilt at its middle"):
+    for fact in (
+        "Three discs",
+        "3 components",
+        "3 clusters",
+        "run",
+        "finished",
+        "tilt at its middle",
+    ):
         assert fact in own(page), fact
     assert own(page).count("data:image/png;base64,") == 3
     assert page.count("<polyline") == 3
@@ -130,7 +136,10 @@ def test_a_result(result: Any) -> None:
 
 
 def test_results_without_loadings(tmp_path: Path, store: Path) -> None:
-    recipe = {"input": {"path": str(store)}, "steps": [{"kmeans": {"n_clusters": 2, "random_state": 0}}]}
+    recipe = {
+        "input": {"path": str(store)},
+        "steps": [{"kmeans": {"n_clusters": 2, "random_state": 0}}],
+    }
     page = em.run(recipe, out=tmp_path / "r")._repr_html_()
     assert own(page).count("data:image/png;base64,") == 1
     assert "kmeans: clusters" in page
@@ -153,7 +162,7 @@ def test_strangers_inject_nothing() -> None:
 
 
 @pytest.fixture
-def _sheet(tmp_path: Path, result: Any, stored: xr.DataArray) -> Iterator[Path]:
+def sheet(tmp_path: Path, result: Any, stored: xr.DataArray) -> Path:
     from emcube.feedback.notebook import closing_html, lines_html
     from emcube.feedback.words import Line
     from tests.report.conftest import EVIL
@@ -162,12 +171,12 @@ def _sheet(tmp_path: Path, result: Any, stored: xr.DataArray) -> Iterator[Path]:
     cards = [hostile_cube().em._repr_html_(), stored.em._repr_html_(), own(result._repr_html_())]
     path = tmp_path / "sheet.html"
     path.write_text(f"<!DOCTYPE html><meta charset=utf-8><body>{bars}{''.join(cards)}", "utf-8")
-    yield path
+    return path
 
 
 def test_in_a_browser_nothing_runs_and_nothing_is_fetched(
     browser: Browser,  # noqa: F811
-    _sheet: Path,
+    sheet: Path,
 ) -> None:
     wrong: list[str] = []
     context = browser.new_context(offline=True, viewport={"width": 900, "height": 700})
@@ -175,8 +184,11 @@ def test_in_a_browser_nothing_runs_and_nothing_is_fetched(
     page.on("console", lambda said: wrong.append(said.text))
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("dialog", lambda dialog: wrong.append(dialog.message))
-    page.on("request", lambda r: wrong.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
-    page.goto(_sheet.as_uri())
+    page.on(
+        "request",
+        lambda r: wrong.append(r.url) if not r.url.startswith(("file:", "data:")) else None,
+    )
+    page.goto(sheet.as_uri())
     assert page.evaluate("document.documentElement.dataset.ran") is None
     assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
     # Neither a long name nor a long value makes the page wider than its window.

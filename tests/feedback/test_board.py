@@ -90,7 +90,12 @@ def test_downloads_count_bytes(board: Board, recorder: Recorder, monkeypatch: An
     at(monkeypatch, 12.0)
     board.take(
         Event(
-            "block", "download a.bcf", bytes_done=3 * 2**20, n_bytes=4 * 2**20, work=5, message="slow"
+            "block",
+            "download a.bcf",
+            bytes_done=3 * 2**20,
+            n_bytes=4 * 2**20,
+            work=5,
+            message="slow",
         )
     )
     board._draw()
@@ -109,9 +114,13 @@ def test_downloads_count_bytes(board: Board, recorder: Recorder, monkeypatch: An
 def test_what_goes_wrong_is_said(
     error: type[BaseException], words: str, events: Board, recorder: Recorder
 ) -> None:
-    with pytest.raises(error), group("KMeans"), working("k-means", n_blocks=4) as work:
-        work.advance(blocks=1)
-        raise error
+    def work() -> None:
+        with group("KMeans"), working("k-means", n_blocks=4) as told:
+            told.advance(blocks=1)
+            raise error
+
+    with pytest.raises(error):
+        work()
     ((last, failed),) = recorder.closed
     assert failed
     assert last.startswith("KMeans: 4 blocks")
@@ -198,7 +207,9 @@ def test_events_without_numbers_go_by_their_name(board: Board, recorder: Recorde
     board.take(Event("end", "gram matrix", blocks_done=4, n_blocks=4))  # again: nothing
 
 
-@pytest.mark.parametrize("error", [OSError("gone"), ValueError("closed file"), RuntimeError("loop")])
+@pytest.mark.parametrize(
+    "error", [OSError("gone"), ValueError("closed file"), RuntimeError("loop")]
+)
 def test_a_display_that_is_gone_costs_no_work(
     error: Exception, events: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,9 +31,7 @@ def cube() -> em.make_cube:  # type: ignore[valid-type]
     rng = np.random.default_rng(0)
     spectra = rng.dirichlet(np.full(64, 0.3), 3) * 60
     loadings = rng.dirichlet(np.full(3, 0.3), (20, 24))
-    return em.make_cube(
-        rng.poisson(loadings @ spectra).astype(np.uint8), dims=("y", "x", "energy")
-    )
+    return em.make_cube(rng.poisson(loadings @ spectra).astype(np.uint8), dims=("y", "x", "energy"))
 
 
 def test_work_says_how_it_ended() -> None:
@@ -93,7 +91,12 @@ def test_events_in_files_lose_numbers_of_their_process(tmp_path: Path) -> None:
     with write_progress(file), group("run"), working("ingest", n_blocks=2) as work:
         work.advance(blocks=2)
     event = read_event(file.read_text())
-    assert (event.kind, event.name, event.blocks_done, event.outcome) == ("end", "ingest", 2, "done")
+    assert (event.kind, event.name, event.blocks_done, event.outcome) == (
+        "end",
+        "ingest",
+        2,
+        "done",
+    )
     assert (event.work, event.parent) == (0, 0)
     assert asdict(event)["n_blocks"] == 2
 

@@ -13,7 +13,7 @@ from emcube.feedback.words import Line
 
 EVIL = "<img src=x onerror=alert(1)>\"'</div><script>1</script>"
 
-CELLS = (
+SETUP = (
     "import time, sys, emcube as em\n"
     "from emcube.feedback.events import group, working\n"
     "def fit(name, fails=False):\n"
@@ -21,7 +21,10 @@ CELLS = (
     "        for _ in range(4):\n"
     "            time.sleep(0.2)\n"
     "            work.advance(blocks=1, pixels=100)\n"
-    "        if fails: raise ValueError('no')\n",
+    "        if fails: raise ValueError('no')\n"
+)
+CELLS = (
+    SETUP,
     f"fit({EVIL!r})",
     "try:\n    fit('Broken', fails=True)\nexcept ValueError: print('caught')",
     "em.progress(False)\nfit('Silent')",

@@ -11,13 +11,13 @@ import pytest
 
 import emcube as em
 from emcube.errors import InputError
-from emcube.feedback import quietly
+from emcube.feedback import quietly, setting
 from emcube.feedback.setting import VARIABLE, surface, wanted
 
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr(setting, "is_terminal", lambda stream: True)
     monkeypatch.setitem(sys.modules, "IPython", None)
     monkeypatch.delattr(sys, "ps1", raising=False)
 

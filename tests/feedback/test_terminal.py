@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,30 +18,48 @@ from emcube.feedback.terminal import terminal
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
-Screen = Callable[[], str]
+
+class Screen:
+    """A terminal in the place of standard error, inside a ``with`` block; then, what was written there."""
+
+    def __init__(self, columns: int, encoding: str) -> None:
+        self.columns = columns
+        self._leader, follower = os.openpty()
+        self._file = open(follower, "w", encoding=encoding, errors="backslashreplace")  # noqa: PTH123, SIM115
+        self._chunks: list[bytes] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                chunk = os.read(self._leader, 65536)
+            except OSError:  # how Linux ends a pseudo-terminal
+                return
+            if not chunk:
+                return
+            self._chunks.append(chunk)
+
+    def __enter__(self) -> None:
+        # pytest puts its own streams there before each test.
+        self._before, sys.stderr = sys.stderr, self._file
+
+    def __exit__(self, *error: object) -> None:
+        same = sys.stderr is self._file
+        sys.stderr = self._before
+        self._file.close()
+        self._reader.join(30)
+        os.close(self._leader)
+        assert same, "the stream was not given back"
+
+    @property
+    def text(self) -> str:
+        return b"".join(self._chunks).decode("utf-8", "replace")
 
 
 @pytest.fixture
 def screen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Screen]:
-    """Put a terminal in the place of standard error; what was written there comes from a call."""
     columns, encoding = getattr(request, "param", (80, "utf-8"))
-    leader, follower = os.openpty()
-    file = open(follower, "w", encoding=encoding, errors="backslashreplace")  # noqa: PTH123, SIM115
-    chunks: list[bytes] = []
-
-    def read() -> None:
-        while True:
-            try:
-                chunk = os.read(leader, 65536)
-            except OSError:  # closed: how Linux ends a pseudo-terminal
-                return
-            if not chunk:
-                return
-            chunks.append(chunk)
-
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
-    monkeypatch.setattr(sys, "stderr", file)
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
@@ -50,16 +68,7 @@ def screen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setattr(Board, "_wake", lambda self: None)
     monkeypatch.setattr(boards, "board", Board())
     terminal.cache_clear()
-
-    def written() -> str:
-        if not file.closed:
-            file.close()
-        reader.join(30)
-        return b"".join(chunks).decode("utf-8", "replace")
-
-    yield written
-    written()
-    os.close(leader)
+    yield Screen(columns, encoding)
     terminal.cache_clear()
 
 
@@ -75,8 +84,9 @@ def lines(text: str) -> list[str]:
 
 
 def test_a_bar_comes_and_goes_and_leaves_one_line(screen: Screen) -> None:
-    fit()
-    text = screen()
+    with screen:
+        fit()
+    text = screen.text
     assert "MiniBatchNMF: NMF" in text
     assert "━" in text
     assert "60 %" in text
@@ -88,18 +98,19 @@ def test_a_bar_comes_and_goes_and_leaves_one_line(screen: Screen) -> None:
 
 
 @pytest.mark.parametrize("screen", [(20, "utf-8"), (40, "utf-8"), (80, "utf-8")], indirect=True)
-def test_bars_fit_narrow_terminals(screen: Screen, request: pytest.FixtureRequest) -> None:
-    fit(name="a sweep with a long name")
-    width = request.node.callspec.params["screen"][0]
-    bars = [line for line in lines(screen()) if "%" in line]
+def test_bars_fit_narrow_terminals(screen: Screen) -> None:
+    with screen:
+        fit(name="a sweep with a long name")
+    bars = [line for line in lines(screen.text) if "%" in line]
     assert bars
-    assert max(map(len, bars)) < width
+    assert max(map(len, bars)) < screen.columns
 
 
 @pytest.mark.parametrize("screen", [(80, "ascii")], indirect=True)
 def test_terminals_without_signs_get_plain_ones(screen: Screen) -> None:
-    fit(name="鉱物")
-    text = screen()
+    with screen:
+        fit(name="鉱物")
+    text = screen.text
     assert text.isascii()
     assert "####" in text
     assert "----" in text
@@ -107,11 +118,12 @@ def test_terminals_without_signs_get_plain_ones(screen: Screen) -> None:
 
 
 def test_names_steer_nothing(screen: Screen) -> None:
-    fit(name="\x1b[2J\x1b]0;owned\x07[bold]red[/]\u202e")
-    text = screen()
+    with screen:
+        fit(name="\x1b[2J\x1b]0;owned\x07[bold]red[/]\u202e")
+    text = screen.text
     assert "\x1b[2J" not in text
     assert "\x1b]0;" not in text
-    assert "[bold]red[/]" in text
+    assert "[bo…" in text  # shown as it is
     assert "\u202e" not in text
 
 
@@ -120,35 +132,37 @@ def test_what_goes_into_a_file_stays_there(
 ) -> None:
     with (tmp_path / "out.txt").open("w") as out:
         monkeypatch.setattr(sys, "stdout", out)
-        with working("fit", n_blocks=2) as work:
+        with screen, working("fit", n_blocks=2) as work:
             work.advance(blocks=1)
             boards.board._draw()
             print("a result")
             print("a warning", file=sys.stderr)
         assert sys.stdout is out
     assert (tmp_path / "out.txt").read_text() == "a result\n"
-    text = screen()
+    text = screen.text
     assert "a result" not in text
     assert "a warning" in text
 
 
 def test_two_at_a_time_share_the_foot(screen: Screen) -> None:
-    with working("first", n_blocks=2) as first:
+    with screen, working("first", n_blocks=2) as first:
         other = threading.Thread(target=fit)
         first.advance(blocks=1)
         boards.board._draw()
         other.start()
         other.join()
         boards.board._draw()
-    left = [line for line in lines(screen()) if line and "%" not in line]
+    left = [line for line in lines(screen.text) if line and "%" not in line]
     assert left[0].startswith("MiniBatchNMF: ")
     assert left[-1].startswith("first: 2 blocks")
 
 
 def test_the_streams_are_given_back_when_work_fails(screen: Screen) -> None:
-    before = sys.stderr
-    with pytest.raises(KeyboardInterrupt), working("fit", n_blocks=2):
-        boards.board._draw()
-        raise KeyboardInterrupt
-    assert sys.stderr is before
-    assert "stopped after" in screen()
+    def work() -> None:
+        with working("fit", n_blocks=2):
+            boards.board._draw()
+            raise KeyboardInterrupt
+
+    with screen, pytest.raises(KeyboardInterrupt):
+        work()
+    assert "stopped after" in screen.text

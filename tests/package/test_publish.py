@@ -376,7 +376,7 @@ def test_pages_for_people(lab: Lab, quick: Lab) -> None:
     members = members_of(lab.crate)
     report = members[names.REPORT].decode()
     for fact in (
-        "<h1 dir=\"auto\">Unmixing of Three phases &amp; more</h1>",
+        '<h1 dir="auto">Unmixing of Three phases &amp; more</h1>',
         "Three components describe this data.",
         "Keenan and Kotula",
         "emcube reproduce PACKAGE.zip",

@@ -1,4 +1,4 @@
-"""Letters that matplotlib's own font has not: another font's, or spelled out; never a box, never a warning."""
+"""Letters that matplotlib's own font has not: another font's, or spelled out; no box, no warning."""
 
 from __future__ import annotations
 
