@@ -114,7 +114,7 @@ def _cube(card: Mapping[str, Any]) -> Card:
     if entry is not None:
         title = entry["metadata"].get("title") or card["address"]
     else:
-        title = known.get("title") or card["name"] or "cube"
+        title = known.get("title") or card["name"] or "unnamed"
     facts: list[tuple[str, Any]] = [("values", _values(card)), ("size", _size(card))]
     if card.get("counts_per_pixel") is not None:
         facts.append(("counts", f"{number_text(round(card['counts_per_pixel'], 3))} per pixel"))
@@ -179,7 +179,7 @@ def _signals(card: Mapping[str, Any]) -> Card:
         (
             shorten(s["name"], 60),
             s["kind"],
-            " x ".join(f"{d} {n}" for d, n in zip(s["dims"], s["shape"], strict=True)),
+            ", ".join(f"{d} {n}" for d, n in zip(s["dims"], s["shape"], strict=True)),
             s["dtype"],
         )
         for s in card["signals"]
@@ -197,7 +197,7 @@ def _signals(card: Mapping[str, Any]) -> Card:
 
 def _result(card: Mapping[str, Any]) -> Card:
     cube, recorded = card["cube"], card["input"]
-    shape = " x ".join(f"{d} {n:,}" for d, n in zip(cube["dims"], cube["shape"], strict=True))
+    shape = ", ".join(f"{d} {n:,}" for d, n in zip(cube["dims"], cube["shape"], strict=True))
     source = recorded.get("dataset") or recorded.get("name") or recorded.get("path")
     rows = tuple(
         (
@@ -209,14 +209,14 @@ def _result(card: Mapping[str, Any]) -> Card:
     )
     drawn = ", ".join(f"{k} {v}" for k, v in card["seeds"].items())
     facts = [
-        ("of", f"{shape}, {cube['dtype']} {'' if cube['units'] == '1' else cube['units']}".strip()),
+        ("of", f"{shape}; {cube['dtype']} {'' if cube['units'] == '1' else cube['units']}".strip()),
         ("input", source if not isinstance(source, list) else ", ".join(map(str, source))),
         ("at", card["address"]),
         ("run", card["run_id"].removeprefix("sha256:")[:12]),
         ("digest", str(recorded.get("digest", "")).removeprefix("sha256:")[:12]),
         ("seeds", drawn),
         ("emcube", card.get("emcube")),
-        ("finished", card.get("finished")),
+        ("finished", _moment(card.get("finished"))),
     ]
     warnings: tuple[str, ...] = ()
     if not card["complete"]:
@@ -237,6 +237,16 @@ def _result(card: Mapping[str, Any]) -> Card:
     )
 
 
+def _moment(text: Any) -> str:
+    """A time stamp to the minute."""
+    from datetime import datetime
+
+    try:
+        return f"{datetime.fromisoformat(str(text)):%Y-%m-%d %H:%M %Z}".strip()
+    except ValueError:
+        return "" if text is None else str(text)
+
+
 def _last(source: Any) -> str:
     if isinstance(source, list | tuple):
         return f"{_last(source[0])} and {len(source) - 1} more" if source else ""
@@ -247,8 +257,8 @@ def _estimate(card: Mapping[str, Any]) -> Card:
     number, margin = card["n_components"], card["margin"]
     rows = []
     for key, text in (
-        ("above_percent", "last component above the threshold"),
-        ("below_percent", "next value below it"),
+        ("above_percent", "last one above noise"),
+        ("below_percent", "next one below noise"),
     ):
         value = margin[key]
         if value is not None and value == value:
@@ -296,7 +306,7 @@ def _entry(card: Mapping[str, Any]) -> Card:
     known = entry["metadata"]
     facts: list[tuple[str, Any]] = [("entry", card["address"]), ("address", entry.get("store"))]
     if known.get("dims") and known.get("shape"):
-        shape = " x ".join(f"{d} {n}" for d, n in zip(known["dims"], known["shape"], strict=False))
+        shape = ", ".join(f"{d} {n}" for d, n in zip(known["dims"], known["shape"], strict=False))
         facts.append(("shape", f"{shape} {known.get('dtype') or ''}".strip()))
     facts.append(("state", ", ".join(entry_parts({**entry, "metadata": _bare(known)}))))
     facts += _about_rows(known)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emcube.cards.card import Card, Table, card_of
-from emcube.cards.quicklooks import counts_per_pixel, flat_image, store_of, total_counts
+from emcube.cards.quicklooks import counts_per_pixel, flat_image, in_memory, store_of, total_counts
 from emcube.errors import CubeError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def cube_page(cube: xr.DataArray) -> str | None:
     except CubeError:
         return None
     described |= {"kind": "cube", **({} if store_of(cube) is None else stored(cube, None))}
-    described["in_memory"] = isinstance(cube.variable._data, np.ndarray)
+    described["in_memory"] = in_memory(cube)
     counts = counts_per_pixel(cube)
     if counts is not None:
         described["counts_per_pixel"] = counts
@@ -150,8 +150,8 @@ def card_page(
     if beside:
         shown = "".join(map(_figure, beside))
         words = (
-            '<div style="display:flex;flex-wrap:wrap-reverse;gap:.4em 2em;align-items:flex-start;'
-            f'justify-content:space-between"><div style="flex:1 1 22em">{words}</div><div>{shown}</div></div>'
+            '<div style="display:flex;flex-wrap:wrap;gap:.4em 2em;align-items:flex-start;'
+            f'justify-content:space-between"><div style="flex:1 1 18em;min-width:0">{words}</div><div>{shown}</div></div>'
         )
     row = ""
     if below:
@@ -177,6 +177,9 @@ def _text(text: str) -> str:
 
 def _cell(tag: str, text: str, *, right: bool = False, style: str = "") -> str:
     place = _CELL.format("right" if right else "left")
+    # Short words stay whole; a stranger's long one is broken anywhere.
+    whole = _WHOLE if tag == "th" or right else _WHOLE // 2
+    style += ";white-space:nowrap" if len(text) <= whole else ""
     return f'<{tag} style="{place};{style}"><bdi>{_text(text)}</bdi></{tag}>'
 
 
@@ -205,7 +208,7 @@ def _table(table: Table) -> str:
     return f'<table style="{_GRID}">{head}<tbody>{rows}</tbody></table>{said}'
 
 
-_ROWS = 40
+_ROWS, _WHOLE = 40, 24
 _GRID = "border-collapse:collapse;margin:0 0 .6em 0;font-size:1em;color:inherit;border:0;table-layout:auto"
 
 
@@ -214,7 +217,7 @@ def _facts(card: Card) -> str:
         return ""
     rows = "".join(
         '<tr style="background:none">'
-        + _cell("th", key, style=f"font-weight:normal;white-space:nowrap;{_DIM}")
+        + _cell("th", key, style=f"font-weight:normal;{_DIM}")
         + _cell("td", value)
         + "</tr>"
         for key, value in card.facts

@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-__all__ = ["SIDE", "SMALL", "counts_per_pixel", "flat_image", "store_of", "total_counts"]
+__all__ = [
+    "SIDE",
+    "SMALL",
+    "counts_per_pixel",
+    "flat_image",
+    "in_memory",
+    "store_of",
+    "total_counts",
+]
 
 SMALL = 64 * 2**20
 """Bytes of a cube in memory that is summed to be shown."""
@@ -35,9 +43,20 @@ def total_counts(cube: xr.DataArray, *, whole: bool = False) -> xr.DataArray | N
 
     if not nav_dims(cube):
         return None
-    if isinstance(cube.variable._data, np.ndarray) and cube.nbytes <= SMALL:
+    if cube.nbytes <= SMALL and in_memory(cube):
         return cube.em.total_counts()  # type: ignore[no-any-return]
     return _kept(cube, whole)
+
+
+def in_memory(cube: xr.DataArray) -> bool:
+    """Whether the values lie in memory: as an array, or as views of one that `make_cube` was given."""
+    values = cube.variable._data
+    if isinstance(values, np.ndarray):
+        return True
+    name = getattr(values, "name", None)
+    if not isinstance(name, str) or not name.startswith("make_cube-"):
+        return False
+    return isinstance(next(iter(values.dask.values()), None), np.ndarray)
 
 
 def store_of(cube: xr.DataArray) -> str | None:

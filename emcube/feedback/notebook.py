@@ -13,13 +13,13 @@ from emcube.feedback.words import Glyphs, Line, fit
 
 __all__ = ["Notebook", "closing_html", "lines_html"]
 
-_ROW = "display:flex;flex-wrap:wrap;align-items:center;gap:0 .9em;line-height:1.7;font-size:.92em"
+_ROW = "display:flex;flex-wrap:wrap;align-items:center;gap:0 .9em;line-height:1.7;font-size:.92em;overflow-wrap:anywhere"
 _TRACK = (
     "display:inline-block;width:14em;height:.6em;border-radius:.3em;overflow:hidden;"
     "background:rgba(128,128,128,.25)"
 )
 _FIELD = "opacity:.8;font-variant-numeric:tabular-nums"
-_LAST = "font-size:.92em;line-height:1.7;opacity:.85;font-variant-numeric:tabular-nums"
+_LAST = "overflow-wrap:anywhere;font-size:.92em;line-height:1.7;opacity:.85;font-variant-numeric:tabular-nums"
 _FULL = "#2f8fc4"
 _WRONG = "#b8860b"
 

@@ -87,7 +87,7 @@ def test_what_a_result_says(described: dict[str, dict[str, Any]]) -> None:
         "3 components",
         "3 clusters",
         "emcube report",
-        "tilt 3 x y 30",
+        "tilt 3, y 30",
     ):
         assert fact in text, fact
 
