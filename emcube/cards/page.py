@@ -205,7 +205,7 @@ def _table(table: Table) -> str:
     left = len(table.rows) - _ROWS
     said = f'<div style="{_DIM}">and {left:,} more</div>' if left > 0 else ""
     head = f'<thead><tr style="background:none">{heads}</tr></thead>'
-    return f'<table style="{_GRID}">{head}<tbody>{rows}</tbody></table>{said}'
+    return f"{_scrolling(f'{head}<tbody>{rows}</tbody>')}{said}"
 
 
 _ROWS, _WHOLE = 40, 24
@@ -222,7 +222,12 @@ def _facts(card: Card) -> str:
         + "</tr>"
         for key, value in card.facts
     )
-    return f'<table style="{_GRID}"><tbody>{rows}</tbody></table>'
+    return _scrolling(f"<tbody>{rows}</tbody>")
+
+
+def _scrolling(rows: str) -> str:
+    """A table that scrolls by itself where the page is narrow."""
+    return f'<div style="overflow-x:auto"><table style="{_GRID}">{rows}</table></div>'
 
 
 def _figure(picture: Picture) -> str:
@@ -359,7 +364,7 @@ def _scree(values: NDArray[np.float64], threshold: float) -> str:
     span = high - low or 1.0
 
     def place(value: float) -> float:
-        return 6 + (high - value) / span * (height - 12)
+        return float(6 + (high - value) / span * (height - 12))
 
     x = np.linspace(6, width - 6, values.size)
     dots = "".join(

@@ -50,7 +50,7 @@ def total_counts(cube: xr.DataArray, *, whole: bool = False) -> xr.DataArray | N
 
 def in_memory(cube: xr.DataArray) -> bool:
     """Whether the values lie in memory: as an array, or as views of one that `make_cube` was given."""
-    values = cube.variable._data
+    values: Any = cube.variable._data
     if isinstance(values, np.ndarray):
         return True
     name = getattr(values, "name", None)

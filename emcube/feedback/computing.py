@@ -30,7 +30,7 @@ def watch() -> None:
         _watch().register()
 
 
-class _Watch(Callback):  # type: ignore[misc]  # Dask has no types here
+class _Watch(Callback):
     def __init__(self) -> None:
         self._running: dict[int, tuple[ExitStack, Work]] = {}
 

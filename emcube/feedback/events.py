@@ -196,10 +196,24 @@ class Work:
             self._counts["bytes_done"] += bytes
         self.tell("block")
 
-    def at(self, *, message: str = "", **counts: int) -> None:
-        """Tell how much is done by now, in the words of `Event`."""
+    def at(
+        self,
+        *,
+        blocks_done: int | None = None,
+        pixels_done: int | None = None,
+        bytes_done: int | None = None,
+        n_bytes: int | None = None,
+        message: str = "",
+    ) -> None:
+        """Tell how much is done by now, in the words of `Event`; None: as much as before."""
+        now = {
+            "blocks_done": blocks_done,
+            "pixels_done": pixels_done,
+            "bytes_done": bytes_done,
+            "n_bytes": n_bytes,
+        }
         with self._lock:
-            self._counts.update(counts)
+            self._counts.update({key: value for key, value in now.items() if value is not None})
         self.tell("block", message=message)
 
     def tell(self, kind: str, *, outcome: str = "", message: str = "") -> None:

@@ -548,7 +548,8 @@ class _Ingest:
             if self.progress is not None:
                 self.progress(self._state())
             if self.work is not None:
-                self.work.at(**self._told())
+                told = self._told()
+                self.work.at(blocks_done=told["blocks_done"], pixels_done=told["pixels_done"])
         return part
 
     def _keep(self, files: list[Path]) -> None:
