@@ -412,6 +412,8 @@ def test_cards_on_a_terminal(
     emcube: Run, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")  # no bold letters either
     for columns in (80, 40):
         monkeypatch.setenv("COLUMNS", str(columns))
         for what in (finished / "map.zarr", finished / "results" / "map"):
