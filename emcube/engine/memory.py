@@ -9,15 +9,19 @@ import uuid
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from emcube.errors import BudgetError, InputError
 
+if TYPE_CHECKING:
+    from emcube.engine.source import BlockSource
+
 __all__ = [
     "Projection",
     "Residency",
+    "all_resident",
     "arrays_of",
     "current_residency",
     "format_bytes",
@@ -305,6 +309,14 @@ def resident(limit: int | None = None) -> Iterator[Residency]:
         if last:
             for close in residency.on_close.values():
                 close()
+
+
+def all_resident(source: BlockSource) -> bool:
+    """Whether all blocks of a source are in the memory of this process: a pass reads nothing."""
+    residency = current_residency()
+    return residency is not None and all(
+        residency.get(source.token, i) is not None for i in range(source.plan.n_blocks)
+    )
 
 
 @contextmanager
