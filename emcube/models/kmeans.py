@@ -305,8 +305,9 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
         Mean spectrum of each cluster: for profiles the sum of its counts over their total (unit
         "1 per channel"), otherwise in the cube's units. Clusters are ordered by weight, largest first.
     labels_ : DataArray (nav...) of int, or ndarray (P,)
-        Cluster of each pixel; -1 where a pixel is not used or has no counts. Of a lazy cube they are lazy, too,
-        where its blocks did not stay in memory during the fit, on workers elsewhere, and from 2^24 pixels on.
+        Cluster of each pixel; -1 where a pixel is not used or has no counts. Of a lazy cube they are lazy,
+        too, where its blocks did not stay in memory during the fit, on workers elsewhere, and from 2^24
+        pixels on.
     inertia_ : float
         Of the features. For profiles it is in units of the Poisson noise: pure noise gives about one a
         pixel and dimension.
