@@ -19,7 +19,6 @@ project_copyright = "The emcube developers, BSD 3-Clause"
 release = version = emcube.__version__
 
 extensions = [
-    "sphinx_external_toc",
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
@@ -27,6 +26,7 @@ extensions = [
     "sphinx_copybutton",
     # Of our own, in docs/_ext.
     "mathml",
+    "page_order",
     "public_names",
     "command_line",
     "recipe_keys",
@@ -50,7 +50,7 @@ exclude_patterns = [
     "docs/_*",
     "**/.ipynb_checkpoints",
 ]
-external_toc_path = "docs/_toc.yml"
+root_doc = "docs/index"
 templates_path = ["_templates"]
 
 myst_enable_extensions = ["dollarmath", "deflist"]

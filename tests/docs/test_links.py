@@ -13,7 +13,7 @@ from tests.docs.pages import DOCS, PYTHON, ROOT, SHELL, Block, anchors, blocks, 
 
 OTHERS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 MADE = DOCS / "reference" / "api"
-OF_SPHINX = re.compile(r"\{(eval-rst|tableofcontents)\}")
+OF_SPHINX = re.compile(r"\{eval-rst\}")
 
 
 def every_block() -> list[Block]:
