@@ -18,6 +18,7 @@ from sphinx.util.matching import patfilter
 
 FILE = "_pages.yml"
 SHOWN = ("docs/decisions/index",)
+ORDER: dict[str, list[str]] = {}
 
 
 def children(order: dict[str, list[str]], page: str, known: set[str]) -> list[str]:
@@ -50,7 +51,7 @@ class PageOrder(SphinxTransform):
         """Append it."""
         env = self.env
         page = env.docname
-        below = children(self.app.page_order, page, set(env.found_docs))
+        below = children(ORDER, page, set(env.found_docs))
         sections = [n for n in self.document.children if isinstance(n, nodes.section)]
         if not below or not sections:
             return
@@ -78,14 +79,14 @@ class PageOrder(SphinxTransform):
 def read_order(app: Sphinx) -> None:
     """Read the file."""
     text = (Path(app.confdir) / FILE).read_text(encoding="utf-8")
-    app.page_order = yaml.safe_load(text)  # type: ignore[attr-defined]
+    ORDER.update(yaml.safe_load(text))
 
 
 def all_pages(app: Sphinx, env: Any, added: set[str], changed: set[str], removed: set[str]) -> set[str]:
     """Read pages with a tree again where pages came or went."""
     if not (added or removed):
         return set()
-    return set(app.page_order) & set(env.found_docs)  # type: ignore[attr-defined]
+    return set(ORDER) & set(env.found_docs)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

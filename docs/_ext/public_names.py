@@ -28,6 +28,9 @@ FOLDER = "api"
 
 LISTING = re.compile(r"^\.\. public:: (.+)$", re.MULTILINE)
 
+NAMES: dict[str, list[str]] = {}
+"""What each pattern on the pages stands for."""
+
 # scikit-learn adds these to every estimator; they say nothing of ours.
 FOREIGN = re.compile(r"set_\w+_request|get_metadata_routing")
 
@@ -109,8 +112,7 @@ class Public(Autosummary):
 
     def run(self) -> list[Any]:
         """List the names as autosummary does."""
-        found = self.env.app.public_names
-        names = [name for pattern in self.arguments[0].split() for name in found[pattern]]
+        names = [name for pattern in self.arguments[0].split() for name in NAMES[pattern]]
         self.options["toctree"] = FOLDER
         self.options["nosignatures"] = None
         self.content = StringList(names, source=self.env.docname)
@@ -136,9 +138,8 @@ def write_stubs(app: Sphinx) -> None:
     """Write a page for each name, and remove those of names that are gone."""
     folder = Path(app.confdir) / "reference"
     bind_functions()
-    found = listed([p.read_text(encoding="utf-8") for p in sorted(folder.glob("*.md"))])
-    app.public_names = found  # type: ignore[attr-defined]
-    names = sorted({n for several in found.values() for n in several})
+    NAMES.update(listed([p.read_text(encoding="utf-8") for p in sorted(folder.glob("*.md"))]))
+    names = sorted({name for several in NAMES.values() for name in several})
     out = folder / FOLDER
     out.mkdir(exist_ok=True)
     for stale in {p.name for p in out.iterdir()} - {f"{n}.rst" for n in names}:
