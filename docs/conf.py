@@ -39,7 +39,7 @@ PAGES = ("docs", "notebooks", "benchmarks", "CONTRIBUTING.md", "CHANGELOG.md")
 include_patterns = [
     "docs/**",
     "notebooks/*.ipynb",
-    "benchmarks/results/*.md",
+    "benchmarks/results/full.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
 ]
@@ -51,7 +51,7 @@ exclude_patterns = [
     "**/.ipynb_checkpoints",
 ]
 root_doc = "docs/index"
-templates_path = ["_templates"]
+templates_path = [str(HERE / "_templates")]
 
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_dmath_allow_digits = False
@@ -67,13 +67,13 @@ autodoc_typehints = "none"  # numpydoc's sections say it in words
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
-add_module_names = False
+toc_object_entries_show_parents = "hide"
 python_use_unqualified_type_names = True
 default_role = "py:obj"
 
 nitpicky = True
-# Single words in docstrings (parameters, estimators of other libraries) are set as code, link or not.
-nitpick_ignore_regex = [("py:obj", r"[^.]+"), ("py:class", r".*")]
+# Names of ours must exist (public_names sees to it); parameters and names of other libraries are words.
+nitpick_ignore_regex = [("py:.*", r"(?!emcube\.).*")]
 
 # --- looks -------------------------------------------------------------------------------------
 
@@ -85,6 +85,7 @@ html_favicon = "_static/logo.svg"
 html_copy_source = False
 html_show_sourcelink = False
 html_math_renderer = "mathml"
+html_context = {"default_mode": "auto"}
 html_sidebars = {"docs/index": []}
 html_theme_options = {
     "logo": {"text": "emcube", "image_light": "_static/logo.svg", "image_dark": "_static/logo.svg"},

@@ -26,7 +26,9 @@ LOADED = ("script", "img", "iframe", "source", "object", "video")
 def faults(out: Path) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with the pages of a folder: page, and fault."""
     texts = {
-        p.relative_to(out).as_posix(): p.read_text(encoding="utf-8") for p in sorted(out.rglob("*.html"))
+        p.relative_to(out).as_posix(): p.read_text(encoding="utf-8")
+        for p in sorted(out.rglob("*.html"))
+        if "_static" not in p.parts
     }
     anchors = {page: set(ANCHOR.findall(text)) for page, text in texts.items()}
     files = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}

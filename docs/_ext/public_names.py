@@ -31,6 +31,9 @@ LISTING = re.compile(r"^\.\. public:: (.+)$", re.MULTILINE)
 NAMES: dict[str, list[str]] = {}
 """What each pattern on the pages stands for."""
 
+AUTHOR = re.compile(r"(?:[A-Z]\.[ -]?)+[A-Z]\w+")
+"""How a reference begins: initials and a name."""
+
 # scikit-learn adds these to every estimator; they say nothing of ours.
 FOREIGN = re.compile(r"set_\w+_request|get_metadata_routing")
 
@@ -83,7 +86,10 @@ def _object(name: str) -> Any:
             found = getattr(found, part, None)
         if found is not None:
             return found
-    raise ValueError(f"public: there is no {name!r}")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        raise ValueError(f"public: there is no {name!r}") from None
 
 
 def _shortest(package: str, name: str) -> str:
@@ -159,6 +165,44 @@ def skip_foreign(app: Sphinx, what: str, name: str, found: Any, skip: bool, opti
     return None
 
 
+def separate_references(
+    app: Sphinx, what: str, name: str, found: Any, options: Any, lines: list[str]
+) -> None:
+    """Make a list of the references of a docstring: an initial at the start of a line begins the next one."""
+    for start, line in enumerate(lines[:-1]):
+        if line.strip() == "References" and set(lines[start + 1].strip()) == {"-"}:
+            break
+    else:
+        return
+    for i in range(start + 2, len(lines)):
+        if not lines[i].strip():
+            continue
+        if set(lines[i].strip()) == {"-"} and len(lines[i].strip()) > 3:  # the next section
+            return
+        if i + 1 < len(lines) and set(lines[i + 1].strip()) == {"-"}:
+            return
+        first = AUTHOR.match(lines[i])
+        lines[i] = f"- {lines[i]}" if first or i == start + 2 else f"  {lines[i]}"
+        lines[i] = re.sub(r"^- ([A-Z])\.", r"- \1\\.", lines[i])
+
+
+def resolve_ours(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
+    """Lead a name to the page of what it names; what exists and has no page stays a word."""
+    target = node.get("reftarget", "")
+    if node.get("refdomain") != "py" or not target.startswith("emcube."):
+        return None
+    try:
+        found = _object(target)
+    except ValueError:
+        return None
+    for public in {name for several in NAMES.values() for name in several}:
+        if public != target and _object(public) is found:
+            return env.get_domain("py").resolve_xref(
+                env, node["refdoc"], app.builder, "obj", public, node, content
+            )
+    return content
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register directives and the writing of pages."""
     app.setup_extension("sphinx.ext.autosummary")
@@ -166,4 +210,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("autoerrors", AutoErrors)
     app.connect("builder-inited", write_stubs, priority=100)
     app.connect("autodoc-skip-member", skip_foreign)
+    # Before numpydoc reads the sections.
+    app.connect("autodoc-process-docstring", separate_references, priority=400)
+    app.connect("missing-reference", resolve_ours)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -68,7 +68,7 @@ def in_words(field: dict[str, Any], known: dict[str, Any]) -> str:
         branches = field.get("anyOf", field.get("oneOf", []))
         return " or ".join(dict.fromkeys(in_words(b, known) for b in branches))
     if "$ref" in field:
-        return "a mapping, below"
+        return "a section, below"
     if "const" in field:
         return literal(field["const"])
     if "enum" in field:
@@ -91,7 +91,7 @@ def _list(field: dict[str, Any], known: dict[str, Any]) -> str:
     if "prefixItems" in field:
         return "[" + ", ".join(in_words(i, known) for i in field["prefixItems"]) + "]"
     inner = in_words(field.get("items", {"type": "object"}), known)
-    return f"a list of: {inner}"
+    return "a list of texts" if inner == "text" else f"a list of: {inner}"
 
 
 def _bounds(field: dict[str, Any]) -> str:
