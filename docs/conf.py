@@ -92,7 +92,13 @@ html_theme_options = {
     "header_links_before_dropdown": 5,
     "navbar_align": "left",
     "navbar_end": ["theme-switcher"],
-    "secondary_sidebar_items": {"**": ["page-toc"], "docs/index": []},
+    "secondary_sidebar_items": {
+        "**": ["page-toc"],
+        "docs/index": [],
+        # Wide tables.
+        "docs/comparison": [],
+        "benchmarks/results/full": [],
+    },
     "show_toc_level": 2,
     "show_nav_level": 1,
     "navigation_depth": 3,

@@ -35,7 +35,7 @@ def visit_math(self: Any, node: nodes.math) -> None:
 
 def visit_displaymath(self: Any, node: nodes.math_block) -> None:
     """Write an equation of its own, with its number where it has one."""
-    self.body.append(self.starttag(node, "div", CLASS="equation"))
+    self.body.append(self.starttag(node, "div", CLASS="equation", tabindex="0"))
     if node["number"]:
         number = get_node_equation_number(self, node)
         self.body.append(f'<span class="eqno">({number})</span>')

@@ -121,7 +121,8 @@ class Public(Autosummary):
         names = [name for pattern in self.arguments[0].split() for name in NAMES[pattern]]
         self.options["toctree"] = FOLDER
         self.options["nosignatures"] = None
-        self.content = StringList(names, source=self.env.docname)
+        shown = [f"~{name}" if name.count(".") > 2 else name for name in names]
+        self.content = StringList(shown, source=self.env.docname)
         return super().run()
 
 

@@ -39,7 +39,7 @@ ASSIGNMENT = re.compile(r"^([A-Z_]+)=(.*)$", re.DOTALL)
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a reader of the pages has in the folder."""
     folder = tmp_path_factory.mktemp("reader")
-    em.ingest(em.scenes.srm2135c(scale=0.02, random_state=0).cube, folder / "map.zarr")
+    em.ingest(em.scenes.srm2135c(scale=0.01, random_state=0).cube, folder / "map.zarr")
     (folder / "data").mkdir()
     (folder / "recipe.yaml").write_text(RECIPE)
     em.run(folder / "recipe.yaml")
