@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from emcube.cube import make_cube
     from emcube.deploy import deploy
     from emcube.interop import decompose, export, from_hyperspy
-    from emcube.models import IncrementalPCA, KMeans, MiniBatchNMF, estimate_n_components
+    from emcube.models import (
+        NFINDR,
+        VCA,
+        IncrementalPCA,
+        KMeans,
+        MiniBatchNMF,
+        estimate_n_components,
+    )
     from emcube.package import publish, reproduce
     from emcube.recipe import Recipe, plan, run
     from emcube.report import report
@@ -30,6 +37,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "NFINDR",
+    "VCA",
     "IncrementalPCA",
     "KMeans",
     "MiniBatchNMF",
@@ -61,6 +70,7 @@ _HOMES = {
     "IncrementalPCA": "emcube.models",
     "KMeans": "emcube.models",
     "MiniBatchNMF": "emcube.models",
+    "NFINDR": "emcube.models",
     "Recipe": "emcube.recipe",
     "decompose": "emcube.interop",
     "deploy": "emcube.deploy",
@@ -78,6 +88,7 @@ _HOMES = {
     "publish": "emcube.package",
     "report": "emcube.report",
     "reproduce": "emcube.package",
+    "VCA": "emcube.models",
     "run": "emcube.recipe",
     "scenes": "emcube.scenes",
 }

@@ -5,14 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from emcube.models.geometry import NFINDR, VCA
     from emcube.models.kmeans import KMeans
     from emcube.models.n_components import estimate_n_components
     from emcube.models.nmf import MiniBatchNMF
     from emcube.models.pca import IncrementalPCA
 
-__all__ = ["IncrementalPCA", "KMeans", "MiniBatchNMF", "estimate_n_components"]
+__all__ = [
+    "NFINDR",
+    "VCA",
+    "IncrementalPCA",
+    "KMeans",
+    "MiniBatchNMF",
+    "estimate_n_components",
+]
 
 _HOMES = {
+    "NFINDR": "geometry",
+    "VCA": "geometry",
     "IncrementalPCA": "pca",
     "KMeans": "kmeans",
     "MiniBatchNMF": "nmf",

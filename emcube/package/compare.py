@@ -26,6 +26,13 @@ __all__ = ["EXACT", "TOLERANCES", "Difference", "compare", "stack_differences", 
 
 EXACT = 0.0
 
+_ENDMEMBERS = {
+    "components": 1e-3,
+    "loadings": 1e-3,
+    "component_totals": 1e-3,
+    "counting_limit": 1e-2,
+}
+
 TOLERANCES: dict[str, dict[str, float]] = {
     "input": {"total_counts": 1e-12, "sum_spectrum": 1e-12, "used": EXACT},
     "estimate_n_components": {
@@ -49,6 +56,8 @@ TOLERANCES: dict[str, dict[str, float]] = {
         "objective_path": 1e-5,
         "component_totals": 1e-3,
     },
+    "vca": _ENDMEMBERS,
+    "nfindr": _ENDMEMBERS,
     "kmeans": {
         "labels": 1e-3,
         "cluster_centers": 1e-3,

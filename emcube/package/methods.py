@@ -205,6 +205,8 @@ def _step_sentences(result: Result, step: str, cite: Mapping[str, str]) -> Itera
         "estimate_n_components": _estimate,
         "pca": _pca,
         "nmf": _nmf,
+        "vca": _endmembers,
+        "nfindr": _endmembers,
         "kmeans": _kmeans,
     }[result.verb(step)]
     yield write(result, step, attributes, cite)
@@ -250,6 +252,27 @@ def _nmf(result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str,
     return (
         f"Non-negative matrix factorisation{cite.get('Lee2001', '')} into {_count(n, 'component')} minimised "
         f"{loss}{volume}, {end} {passes}{_seed(found)}."
+    )
+
+
+def _endmembers(
+    result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]
+) -> str:
+    n = result[step].sizes["component"]
+    name, key, how = {
+        "vca": ("vertex component analysis", "Nascimento2005", "extreme along random directions"),
+        "nfindr": ("N-FINDR", "Winter1999", "the corners of the largest simplex"),
+    }[result.verb(step)]
+    pool = int(found.get("pool", 1))
+    of = "pixels" if pool == 1 else f"sums over squares of {pool} x {pool} pixels"
+    solved = (
+        "by the likelihood of Poisson counts"
+        if found.get("loadings_by") == "poisson"
+        else f"by fully constrained least squares{cite.get('Heinz2001', '')}"
+    )
+    return (
+        f"{_count(n, 'endmember').capitalize()} were found by {name}{cite.get(key, '')} as {of} that are {how} "
+        f"in the weighted subspace of the signal{_seed(found)}; loadings were solved {solved}."
     )
 
 

@@ -154,6 +154,37 @@ _BACHEM = Reference(
         "doi": "10.1145/3219819.3219973",
     },
 )
+_VCA = _article(
+    "Nascimento2005",
+    "Nascimento and Bioucas-Dias 2005",
+    "Nascimento, José M. P. and Bioucas-Dias, José M.",
+    "Vertex component analysis: a fast algorithm to unmix hyperspectral data",
+    "IEEE Transactions on Geoscience and Remote Sensing",
+    "43:898--910",
+    2005,
+    "10.1109/TGRS.2005.844293",
+)
+_NFINDR = _article(
+    "Winter1999",
+    "Winter 1999",
+    "Winter, Michael E.",
+    "N-FINDR: an algorithm for fast autonomous spectral end-member determination in hyperspectral data",
+    "Proceedings of SPIE",
+    "3753:266--275",
+    1999,
+    "10.1117/12.366289",
+)
+_FCLS = _article(
+    "Heinz2001",
+    "Heinz and Chang 2001",
+    "Heinz, Daniel C. and Chang, Chein-I",
+    "Fully constrained least squares linear spectral mixture analysis method for material quantification "
+    "in hyperspectral imagery",
+    "IEEE Transactions on Geoscience and Remote Sensing",
+    "39:529--545",
+    2001,
+    "10.1109/36.911111",
+)
 _NUMPY = _article(
     "Harris2020",
     "Harris et al. 2020",
@@ -184,6 +215,7 @@ _XARRAY = _article(
     2017,
     "10.5334/jors.148",
 )
+_ENDMEMBERS = {"vca": [_VCA], "nfindr": [_NFINDR]}
 _SHARED = (_NUMPY, _SCIPY, _XARRAY)
 
 
@@ -236,6 +268,9 @@ def _of_step(verb: str, attributes: Mapping[str, Any]) -> list[Reference]:
         return weights + ([_HALKO] if attributes.get("solver") == "randomized" else [])
     if verb == "nmf":
         return [_LEE, _LEPLAT] if parameters.get("volume") else [_LEE]
+    if verb in _ENDMEMBERS:
+        weights = [_KEENAN] if attributes.get("loadings_by") == "poisson" else [_FCLS]
+        return [*_ENDMEMBERS[verb], *weights]
     if verb == "kmeans":
         return [_BACHEM] + ([_KEENAN] if attributes.get("features") == "profiles" else [])
     return []

@@ -31,13 +31,16 @@ __all__ = [
     "EstimateStep",
     "Input",
     "KMeansStep",
+    "NFINDRStep",
     "NMFStep",
     "PCAStep",
     "PrepareStep",
     "RecipeModel",
     "RemoveBackground",
     "Select",
+    "WITH_LOADINGS",
     "Step",
+    "VCAStep",
     "Where",
     "Window",
 ]
@@ -320,6 +323,31 @@ class KMeansStep(_Step):
     random_state: Seed | None = None
 
 
+class _GeometryStep(_Step):
+    """Endmembers at the corners of the cloud of pixels."""
+
+    n_components: Count | Literal["auto"] = "auto"
+    noise: Literal["auto", "poisson"] | None = "auto"
+    abundances: Literal["auto", "poisson", "fcls"] = "auto"
+    pool: Count | Literal["auto"] = "auto"
+    n_average: Count | Literal["auto"] = "auto"
+    n_init: Count = 10
+    random_state: Seed | None = None
+
+
+class VCAStep(_GeometryStep):
+    """Endmembers by vertex component analysis (`emcube.VCA`)."""
+
+    verb: Literal["vca"] = "vca"
+
+
+class NFINDRStep(_GeometryStep):
+    """Endmembers that span the largest simplex (`emcube.NFINDR`)."""
+
+    verb: Literal["nfindr"] = "nfindr"
+    max_iter: Count = 100
+
+
 def _tag(value: Any) -> str | None:
     verb = value.get("verb") if isinstance(value, dict) else getattr(value, "verb", None)
     return verb if isinstance(verb, str) else None
@@ -329,6 +357,8 @@ Step = Annotated[
     Annotated[EstimateStep, Tag("estimate_n_components")]
     | Annotated[PCAStep, Tag("pca")]
     | Annotated[NMFStep, Tag("nmf")]
+    | Annotated[VCAStep, Tag("vca")]
+    | Annotated[NFINDRStep, Tag("nfindr")]
     | Annotated[KMeansStep, Tag("kmeans")],
     Discriminator(_tag),
 ]
@@ -342,8 +372,11 @@ PrepareStep = Annotated[
 ]
 
 
-AnyStep = EstimateStep | PCAStep | NMFStep | KMeansStep
+AnyStep = EstimateStep | PCAStep | NMFStep | VCAStep | NFINDRStep | KMeansStep
 """Any step, as a type."""
+
+WITH_LOADINGS = (PCAStep, NMFStep, VCAStep, NFINDRStep)
+"""Steps that give loadings, on which others may go on."""
 
 AnyPrepare = RemoveBackground | Window | Select | Bin
 """Any preparation, as a type."""

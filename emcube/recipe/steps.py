@@ -95,6 +95,8 @@ def run_step(step: schema.AnyStep, run: Run) -> xr.Dataset:
         return _pca(step, run, stamp)
     if isinstance(step, schema.NMFStep):
         return _nmf(step, run, stamp)
+    if isinstance(step, schema.VCAStep | schema.NFINDRStep):
+        return _endmembers(step, run, stamp)
     return _kmeans(step, run, stamp)
 
 
@@ -173,11 +175,7 @@ def _nmf(step: schema.NMFStep, run: Run, stamp: Stamp) -> xr.Dataset:
             dims=("pass",),
             attrs={"units": "1"},
         ),
-        "component_totals": xr.DataArray(
-            np.asarray(model.component_totals_, dtype=np.float64),
-            dims=("component",),
-            attrs={"units": run.cube.attrs.get("units", "1")},
-        ),
+        "component_totals": _component_totals(model, run),
     }
     attributes = {
         "n_iter": int(model.n_iter_),
@@ -186,6 +184,37 @@ def _nmf(step: schema.NMFStep, run: Run, stamp: Stamp) -> xr.Dataset:
     }
     n_components = model.components_.sizes["component"]
     return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)
+
+
+def _endmembers(
+    step: schema.VCAStep | schema.NFINDRStep, run: Run, stamp: Stamp
+) -> xr.Dataset:
+    from emcube.models import NFINDR, VCA
+
+    estimator = VCA if isinstance(step, schema.VCAStep) else NFINDR
+    model = estimator(**run.parameters(step)).fit(run.cube, where=run.where)
+    small = {
+        "components": model.components_,
+        "component_totals": _component_totals(model, run),
+        "counting_limit": model.counting_limit_,
+    }
+    attributes = {
+        "pool": int(model.pool_),
+        "loadings_by": model.loadings_by_,
+        "purest": np.asarray(model.purest_).tolist(),
+    }
+    if isinstance(model, NFINDR):
+        attributes["converged"] = bool(model.converged_)
+    n_components = model.components_.sizes["component"]
+    return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)
+
+
+def _component_totals(model: Any, run: Run) -> xr.DataArray:
+    return xr.DataArray(
+        np.asarray(model.component_totals_, dtype=np.float64),
+        dims=("component",),
+        attrs={"units": run.cube.attrs.get("units", "1")},
+    )
 
 
 def _kmeans(step: schema.KMeansStep, run: Run, stamp: Stamp) -> xr.Dataset:

@@ -14,6 +14,7 @@ from emcube.report.figures import Parts, curve, parts_of
 from emcube.report.quality import Quality, quality_of, sum_residual
 from emcube.report.references import Reference, bibtex, references_of
 from emcube.report.text import clean, count, number, percent, plural, shorten, with_unit
+from emcube.results.kinds import AXES, CLUSTERS, PARTS
 from emcube.units import pretty
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ TITLES = {
     "estimate_n_components": "Number of components",
     "pca": "Principal components",
     "nmf": "Non-negative matrix factorization",
+    "vca": "Endmembers by vertex component analysis",
+    "nfindr": "Endmembers by N-FINDR",
     "kmeans": "k-means clusters",
 }
 _PLAIN = {"biwhitening": "biwhitening", "parallel": "parallel analysis", "elbow": "the elbow"}
@@ -193,8 +196,8 @@ def contents_of(result: Result) -> Contents:
 
 
 def _main_step(result: Result) -> str | None:
-    """The step that gives the answer: the last NMF, else PCA, else clusters."""
-    for verb in ("nmf", "pca", "kmeans"):
+    """The step that gives the answer: the last NMF, else what else adds up, else PCA, else clusters."""
+    for verb in (*PARTS, *AXES, *CLUSTERS):
         for step in reversed(result.steps):
             if result.verb(step) == verb:
                 return step
@@ -249,7 +252,7 @@ def _main_title(result: Result, step: str | None) -> str:
     node = result[step]
     name = "cluster_centers" if verb == "kmeans" else "components"
     what = "patterns" if node[name].ndim == 3 else "spectra"
-    if verb == "nmf":
+    if verb in PARTS:
         many = f"The {_components(n)}: where they are, and their {what}"
         return (
             many
@@ -281,7 +284,7 @@ def _answer(
             said.append(f"The data support {_components(n)}.")
         return said
     verb, n = result.verb(step), _size(result, step)
-    if verb == "nmf":
+    if verb in PARTS:
         said.append(
             f"{_components(n).capitalize()} {'describes' if n == 1 else 'describe'} this data."
         )
@@ -291,7 +294,7 @@ def _answer(
     else:
         said.append(f"{_spell(n).capitalize()} cluster{'' if n == 1 else 's'} of pixels.")
     if found is not None:
-        said.append(_support(found, n if verb == "nmf" else None))
+        said.append(_support(found, n if verb in PARTS else None))
     if quality is not None:
         if quality.is_noise:
             all_of = "all" if quality.ratio < 1.02 and not _visible(missed) else "nearly all"
@@ -350,7 +353,7 @@ def _cards(result: Result, step: str | None, quality: Quality | None) -> list[Ca
         n = _size(result, step)
         word = "Clusters" if result.verb(step) == "kmeans" else "Components"
         note = ""
-        if found is not None and result.verb(step) == "nmf":
+        if found is not None and result.verb(step) in PARTS:
             supported = found["n_components"]
             note = (
                 "the data name no number"
@@ -429,7 +432,7 @@ def _cautions(
                 for k, v in others.items()
             )
             said.append(f"Methods disagree on the number of components: {told}.")
-        if _is(result, step, "nmf") and found["n_components"] is not None:
+        if step is not None and result.verb(step) in PARTS and found["n_components"] is not None:
             n = _size(result, str(step))
             if n != found["n_components"]:
                 said.append(
@@ -438,8 +441,10 @@ def _cautions(
     for name in result.steps:
         attributes = result[name].attrs
         if attributes.get("converged") is False:
+            n_iter = attributes.get("n_iter")
+            within = "" if n_iter is None else f" in {plural(int(n_iter), 'pass')}"
             said.append(
-                f"Step {clean(name)} did not converge in {plural(int(attributes['n_iter']), 'pass')}: "
+                f"Step {clean(name)} did not converge{within}: "
                 "raise max_iter and run again."
             )
     if quality is not None and not quality.is_noise:
@@ -523,7 +528,7 @@ def _fit(
             f"where the model is as good as the counts can tell (noise alone scatters it by "
             f"{quality.scatter / quality.expected:.1g}), and larger where something is missing."
         )
-    if _is(result, step, "nmf"):
+    if step is not None and result.verb(step) in PARTS:
         compared = sum_residual(result, str(step))
         if compared is not None:
             counts = result.provenance["cube"]["units"] == "counts"
@@ -692,6 +697,7 @@ def _step(result: Result, step: str, figures: dict[str, Any], *, primary: bool) 
         ("noise", "noise model"),
         ("solver", "solver"),
         ("pool", "pixels summed to squares with this side"),
+        ("loadings_by", "loadings solved by"),
         ("noise_variance", "variance of the noise"),
         ("seed", "seed"),
     ):
@@ -757,6 +763,8 @@ def _summary(result: Result, step: str) -> str:
         return "no number" if n is None else _components(int(n))
     n = _size(result, step)
     what = plural(n, "cluster") if verb == "kmeans" else plural(n, "component")
+    if "n_iter" not in attributes:
+        return what
     passes = plural(int(attributes["n_iter"]), "pass")
     done = f"converged after {passes}" if attributes["converged"] else f"not converged in {passes}"
     return f"{what}, {done}"

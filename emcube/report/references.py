@@ -86,6 +86,38 @@ _BACHEM = Reference(
 )
 
 
+_VCA = Reference(
+    "vertex component analysis",
+    "J. M. P. Nascimento, J. M. Bioucas-Dias",
+    "Vertex component analysis: a fast algorithm to unmix hyperspectral data",
+    "IEEE Transactions on Geoscience and Remote Sensing 43 (2005) 898",
+    "10.1109/TGRS.2005.844293",
+)
+_SMOOTHED = Reference(
+    "corners as means of several pixels",
+    "N. Nadisic, N. Gillis, C. Kervazo",
+    "Smoothed separable nonnegative matrix factorization",
+    "Linear Algebra and its Applications 676 (2023) 174",
+    "10.1016/j.laa.2023.07.013",
+)
+_NFINDR = Reference(
+    "N-FINDR",
+    "M. E. Winter",
+    "N-FINDR: an algorithm for fast autonomous spectral end-member determination in hyperspectral data",
+    "Proceedings of SPIE 3753 (1999) 266",
+    "10.1117/12.366289",
+)
+_FCLS = Reference(
+    "fully constrained least squares",
+    "D. C. Heinz, C.-I. Chang",
+    "Fully constrained least squares linear spectral mixture analysis method for material quantification "
+    "in hyperspectral imagery",
+    "IEEE Transactions on Geoscience and Remote Sensing 39 (2001) 529",
+    "10.1109/36.911111",
+)
+_ENDMEMBERS = {"vca": [_VCA, _SMOOTHED], "nfindr": [_NFINDR, _VCA, _SMOOTHED]}
+
+
 def references_of(result: Result) -> list[Reference]:
     """Papers of the methods that a result used, in the order of its steps, each once."""
     found: list[Reference] = []
@@ -102,6 +134,9 @@ def references_of(result: Result) -> list[Reference]:
             found += [_HALKO] if attributes["solver"] == "randomized" else []
         elif verb == "nmf":
             found += [_LEE, *([_LEPLAT] if parameters["volume"] else [])]
+        elif verb in _ENDMEMBERS:
+            found += _ENDMEMBERS[verb]
+            found += [_FCLS] if attributes["loadings_by"] == "fcls" else []
         elif verb == "kmeans":
             found += [_LLOYD, _BACHEM]
             found += [_KEENAN] if attributes["features"] == "profiles" else []

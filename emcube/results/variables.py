@@ -235,3 +235,21 @@ for _variable in (
     Variable("kmeans", "inertia", (), "f", ("1",), "sum of squared distances to the centers"),
 ):
     register(_variable)
+
+for _verb in ("vca", "nfindr"):
+    for _variable in (
+        Variable(_verb, "components", ("component", SIG), "f", ("1 per channel",), "endmembers"),
+        Variable(_verb, "loadings", (NAV, "component"), "f", None, "loadings"),
+        Variable(
+            _verb, "component_totals", ("component",), "f", None, "sum of each component's loadings"
+        ),
+        Variable(
+            _verb,
+            "counting_limit",
+            ("component",),
+            "f",
+            ("deg",),
+            "angle by which counting noise alone turns each endmember",
+        ),
+    ):
+        register(_variable)

@@ -20,11 +20,17 @@ from emcube.errors import CubeError, InputError, NotFittedError, SelectionError
 
 Make = Callable[[], Any]
 
+COUNTS_ONLY = ("pca-poisson", "nmf-kl", "kmeans-profiles")
+"""Of these the parameters say that values are counts, whatever their dtype."""
+
 ESTIMATORS: dict[str, Make] = {
     "pca-poisson": lambda: em.IncrementalPCA(n_components=3, noise="poisson"),
     "pca-centred": lambda: em.IncrementalPCA(n_components=3, noise=None),
     "nmf-kl": lambda: em.MiniBatchNMF(3, random_state=0),
     "nmf-frobenius": lambda: em.MiniBatchNMF(3, beta_loss="frobenius", random_state=0),
+    "vca": lambda: em.VCA(3, random_state=0),
+    "vca-fcls": lambda: em.VCA(3, noise=None, random_state=0),
+    "nfindr": lambda: em.NFINDR(3, random_state=0),
     "kmeans-profiles": lambda: em.KMeans(3, features="profiles", random_state=0),
     "kmeans-counts": lambda: em.KMeans(3, features="counts", random_state=0),
 }
@@ -178,7 +184,7 @@ def test_negative_counts_are_refused_where_counts_are_meant(make, cube, request)
     values = cube.values.astype(np.float64)
     values[3, 4, 5] = -1.0
     name = request.node.callspec.params["make"]
-    if name in ("pca-poisson", "nmf-kl", "kmeans-profiles"):
+    if name in COUNTS_ONLY:
         with pytest.raises(InputError, match=r"must not be negative: position \(3, 4\)"):
             make().fit(cube.copy(data=values))
     else:
