@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from emcube.models import (
         NFINDR,
         VCA,
+        FastICA,
         IncrementalPCA,
         KMeans,
         MiniBatchNMF,
+        Varimax,
         estimate_n_components,
     )
     from emcube.package import publish, reproduce
@@ -39,10 +41,12 @@ __version__ = "0.1.0"
 __all__ = [
     "NFINDR",
     "VCA",
+    "FastICA",
     "IncrementalPCA",
     "KMeans",
     "MiniBatchNMF",
     "Recipe",
+    "Varimax",
     "__version__",
     "decompose",
     "deploy",
@@ -67,6 +71,7 @@ __all__ = [
 
 # Public name -> the module it lives in; a name that is a module stands for itself.
 _HOMES = {
+    "FastICA": "emcube.models",
     "IncrementalPCA": "emcube.models",
     "KMeans": "emcube.models",
     "MiniBatchNMF": "emcube.models",
@@ -89,6 +94,7 @@ _HOMES = {
     "report": "emcube.report",
     "reproduce": "emcube.package",
     "VCA": "emcube.models",
+    "Varimax": "emcube.models",
     "run": "emcube.recipe",
     "scenes": "emcube.scenes",
 }

@@ -15,12 +15,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from emcube.errors import InputError
-from emcube.results.kinds import COMPONENTS, PARTS
+from emcube.results.kinds import COMPONENTS
 
 if TYPE_CHECKING:
     from emcube.results import Result
 
 __all__ = ["bss", "clusters", "decomposition", "learning_of_result", "masks", "mean_of"]
+
+SEPARATED = tuple(verb for verb in COMPONENTS if verb != "pca")
+"""Steps whose components HyperSpy calls those of source separation."""
 
 _NONE = {
     "explained_variance": None,
@@ -206,7 +209,7 @@ def learning_of_result(result: Result, cube: xr.DataArray) -> tuple[dict[str, An
     learning: dict[str, Any] = {}
     if "pca" in of:
         learning |= _pca(result, of, cube)
-    parts = next((verb for verb in PARTS if verb in of), None)
+    parts = next((verb for verb in SEPARATED if verb in of), None)
     if parts is not None:
         node = result[of[parts]]
         both = (_spectra(node["components"]), _pixels(node["loadings"]))
@@ -288,11 +291,11 @@ def _result_masks(result: Result, of: Mapping[str, str], cube: xr.DataArray) -> 
 def _left_out(result: Result, of: Mapping[str, str]) -> list[str]:
     kept = {
         "pca": {"components", "loadings", "explained_variance", "explained_variance_ratio", "mean"},
-        **{verb: {"components", "loadings"} for verb in PARTS if verb in of},
+        **{verb: {"components", "loadings"} for verb in SEPARATED if verb in of},
         "kmeans": {"labels", "cluster_centers"},
     }
-    # HyperSpy has room for one model whose components add up.
-    for verb in [verb for verb in PARTS if verb in of][1:]:
+    # HyperSpy has room for one separation of sources.
+    for verb in [verb for verb in SEPARATED if verb in of][1:]:
         kept[verb] = set()
     lost = []
     for verb, step in of.items():

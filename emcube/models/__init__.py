@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from emcube.models.fastica import FastICA, Varimax
     from emcube.models.geometry import NFINDR, VCA
     from emcube.models.kmeans import KMeans
     from emcube.models.n_components import estimate_n_components
@@ -14,13 +15,17 @@ if TYPE_CHECKING:
 __all__ = [
     "NFINDR",
     "VCA",
+    "FastICA",
     "IncrementalPCA",
     "KMeans",
     "MiniBatchNMF",
+    "Varimax",
     "estimate_n_components",
 ]
 
 _HOMES = {
+    "FastICA": "fastica",
+    "Varimax": "fastica",
     "NFINDR": "geometry",
     "VCA": "geometry",
     "IncrementalPCA": "pca",

@@ -26,6 +26,8 @@ __all__ = ["EXACT", "TOLERANCES", "Difference", "compare", "stack_differences", 
 
 EXACT = 0.0
 
+_ROTATED = {"components": 1e-4, "loadings": 1e-4, "mean": 1e-10, "variance_share": 1e-4}
+
 _ENDMEMBERS = {
     "components": 1e-3,
     "loadings": 1e-3,
@@ -56,6 +58,8 @@ TOLERANCES: dict[str, dict[str, float]] = {
         "objective_path": 1e-5,
         "component_totals": 1e-3,
     },
+    "ica": _ROTATED,
+    "varimax": _ROTATED,
     "vca": _ENDMEMBERS,
     "nfindr": _ENDMEMBERS,
     "kmeans": {

@@ -205,6 +205,8 @@ def _step_sentences(result: Result, step: str, cite: Mapping[str, str]) -> Itera
         "estimate_n_components": _estimate,
         "pca": _pca,
         "nmf": _nmf,
+        "ica": _rotated,
+        "varimax": _rotated,
         "vca": _endmembers,
         "nfindr": _endmembers,
         "kmeans": _kmeans,
@@ -252,6 +254,25 @@ def _nmf(result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str,
     return (
         f"Non-negative matrix factorisation{cite.get('Lee2001', '')} into {_count(n, 'component')} minimised "
         f"{loss}{volume}, {end} {passes}{_seed(found)}."
+    )
+
+
+def _rotated(result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]) -> str:
+    n = result[step].sizes["component"]
+    given = found.get("parameters") or {}
+    poisson = found.get("noise") == "poisson"
+    weights = f" weighted for Poisson noise{cite.get('Keenan2004', '')}" if poisson else ""
+    domain = str(found.get("domain"))
+    if result.verb(step) == "varimax":
+        how = f"a varimax rotation{cite.get('Kaiser1958', '')} in the {domain} domain"
+    else:
+        how = (
+            f"independent component analysis (FastICA, {given.get('fun')}"
+            f"{cite.get('Hyvarinen2000', '')}) in the {domain} domain"
+        )
+    return (
+        f"The {_count(n, 'leading principal component')}{weights} "
+        f"{'was' if n == 1 else 'were'} turned by {how}{_seed(found)}."
     )
 
 

@@ -154,6 +154,26 @@ _BACHEM = Reference(
         "doi": "10.1145/3219819.3219973",
     },
 )
+_ICA = _article(
+    "Hyvarinen2000",
+    "Hyvärinen and Oja 2000",
+    "Hyvärinen, A. and Oja, E.",
+    "Independent component analysis: algorithms and applications",
+    "Neural Networks",
+    "13:411--430",
+    2000,
+    "10.1016/S0893-6080(00)00026-5",
+)
+_KAISER = _article(
+    "Kaiser1958",
+    "Kaiser 1958",
+    "Kaiser, Henry F.",
+    "The varimax criterion for analytic rotation in factor analysis",
+    "Psychometrika",
+    "23:187--200",
+    1958,
+    "10.1007/BF02289233",
+)
 _VCA = _article(
     "Nascimento2005",
     "Nascimento and Bioucas-Dias 2005",
@@ -268,6 +288,9 @@ def _of_step(verb: str, attributes: Mapping[str, Any]) -> list[Reference]:
         return weights + ([_HALKO] if attributes.get("solver") == "randomized" else [])
     if verb == "nmf":
         return [_LEE, _LEPLAT] if parameters.get("volume") else [_LEE]
+    if verb in ("ica", "varimax"):
+        weights = [_KEENAN] if attributes.get("noise") == "poisson" else []
+        return [_ICA if verb == "ica" else _KAISER, *weights]
     if verb in _ENDMEMBERS:
         weights = [_KEENAN] if attributes.get("loadings_by") == "poisson" else [_FCLS]
         return [*_ENDMEMBERS[verb], *weights]

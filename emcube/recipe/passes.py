@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from emcube.models import n_components as number
-from emcube.models import cloud, nmf_start, pca
+from emcube.models import cloud, fastica, nmf_start, pca
 from emcube.models.kmeans_start import SAMPLE_NUMBERS
 from emcube.recipe import schema
 
@@ -303,6 +303,8 @@ class Passes:
             found = list(self._pca(step))
         elif isinstance(step, schema.NMFStep):
             found = list(self._nmf(step))
+        elif isinstance(step, schema.ICAStep | schema.VarimaxStep):
+            found = list(self._rotated(step))
         elif isinstance(step, schema.VCAStep | schema.NFINDRStep):
             found = list(self._endmembers(step))
         else:
@@ -509,6 +511,29 @@ class Passes:
         yield self._writes(step, over, k)
         self._loadings[step.label] = self._loadings_of(over, k)
 
+    # -- rotated principal components
+
+    def _rotated(self, step: schema.ICAStep | schema.VarimaxStep) -> Iterator[Pass]:
+        over, k = self.cube, _components(step.n_components)
+        asked = schema.PCAStep(n_components=int(k.high), noise=step.noise)
+        earlier = dict(self._loadings)
+        *sums, writes = self._pca(asked)
+        self._loadings = earlier
+        yield from sums
+        name = "ICA" if isinstance(step, schema.ICAStep) else "varimax"
+        rows = min(fastica.ROWS, over.n_pixels) if step.domain == "spatial" else over.n_channels
+        turns = {"lloyd": rows * k.high**2 * 50.0}
+        if step.domain == "spatial":
+            room = int(8 * k.high * rows)
+            yield _once(
+                f"{name} (scores)", over, statistic=room // max(1, over.n_blocks), held=3 * room,
+                state=k.times(8.0 * over.n_channels), work=self._product_work(over, k), client=turns,
+            )  # fmt: skip
+            turns = {}
+        writing = self._writes(step, over, k)
+        yield replace(writing, client={**writes.client, **turns}, held=writes.held)
+        self._loadings[step.label] = self._loadings_of(over, k)
+
     # -- endmembers
 
     _POINTS: ClassVar[dict[str, str]] = {"vca": "VCA", "nfindr": "N-FINDR"}
@@ -702,7 +727,7 @@ class Passes:
     def _writes(self, step: Any, over: Facts, k: Range) -> Pass:
         """Loadings of every pixel."""
         size = k.times(8.0 * over.n_pixels)
-        if isinstance(step, schema.PCAStep):
+        if isinstance(step, schema.PCAStep | schema.ICAStep | schema.VarimaxStep):
             work, packed = self._product_work(over, k), 0.4
         else:
             work, packed = self._nmf_work(over, k, "solve", Range(1.0, 1.0)), 0.1

@@ -29,6 +29,7 @@ __all__ = [
     "AnyStep",
     "Bin",
     "EstimateStep",
+    "ICAStep",
     "Input",
     "KMeansStep",
     "NFINDRStep",
@@ -41,6 +42,7 @@ __all__ = [
     "WITH_LOADINGS",
     "Step",
     "VCAStep",
+    "VarimaxStep",
     "Where",
     "Window",
 ]
@@ -323,6 +325,34 @@ class KMeansStep(_Step):
     random_state: Seed | None = None
 
 
+class ICAStep(_Step):
+    """Independent components (`emcube.FastICA`)."""
+
+    verb: Literal["ica"] = "ica"
+    n_components: Count | Literal["auto"] = "auto"
+    noise: Literal["auto", "poisson"] | None = "auto"
+    domain: Literal["spectral", "spatial"] = "spectral"
+    derivative: Annotated[int, Strict(), Field(ge=0)] | Literal["auto"] = "auto"
+    fun: Literal["logcosh", "exp", "cube"] = "logcosh"
+    max_iter: Count = 1000
+    tol: Positive = 1e-8
+    random_state: Seed | None = None
+
+
+class VarimaxStep(_Step):
+    """Principal components turned to be simple (`emcube.Varimax`)."""
+
+    verb: Literal["varimax"] = "varimax"
+    n_components: Count | Literal["auto"] = "auto"
+    noise: Literal["auto", "poisson"] | None = "auto"
+    domain: Literal["spatial", "spectral"] = "spatial"
+    gamma: NotNegative = 1.0
+    max_iter: Count = 500
+    tol: Positive = 1e-10
+    # Draws numbers only where a sample of the pixels is looked at.
+    random_state: Seed | None = 0
+
+
 class _GeometryStep(_Step):
     """Endmembers at the corners of the cloud of pixels."""
 
@@ -357,6 +387,8 @@ Step = Annotated[
     Annotated[EstimateStep, Tag("estimate_n_components")]
     | Annotated[PCAStep, Tag("pca")]
     | Annotated[NMFStep, Tag("nmf")]
+    | Annotated[ICAStep, Tag("ica")]
+    | Annotated[VarimaxStep, Tag("varimax")]
     | Annotated[VCAStep, Tag("vca")]
     | Annotated[NFINDRStep, Tag("nfindr")]
     | Annotated[KMeansStep, Tag("kmeans")],
@@ -372,10 +404,19 @@ PrepareStep = Annotated[
 ]
 
 
-AnyStep = EstimateStep | PCAStep | NMFStep | VCAStep | NFINDRStep | KMeansStep
+AnyStep = (
+    EstimateStep
+    | PCAStep
+    | NMFStep
+    | ICAStep
+    | VarimaxStep
+    | VCAStep
+    | NFINDRStep
+    | KMeansStep
+)
 """Any step, as a type."""
 
-WITH_LOADINGS = (PCAStep, NMFStep, VCAStep, NFINDRStep)
+WITH_LOADINGS = (PCAStep, NMFStep, ICAStep, VarimaxStep, VCAStep, NFINDRStep)
 """Steps that give loadings, on which others may go on."""
 
 AnyPrepare = RemoveBackground | Window | Select | Bin

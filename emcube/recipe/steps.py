@@ -95,6 +95,8 @@ def run_step(step: schema.AnyStep, run: Run) -> xr.Dataset:
         return _pca(step, run, stamp)
     if isinstance(step, schema.NMFStep):
         return _nmf(step, run, stamp)
+    if isinstance(step, schema.ICAStep | schema.VarimaxStep):
+        return _rotated(step, run, stamp)
     if isinstance(step, schema.VCAStep | schema.NFINDRStep):
         return _endmembers(step, run, stamp)
     return _kmeans(step, run, stamp)
@@ -181,6 +183,26 @@ def _nmf(step: schema.NMFStep, run: Run, stamp: Stamp) -> xr.Dataset:
         "n_iter": int(model.n_iter_),
         "converged": bool(model.converged_),
         "pool": int(model.pool_),
+    }
+    n_components = model.components_.sizes["component"]
+    return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)
+
+
+def _rotated(step: schema.ICAStep | schema.VarimaxStep, run: Run, stamp: Stamp) -> xr.Dataset:
+    from emcube.models import FastICA, Varimax
+
+    estimator = FastICA if isinstance(step, schema.ICAStep) else Varimax
+    model = estimator(**run.parameters(step)).fit(run.cube, where=run.where)
+    small = {
+        "components": model.components_,
+        "mean": model.mean_,
+        "variance_share": model.variance_share_,
+    }
+    attributes = {
+        "noise": model.noise_.name,
+        "domain": model.domain,
+        "n_iter": int(model.n_iter_),
+        "converged": bool(model.converged_),
     }
     n_components = model.components_.sizes["component"]
     return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)

@@ -33,6 +33,8 @@ TITLES = {
     "estimate_n_components": "Number of components",
     "pca": "Principal components",
     "nmf": "Non-negative matrix factorization",
+    "ica": "Independent components",
+    "varimax": "Rotated principal components (varimax)",
     "vca": "Endmembers by vertex component analysis",
     "nfindr": "Endmembers by N-FINDR",
     "kmeans": "k-means clusters",
@@ -259,8 +261,8 @@ def _main_title(result: Result, step: str | None) -> str:
             if n > 1
             else f"The component: where it is, and its {what[:-1] if what == 'patterns' else 'spectrum'}"
         )
-    if verb == "pca":
-        return f"Principal components: where they are, and their {what}"
+    if verb in AXES:
+        return f"{TITLES[verb]}: where they are, and their {what}"
     return f"The {plural(n, 'cluster')}: where they are, and their mean {what}"
 
 
@@ -291,6 +293,9 @@ def _answer(
         said += _told_apart(main, n)
     elif verb == "pca":
         said.append(f"{_components(n).capitalize()} of a principal component analysis.")
+    elif verb in AXES:
+        kind = "independent" if verb == "ica" else "rotated"
+        said.append(f"{_spell(n).capitalize()} {kind} component{'' if n == 1 else 's'}.")
     else:
         said.append(f"{_spell(n).capitalize()} cluster{'' if n == 1 else 's'} of pixels.")
     if found is not None:
@@ -369,11 +374,11 @@ def _cards(result: Result, step: str | None, quality: Quality | None) -> list[Ca
         )
     if step is not None and "n_iter" in result[step].attrs:
         attributes = result[step].attrs
-        passes = plural(int(attributes["n_iter"]), "pass")
+        turned = result.verb(step) in ("ica", "varimax")
+        steps = plural(int(attributes["n_iter"]), "step" if turned else "pass")
         converged = bool(attributes["converged"])
-        cards.append(
-            Card("Converged" if converged else "Not converged", passes, "over the whole data")
-        )
+        note = "of the search for the rotation" if turned else "over the whole data"
+        cards.append(Card("Converged" if converged else "Not converged", steps, note))
     cards.append(_size_card(result))
     return cards
 
@@ -442,7 +447,9 @@ def _cautions(
         attributes = result[name].attrs
         if attributes.get("converged") is False:
             n_iter = attributes.get("n_iter")
-            within = "" if n_iter is None else f" in {plural(int(n_iter), 'pass')}"
+            turned = result.verb(name) in ("ica", "varimax")
+            word = "step" if turned else "pass"
+            within = "" if n_iter is None else f" in {plural(int(n_iter), word)}"
             said.append(
                 f"Step {clean(name)} did not converge{within}: "
                 "raise max_iter and run again."
@@ -695,6 +702,7 @@ def _step(result: Result, step: str, figures: dict[str, Any], *, primary: bool) 
         ("on", "computed on the loadings of"),
         ("features", "features"),
         ("noise", "noise model"),
+        ("domain", "domain"),
         ("solver", "solver"),
         ("pool", "pixels summed to squares with this side"),
         ("loadings_by", "loadings solved by"),
@@ -765,7 +773,9 @@ def _summary(result: Result, step: str) -> str:
     what = plural(n, "cluster") if verb == "kmeans" else plural(n, "component")
     if "n_iter" not in attributes:
         return what
-    passes = plural(int(attributes["n_iter"]), "pass")
+    # The search for a rotation goes over scores and spectra, not over the data.
+    word = "step" if verb in ("ica", "varimax") else "pass"
+    passes = plural(int(attributes["n_iter"]), word)
     done = f"converged after {passes}" if attributes["converged"] else f"not converged in {passes}"
     return f"{what}, {done}"
 

@@ -315,6 +315,9 @@ def _words(
         shares = [f"{percent(float(r))} of the variance" for r in ratios]
         if node.attrs["trivial_first"]:
             shares[0] = "the mean spectrum: no contrast"
+    elif verb in AXES:
+        alone = node["variance_share"].values.astype(np.float64)
+        shares = [f"{percent(float(r))} of the variance, alone" for r in alone]
     else:
         weights = node["cluster_weights"].values.astype(np.float64)
         whole = float(weights.sum())

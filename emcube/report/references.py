@@ -86,6 +86,27 @@ _BACHEM = Reference(
 )
 
 
+_ICA = Reference(
+    "independent component analysis",
+    "A. Hyvärinen, E. Oja",
+    "Independent component analysis: algorithms and applications",
+    "Neural Networks 13 (2000) 411",
+    "10.1016/S0893-6080(00)00026-5",
+)
+_KAISER = Reference(
+    "varimax rotation",
+    "H. F. Kaiser",
+    "The varimax criterion for analytic rotation in factor analysis",
+    "Psychometrika 23 (1958) 187",
+    "10.1007/BF02289233",
+)
+_KEENAN_2009 = Reference(
+    "rotation in the spatial domain",
+    "M. R. Keenan",
+    "Exploiting spatial-domain simplicity in spectral image analysis",
+    "Surface and Interface Analysis 41 (2009) 79",
+    "10.1002/sia.2949",
+)
 _VCA = Reference(
     "vertex component analysis",
     "J. M. P. Nascimento, J. M. Bioucas-Dias",
@@ -134,6 +155,11 @@ def references_of(result: Result) -> list[Reference]:
             found += [_HALKO] if attributes["solver"] == "randomized" else []
         elif verb == "nmf":
             found += [_LEE, *([_LEPLAT] if parameters["volume"] else [])]
+        elif verb in ("ica", "varimax"):
+            found += [_ICA] if verb == "ica" else [_KAISER]
+            spatial = verb == "varimax" and attributes["domain"] == "spatial"
+            found += [_KEENAN_2009] if spatial else []
+            found += [_KEENAN] if attributes["noise"] == "poisson" else []
         elif verb in _ENDMEMBERS:
             found += _ENDMEMBERS[verb]
             found += [_FCLS] if attributes["loadings_by"] == "fcls" else []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from emcube.errors import InputError
-from emcube.results.kinds import AXES, COMPONENTS, PARTS
+from emcube.results.kinds import COMPONENTS, PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,6 +20,8 @@ __all__ = ["ResultFigures"]
 _FIGURES = {
     "estimate_n_components": ("scree",),
     "pca": ("scree", "components", "loadings"),
+    "ica": ("components", "loadings"),
+    "varimax": ("components", "loadings"),
     **dict.fromkeys(PARTS, ("components", "loadings", "composite")),
     "kmeans": ("labels", "centers"),
 }
@@ -270,7 +272,7 @@ class ResultFigures:
         """
         from emcube.plot import raw_and_denoised
 
-        step = step or self.step_of(*AXES, *PARTS)
+        step = step or self.step_of("pca", *COMPONENTS)
         chosen = list(lines) if lines is not None else self._strongest_lines(cube)
         looks = self._looks()
         fitted = self.lines(chosen, step, n_components, resolution_eV=looks.get("resolution"))
@@ -444,7 +446,7 @@ class ResultFigures:
     ) -> tuple[xr.DataArray, xr.DataArray]:
         from emcube.results.model import model_parts
 
-        step = step or self.step_of(*AXES, *PARTS)
+        step = step or self.step_of("pca", *COMPONENTS)
         return model_parts(self[step], self.verb(step), n_components, self["input"]["total_counts"])
 
     def _grey(self, image: str | xr.DataArray | None) -> xr.DataArray:

@@ -7,7 +7,7 @@ __all__ = ["AXES", "CLUSTERS", "COMPONENTS", "PARTS"]
 PARTS = ("nmf", "nfindr", "vca")
 """Components are not negative and sum to one: loadings times components are the data."""
 
-AXES = ("pca",)
+AXES = ("ica", "varimax", "pca")
 """Components and loadings of any sign."""
 
 COMPONENTS = (*PARTS, *AXES)

@@ -55,11 +55,11 @@ def model_parts(
             f"n_components of the model: got {n_components!r}, expected a whole number from 1 to {most}",
             hint="run the pca step with more components, or ask for fewer",
         )
-    if verb in PARTS and n != most:
+    if verb != "pca" and n != most:
         what = "an NMF" if verb == "nmf" else f"a step of {verb}"
         raise InputError(
             f"{what} of {most} components is whole or nothing: got n_components={n}",
-            hint="components that add up are not ordered by what they describe; run it with fewer",
+            hint="only principal components may be left out one by one; run it with fewer",
         )
     first = slice(int(n))
     loadings, components = (
@@ -73,7 +73,7 @@ def model_parts(
         return with_column(loadings, xr.ones_like(totals, dtype=np.float64)), with_column(
             components, mean
         )
-    if not node.attrs["trivial_first"]:
+    if verb == "pca" and not node.attrs["trivial_first"]:
         return with_column(loadings, totals), with_column(components, mean / mean.sum())
     return loadings, components
 

@@ -236,6 +236,22 @@ for _variable in (
 ):
     register(_variable)
 
+for _verb, _prose in (("ica", "independent components"), ("varimax", "rotated components")):
+    for _variable in (
+        Variable(_verb, "components", ("component", SIG), "f", ("1 per channel",), _prose),
+        Variable(_verb, "loadings", (NAV, "component"), "f", None, "loadings"),
+        Variable(_verb, "mean", (SIG,), "f", None, "mean spectrum"),
+        Variable(
+            _verb,
+            "variance_share",
+            ("component",),
+            "f",
+            ("1",),
+            "share of the weighted variance that each component adds",
+        ),
+    ):
+        register(_variable)
+
 for _verb in ("vca", "nfindr"):
     for _variable in (
         Variable(_verb, "components", ("component", SIG), "f", ("1 per channel",), "endmembers"),

@@ -20,7 +20,7 @@ from emcube.errors import CubeError, InputError, NotFittedError, SelectionError
 
 Make = Callable[[], Any]
 
-COUNTS_ONLY = ("pca-poisson", "nmf-kl", "kmeans-profiles")
+COUNTS_ONLY = ("pca-poisson", "nmf-kl", "ica-spatial", "kmeans-profiles")
 """Of these the parameters say that values are counts, whatever their dtype."""
 
 ESTIMATORS: dict[str, Make] = {
@@ -28,6 +28,10 @@ ESTIMATORS: dict[str, Make] = {
     "pca-centred": lambda: em.IncrementalPCA(n_components=3, noise=None),
     "nmf-kl": lambda: em.MiniBatchNMF(3, random_state=0),
     "nmf-frobenius": lambda: em.MiniBatchNMF(3, beta_loss="frobenius", random_state=0),
+    "ica-spectral": lambda: em.FastICA(3, random_state=0),
+    "ica-spatial": lambda: em.FastICA(3, noise="poisson", domain="spatial", random_state=0),
+    "varimax": lambda: em.Varimax(3, random_state=0),
+    "varimax-centred": lambda: em.Varimax(3, noise=None, domain="spectral", random_state=0),
     "vca": lambda: em.VCA(3, random_state=0),
     "vca-fcls": lambda: em.VCA(3, noise=None, random_state=0),
     "nfindr": lambda: em.NFINDR(3, random_state=0),

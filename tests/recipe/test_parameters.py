@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 
 import emcube as em
+from emcube.models.fastica import RotatedPCA
 from emcube.models.mixing import MixingModel
 from emcube.recipe.schema import (
     EstimateStep,
+    ICAStep,
     KMeansStep,
     NFINDRStep,
     NMFStep,
     PCAStep,
+    VarimaxStep,
     VCAStep,
 )
 
@@ -23,6 +26,8 @@ STEPS = [
     (EstimateStep, em.estimate_n_components),
     (PCAStep, em.IncrementalPCA),
     (NMFStep, em.MiniBatchNMF),
+    (ICAStep, em.FastICA),
+    (VarimaxStep, em.Varimax),
     (VCAStep, em.VCA),
     (NFINDRStep, em.NFINDR),
     (KMeansStep, em.KMeans),
@@ -51,7 +56,7 @@ def test_what_a_recipe_accepts_an_estimator_accepts() -> None:
     em.KMeans(**{**KMeansStep().parameters(), "n_clusters": 2, "random_state": 0}).fit(counts)
     em.MiniBatchNMF(**{**NMFStep().parameters(), "n_components": 2, "random_state": 0}).fit(counts)
     for model, estimator in STEPS:
-        if isinstance(estimator, type) and issubclass(estimator, MixingModel):
+        if isinstance(estimator, type) and issubclass(estimator, MixingModel | RotatedPCA):
             given = {**model().parameters(), "n_components": 2, "random_state": 0}
             estimator(**given).fit(counts)
     em.estimate_n_components(counts, **EstimateStep().parameters())
