@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from emcube.deploy import deploy
     from emcube.interop import decompose, export, from_hyperspy
     from emcube.models import (
+        MCRALS,
         NFINDR,
         VCA,
         FastICA,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "MCRALS",
     "NFINDR",
     "VCA",
     "FastICA",
@@ -74,6 +76,7 @@ _HOMES = {
     "FastICA": "emcube.models",
     "IncrementalPCA": "emcube.models",
     "KMeans": "emcube.models",
+    "MCRALS": "emcube.models",
     "MiniBatchNMF": "emcube.models",
     "NFINDR": "emcube.models",
     "Recipe": "emcube.recipe",

@@ -8,11 +8,13 @@ if TYPE_CHECKING:
     from emcube.models.fastica import FastICA, Varimax
     from emcube.models.geometry import NFINDR, VCA
     from emcube.models.kmeans import KMeans
+    from emcube.models.mcr import MCRALS
     from emcube.models.n_components import estimate_n_components
     from emcube.models.nmf import MiniBatchNMF
     from emcube.models.pca import IncrementalPCA
 
 __all__ = [
+    "MCRALS",
     "NFINDR",
     "VCA",
     "FastICA",
@@ -30,6 +32,7 @@ _HOMES = {
     "VCA": "geometry",
     "IncrementalPCA": "pca",
     "KMeans": "kmeans",
+    "MCRALS": "mcr",
     "MiniBatchNMF": "nmf",
     "estimate_n_components": "n_components",
 }

@@ -58,6 +58,12 @@ TOLERANCES: dict[str, dict[str, float]] = {
         "objective_path": 1e-5,
         "component_totals": 1e-3,
     },
+    "mcr": {
+        "components": 1e-3,
+        "loadings": 1e-3,
+        "component_totals": 1e-3,
+        "lack_of_fit_path": 1e-3,
+    },
     "ica": _ROTATED,
     "varimax": _ROTATED,
     "vca": _ENDMEMBERS,

@@ -205,6 +205,7 @@ def _step_sentences(result: Result, step: str, cite: Mapping[str, str]) -> Itera
         "estimate_n_components": _estimate,
         "pca": _pca,
         "nmf": _nmf,
+        "mcr": _mcr,
         "ica": _rotated,
         "varimax": _rotated,
         "vca": _endmembers,
@@ -254,6 +255,25 @@ def _nmf(result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str,
     return (
         f"Non-negative matrix factorisation{cite.get('Lee2001', '')} into {_count(n, 'component')} minimised "
         f"{loss}{volume}, {end} {passes}{_seed(found)}."
+    )
+
+
+def _mcr(result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]) -> str:
+    given = found.get("parameters") or {}
+    n = result[step].sizes["component"]
+    asked = {"both": ["non-negativity"], "neither": []}.get(
+        str(given.get("nonnegative")), [f"non-negativity of the {given.get('nonnegative')}"]
+    )
+    asked = [*asked, *(name for name in ("closure", "unimodal") if given.get(name))]
+    asked = ["unimodality" if name == "unimodal" else name for name in asked]
+    under = f" with {_listing(asked)}" if asked else ""
+    poisson = found.get("noise") == "poisson"
+    weights = f", weighted for Poisson noise{cite.get('Keenan2004', '')}" if poisson else ""
+    end = "until it converged" if found.get("converged") else "not to convergence"
+    return (
+        f"Multivariate curve resolution by alternating least squares{cite.get('Tauler1995', '')} resolved "
+        f"{_count(n, 'component')}{under}{weights}, in {_count(int(found.get('n_iter', 0)), 'round')}, {end}"
+        f"{_seed(found)}."
     )
 
 

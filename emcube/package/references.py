@@ -174,6 +174,16 @@ _KAISER = _article(
     1958,
     "10.1007/BF02289233",
 )
+_MCR = _article(
+    "Tauler1995",
+    "Tauler 1995",
+    "Tauler, Romà",
+    "Multivariate curve resolution applied to second order data",
+    "Chemometrics and Intelligent Laboratory Systems",
+    "30:133--146",
+    1995,
+    "10.1016/0169-7439(95)00047-X",
+)
 _VCA = _article(
     "Nascimento2005",
     "Nascimento and Bioucas-Dias 2005",
@@ -288,6 +298,8 @@ def _of_step(verb: str, attributes: Mapping[str, Any]) -> list[Reference]:
         return weights + ([_HALKO] if attributes.get("solver") == "randomized" else [])
     if verb == "nmf":
         return [_LEE, _LEPLAT] if parameters.get("volume") else [_LEE]
+    if verb == "mcr":
+        return [_MCR, *([_KEENAN] if attributes.get("noise") == "poisson" else [])]
     if verb in ("ica", "varimax"):
         weights = [_KEENAN] if attributes.get("noise") == "poisson" else []
         return [_ICA if verb == "ica" else _KAISER, *weights]

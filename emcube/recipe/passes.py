@@ -303,6 +303,8 @@ class Passes:
             found = list(self._pca(step))
         elif isinstance(step, schema.NMFStep):
             found = list(self._nmf(step))
+        elif isinstance(step, schema.MCRStep):
+            found = list(self._mcr(step))
         elif isinstance(step, schema.ICAStep | schema.VarimaxStep):
             found = list(self._rotated(step))
         elif isinstance(step, schema.VCAStep | schema.NFINDRStep):
@@ -507,6 +509,40 @@ class Passes:
             state=k.times(2 * 8.0 * e),
             work=self._nmf_work(over, k, "nmf", share),
             also_reads=over if most > 1 else None,
+        )
+        yield self._writes(step, over, k)
+        self._loadings[step.label] = self._loadings_of(over, k)
+
+    # -- alternating least squares
+
+    def _mcr(self, step: schema.MCRStep) -> Iterator[Pass]:
+        over, k = self.cube, _components(step.n_components)
+        yield from self._subspace("MCR", over, k, poisson=self._noise(step) == "poisson")
+        if self._tries(step.pool, k):
+            yield self._pooling("MCR", over, k)
+        scores, state = self._product_work(over, k), k.times(8.0 * over.n_channels)
+        if step.init == "corners":
+            held = int(2 * 8 * nmf_start.SAMPLE * (k.high + 2))
+            yield _once(
+                "MCR (corners)", over, statistic=held // max(1, over.n_blocks), state=state,
+                held=held, work=scores,
+            )  # fmt: skip
+        reduced = replace(
+            self._profiles(over, k), name=f"scores of {over.name}", n_channels=int(k.high) + 1
+        )
+        rounds = Range.of(float(over.n_pixels)).times(k.low**2 / 64, k.high**2)
+        yield Pass(
+            "MCR",
+            reduced,
+            1,
+            step.max_iter,
+            (1, min(50, step.max_iter)),
+            f"ends when a round takes less than tol={step.tol:g} off what is left "
+            f"(at most max_iter={step.max_iter})",
+            statistic=int(8 * k.high * (2 * k.high + 1)),
+            state=state.times(3.0),
+            work={"lloyd": rounds},
+            also_reads=over,
         )
         yield self._writes(step, over, k)
         self._loadings[step.label] = self._loadings_of(over, k)

@@ -32,6 +32,7 @@ __all__ = [
     "ICAStep",
     "Input",
     "KMeansStep",
+    "MCRStep",
     "NFINDRStep",
     "NMFStep",
     "PCAStep",
@@ -325,6 +326,22 @@ class KMeansStep(_Step):
     random_state: Seed | None = None
 
 
+class MCRStep(_Step):
+    """Spectra and maps by alternating least squares (`emcube.MCRALS`)."""
+
+    verb: Literal["mcr"] = "mcr"
+    n_components: Count | Literal["auto"] = "auto"
+    noise: Literal["auto", "poisson"] | None = "auto"
+    nonnegative: Literal["both", "loadings", "spectra", "neither"] = "both"
+    closure: Annotated[bool, Strict()] = False
+    unimodal: Annotated[bool, Strict()] = False
+    init: Literal["corners", "random"] = "corners"
+    pool: Count | Literal["auto"] = "auto"
+    max_iter: Count = 100
+    tol: NotNegative = 1e-3
+    random_state: Seed | None = None
+
+
 class ICAStep(_Step):
     """Independent components (`emcube.FastICA`)."""
 
@@ -387,6 +404,7 @@ Step = Annotated[
     Annotated[EstimateStep, Tag("estimate_n_components")]
     | Annotated[PCAStep, Tag("pca")]
     | Annotated[NMFStep, Tag("nmf")]
+    | Annotated[MCRStep, Tag("mcr")]
     | Annotated[ICAStep, Tag("ica")]
     | Annotated[VarimaxStep, Tag("varimax")]
     | Annotated[VCAStep, Tag("vca")]
@@ -408,6 +426,7 @@ AnyStep = (
     EstimateStep
     | PCAStep
     | NMFStep
+    | MCRStep
     | ICAStep
     | VarimaxStep
     | VCAStep
@@ -416,7 +435,7 @@ AnyStep = (
 )
 """Any step, as a type."""
 
-WITH_LOADINGS = (PCAStep, NMFStep, ICAStep, VarimaxStep, VCAStep, NFINDRStep)
+WITH_LOADINGS = (PCAStep, NMFStep, MCRStep, ICAStep, VarimaxStep, VCAStep, NFINDRStep)
 """Steps that give loadings, on which others may go on."""
 
 AnyPrepare = RemoveBackground | Window | Select | Bin

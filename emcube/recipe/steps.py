@@ -95,6 +95,8 @@ def run_step(step: schema.AnyStep, run: Run) -> xr.Dataset:
         return _pca(step, run, stamp)
     if isinstance(step, schema.NMFStep):
         return _nmf(step, run, stamp)
+    if isinstance(step, schema.MCRStep):
+        return _mcr(step, run, stamp)
     if isinstance(step, schema.ICAStep | schema.VarimaxStep):
         return _rotated(step, run, stamp)
     if isinstance(step, schema.VCAStep | schema.NFINDRStep):
@@ -183,6 +185,30 @@ def _nmf(step: schema.NMFStep, run: Run, stamp: Stamp) -> xr.Dataset:
         "n_iter": int(model.n_iter_),
         "converged": bool(model.converged_),
         "pool": int(model.pool_),
+    }
+    n_components = model.components_.sizes["component"]
+    return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)
+
+
+def _mcr(step: schema.MCRStep, run: Run, stamp: Stamp) -> xr.Dataset:
+    from emcube.models import MCRALS
+
+    model = MCRALS(**run.parameters(step)).fit(run.cube, where=run.where)
+    small = {
+        "components": model.components_,
+        "component_totals": _component_totals(model, run),
+        "lack_of_fit_path": xr.DataArray(
+            np.asarray(model.lack_of_fit_path_, dtype=np.float64),
+            dims=("round",),
+            attrs={"units": "1"},
+        ),
+    }
+    attributes = {
+        "pool": int(model.pool_),
+        "loadings_by": model.loadings_by_,
+        "noise": "poisson" if model.weighted_ else "none",
+        "n_iter": int(model.n_iter_),
+        "converged": bool(model.converged_),
     }
     n_components = model.components_.sizes["component"]
     return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)

@@ -33,6 +33,7 @@ TITLES = {
     "estimate_n_components": "Number of components",
     "pca": "Principal components",
     "nmf": "Non-negative matrix factorization",
+    "mcr": "Multivariate curve resolution",
     "ica": "Independent components",
     "varimax": "Rotated principal components (varimax)",
     "vca": "Endmembers by vertex component analysis",
@@ -729,6 +730,19 @@ def _step(result: Result, step: str, figures: dict[str, Any], *, primary: bool) 
                 value="objective",
             )
             curves.append((key, "Objective after each pass (with the volume term)"))
+    if verb == "mcr":
+        path = node["lack_of_fit_path"].values.astype(np.float64)
+        facts.append(("lack of fit, within the subspace", percent(float(path[-1]))))
+        if path.size > 1:
+            key = f"lack-of-fit-{step}"
+            figures[key] = curve(
+                np.arange(1, path.size + 1),
+                path,
+                x_label="round",
+                y_label="lack of fit",
+                value="lack of fit",
+            )
+            curves.append((key, "Lack of fit after each round"))
     if verb == "kmeans":
         facts.append(("inertia", number(float(node["inertia"]), 7)))
     if verb == "pca":
@@ -774,7 +788,7 @@ def _summary(result: Result, step: str) -> str:
     if "n_iter" not in attributes:
         return what
     # The search for a rotation goes over scores and spectra, not over the data.
-    word = "step" if verb in ("ica", "varimax") else "pass"
+    word = "step" if verb in ("ica", "varimax", "mcr") else "pass"
     passes = plural(int(attributes["n_iter"]), word)
     done = f"converged after {passes}" if attributes["converged"] else f"not converged in {passes}"
     return f"{what}, {done}"

@@ -107,6 +107,20 @@ _KEENAN_2009 = Reference(
     "Surface and Interface Analysis 41 (2009) 79",
     "10.1002/sia.2949",
 )
+_MCR = Reference(
+    "multivariate curve resolution by alternating least squares",
+    "R. Tauler",
+    "Multivariate curve resolution applied to second order data",
+    "Chemometrics and Intelligent Laboratory Systems 30 (1995) 133",
+    "10.1016/0169-7439(95)00047-X",
+)
+_UNIMODAL = Reference(
+    "unimodality",
+    "R. Bro, N. D. Sidiropoulos",
+    "Least squares algorithms under unimodality and non-negativity constraints",
+    "Journal of Chemometrics 12 (1998) 223",
+    "10.1002/(SICI)1099-128X(199807/08)12:4<223::AID-CEM511>3.0.CO;2-2",
+)
 _VCA = Reference(
     "vertex component analysis",
     "J. M. P. Nascimento, J. M. Bioucas-Dias",
@@ -155,6 +169,10 @@ def references_of(result: Result) -> list[Reference]:
             found += [_HALKO] if attributes["solver"] == "randomized" else []
         elif verb == "nmf":
             found += [_LEE, *([_LEPLAT] if parameters["volume"] else [])]
+        elif verb == "mcr":
+            found += [_MCR, *([_UNIMODAL] if parameters["unimodal"] else [])]
+            found += [_FCLS] if parameters["closure"] else []
+            found += [_KEENAN] if attributes["noise"] == "poisson" else []
         elif verb in ("ica", "varimax"):
             found += [_ICA] if verb == "ica" else [_KAISER]
             spatial = verb == "varimax" and attributes["domain"] == "spatial"

@@ -236,6 +236,23 @@ for _variable in (
 ):
     register(_variable)
 
+for _variable in (
+    Variable("mcr", "components", ("component", SIG), "f", ("1 per channel",), "resolved spectra"),
+    Variable("mcr", "loadings", (NAV, "component"), "f", None, "loadings"),
+    Variable(
+        "mcr", "component_totals", ("component",), "f", None, "sum of each component's loadings"
+    ),
+    Variable(
+        "mcr",
+        "lack_of_fit_path",
+        ("round",),
+        "f",
+        ("1",),
+        "root of the share of the weighted squares that is left after each round",
+    ),
+):
+    register(_variable)
+
 for _verb, _prose in (("ica", "independent components"), ("varimax", "rotated components")):
     for _variable in (
         Variable(_verb, "components", ("component", SIG), "f", ("1 per channel",), _prose),

@@ -32,6 +32,8 @@ ESTIMATORS: dict[str, Make] = {
     "ica-spatial": lambda: em.FastICA(3, noise="poisson", domain="spatial", random_state=0),
     "varimax": lambda: em.Varimax(3, random_state=0),
     "varimax-centred": lambda: em.Varimax(3, noise=None, domain="spectral", random_state=0),
+    "mcr": lambda: em.MCRALS(3, random_state=0),
+    "mcr-closed": lambda: em.MCRALS(3, noise=None, closure=True, random_state=0),
     "vca": lambda: em.VCA(3, random_state=0),
     "vca-fcls": lambda: em.VCA(3, noise=None, random_state=0),
     "nfindr": lambda: em.NFINDR(3, random_state=0),

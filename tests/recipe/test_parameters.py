@@ -15,6 +15,7 @@ from emcube.recipe.schema import (
     EstimateStep,
     ICAStep,
     KMeansStep,
+    MCRStep,
     NFINDRStep,
     NMFStep,
     PCAStep,
@@ -26,13 +27,14 @@ STEPS = [
     (EstimateStep, em.estimate_n_components),
     (PCAStep, em.IncrementalPCA),
     (NMFStep, em.MiniBatchNMF),
+    (MCRStep, em.MCRALS),
     (ICAStep, em.FastICA),
     (VarimaxStep, em.Varimax),
     (VCAStep, em.VCA),
     (NFINDRStep, em.NFINDR),
     (KMeansStep, em.KMeans),
 ]
-NOT_IN_A_RECIPE = {"cube", "where"}
+NOT_IN_A_RECIPE = {"cube", "where", "known"}
 OWN_DEFAULTS = {"n_components", "n_clusters", "random_state"}
 
 
