@@ -91,9 +91,11 @@ class Cloud:
             variance=np.concatenate((self.variance, other.variance)),
             place=np.concatenate((self.place, other.place)),
         )
-        if len(whole.weights) <= POINTS:
-            return whole
-        return whole._of(np.sort(rng.choice(len(whole.weights), POINTS, replace=False)))
+        return whole if len(whole.weights) <= POINTS else whole.some(rng, POINTS)
+
+    def some(self, rng: np.random.Generator, n: int) -> Cloud:
+        """A random choice of `n` points, in their order."""
+        return self._of(np.sort(rng.choice(len(self.weights), n, replace=False)))
 
     def covariance(
         self, loss: Loss

@@ -175,11 +175,12 @@ class Geometry(MixingModel):
         self.purest_ = cloud.place[purest]
         n = self._n_averaged(cloud)
         covariance = cloud.covariance(loss)
+        across = _subspace_errors(self._cloud, corners)
         limits = np.zeros(len(corners))
         for k, corner in enumerate(corners):
             far = np.argsort(-shares[:, k], kind="stable")[:n]
             square = float(np.average(np.square(cloud.noise[far]), weights=cloud.weights[far])) / n
-            limits[k] = _angle_of_noise(corner, square * covariance(corner))
+            limits[k] = _angle_of_noise(corner, square * covariance(corner), across[k])
         self.counting_limit_ = limits if self.axes_.plain else _by_component(limits)
 
     @abstractmethod
@@ -269,7 +270,8 @@ class VCA(_Purest):
     component_totals_ : ndarray, shape (K,)
         Sum of the loadings of each component, as the points of the cloud tell it.
     counting_limit_ : DataArray (component,), or ndarray
-        Angle in degrees, weighted for counting noise, by which noise alone turns each endmember.
+        Angle in degrees, weighted for counting noise, by which noise alone turns each endmember: that of the
+        points that were averaged, and that of the subspace, which all pixels tell.
     purest_ : ndarray of int, shape (K, navigation dims)
         Position of the purest pixel of each component (of the first pixel of its tile).
     pool_ : int
@@ -411,12 +413,29 @@ def _totals_of(cloud: Cloud, corners: NDArray[np.float64], loss: Loss) -> NDArra
     return np.asarray(held * (float(cloud.found.totals.sum()) / float(held.sum())))
 
 
-def _angle_of_noise(corner: NDArray[np.float64], covariance: NDArray[np.float64]) -> float:
-    """Root mean square angle (degrees) by which noise of some covariance turns a vector."""
+def _subspace_errors(cloud: Cloud, corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Squared length (K,) of the noise that turns each corner out of the true subspace.
+
+    The subspace is found from noisy pixels: out of it each spectrum is known as well as least squares with known
+    loadings let it be, in each of the other dims.
+    """
+    products = cloud.values @ corners.T
+    shares = constrained_shares(products, corners @ corners.T, np.ones(len(products)))
+    # Of a sample, as if all pixels were like it.
+    whole = float(cloud.found.totals.sum()) / float(cloud.weights.sum())
+    information = (shares * (cloud.weights**2 / cloud.variance)[:, None]).T @ shares * whole
+    n_dims = int(np.count_nonzero(cloud.found.totals != 0.0)) - len(corners)
+    return np.asarray(max(n_dims, 0) * np.diagonal(np.linalg.pinv(information, hermitian=True)))
+
+
+def _angle_of_noise(
+    corner: NDArray[np.float64], covariance: NDArray[np.float64], out: float
+) -> float:
+    """Root mean square angle (degrees) by which noise turns a vector, in the subspace and out of it."""
     length = float(np.linalg.norm(corner))
     along = corner / max(length, np.finfo(float).tiny)
     across = max(float(np.trace(covariance) - along @ covariance @ along), 0.0)
-    return float(np.rad2deg(np.arctan2(np.sqrt(across), length)))
+    return float(np.rad2deg(np.arctan2(np.sqrt(across + out), length)))
 
 
 def _by_component(values: NDArray[np.float64]) -> xr.DataArray:

@@ -5,6 +5,7 @@ Letters: P pixels, E used channels, K components. D_i = sum_k L_ik s_k.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -23,7 +24,14 @@ from emcube.models.mixing import (
     require_choice,
     require_whole,
 )
-from emcube.models.mcr_sweeps import ALSState, ALSStatistic, ALSSweep, Constraints, Scores
+from emcube.models.mcr_sweeps import (
+    DEFAULT_TOL,
+    ALSState,
+    ALSStatistic,
+    ALSSweep,
+    Constraints,
+    Scores,
+)
 from emcube.models.nmf_losses import FrobeniusLoss, Loss, PoissonLoss
 from emcube.models.nmf_start import Sketch, choose_side, corners, projector_of, sketch, tile_of
 from emcube.models.nmf_sweeps import PooledSource
@@ -70,8 +78,10 @@ class MCRALS(MixingModel):
     max_iter : int
         Rounds, at most.
     tol : float
-        Rounds stop when one takes less than this share off what is left. In the subspace hardly any noise is
-        left: it is what the constraints keep from being described.
+        Rounds stop when one takes less than this share off what is left or (at the default 1e-3, and in
+        proportion) less than fitting noise would: further ones turn spectra away from the truth. In the
+        subspace hardly any noise is left: it is what the constraints keep from being described. 0: until
+        nothing is gained.
     random_state : int, Generator or None
         Of the points that are searched for corners, and of ``init="random"``.
 
@@ -148,7 +158,7 @@ class MCRALS(MixingModel):
         init: Any = "corners",
         pool: int | str = "auto",
         max_iter: int = 100,
-        tol: float = 1e-3,
+        tol: float = DEFAULT_TOL,
         random_state: Any = None,
     ) -> None:
         self.n_components = n_components
@@ -329,8 +339,10 @@ class MCRALS(MixingModel):
         )
         if side > 1:
             scores = PooledSource(scores, tile_of(labels.nav_dims, side))
+        size = math.prod(tile_of(labels.nav_dims, side))
+        noise = 1.0 if loss.counts else projector.variance * size
         sweep = ALSSweep(
-            first, fixed, found, constraints, loss.counts, float(self.tol), earlier
+            first, fixed, found, constraints, loss.counts, float(self.tol), noise, earlier
         )
         outcome = run_sweep(sweep, scores, seed=seed, max_rounds=int(self.max_iter))
         state: ALSState = outcome.state

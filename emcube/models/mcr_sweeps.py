@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ALSState", "ALSSweep", "Constraints", "Scores", "loadings_of", "spectra_step"]
 
+DEFAULT_TOL = 1e-3
+"""Share of what is left below which a round was the last."""
+
 SWEEPS = 10
 """Times that the spectra are visited one after the other, where a bound couples their channels."""
 
@@ -127,7 +130,10 @@ class ALSSweep:
     by_counts : bool
         A pixel weighs one over its total.
     tol : float
-        Done when a round takes less than this share off what is left.
+        Done when a round takes less than this share off what is left, or (at `DEFAULT_TOL`, and in proportion)
+        less than fitting noise would: its variance for each of the K D numbers that the spectra are.
+    noise : float
+        Variance of the noise of a score.
     earlier : ALSStatistic or None
         Of pixels of earlier calls of ``partial_fit``.
     """
@@ -138,6 +144,7 @@ class ALSSweep:
     constraints: Constraints
     by_counts: bool
     tol: float
+    noise: float
     earlier: ALSStatistic | None = None
     name: str = "MCR"
 
@@ -174,7 +181,9 @@ class ALSSweep:
             # Bounds that are not exact, or rounding: what was there before is the answer.
             best = state.components if state.best is None else state.best
             return replace(state, components=best), True
-        done = bool(state.path) and state.path[-1] - left <= self.tol * state.path[-1]
+        fitted = 2.0 * self.noise * len(state.components) * statistic.cross.shape[1]
+        least = self.tol * max(left, fitted / DEFAULT_TOL)
+        done = bool(state.path) and state.path[-1] - left <= least
         path = (*state.path, left)
         if done:
             return ALSState(state.components, state.components, statistic, path), True

@@ -67,7 +67,7 @@ def require_whole(name: str, value: Any, least: int, *, auto: bool = False) -> N
         hint = "emcube.estimate_n_components(cube).n_components proposes one"
         raise InputError(
             f"{name} must be {words}a whole number from {least} on, got {value!r}",
-            hint=hint if name == "n_components" else None,
+            hint=hint if name == "n_components" else "",
         )
 
 
