@@ -31,6 +31,7 @@ from emcube.models.mcr_sweeps import (
     ALSSweep,
     Constraints,
     Scores,
+    allowed,
 )
 from emcube.models.nmf_losses import FrobeniusLoss, Loss, PoissonLoss
 from emcube.models.nmf_start import Sketch, choose_side, corners, projector_of, sketch, tile_of
@@ -339,6 +340,7 @@ class MCRALS(MixingModel):
         )
         if side > 1:
             scores = PooledSource(scores, tile_of(labels.nav_dims, side))
+        first = allowed(first, np.square(found.scale), fixed, constraints)
         size = math.prod(tile_of(labels.nav_dims, side))
         noise = 1.0 if loss.counts else projector.variance * size
         sweep = ALSSweep(

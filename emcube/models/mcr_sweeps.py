@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from emcube.engine import Block, RngKey
     from emcube.models.nmf_start import Projector, Sketch
 
-__all__ = ["ALSState", "ALSSweep", "Constraints", "Scores", "loadings_of", "spectra_step"]
+__all__ = ["ALSState", "ALSSweep", "Constraints", "Scores", "allowed", "loadings_of"]
+__all__ += ["DEFAULT_TOL", "ALSStatistic", "spectra_step"]
 
 DEFAULT_TOL = 1e-3
 """Share of what is left below which a round was the last."""
@@ -270,6 +271,21 @@ def spectra_step(
     # A component that nothing needs any more keeps its spectrum.
     good = sums > 1e-9 * np.abs(new).sum(axis=1, keepdims=True)
     return np.where(good, new / np.where(good, sums, 1.0), spectra)
+
+
+def allowed(
+    spectra: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    fixed: int,
+    constraints: Constraints,
+) -> NDArray[np.float64]:
+    """Spectra (K, E) to start from that obey what is asked: what is left could rise otherwise."""
+    if not constraints.unimodal:
+        return spectra
+    new = spectra.copy()
+    for k in range(fixed, len(new)):
+        new[k] = unimodal(new[k], weights, positive=True)
+    return np.asarray(new / new.sum(axis=1, keepdims=True))
 
 
 def _one_peak(

@@ -15,8 +15,10 @@ from emcube.scenes.metrics import match_components
 MODELS = {
     "ica": lambda **more: em.FastICA(3, random_state=0, **more),
     "ica-spatial": lambda **more: em.FastICA(3, domain="spatial", random_state=0, **more),
-    "varimax": lambda **more: em.Varimax(3, **more),
-    "varimax-spectral": lambda **more: em.Varimax(3, domain="spectral", **more),
+    "varimax": lambda **more: em.Varimax(3, random_state=0, **more),
+    "varimax-spectral": lambda **more: em.Varimax(
+        3, domain="spectral", random_state=0, **more
+    ),
 }
 
 
@@ -36,7 +38,7 @@ def angles(model, scene, cube):
     return match_components(model.components_.values, scene.components.values, mean)[1]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_nickel_chromium_and_silicon_are_separated(needle, seed):
     scene, cube = needle
     model = em.FastICA(3, random_state=seed).fit(cube)
@@ -47,7 +49,7 @@ def test_nickel_chromium_and_silicon_are_separated(needle, seed):
 def test_varimax_of_the_maps_comes_near(needle):
     scene, cube = needle
     pca = em.IncrementalPCA(3).fit(cube)
-    assert angles(em.Varimax(3).fit(cube), scene, cube).max() < 15.0
+    assert angles(em.Varimax(3).fit(cube), scene, cube).max() < 4.0
     assert angles(pca, scene, cube).max() > 30.0
 
 
