@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from emcube.deploy import deploy
     from emcube.feedback import progress
     from emcube.interop import decompose, export, from_hyperspy
-    from emcube.models import IncrementalPCA, KMeans, MiniBatchNMF, estimate_n_components
+    from emcube.models import (
+        MCRALS,
+        NFINDR,
+        VCA,
+        FastICA,
+        IncrementalPCA,
+        KMeans,
+        MiniBatchNMF,
+        Varimax,
+        estimate_n_components,
+    )
     from emcube.package import publish, reproduce
     from emcube.recipe import Recipe, plan, run
     from emcube.report import report
@@ -31,10 +41,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "MCRALS",
+    "NFINDR",
+    "VCA",
+    "FastICA",
     "IncrementalPCA",
     "KMeans",
     "MiniBatchNMF",
     "Recipe",
+    "Varimax",
     "__version__",
     "decompose",
     "deploy",
@@ -60,9 +75,12 @@ __all__ = [
 
 # Public name -> the module it lives in; a name that is a module stands for itself.
 _HOMES = {
+    "FastICA": "emcube.models",
     "IncrementalPCA": "emcube.models",
     "KMeans": "emcube.models",
+    "MCRALS": "emcube.models",
     "MiniBatchNMF": "emcube.models",
+    "NFINDR": "emcube.models",
     "Recipe": "emcube.recipe",
     "decompose": "emcube.interop",
     "deploy": "emcube.deploy",
@@ -81,6 +99,8 @@ _HOMES = {
     "publish": "emcube.package",
     "report": "emcube.report",
     "reproduce": "emcube.package",
+    "VCA": "emcube.models",
+    "Varimax": "emcube.models",
     "run": "emcube.recipe",
     "scenes": "emcube.scenes",
 }

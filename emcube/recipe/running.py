@@ -27,6 +27,7 @@ from emcube.engine import (
     run_sweeps,
 )
 from emcube.engine.checkpoint import current_checkpoints, remembered
+from emcube.engine.memory import return_memory
 from emcube.errors import EmcubeError, InputError, SelectionError
 from emcube.feedback.events import group
 from emcube.feedback.events import step as tell_step
@@ -430,6 +431,7 @@ def _carry_out(
             )
         with resident():
             _run_steps(recipe, state, kept)
+    return_memory()
     provenance = {**writer.attributes["provenance"], "started": started, "finished": now()}
     writer.finish({"provenance": provenance})
     return open_result(writer.path)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from emcube.results.kinds import PARTS
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.interpolate import CubicSpline
@@ -195,7 +197,7 @@ def sum_residual(result: Result, step: str) -> dict[str, Any] | None:
         20 counts or more, ideally one or less; ``share``, the total of the model over the measured one.
     """
     node = result[step]
-    if result.verb(step) != "nmf" or "input" not in result:
+    if result.verb(step) not in PARTS or "input" not in result:
         return None
     components = node["components"].values.astype(np.float64)
     components = components.reshape(len(components), -1)
