@@ -158,7 +158,9 @@ def smallest_simplex(
     return corners, max_iter, False
 
 
-def _objective(points: NDArray[np.float64], corners: NDArray[np.float64], weight: float) -> float:
+def _objective(
+    points: NDArray[np.float64], corners: NDArray[np.float64], weight: float
+) -> float:
     shares = points @ np.linalg.inv(corners)
     return log_volume(corners) + weight * float(np.maximum(-shares, 0.0).sum())
 

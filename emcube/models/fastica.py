@@ -518,10 +518,8 @@ class Varimax(RotatedPCA):
 def _require_positive(name: str, value: Any, *, zero: bool = False) -> None:
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if not number or not (0.0 <= value < np.inf) or (value == 0.0 and not zero):
-        raise InputError(
-            f"{name} must be a {'' if zero else 'positive '}number"
-            f"{' from 0 on' if zero else ''}, got {value!r}"
-        )
+        raise InputError(f"{name} must be a {'' if zero else 'positive '}number"
+                         f"{' from 0 on' if zero else ''}, got {value!r}")
 
 
 def _differences(spectra: NDArray[np.float64], labels: Labels, order: int) -> NDArray[np.float64]:
@@ -544,8 +542,5 @@ def _by_component(values: NDArray[np.float64]) -> xr.DataArray:
         dims=("component",),
         coords={"component": np.arange(len(values))},
         name="variance_share",
-        attrs={
-            "units": "1",
-            "long_name": "share of the weighted variance that each component adds",
-        },
+        attrs={"units": "1", "long_name": "share of the weighted variance that each component adds"},
     )

@@ -444,8 +444,5 @@ def _by_component(values: NDArray[np.float64]) -> xr.DataArray:
         dims=("component",),
         coords={"component": np.arange(len(values))},
         name="counting_limit",
-        attrs={
-            "units": "deg",
-            "long_name": "angle by which counting noise alone turns each endmember",
-        },
+        attrs={"units": "deg", "long_name": "angle by which counting noise alone turns each endmember"},
     )

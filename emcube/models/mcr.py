@@ -376,7 +376,9 @@ class MCRALS(MixingModel):
         self.components_ = self.axes_.spectra(self._values, attrs={"units": "1 per channel"})
 
 
-def given_spectra(given: Any, labels: Labels, n: int | None, name: str) -> NDArray[np.float64]:
+def given_spectra(
+    given: Any, labels: Labels, n: int | None, name: str
+) -> NDArray[np.float64]:
     """Spectra (n, E) over the used channels that a user gives, labelled or bare; each sums to one.
 
     Raises
@@ -416,10 +418,7 @@ def _on_the_axes(given: xr.DataArray, labels: Labels, name: str) -> xr.DataArray
         if mine is None or yours is None or mine.dtype.kind not in "iuf":
             continue
         if yours.shape == mine.shape and np.allclose(
-            yours.values,
-            mine.values,
-            rtol=0,
-            atol=1e-3 * np.abs(np.diff(mine.values)).min(initial=1),
+            yours.values, mine.values, rtol=0, atol=1e-3 * np.abs(np.diff(mine.values)).min(initial=1)
         ):
             continue
         raise InputError(

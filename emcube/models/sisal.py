@@ -158,7 +158,9 @@ class SISAL(Geometry):
             rng=rng,
         )
         ones, nothing = np.ones(len(self._ends)), np.zeros(len(self._ends))
-        first = vertex_components(self._ends, ones, nothing, k, n_average=1, n_init=10, rng=rng)
+        first = vertex_components(
+            self._ends, ones, nothing, k, n_average=1, n_init=10, rng=rng
+        )
         corners, self.n_iter_, self.converged_ = smallest_simplex(
             self._ends,
             first,
