@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 __all__ = ["independent", "varimax", "varimax_criterion"]
 
 
+STARTS = 5
+"""First guesses that are tried where rows are few."""
+
+FEW = 20000
+"""Rows up to which they are."""
+
+
 def varimax_criterion(rows: NDArray[np.float64], gamma: float = 1.0) -> float:
     """Sum over components of the mean fourth power less `gamma` times the squared mean square."""
     square = np.square(rows)
@@ -77,6 +84,9 @@ def independent(
 ) -> tuple[NDArray[np.float64], int, bool]:
     """Directions along which the columns of rows are independent, by FastICA.
 
+    Few rows have several optima that are as good as each other to the fixed-point iteration: of
+    several starts the least Gaussian answer is taken.
+
     Parameters
     ----------
     rows : ndarray, shape (N, K)
@@ -99,25 +109,53 @@ def independent(
     ----------
     A. Hyvarinen, E. Oja, Neural Netw. 13 (2000) 411. https://doi.org/10.1016/S0893-6080(00)00026-5
     """
-    from sklearn.decomposition import FastICA
-    from sklearn.exceptions import ConvergenceWarning
-
     k = rows.shape[1]
     size = np.sqrt(np.square(rows - rows.mean(axis=0)).mean(axis=0))
     size = np.where(size > 0.0, size, 1.0)
     if k == 1:
         return np.array([[1.0 / size[0]]]), 0, True
+    rows = rows / size
+    tries = [
+        _fast_ica(rows, fun, max_iter, tol, (seed + i) % 2**32)
+        for i in range(STARTS if len(rows) <= FEW else 1)
+    ]
+    # The first of those that converged and whose directions are the least Gaussian.
+    best = max(tries, key=lambda found: (found[2], round(_contrast(rows, found[0], fun), 9)))
+    return best[0] / size, best[1], best[2]
+
+
+def _fast_ica(
+    rows: NDArray[np.float64], fun: str, max_iter: int, tol: float, seed: int
+) -> tuple[NDArray[np.float64], int, bool]:
+    from sklearn.decomposition import FastICA
+    from sklearn.exceptions import ConvergenceWarning
+
     analysis = FastICA(
-        k, fun=fun, max_iter=max_iter, tol=tol, random_state=seed, whiten="unit-variance"
+        rows.shape[1],
+        fun=fun,
+        max_iter=max_iter,
+        tol=tol,
+        random_state=seed,
+        whiten="unit-variance",
     )
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        analysis.fit(rows / size)
+        analysis.fit(rows)
     converged = True
     for one in said:
         if issubclass(one.category, ConvergenceWarning):
             converged = False
         else:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-    unmixing = np.asarray(analysis.components_, dtype=np.float64) / size
-    return unmixing, int(analysis.n_iter_), converged
+    return np.asarray(analysis.components_, dtype=np.float64), int(analysis.n_iter_), converged
+
+
+def _contrast(rows: NDArray[np.float64], unmixing: NDArray[np.float64], fun: str) -> float:
+    """How far sources are from Gaussian: sum of squared differences of the mean of G."""
+    sources = (rows - rows.mean(axis=0)) @ unmixing.T
+    measure, gaussian = {
+        "logcosh": (lambda s: np.log(np.cosh(s)), 0.374567207),
+        "exp": (lambda s: -np.exp(-s * s / 2), -np.sqrt(0.5)),
+        "cube": (lambda s: s**4 / 4, 0.75),
+    }[fun]
+    return float(np.square(measure(sources).mean(axis=0) - gaussian).sum())
