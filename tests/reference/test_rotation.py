@@ -19,7 +19,7 @@ def naive_criterion(rows, gamma):
 
 
 def kaiser(rows, gamma=1.0):
-    """Kaiser 1958: pairs of columns are turned in their plane by the best angle, found on a grid and refined."""
+    """Kaiser 1958: pairs of columns are turned in their plane by the best angle, found on a grid."""
     turned = rows.copy()
     k = rows.shape[1]
     for _ in range(60):
