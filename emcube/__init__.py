@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from emcube.catalog import open_catalog
     from emcube.cube import make_cube
     from emcube.deploy import deploy
+    from emcube.feedback import progress
     from emcube.interop import decompose, export, from_hyperspy
     from emcube.models import (
         MCRALS,
@@ -64,6 +65,7 @@ __all__ = [
     "open_result",
     "plan",
     "plot",
+    "progress",
     "publish",
     "report",
     "reproduce",
@@ -93,6 +95,7 @@ _HOMES = {
     "open_result": "emcube.results",
     "plan": "emcube.recipe",
     "plot": "emcube.plot",
+    "progress": "emcube.feedback",
     "publish": "emcube.package",
     "report": "emcube.report",
     "reproduce": "emcube.package",
@@ -121,5 +124,8 @@ def __dir__() -> list[str]:
 
 _hooks.after_import("xarray", "emcube.cube")
 _hooks.provide("client", "emcube.deploy.environment:client_for")
+_hooks.provide("cube_page", "emcube.cards.page:cube_page")
+_hooks.provide("estimate_page", "emcube.cards.page:estimate_page")
+_hooks.provide("result_page", "emcube.cards.page:result_page")
 _hooks.provide("to_hyperspy", "emcube.interop.hyperspy:to_hyperspy")
 _hooks.provide("write_msa", "emcube.interop.msa:write_spectra")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from emcube.results import Result
 
-__all__ = ["Card", "Contents", "Estimate", "StepText", "contents_of"]
+__all__ = ["Card", "Contents", "Estimate", "StepText", "contents_of", "of_package"]
 
 Row = tuple[str, str]
 
@@ -132,6 +132,32 @@ class Contents:
     generator: str
     figures: dict[str, Any]
     groups: list[dict[str, Any]]
+    methods: str = ""
+    package: bool = False
+
+
+def of_package(contents: Contents, title: str, methods: str, *, figures: bool) -> Contents:
+    """What the page says where it lies in a package for publication.
+
+    Parameters
+    ----------
+    contents : Contents
+        Of the result, without places of anybody's machine.
+    title : str
+        Of the package.
+    methods : str
+        The paragraph for a paper.
+    figures : bool
+        Keep maps, spectra and curves; else numbers and texts only.
+    """
+    found = replace(contents, title=shorten(title), methods=clean(methods), package=True)
+    if figures:
+        return found
+    steps = [replace(s, parts=None, curves=[]) for s in found.steps]
+    estimates = [replace(e, figure="") for e in found.estimates]
+    return replace(
+        found, figures={}, groups=[], main=None, fit_figures=[], steps=steps, estimates=estimates
+    )
 
 
 def contents_of(result: Result) -> Contents:
@@ -533,7 +559,9 @@ def _fit(
             f"The fit leaves a misfit of {quality.misfit:,.0f} nats; counting noise alone would leave "
             f"{quality.expected:,.0f}{sampled}. Their ratio, {quality.ratio:.3f}, is one "
             f"where the model is as good as the counts can tell (noise alone scatters it by "
-            f"{quality.scatter / quality.expected:.1g}), and larger where something is missing."
+            f"{quality.scatter / quality.expected:.1g}), and larger where something is missing. "
+            "It is half the Poisson deviance of all pixels; a chi-square, as maps of the quality of fit show "
+            "it pixel by pixel, is another measure and another number."
         )
     if step is not None and result.verb(step) in PARTS:
         compared = sum_residual(result, str(step))

@@ -1,5 +1,7 @@
 """How well a model describes what was measured, as far as its result alone can tell.
 
+The misfit here is a deviance over the whole; `emcube.results.quality` has the chi-square of each pixel.
+
 Letters: P pixels, E channels, K components.
 """
 
