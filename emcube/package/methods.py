@@ -313,7 +313,8 @@ def _endmembers(
     )
     return (
         f"{_count(n, 'endmember').capitalize()} {'was' if n == 1 else 'were'} found by {name}"
-        f"{cite.get(key, '')} as {of} that are {how} in the weighted subspace of the signal{_seed(found)}; loadings were solved {solved}."
+        f"{cite.get(key, '')} as {of} that are {how} in the weighted subspace of the signal"
+        f"{_seed(found)}; loadings were solved {solved}."
     )
 
 

@@ -113,6 +113,7 @@ def test_independent_directions_are_extremes_of_the_contrast():
     assert abs(best.x[0]) < 1e-3
 
 
-def test_too_few_steps_are_told_not_warned_of():
+def test_too_few_steps_are_told_not_warned_of(monkeypatch):
+    monkeypatch.setattr("emcube.kernels.rotation.FEW", 100)
     rows = np.random.default_rng(0).laplace(size=(300, 4))
     assert not independent(rows, fun="logcosh", max_iter=1, tol=1e-12, seed=0)[2]
