@@ -427,7 +427,7 @@ class FastICA(RotatedPCA):
             rows, fun=self.fun, max_iter=int(self.max_iter), tol=float(self.tol), seed=self.seed_
         )
         # Of spectra W V' are the components; of maps U S W' are the loadings, and X = (U S W') (W'^-1 V').
-        return unmixing if self.domain == "spectral" else np.linalg.inv(unmixing.T)
+        return np.asarray(unmixing if self.domain == "spectral" else np.linalg.inv(unmixing.T))
 
 
 class Varimax(RotatedPCA):
