@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FastICA", "RotatedPCA", "Varimax"]
 
-ROWS = 1 << 18
+ROWS = 1 << 17
 """Pixels whose scores are looked at, at most (about): a random share of them where there are more."""
 
 MANY = 10
@@ -340,7 +340,7 @@ class FastICA(RotatedPCA):
     tol : float
         Of the fixed-point iteration: largest change of a direction (one minus a cosine).
     random_state : int, Generator or None
-        Of the first guess, and of the pixels that are looked at where there are more than 262,144.
+        Of the first guess, and of the pixels that are looked at where there are more than 131,072.
 
     Attributes
     ----------
@@ -449,7 +449,7 @@ class Varimax(RotatedPCA):
     tol : float
         Relative growth of the criterion at which the search ends.
     random_state : int, Generator or None
-        Of the pixels that are looked at where there are more than 262,144.
+        Of the pixels that are looked at where there are more than 131,072.
 
     Attributes
     ----------
