@@ -312,8 +312,9 @@ def _endmembers(
         else f"by fully constrained least squares{cite.get('Heinz2001', '')}"
     )
     return (
-        f"{_count(n, 'endmember').capitalize()} were found by {name}{cite.get(key, '')} as {of} that are {how} "
-        f"in the weighted subspace of the signal{_seed(found)}; loadings were solved {solved}."
+        f"{_count(n, 'endmember').capitalize()} {'was' if n == 1 else 'were'} found by {name}"
+        f"{cite.get(key, '')} as {of} that are {how} in the weighted subspace of the signal"
+        f"{_seed(found)}; loadings were solved {solved}."
     )
 
 

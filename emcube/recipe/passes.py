@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from emcube.models import n_components as number
 from emcube.models import cloud, fastica, nmf_start, pca
+from emcube.models import n_components as number
 from emcube.models.kmeans_start import SAMPLE_NUMBERS
 from emcube.recipe import schema
 

@@ -25,6 +25,7 @@ from pydantic_core import PydanticCustomError
 
 __all__ = [
     "FORMAT",
+    "WITH_LOADINGS",
     "AnyPrepare",
     "AnyStep",
     "Bin",
@@ -40,7 +41,6 @@ __all__ = [
     "RecipeModel",
     "RemoveBackground",
     "Select",
-    "WITH_LOADINGS",
     "Step",
     "VCAStep",
     "VarimaxStep",

@@ -234,9 +234,7 @@ def _rotated(step: schema.ICAStep | schema.VarimaxStep, run: Run, stamp: Stamp) 
     return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)
 
 
-def _endmembers(
-    step: schema.VCAStep | schema.NFINDRStep, run: Run, stamp: Stamp
-) -> xr.Dataset:
+def _endmembers(step: schema.VCAStep | schema.NFINDRStep, run: Run, stamp: Stamp) -> xr.Dataset:
     from emcube.models import NFINDR, VCA
 
     estimator = VCA if isinstance(step, schema.VCAStep) else NFINDR

@@ -478,8 +478,7 @@ def _cautions(
             word = "step" if turned else "pass"
             within = "" if n_iter is None else f" in {plural(int(n_iter), word)}"
             said.append(
-                f"Step {clean(name)} did not converge{within}: "
-                "raise max_iter and run again."
+                f"Step {clean(name)} did not converge{within}: raise max_iter and run again."
             )
     if quality is not None and not quality.is_noise:
         said.append(
