@@ -20,7 +20,15 @@ if TYPE_CHECKING:
     from emcube.cube import make_cube
     from emcube.deploy import deploy
     from emcube.interop import decompose, export, from_hyperspy
-    from emcube.models import IncrementalPCA, KMeans, MiniBatchNMF, estimate_n_components
+    from emcube.models import (
+        GaussianMixture,
+        IncrementalPCA,
+        KMeans,
+        MiniBatchNMF,
+        PoissonMixture,
+        cluster_quality,
+        estimate_n_components,
+    )
     from emcube.package import publish, reproduce
     from emcube.recipe import Recipe, plan, run
     from emcube.report import report
@@ -30,11 +38,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "GaussianMixture",
     "IncrementalPCA",
     "KMeans",
     "MiniBatchNMF",
+    "PoissonMixture",
     "Recipe",
     "__version__",
+    "cluster_quality",
     "decompose",
     "deploy",
     "errors",
@@ -58,10 +69,13 @@ __all__ = [
 
 # Public name -> the module it lives in; a name that is a module stands for itself.
 _HOMES = {
+    "GaussianMixture": "emcube.models",
     "IncrementalPCA": "emcube.models",
     "KMeans": "emcube.models",
+    "PoissonMixture": "emcube.models",
     "MiniBatchNMF": "emcube.models",
     "Recipe": "emcube.recipe",
+    "cluster_quality": "emcube.models",
     "decompose": "emcube.interop",
     "deploy": "emcube.deploy",
     "estimate_n_components": "emcube.models",

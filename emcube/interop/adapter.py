@@ -36,7 +36,7 @@ def decompose(
     ----------
     signal : hyperspy.signals.BaseSignal
         In memory or lazy; a lazy one is read block by block, and never held.
-    estimator : IncrementalPCA, MiniBatchNMF or KMeans
+    estimator : IncrementalPCA, MiniBatchNMF, KMeans, GaussianMixture or PoissonMixture
         Is fitted, as scikit-learn's estimators are.
     navigation_mask, signal_mask : signal or array of bool, optional
         As HyperSpy means them: True for what is left out. (emcube's own ``where=`` means the opposite.)
@@ -67,12 +67,13 @@ def decompose(
     >>> s.plot_decomposition_results()  # doctest: +SKIP
     """
     from emcube.models import IncrementalPCA, KMeans, MiniBatchNMF
+    from emcube.models.mixtures import Mixture
 
     model: Any = estimator
-    if not isinstance(model, IncrementalPCA | MiniBatchNMF | KMeans):
+    if not isinstance(model, IncrementalPCA | MiniBatchNMF | KMeans | Mixture):
         raise InputError(
-            f"estimator: got {type(model).__name__}, expected IncrementalPCA, MiniBatchNMF or KMeans "
-            "of emcube",
+            f"estimator: got {type(model).__name__}, expected IncrementalPCA, MiniBatchNMF or KMeans, "
+            "or a mixture, of emcube",
             hint="for example emcube.decompose(signal, emcube.MiniBatchNMF(3))",
         )
     opened = open_signal(signal)
@@ -82,7 +83,7 @@ def decompose(
     where = _where(cube, pixels, channels)
     model.fit(cube, where=where)
     keep = where[:1] if pixels is not None else None
-    if isinstance(model, KMeans):
+    if isinstance(model, KMeans | Mixture):
         found = _clusters(model, cube, opened)
     else:
         found = _decomposition(model, cube, keep, opened)
@@ -165,4 +166,5 @@ def _clusters(model: Any, cube: xr.DataArray, opened: Opened) -> dict[str, Any]:
     if model.cluster_centers_.attrs.get("units") == "1 per channel":
         totals = np.asarray(cube.em.total_counts().values, np.float64).reshape(-1)
         spectra = spectra * mean_of(totals, labels, len(spectra))[:, None]
-    return clusters(labels, spectra, "kmeans")
+    names = {"GaussianMixture": "gaussian_mixture", "PoissonMixture": "poisson_mixture"}
+    return clusters(labels, spectra, names.get(type(model).__name__, "kmeans"))

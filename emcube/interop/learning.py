@@ -15,6 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from emcube.errors import InputError
+from emcube.results.variables import CLUSTERS
 
 if TYPE_CHECKING:
     from emcube.results import Result
@@ -209,8 +210,13 @@ def learning_of_result(result: Result, cube: xr.DataArray) -> tuple[dict[str, An
         node = result[of["nmf"]]
         both = (_spectra(node["components"]), _pixels(node["loadings"]))
         learning |= bss(*both, "NMF") if learning else decomposition(*both, "NMF")
-    if "kmeans" in of:
-        learning |= _kmeans(result, of["kmeans"], lost)
+    sorted_by = [verb for verb in of if verb in CLUSTERS]
+    if sorted_by:
+        learning |= _clusters(result, of[sorted_by[-1]], lost)
+        lost += [
+            f"step {of[verb]!r}: HyperSpy keeps one set of clusters, and {of[sorted_by[-1]]!r} is the last"
+            for verb in sorted_by[:-1]
+        ]
     learning |= _result_masks(result, of, cube)
     lost += _left_out(result, of)
     return learning, lost
@@ -236,7 +242,7 @@ def _pca(result: Result, of: Mapping[str, str], cube: xr.DataArray) -> dict[str,
     )
 
 
-def _kmeans(result: Result, step: str, lost: list[str]) -> dict[str, Any]:
+def _clusters(result: Result, step: str, lost: list[str]) -> dict[str, Any]:
     node = result[step]
     labels = node["labels"].values.reshape(-1)
     centers, on = node["cluster_centers"], node.attrs.get("on")
@@ -253,7 +259,7 @@ def _kmeans(result: Result, step: str, lost: list[str]) -> dict[str, Any]:
                 f"step {step!r}: mean loadings of its clusters, only their profiles are known"
             )
         spectra = spectra @ components
-    return clusters(labels, spectra, "kmeans")
+    return clusters(labels, spectra, result.verb(step))
 
 
 def mean_of(values: NDArray[Any], labels: NDArray[Any], n: int) -> NDArray[np.float64]:
@@ -286,7 +292,7 @@ def _left_out(result: Result, of: Mapping[str, str]) -> list[str]:
     kept = {
         "pca": {"components", "loadings", "explained_variance", "explained_variance_ratio", "mean"},
         "nmf": {"components", "loadings"},
-        "kmeans": {"labels", "cluster_centers"},
+        **{verb: {"labels", "cluster_centers"} for verb in CLUSTERS},
     }
     lost = []
     for verb, step in of.items():

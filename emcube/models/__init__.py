@@ -5,17 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from emcube.models.cluster_checks import cluster_quality
+    from emcube.models.gaussian_mixture import GaussianMixture
     from emcube.models.kmeans import KMeans
     from emcube.models.n_components import estimate_n_components
     from emcube.models.nmf import MiniBatchNMF
     from emcube.models.pca import IncrementalPCA
+    from emcube.models.poisson_mixture import PoissonMixture
 
-__all__ = ["IncrementalPCA", "KMeans", "MiniBatchNMF", "estimate_n_components"]
+__all__ = ["GaussianMixture", "IncrementalPCA", "KMeans", "MiniBatchNMF", "PoissonMixture"]
+__all__ += ["cluster_quality", "estimate_n_components"]
 
 _HOMES = {
+    "GaussianMixture": "gaussian_mixture",
     "IncrementalPCA": "pca",
     "KMeans": "kmeans",
     "MiniBatchNMF": "nmf",
+    "PoissonMixture": "poisson_mixture",
+    "cluster_quality": "cluster_checks",
     "estimate_n_components": "n_components",
 }
 

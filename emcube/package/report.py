@@ -29,6 +29,8 @@ _CAPTIONS = {
     "components": "Components: spectra or patterns.",
     "loadings": "Loadings: how much of each component is in each pixel.",
     "labels": "Clusters: which one each pixel belongs to.",
+    "probabilities": "How probable each cluster is at each pixel.",
+    "cluster_quality": "How far apart the clusters are, and how stable.",
 }
 
 _TOLD_ELSEWHERE = frozenset({"emcube", "parameters"})

@@ -405,7 +405,8 @@ def _carry_out(
 ) -> Result:
     started = now()
     where = prepared.region
-    state = Run(writer, prepared.cube, where, writer.attributes["provenance"]["seeds"])
+    seeds, steps = writer.attributes["provenance"]["seeds"], {s.label: s for s in recipe.steps}
+    state = Run(writer, prepared.cube, where, seeds, steps)
     if recipe.model.where is None:
         with resident():
             with kept.scope(INPUT):

@@ -13,7 +13,10 @@ import xarray as xr
 
 from emcube.errors import InputError
 
-__all__ = ["NAV", "SIG", "Variable", "check_dataset", "register", "registered"]
+__all__ = ["CLUSTERS", "NAV", "SIG", "Variable", "check_dataset", "register", "registered"]
+
+CLUSTERS = ("kmeans", "gaussian_mixture", "poisson_mixture")
+"""Verbs of the steps that sort pixels into clusters: their nodes hold labels and cluster_centers."""
 
 NAV = "*nav"
 SIG = "*sig"
@@ -233,5 +236,62 @@ for _variable in (
         "kmeans", "cluster_weights", ("cluster",), "f", ("1", "counts"), "weight of each cluster"
     ),
     Variable("kmeans", "inertia", (), "f", ("1",), "sum of squared distances to the centers"),
+):
+    register(_variable)
+
+for _verb in ("gaussian_mixture", "poisson_mixture"):
+    for _variable in (
+        Variable(
+            _verb,
+            "labels",
+            (NAV,),
+            "iu",
+            ("1",),
+            "most probable cluster of each pixel, -1 for none",
+        ),
+        Variable(
+            _verb, "probabilities", (NAV, "cluster"), "f", ("1",), "probability of each cluster"
+        ),
+        Variable(_verb, "cluster_centers", ("cluster", SIG), "f", None, "mean of each cluster"),
+        Variable(_verb, "cluster_weights", ("cluster",), "f", ("1",), "share of the pixels"),
+        Variable(_verb, "log_likelihood", (), "f", ("1",), "log-likelihood of all pixels (nats)"),
+        Variable(
+            _verb,
+            "log_likelihood_path",
+            ("pass",),
+            "f",
+            ("1",),
+            "what EM raises, for one pixel, after each pass (nats)",
+        ),
+        Variable(_verb, "bic", (), "f", ("1",), "Bayesian information criterion"),
+        Variable(_verb, "aic", (), "f", ("1",), "Akaike's information criterion"),
+    ):
+        register(_variable)
+
+for _variable in (
+    Variable(
+        "gaussian_mixture", "means", ("cluster", "feature"), "f", ("1",), "means of the features"
+    ),
+    Variable(
+        "gaussian_mixture",
+        "covariances",
+        ("cluster", "feature", "other_feature"),
+        "f",
+        ("1",),
+        "covariances of the features, at a weight of one",
+    ),
+):
+    register(_variable)
+
+for _variable in (
+    Variable("cluster_quality", "silhouette", ("cluster",), "f", ("1",), "1 far apart, 0 touching"),
+    Variable(
+        "cluster_quality", "silhouette_error", ("cluster",), "f", ("1",), "its standard error"
+    ),
+    Variable(
+        "cluster_quality", "stability", ("cluster",), "f", ("1",), "Jaccard index with other models"
+    ),
+    Variable("cluster_quality", "stability_least", ("cluster",), "f", ("1",), "smallest of these"),
+    Variable("cluster_quality", "sampled", ("cluster",), "iu", ("1",), "pixels drawn"),
 ):
     register(_variable)

@@ -21,6 +21,9 @@ ESTIMATORS = [
     em.MiniBatchNMF(beta_loss="frobenius", random_state=0),
     em.KMeans(random_state=0),
     em.KMeans(2, features="profiles", random_state=0),
+    em.GaussianMixture(random_state=0),
+    em.GaussianMixture(2, features="profiles", random_state=0),
+    em.PoissonMixture(random_state=0),
 ]
 
 EVERYWHERE = {
@@ -45,7 +48,7 @@ def expected_failures(estimator: Any) -> dict[str, str]:
         reasons |= dict.fromkeys(
             ("check_transformer_data_not_an_array", "check_transformer_general"), ZERO_MEAN
         )
-    if parameters.get("features") == "profiles":
+    if parameters.get("features") == "profiles" or "prior_counts" in parameters:
         reasons["check_clustering"] = PROFILES
     if parameters.get("svd_solver") == "randomized":
         reasons |= dict.fromkeys(

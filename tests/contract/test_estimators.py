@@ -27,6 +27,14 @@ ESTIMATORS: dict[str, Make] = {
     "nmf-frobenius": lambda: em.MiniBatchNMF(3, beta_loss="frobenius", random_state=0),
     "kmeans-profiles": lambda: em.KMeans(3, features="profiles", random_state=0),
     "kmeans-counts": lambda: em.KMeans(3, features="counts", random_state=0),
+    "gaussian-mixture-profiles": lambda: em.GaussianMixture(3, features="profiles", random_state=0),
+    "gaussian-mixture-scores": lambda: em.GaussianMixture(
+        3, features="scores", covariance_type="tied", random_state=0
+    ),
+    "gaussian-mixture-counts": lambda: em.GaussianMixture(
+        3, features="counts", covariance_type="diag", random_state=0
+    ),
+    "poisson-mixture": lambda: em.PoissonMixture(3, random_state=0),
 }
 
 
@@ -178,7 +186,8 @@ def test_negative_counts_are_refused_where_counts_are_meant(make, cube, request)
     values = cube.values.astype(np.float64)
     values[3, 4, 5] = -1.0
     name = request.node.callspec.params["make"]
-    if name in ("pca-poisson", "nmf-kl", "kmeans-profiles"):
+    counting = ("pca-poisson", "nmf-kl", "kmeans-profiles", "gaussian-mixture-profiles")
+    if name in (*counting, "poisson-mixture"):
         with pytest.raises(InputError, match=r"must not be negative: position \(3, 4\)"):
             make().fit(cube.copy(data=values))
     else:

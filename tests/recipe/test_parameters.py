@@ -9,13 +9,22 @@ from typing import Any
 import pytest
 
 import emcube as em
-from emcube.recipe.schema import EstimateStep, KMeansStep, NMFStep, PCAStep
+from emcube.recipe.schema import (
+    EstimateStep,
+    GaussianMixtureStep,
+    KMeansStep,
+    NMFStep,
+    PCAStep,
+    PoissonMixtureStep,
+)
 
 STEPS = [
     (EstimateStep, em.estimate_n_components),
     (PCAStep, em.IncrementalPCA),
     (NMFStep, em.MiniBatchNMF),
     (KMeansStep, em.KMeans),
+    (GaussianMixtureStep, em.GaussianMixture),
+    (PoissonMixtureStep, em.PoissonMixture),
 ]
 NOT_IN_A_RECIPE = {"cube", "where"}
 OWN_DEFAULTS = {"n_components", "n_clusters", "random_state"}
@@ -39,5 +48,8 @@ def test_what_a_recipe_accepts_an_estimator_accepts() -> None:
     counts = np.random.default_rng(0).poisson(5.0, (60, 12))
     em.IncrementalPCA(**{**PCAStep().parameters(), "n_components": 3}).fit(counts)
     em.KMeans(**{**KMeansStep().parameters(), "n_clusters": 2, "random_state": 0}).fit(counts)
+    few = {"n_clusters": 2, "random_state": 0}
+    em.GaussianMixture(**{**GaussianMixtureStep().parameters(), **few}).fit(counts)
+    em.PoissonMixture(**{**PoissonMixtureStep().parameters(), **few}).fit(counts)
     em.MiniBatchNMF(**{**NMFStep().parameters(), "n_components": 2, "random_state": 0}).fit(counts)
     em.estimate_n_components(counts, **EstimateStep().parameters())
