@@ -385,6 +385,13 @@ class GaussianMixture(Mixture):
             A parameter or value cannot be used; fewer (distinct) pixels than clusters; a covariance is not
             positive definite.
         """
+        with resident(), single_threaded_blas():
+            self.find_clusters(X, where)
+            self.labels_ = self.predict(X, where=where)
+        return self
+
+    def find_clusters(self, X: Any, where: Any = None) -> None:
+        """Do what `fit` does but for the labels, for who writes them elsewhere."""
         self._check_parameters()
         with resident(), single_threaded_blas():
             source, labels = as_source(X, where)
@@ -398,8 +405,6 @@ class GaussianMixture(Mixture):
             self._remember_columns(X)
             self._spectrum_sums: Any = None
             self._describe(source)
-            self.labels_ = self.predict(X, where=where)
-        return self
 
     def partial_fit(self, X: Any, y: None = None, *, where: Any = None) -> Self:
         """Go on with more pixels; those seen before count with the probabilities that they had.

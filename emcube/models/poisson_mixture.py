@@ -308,6 +308,13 @@ class PoissonMixture(Mixture):
         InputError
             A parameter or value cannot be used; values are negative; fewer (distinct) pixels than clusters.
         """
+        with resident(), single_threaded_blas():
+            self.find_clusters(X, where)
+            self.labels_ = self.predict(X, where=where)
+        return self
+
+    def find_clusters(self, X: Any, where: Any = None) -> None:
+        """Do what `fit` does but for the labels, for who writes them elsewhere."""
         self._check_parameters()
         with resident(), single_threaded_blas():
             source, labels = as_source(X, where)
@@ -319,8 +326,6 @@ class PoissonMixture(Mixture):
             self._remember(labels)
             self._remember_columns(X)
             self._describe()
-            self.labels_ = self.predict(X, where=where)
-        return self
 
     def partial_fit(self, X: Any, y: None = None, *, where: Any = None) -> Self:
         """Go on with more pixels; those seen before count with the probabilities that they had.

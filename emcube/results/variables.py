@@ -13,10 +13,7 @@ import xarray as xr
 
 from emcube.errors import InputError
 
-__all__ = ["CLUSTERS", "NAV", "SIG", "Variable", "check_dataset", "register", "registered"]
-
-CLUSTERS = ("kmeans", "gaussian_mixture", "poisson_mixture")
-"""Verbs of the steps that sort pixels into clusters: their nodes hold labels and cluster_centers."""
+__all__ = ["NAV", "SIG", "Variable", "check_dataset", "register", "registered"]
 
 NAV = "*nav"
 SIG = "*sig"
@@ -295,3 +292,53 @@ for _variable in (
     Variable("cluster_quality", "sampled", ("cluster",), "iu", ("1",), "pixels drawn"),
 ):
     register(_variable)
+for _variable in (
+    Variable("mcr", "components", ("component", SIG), "f", ("1 per channel",), "resolved spectra"),
+    Variable("mcr", "loadings", (NAV, "component"), "f", None, "loadings"),
+    Variable(
+        "mcr", "component_totals", ("component",), "f", None, "sum of each component's loadings"
+    ),
+    Variable(
+        "mcr",
+        "lack_of_fit_path",
+        ("round",),
+        "f",
+        ("1",),
+        "root of the share of the weighted squares that is left after each round",
+    ),
+):
+    register(_variable)
+
+for _verb, _prose in (("ica", "independent components"), ("varimax", "rotated components")):
+    for _variable in (
+        Variable(_verb, "components", ("component", SIG), "f", ("1 per channel",), _prose),
+        Variable(_verb, "loadings", (NAV, "component"), "f", None, "loadings"),
+        Variable(_verb, "mean", (SIG,), "f", None, "mean spectrum"),
+        Variable(
+            _verb,
+            "variance_share",
+            ("component",),
+            "f",
+            ("1",),
+            "share of the weighted variance that each component adds",
+        ),
+    ):
+        register(_variable)
+
+for _verb in ("vca", "nfindr"):
+    for _variable in (
+        Variable(_verb, "components", ("component", SIG), "f", ("1 per channel",), "endmembers"),
+        Variable(_verb, "loadings", (NAV, "component"), "f", None, "loadings"),
+        Variable(
+            _verb, "component_totals", ("component",), "f", None, "sum of each component's loadings"
+        ),
+        Variable(
+            _verb,
+            "counting_limit",
+            ("component",),
+            "f",
+            ("deg",),
+            "angle by which counting noise alone turns each endmember",
+        ),
+    ):
+        register(_variable)

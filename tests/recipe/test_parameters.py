@@ -9,24 +9,36 @@ from typing import Any
 import pytest
 
 import emcube as em
+from emcube.models.fastica import RotatedPCA
+from emcube.models.mixing import MixingModel
 from emcube.recipe.schema import (
     EstimateStep,
     GaussianMixtureStep,
+    ICAStep,
     KMeansStep,
+    MCRStep,
+    NFINDRStep,
     NMFStep,
     PCAStep,
     PoissonMixtureStep,
+    VarimaxStep,
+    VCAStep,
 )
 
 STEPS = [
     (EstimateStep, em.estimate_n_components),
     (PCAStep, em.IncrementalPCA),
     (NMFStep, em.MiniBatchNMF),
+    (MCRStep, em.MCRALS),
+    (ICAStep, em.FastICA),
+    (VarimaxStep, em.Varimax),
+    (VCAStep, em.VCA),
+    (NFINDRStep, em.NFINDR),
     (KMeansStep, em.KMeans),
     (GaussianMixtureStep, em.GaussianMixture),
     (PoissonMixtureStep, em.PoissonMixture),
 ]
-NOT_IN_A_RECIPE = {"cube", "where"}
+NOT_IN_A_RECIPE = {"cube", "where", "known"}
 OWN_DEFAULTS = {"n_components", "n_clusters", "random_state"}
 
 
@@ -52,4 +64,8 @@ def test_what_a_recipe_accepts_an_estimator_accepts() -> None:
     em.GaussianMixture(**{**GaussianMixtureStep().parameters(), **few}).fit(counts)
     em.PoissonMixture(**{**PoissonMixtureStep().parameters(), **few}).fit(counts)
     em.MiniBatchNMF(**{**NMFStep().parameters(), "n_components": 2, "random_state": 0}).fit(counts)
+    for model, estimator in STEPS:
+        if isinstance(estimator, type) and issubclass(estimator, MixingModel | RotatedPCA):
+            given = {**model().parameters(), "n_components": 2, "random_state": 0}
+            estimator(**given).fit(counts)
     em.estimate_n_components(counts, **EstimateStep().parameters())
