@@ -492,7 +492,8 @@ class GaussianMixture(Mixture):
         weight = float(survey[0][0])
         if variance <= 0.0:
             raise InputError(
-                "GaussianMixture: all pixels that are used are equal",
+                "GaussianMixture: all pixels that are used are equal "
+                f"(n_samples = {source.n_pixels})",
                 hint="check the selection (where=)",
             )
         return centers, variance * weight / source.n_pixels / features.n_features

@@ -40,6 +40,9 @@ PROFILES = "the data of this check are negative whatever the tag positive_only s
 NO_GRAM = "partial_fit sums the Gram matrix exactly and refuses svd_solver='randomized'"
 
 
+PROBABLE = "the check takes whatever has probabilities for a classifier"
+
+
 def expected_failures(estimator: Any) -> dict[str, str]:
     """Checks that do not apply to an estimator, each with the reason."""
     reasons = dict(EVERYWHERE)
@@ -50,6 +53,10 @@ def expected_failures(estimator: Any) -> dict[str, str]:
         )
     if parameters.get("features") == "profiles" or "prior_counts" in parameters:
         reasons["check_clustering"] = PROFILES
+    if hasattr(estimator, "predict_proba"):
+        reasons |= dict.fromkeys(
+            ("check_estimator_sparse_array", "check_estimator_sparse_matrix"), PROBABLE
+        )
     if parameters.get("svd_solver") == "randomized":
         reasons |= dict.fromkeys(
             ("check_fit_score_takes_y", "check_n_features_in_after_fitting"), NO_GRAM
