@@ -805,6 +805,9 @@ _SPECTRA = {
     "varimax": 10,
 }
 
+_SMALL |= {"gaussian_mixture": 10, "poisson_mixture": 8, "cluster_quality": 5}
+_SPECTRA |= {"gaussian_mixture": 10, "poisson_mixture": 10}
+
 
 def _n_coords(cube: xr.DataArray) -> int:
     return len([c for c in cube.coords.values() if c.ndim])
@@ -812,7 +815,7 @@ def _n_coords(cube: xr.DataArray) -> int:
 
 def _reads_nothing(one: Pass) -> bool:
     """Whether a pass is over blocks that are made and not read."""
-    return one.over.name == "simulated pixels"
+    return one.over.name in ("simulated pixels", "a sample")
 
 
 @dataclass(frozen=True)

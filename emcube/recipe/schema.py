@@ -29,7 +29,9 @@ __all__ = [
     "AnyPrepare",
     "AnyStep",
     "Bin",
+    "ClusterQualityStep",
     "EstimateStep",
+    "GaussianMixtureStep",
     "ICAStep",
     "Input",
     "KMeansStep",
@@ -37,6 +39,7 @@ __all__ = [
     "NFINDRStep",
     "NMFStep",
     "PCAStep",
+    "PoissonMixtureStep",
     "PrepareStep",
     "RecipeModel",
     "RemoveBackground",
@@ -264,7 +267,7 @@ class _Step(_Model):
 
     def parameters(self) -> dict[str, Any]:
         """The estimator's parameters, defaults filled in."""
-        return self.model_dump(exclude={"verb", "name", "on"})
+        return self.model_dump(exclude={"verb", "name", "on", "of"})
 
 
 class EstimateStep(_Step):
@@ -395,6 +398,45 @@ class NFINDRStep(_GeometryStep):
     max_iter: Count = 100
 
 
+class GaussianMixtureStep(_Step):
+    """Clusters of pixels with probabilities (`emcube.GaussianMixture`)."""
+
+    verb: Literal["gaussian_mixture"] = "gaussian_mixture"
+    n_clusters: Count | Literal["auto"] = "auto"
+    on: Name | None = None
+    covariance_type: Literal["full", "diag", "tied"] = "full"
+    features: Literal["auto", "profiles", "scores", "counts"] = "auto"
+    n_subspace: Count | None = None
+    reg_covar: NotNegative = 1e-6
+    n_init: Count = 2
+    max_iter: Count = 100
+    tol: NotNegative = 1e-3
+    random_state: Seed | None = None
+
+
+class PoissonMixtureStep(_Step):
+    """Clusters of pixels of counts with probabilities (`emcube.PoissonMixture`)."""
+
+    verb: Literal["poisson_mixture"] = "poisson_mixture"
+    n_clusters: Count | Literal["auto"] = "auto"
+    prior_counts: Annotated[float, Strict(), Field(ge=1e-6, allow_inf_nan=False)] = 1.0
+    n_subspace: Count | None = None
+    n_init: Count = 2
+    max_iter: Count = 100
+    tol: NotNegative = 1e-3
+    random_state: Seed | None = None
+
+
+class ClusterQualityStep(_Step):
+    """How good the clusters of an earlier step are (`emcube.cluster_quality`)."""
+
+    verb: Literal["cluster_quality"] = "cluster_quality"
+    of: Name
+    n_samples: Annotated[int, Strict(), Field(ge=10)] = 2000
+    n_repeats: Count = 10
+    random_state: Seed | None = 0
+
+
 def _tag(value: Any) -> str | None:
     verb = value.get("verb") if isinstance(value, dict) else getattr(value, "verb", None)
     return verb if isinstance(verb, str) else None
@@ -409,7 +451,10 @@ Step = Annotated[
     | Annotated[VarimaxStep, Tag("varimax")]
     | Annotated[VCAStep, Tag("vca")]
     | Annotated[NFINDRStep, Tag("nfindr")]
-    | Annotated[KMeansStep, Tag("kmeans")],
+    | Annotated[KMeansStep, Tag("kmeans")]
+    | Annotated[GaussianMixtureStep, Tag("gaussian_mixture")]
+    | Annotated[PoissonMixtureStep, Tag("poisson_mixture")]
+    | Annotated[ClusterQualityStep, Tag("cluster_quality")],
     Discriminator(_tag),
 ]
 
@@ -432,6 +477,9 @@ AnyStep = (
     | VCAStep
     | NFINDRStep
     | KMeansStep
+    | GaussianMixtureStep
+    | PoissonMixtureStep
+    | ClusterQualityStep
 )
 """Any step, as a type."""
 

@@ -134,6 +134,17 @@ def require_counted(found: Plan, passes: dict[str, int]) -> None:
             {"pca": {"n_components": 3}},
             {"kmeans": {"name": "again", "n_clusters": 2, "on": "pca", "random_state": 0}},
         ],
+        [
+            {"pca": {"n_components": 3}},
+            {"gaussian_mixture": {"n_clusters": 3, "random_state": 0}},
+            {"gaussian_mixture": {"name": "on", "n_clusters": 2, "on": "pca", "random_state": 0}},
+            {"poisson_mixture": {"n_clusters": 3, "random_state": 0}},
+        ],
+        [{"gaussian_mixture": {"n_clusters": 2, "features": "scores", "random_state": 0}}],
+        [
+            {"poisson_mixture": {"n_clusters": 3, "random_state": 0}},
+            {"cluster_quality": {"of": "poisson_mixture", "n_repeats": 2}},
+        ],
     ],
 )
 def test_passes_are_those_of_the_run(store: Path, tmp_path: Path, steps: list[Any]) -> None:
