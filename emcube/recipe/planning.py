@@ -790,6 +790,9 @@ _SMALL = {
     "mcr": 3,
     "ica": 3,
     "varimax": 3,
+    "gaussian_mixture": 10,
+    "poisson_mixture": 8,
+    "cluster_quality": 5,
 }
 """Variables of a node besides what it holds for each pixel."""
 
@@ -803,10 +806,9 @@ _SPECTRA = {
     "mcr": 10,
     "ica": 10,
     "varimax": 10,
+    "gaussian_mixture": 10,
+    "poisson_mixture": 10,
 }
-
-_SMALL |= {"gaussian_mixture": 10, "poisson_mixture": 8, "cluster_quality": 5}
-_SPECTRA |= {"gaussian_mixture": 10, "poisson_mixture": 10}
 
 
 def _n_coords(cube: xr.DataArray) -> int:
