@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     from emcube.cube import make_cube
     from emcube.deploy import deploy
     from emcube.interop import decompose, export, from_hyperspy
-    from emcube.models import IncrementalPCA, KMeans, MiniBatchNMF, estimate_n_components
+    from emcube.models import (
+        IncrementalPCA,
+        KMeans,
+        MiniBatchNMF,
+        compare,
+        diagnostics,
+        errors_by_counts,
+        estimate_n_components,
+        match,
+        survey_n_components,
+        uncertainty,
+    )
     from emcube.package import publish, reproduce
     from emcube.recipe import Recipe, plan, run
     from emcube.report import report
@@ -35,15 +46,19 @@ __all__ = [
     "MiniBatchNMF",
     "Recipe",
     "__version__",
+    "compare",
     "decompose",
     "deploy",
+    "diagnostics",
     "errors",
+    "errors_by_counts",
     "estimate_n_components",
     "export",
     "from_hyperspy",
     "ingest",
     "interop",
     "make_cube",
+    "match",
     "open",
     "open_catalog",
     "open_result",
@@ -54,6 +69,8 @@ __all__ = [
     "reproduce",
     "run",
     "scenes",
+    "survey_n_components",
+    "uncertainty",
 ]
 
 # Public name -> the module it lives in; a name that is a module stands for itself.
@@ -62,14 +79,18 @@ _HOMES = {
     "KMeans": "emcube.models",
     "MiniBatchNMF": "emcube.models",
     "Recipe": "emcube.recipe",
+    "compare": "emcube.models",
     "decompose": "emcube.interop",
     "deploy": "emcube.deploy",
+    "diagnostics": "emcube.models",
+    "errors_by_counts": "emcube.models",
     "estimate_n_components": "emcube.models",
     "export": "emcube.interop",
     "from_hyperspy": "emcube.interop",
     "ingest": "emcube.sources",
     "interop": "emcube.interop",
     "make_cube": "emcube.cube",
+    "match": "emcube.models",
     "open": "emcube.sources",
     "open_catalog": "emcube.catalog",
     "open_result": "emcube.results",
@@ -80,6 +101,8 @@ _HOMES = {
     "reproduce": "emcube.package",
     "run": "emcube.recipe",
     "scenes": "emcube.scenes",
+    "survey_n_components": "emcube.models",
+    "uncertainty": "emcube.models",
 }
 
 

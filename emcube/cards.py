@@ -391,6 +391,10 @@ def _step_text(step: Mapping[str, Any]) -> str:
         number = step["n_components"]
         return f"{'no number' if number is None else number}: {step['reason']}"
     sizes = step["variables"]
+    if verb == "uncertainty":
+        return f"of {sizes['components_std'][0]} components"
+    if verb == "diagnostics":
+        return "what is left of the data"
     if verb == "kmeans":
         text = f"{sizes['cluster_centers'][0]} clusters"
     else:

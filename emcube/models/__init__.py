@@ -5,18 +5,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from emcube.models.component_survey import survey_n_components
+    from emcube.models.diagnosing import diagnostics
     from emcube.models.kmeans import KMeans
+    from emcube.models.matching import compare, match
     from emcube.models.n_components import estimate_n_components
     from emcube.models.nmf import MiniBatchNMF
     from emcube.models.pca import IncrementalPCA
+    from emcube.models.uncertainties import errors_by_counts, uncertainty
 
-__all__ = ["IncrementalPCA", "KMeans", "MiniBatchNMF", "estimate_n_components"]
+__all__ = ["IncrementalPCA", "KMeans", "MiniBatchNMF", "errors_by_counts", "estimate_n_components"]
+__all__ += ["compare", "diagnostics", "match", "survey_n_components", "uncertainty"]
 
 _HOMES = {
     "IncrementalPCA": "pca",
     "KMeans": "kmeans",
     "MiniBatchNMF": "nmf",
+    "compare": "matching",
+    "diagnostics": "diagnosing",
+    "errors_by_counts": "uncertainties",
     "estimate_n_components": "n_components",
+    "match": "matching",
+    "survey_n_components": "component_survey",
+    "uncertainty": "uncertainties",
 }
 
 

@@ -154,6 +154,27 @@ _BACHEM = Reference(
         "doi": "10.1145/3219819.3219973",
     },
 )
+_EFRON = _article(
+    "Efron1979",
+    "Efron 1979",
+    "Efron, B.",
+    "Bootstrap methods: another look at the jackknife",
+    "The Annals of Statistics",
+    "7:1--26",
+    1979,
+    "10.1214/aos/1176344552",
+)
+_TAULER = _article(
+    "Tauler2001",
+    "Tauler 2001",
+    "Tauler, Romà",
+    "Calculation of maximum and minimum band boundaries of feasible solutions for species profiles "
+    "obtained by multivariate curve resolution",
+    "Journal of Chemometrics",
+    "15:627--646",
+    2001,
+    "10.1002/cem.667",
+)
 _NUMPY = _article(
     "Harris2020",
     "Harris et al. 2020",
@@ -238,6 +259,9 @@ def _of_step(verb: str, attributes: Mapping[str, Any]) -> list[Reference]:
         return [_LEE, _LEPLAT] if parameters.get("volume") else [_LEE]
     if verb == "kmeans":
         return [_BACHEM] + ([_KEENAN] if attributes.get("features") == "profiles" else [])
+    if verb == "uncertainty":
+        resampled = attributes.get("method") in ("bootstrap", "area")
+        return [_TAULER, *([_EFRON] if resampled else [])]
     return []
 
 

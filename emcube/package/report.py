@@ -28,6 +28,8 @@ _CAPTIONS = {
     "scree": "Explained variance, or the curve of the estimate, by component.",
     "components": "Components: spectra or patterns.",
     "loadings": "Loadings: how much of each component is in each pixel.",
+    "bands": "Components with their intervals, and the range of all factorisations that are as good.",
+    "diagnostics": "What the model leaves: chi-square, correlations, and variances after denoising.",
     "labels": "Clusters: which one each pixel belongs to.",
 }
 

@@ -86,6 +86,24 @@ _BACHEM = Reference(
 )
 
 
+_EFRON = Reference(
+    "bootstrap",
+    "B. Efron",
+    "Bootstrap methods: another look at the jackknife",
+    "Annals of Statistics 7 (1979) 1",
+    "10.1214/aos/1176344552",
+)
+_TAULER = Reference(
+    "rotational freedom (MCR-BANDS)",
+    "R. Tauler",
+    "Calculation of maximum and minimum band boundaries of feasible solutions for species "
+    "profiles obtained by "
+    "multivariate curve resolution",
+    "Journal of Chemometrics 15 (2001) 627",
+    "10.1002/cem.667",
+)
+
+
 def references_of(result: Result) -> list[Reference]:
     """Papers of the methods that a result used, in the order of its steps, each once."""
     found: list[Reference] = []
@@ -105,6 +123,9 @@ def references_of(result: Result) -> list[Reference]:
         elif verb == "kmeans":
             found += [_LLOYD, _BACHEM]
             found += [_KEENAN] if attributes["features"] == "profiles" else []
+        elif verb == "uncertainty":
+            found += [_TAULER]
+            found += [_EFRON] if attributes["method"] in ("bootstrap", "area") else []
     return list(dict.fromkeys(found))
 
 

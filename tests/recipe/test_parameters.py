@@ -9,15 +9,24 @@ from typing import Any
 import pytest
 
 import emcube as em
-from emcube.recipe.schema import EstimateStep, KMeansStep, NMFStep, PCAStep
+from emcube.recipe.schema import (
+    DiagnosticsStep,
+    EstimateStep,
+    KMeansStep,
+    NMFStep,
+    PCAStep,
+    UncertaintyStep,
+)
 
 STEPS = [
     (EstimateStep, em.estimate_n_components),
     (PCAStep, em.IncrementalPCA),
     (NMFStep, em.MiniBatchNMF),
     (KMeansStep, em.KMeans),
+    (UncertaintyStep, em.uncertainty),
+    (DiagnosticsStep, em.diagnostics),
 ]
-NOT_IN_A_RECIPE = {"cube", "where"}
+NOT_IN_A_RECIPE = {"cube", "where", "model"}
 OWN_DEFAULTS = {"n_components", "n_clusters", "random_state"}
 
 

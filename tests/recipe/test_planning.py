@@ -126,6 +126,12 @@ def require_counted(found: Plan, passes: dict[str, int]) -> None:
             {"pca": {"n_components": 3}},
             {"kmeans": {"name": "again", "n_clusters": 2, "on": "pca", "random_state": 0}},
         ],
+        [
+            {"nmf": {"n_components": 3, "random_state": 0}},
+            {"uncertainty": {"method": "bootstrap", "n_replicates": 3}},
+            {"uncertainty": {"name": "plain", "method": "fisher"}},
+            "diagnostics",
+        ],
     ],
 )
 def test_passes_are_those_of_the_run(store: Path, tmp_path: Path, steps: list[Any]) -> None:
