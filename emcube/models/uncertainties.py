@@ -27,7 +27,7 @@ from emcube.kernels.fisher import (
     unpacked,
 )
 from emcube.kernels.poisson_nmf import as_rows, floored
-from emcube.kernels.rotation import feasible_turns, slack_of
+from emcube.kernels.feasible import feasible_turns, slack_of
 from emcube.kernels.rows import CountRows, joined_rows
 from emcube.models.base import resolve_seed
 from emcube.models.labels import Labels, as_source, map_pixels
@@ -821,7 +821,7 @@ def uncertainty(
         ``loadings_interval`` (..., bound), ``components_interval`` (..., bound): at the level, from "low" to
         "high"; zero is the lowest low end, so that an interval there is one-sided.
         ``rotation_range`` (component, signal dims, bound), ``loadings_rotation_range``: the least and the
-        largest value among factorisations that describe the data as well (see `emcube.kernels.rotation`).
+        largest value among factorisations that describe the data as well (see `emcube.kernels.feasible`).
         ``rotation_share`` (component, bound): their totals over that of the model; 1 to 1 where all is fixed.
         Attributes tell method, level, replicates and seed. Lazy per pixel where the cube is.
 

@@ -24,7 +24,7 @@ from emcube.kernels.resampling import (
     split,
     weighed,
 )
-from emcube.kernels.rotation import feasible_turns, slack_of
+from emcube.kernels.feasible import feasible_turns, slack_of
 from emcube.kernels.rows import rows_from_dense
 
 
