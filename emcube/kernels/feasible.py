@@ -1,7 +1,8 @@
 """Which other components describe the data as well: the feasible bands of a factorisation.
 
 L S = (L T^-1)(T S) for every T that can be inverted, so that noise-free data fix a factorisation only as
-far as loadings and spectra must not be negative. What is left is looked for here: for each pair of components the
+far as loadings and spectra must not be negative. What is left is looked for here: for each pair of
+components the
 smallest and the largest share of the one in the other, over all T with rows that sum to one (components sum
 to one), such that
 
@@ -73,9 +74,9 @@ def feasible_turns(
 
     Notes
     -----
-    Each extreme is the end of a search by sequential quadratic programming from T = 1, taken back along
-    its way until it is feasible: a local extreme, found in the same bits each time. As in MCR-BANDS bands of three
-    and more components are those of the extremes that were looked for, and may be wider still in between.
+    Each extreme is the end of a search by sequential quadratic programming from T = 1, taken back along its
+    way until it is feasible: a local extreme, found in the same bits each time. As in MCR-BANDS bands of
+    three and more components are those of the extremes that were looked for, and may be wider in between.
 
     References
     ----------

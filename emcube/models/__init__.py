@@ -7,19 +7,38 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from emcube.models.component_survey import survey_n_components
     from emcube.models.diagnosing import diagnostics
+    from emcube.models.fastica import FastICA, Varimax
+    from emcube.models.geometry import NFINDR, VCA
     from emcube.models.kmeans import KMeans
     from emcube.models.matching import compare, match
+    from emcube.models.mcr import MCRALS
     from emcube.models.n_components import estimate_n_components
     from emcube.models.nmf import MiniBatchNMF
     from emcube.models.pca import IncrementalPCA
     from emcube.models.uncertainties import errors_by_counts, uncertainty
 
-__all__ = ["IncrementalPCA", "KMeans", "MiniBatchNMF", "errors_by_counts", "estimate_n_components"]
-__all__ += ["compare", "diagnostics", "match", "survey_n_components", "uncertainty"]
+__all__ = [
+    "MCRALS",
+    "NFINDR",
+    "VCA",
+    "FastICA",
+    "IncrementalPCA",
+    "KMeans",
+    "MiniBatchNMF",
+    "Varimax",
+    "estimate_n_components",
+]
+__all__ += ["compare", "diagnostics", "errors_by_counts", "match", "survey_n_components"]
+__all__ += ["uncertainty"]
 
 _HOMES = {
+    "FastICA": "fastica",
+    "Varimax": "fastica",
+    "NFINDR": "geometry",
+    "VCA": "geometry",
     "IncrementalPCA": "pca",
     "KMeans": "kmeans",
+    "MCRALS": "mcr",
     "MiniBatchNMF": "nmf",
     "compare": "matching",
     "diagnostics": "diagnosing",

@@ -787,10 +787,27 @@ _SMALL = {
     "kmeans": 3,
     "uncertainty": 4,
     "diagnostics": 8,
+    "vca": 3,
+    "nfindr": 3,
+    "mcr": 3,
+    "ica": 3,
+    "varimax": 3,
 }
 """Variables of a node besides what it holds for each pixel."""
 
-_SPECTRA = {"input": 1, "pca": 22, "nmf": 10, "kmeans": 10, "uncertainty": 50, "diagnostics": 1}
+_SPECTRA = {
+    "input": 1,
+    "pca": 22,
+    "nmf": 10,
+    "kmeans": 10,
+    "uncertainty": 50,
+    "diagnostics": 1,
+    "vca": 10,
+    "nfindr": 10,
+    "mcr": 10,
+    "ica": 10,
+    "varimax": 10,
+}
 
 
 def _n_coords(cube: xr.DataArray) -> int:

@@ -9,24 +9,36 @@ from typing import Any
 import pytest
 
 import emcube as em
+from emcube.models.fastica import RotatedPCA
+from emcube.models.mixing import MixingModel
 from emcube.recipe.schema import (
     DiagnosticsStep,
     EstimateStep,
+    ICAStep,
     KMeansStep,
+    MCRStep,
+    NFINDRStep,
     NMFStep,
     PCAStep,
     UncertaintyStep,
+    VarimaxStep,
+    VCAStep,
 )
 
 STEPS = [
     (EstimateStep, em.estimate_n_components),
     (PCAStep, em.IncrementalPCA),
     (NMFStep, em.MiniBatchNMF),
+    (MCRStep, em.MCRALS),
+    (ICAStep, em.FastICA),
+    (VarimaxStep, em.Varimax),
+    (VCAStep, em.VCA),
+    (NFINDRStep, em.NFINDR),
     (KMeansStep, em.KMeans),
     (UncertaintyStep, em.uncertainty),
     (DiagnosticsStep, em.diagnostics),
 ]
-NOT_IN_A_RECIPE = {"cube", "where", "model"}
+NOT_IN_A_RECIPE = {"cube", "where", "known", "model"}
 OWN_DEFAULTS = {"n_components", "n_clusters", "random_state"}
 
 
@@ -49,4 +61,8 @@ def test_what_a_recipe_accepts_an_estimator_accepts() -> None:
     em.IncrementalPCA(**{**PCAStep().parameters(), "n_components": 3}).fit(counts)
     em.KMeans(**{**KMeansStep().parameters(), "n_clusters": 2, "random_state": 0}).fit(counts)
     em.MiniBatchNMF(**{**NMFStep().parameters(), "n_components": 2, "random_state": 0}).fit(counts)
+    for model, estimator in STEPS:
+        if isinstance(estimator, type) and issubclass(estimator, MixingModel | RotatedPCA):
+            given = {**model().parameters(), "n_components": 2, "random_state": 0}
+            estimator(**given).fit(counts)
     em.estimate_n_components(counts, **EstimateStep().parameters())
