@@ -244,11 +244,8 @@ def survey_n_components(
     >>> em.survey_n_components(counts, max_components=3).n_components
     2
     """
-    if (
-        isinstance(max_components, bool)
-        or not isinstance(max_components, int | np.integer)
-        or max_components < 2
-    ):
+    given: Any = max_components
+    if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 2:
         raise InputError(f"max_components must be a whole number from 2 on, got {max_components!r}")
     if dtype_of(cube).kind not in "iub":
         raise InputError(

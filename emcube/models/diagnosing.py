@@ -399,7 +399,7 @@ def diagnose(
     return Diagnosis(misfit, small, facts)
 
 
-def _check(fitted: Fitted, n_components: int | None, max_lag: int) -> int:
+def _check(fitted: Fitted, n_components: Any, max_lag: Any) -> int:
     if isinstance(max_lag, bool) or not isinstance(max_lag, int | np.integer) or max_lag < 1:
         raise InputError(f"max_lag must be a whole number from 1 on, got {max_lag!r}")
     k = len(fitted.components) if n_components is None else n_components
@@ -641,8 +641,8 @@ def diagnostics(
     names = ("chi_square", "deviance") if fitted.loss.counts else ("chi_square",)
     for i, name in enumerate(names):
         dataset[name] = labels.maps(packed[..., i], dims=(), name=name, attrs={"units": "1"})
-    for name in dataset.data_vars:
-        dataset[name].attrs["long_name"] = WORDS[str(name)]
+    for key in dataset.data_vars:
+        dataset[key].attrs["long_name"] = WORDS[str(key)]
     return dataset.assign_attrs(found.facts)
 
 

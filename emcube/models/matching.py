@@ -111,13 +111,13 @@ def _spectra(thing: Any, which: str) -> xr.DataArray:
     if isinstance(found, xr.Dataset):
         found = found.get("components")
     if not isinstance(found, xr.DataArray):
-        values = np.asarray(found if found is not None else np.nan, dtype=np.float64)
-        if values.ndim != 2:
+        values = np.asarray(np.nan if found is None else found)
+        if values.ndim != 2 or values.dtype.kind not in "iufb":
             raise InputError(
                 f"match: {which} has no components, got {type(thing).__name__}",
                 hint="give fitted models, their components_, or arrays of shape (components, channels)",
             )
-        return xr.DataArray(values, dims=("component", "channel"))
+        return xr.DataArray(values.astype(np.float64), dims=("component", "channel"))
     if "component" not in found.dims:
         raise InputError(
             f"match: {which} has dims {tuple(found.dims)}, expected 'component' and the signal's",
@@ -192,14 +192,14 @@ class Comparison:
     Attributes
     ----------
     table : Dataset
-        Over ``method`` and ``component``: ``angle`` and ``correlation`` of spectra to the first method's;
+        Over ``model`` and ``component``: ``angle`` and ``correlation`` of spectra to the first method's;
         ``map_correlation`` of loading maps and ``share`` of all loadings, where maps are known;
         ``partner``, the number
-        in the method itself. Over ``method``: ``n_components``, and ``held_out``, the log-likelihood of a
+        in the method itself. Over ``model``: ``n_components``, and ``held_out``, the log-likelihood of a
         count (least
         squares: share of the squares explained) that the loadings have not seen, where a cube was given and
         components are not negative. NaN where there is nothing to compare.
-    components : DataArray (method, component, signal dims)
+    components : DataArray (model, component, signal dims)
         In the order of the first method, NaN where a method has no partner; of signed ones the sign is
         turned.
     loadings : dict
@@ -213,7 +213,7 @@ class Comparison:
     @property
     def methods(self) -> tuple[str, ...]:
         """Names, the reference first."""
-        return tuple(str(name) for name in self.table["method"].values)
+        return tuple(str(name) for name in self.table["model"].values)
 
     def plot(self, **options: Any) -> Any:
         """Draw the matched components of all methods (see `emcube.plot.compared`)."""
@@ -224,7 +224,7 @@ class Comparison:
     def __str__(self) -> str:
         rows = []
         for name in self.methods:
-            one = self.table.sel(method=name)
+            one = self.table.sel(model=name)
             angles = ", ".join("none" if np.isnan(a) else f"{a:.1f}" for a in one["angle"].values)
             score = float(one["held_out"])
             told = "" if np.isnan(score) else f"; held-out score {score:.4f}"
@@ -265,7 +265,8 @@ def compare(results: Mapping[str, Any], cube: Any = None, *, where: Any = None) 
     maximum likelihood on one half of the counts, whatever method found the components, and the other half is
     predicted. Nothing here says which of two that predict as well is the true one (see `emcube.uncertainty`).
     """
-    if not isinstance(results, Mapping) or len(results) < 2:
+    given: Any = results
+    if not isinstance(given, Mapping) or len(given) < 2:
         raise InputError(
             f"compare: two results or more are expected, got {_how_many(results)}",
             hint="give them with their names, as in em.compare({'NMF': nmf, 'PCA': pca}, cube)",
@@ -279,13 +280,13 @@ def compare(results: Mapping[str, Any], cube: Any = None, *, where: Any = None) 
         for name in spectra
     ]
     names = list(spectra)
-    table = xr.concat([row.table for row in rows], dim="method", combine_attrs="override")
+    table = xr.concat([row.table for row in rows], dim="model", combine_attrs="override")
     components = xr.concat(
-        [row.components for row in rows], dim="method", join="override", combine_attrs="override"
+        [row.components for row in rows], dim="model", join="override", combine_attrs="override"
     )
     return Comparison(
-        table.assign_coords(method=names),
-        components.assign_coords(method=names),
+        table.assign_coords(model=names),
+        components.assign_coords(model=names),
         {
             name: row.loadings
             for name, row in zip(names, rows, strict=True)
@@ -375,8 +376,10 @@ def _map_correlation(a: xr.DataArray, b: xr.DataArray) -> NDArray[np.float64]:
     a, b = (m.drop_vars(list(m.coords)).transpose(*nav, "component") for m in (a, b))
     both = a.notnull() & b.notnull()
     a, b, n = a.where(both), b.where(both), both.sum(nav)
+    n = n.where(n > 0)
     a, b = a - a.sum(nav) / n, b - b.sum(nav) / n
-    found = (a * b).sum(nav) / np.sqrt((a * a).sum(nav) * (b * b).sum(nav))
+    size = (a * a).sum(nav) * (b * b).sum(nav)
+    found = (a * b).sum(nav) / np.sqrt(size.where(size > 0.0))
     return np.asarray(found.where(n > 1).values, dtype=np.float64)
 
 

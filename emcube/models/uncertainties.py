@@ -17,6 +17,7 @@ import xarray as xr
 from emcube.engine import resident, run_sweep
 from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
+from emcube.kernels.feasible import Profile, feasible_turns, slack_of
 from emcube.kernels.fisher import (
     HALF,
     component_information,
@@ -27,7 +28,6 @@ from emcube.kernels.fisher import (
     unpacked,
 )
 from emcube.kernels.poisson_nmf import as_rows, floored
-from emcube.kernels.feasible import feasible_turns, slack_of
 from emcube.kernels.rows import CountRows, joined_rows
 from emcube.models.base import resolve_seed
 from emcube.models.labels import Labels, as_source, map_pixels
@@ -470,7 +470,7 @@ def evaluate(
         return _collected(fitted, covariance, variance, noise, turns, values, z, level, facts)
 
 
-def _check(level: float, method: str, n_replicates: int | None, fitted: Fitted) -> None:
+def _check(level: Any, method: str, n_replicates: Any, fitted: Fitted) -> None:
     if isinstance(level, bool) or not isinstance(level, int | float) or not 0.0 < level < 1.0:
         raise InputError(f"level must be a number between 0 and 1, got {level!r}", hint="try 0.9")
     if method not in METHODS:
@@ -531,14 +531,15 @@ def _turns(
     pooled = _pooled(source, labels, fitted.pool)
     chance = min(1.0, SAMPLE / max(1, pooled.n_pixels))
     sample = run_sweep(_SampleSweep(chance), pooled, seed=seed).state
-    sample = as_rows(sample) if fitted.loss.counts else np.asarray(sample, dtype=np.float64)
-    profile = _CountProfile(fitted.loss, sample) if fitted.loss.counts else None
+    profile: Profile
+    if fitted.loss.counts:
+        profile = _CountProfile(fitted.loss, as_rows(sample))
+    else:
+        tile_noise = noise * math.prod(_tile(labels, fitted.pool))
+        profile = _FlatProfile(fitted.loss, np.asarray(sample, dtype=np.float64), tile_noise)
     errors = np.sqrt(np.maximum(variance, np.finfo(float).tiny))
     return feasible_turns(
-        profile or _FlatProfile(fitted.loss, sample, noise * math.prod(_tile(labels, fitted.pool))),
-        fitted.components,
-        errors,
-        slack_of(level, len(fitted.components)),
+        profile, fitted.components, errors, slack_of(level, len(fitted.components))
     )
 
 
@@ -734,7 +735,7 @@ def _collected(
         values = components + apart
     solved = None if values is None else _positive(values)
     turned = np.maximum(np.einsum("nkl,le->nke", turns, components), 0.0)
-    mixings = np.linalg.inv(turns)
+    mixings = np.asarray(np.linalg.inv(turns), dtype=np.float64)
     totals = np.einsum("k,nkl->nl", fitted.totals, mixings)
     share_of = np.maximum(totals, 0.0) / np.maximum(fitted.totals, np.finfo(float).tiny)
     facts["noise_variance"] = float(noise)
@@ -968,7 +969,8 @@ def errors_by_counts(
             f"shares must be above 0 and at most 0.5, got {shares}",
             hint="two independent parts of each share are needed",
         )
-    if isinstance(n_pairs, bool) or not isinstance(n_pairs, int | np.integer) or n_pairs < 1:
+    given: Any = n_pairs
+    if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1:
         raise InputError(f"n_pairs must be a whole number from 1 on, got {n_pairs!r}")
     seed = resolve_seed(random_state)
     source, labels = as_source(cube, pixels_only(cube, where), channels=fitted.labels.channels)

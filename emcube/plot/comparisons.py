@@ -34,11 +34,11 @@ def compared(
 
     Parameters
     ----------
-    data : DataArray (method, component, E)
+    data : DataArray (model, component, E)
         NaN where a method has no such component. Each curve is divided by the sum of its sizes, so that
         methods with other norms compare.
     table : Dataset, optional
-        ``angle`` (method, component), which is written beside each panel.
+        ``angle`` (model, component), which is written beside each panel.
     elements, labels, yscale, resolution, beam_energy
         As in `emcube.plot.components`.
     title : str, optional
@@ -53,13 +53,13 @@ def compared(
     InputError
         If the dims are not those above.
     """
-    if data.ndim != 3 or data.dims[:2] != ("method", "component"):
+    if data.ndim != 3 or data.dims[:2] != ("model", "component"):
         raise InputError(
-            f"compared: got dims {tuple(data.dims)}, expected method, component and one signal dim",
+            f"compared: got dims {tuple(data.dims)}, expected model, component and one signal dim",
             hint="hand over em.compare(...).components of spectra",
         )
     data = data.compute()
-    size = np.abs(data).sum(data.dims[2])
+    size = np.abs(data).sum(str(data.dims[2]))
     shares = (data / size.where(size > 0)).assign_attrs(units="1 per channel")
     n = data.sizes["component"]
     figure = style.new_figure((1.7 if n <= 4 else 1.4) * n + 0.4, title=title)
@@ -68,7 +68,7 @@ def compared(
         one = shares.isel(component=k).drop_vars("component", errors="ignore")
         there = one.notnull().any(data.dims[2])
         draw_spectra(
-            axes, one.isel(method=np.flatnonzero(there.values)), elements=elements, labels=labels,
+            axes, one.isel(model=np.flatnonzero(there.values)), elements=elements, labels=labels,
             yscale=yscale, resolution=resolution, beam_energy=beam_energy,
             room=((style.WIDTH - 0.9) * 72, 1.1 * 72), fill=False,
         )  # fmt: skip

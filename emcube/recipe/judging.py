@@ -38,8 +38,9 @@ def fitted_of_node(node: xr.Dataset, labels: Labels) -> Fitted:
     parameters = dict(node.attrs["parameters"])
     gain = float(node.attrs.get("gain", 1.0))
     values = np.asarray(node["components"].values, dtype=np.float64)
+    values = np.asarray(labels.used_channels(values.reshape(len(values), -1)))
     return Fitted(
-        labels.used_channels(values.reshape(len(values), -1)),
+        values / values.sum(axis=1, keepdims=True),
         np.asarray(node["component_totals"].values, dtype=np.float64) / gain,
         resolve_loss(parameters["beta_loss"]),
         labels,
@@ -103,8 +104,8 @@ def diagnostics_step(step: schema.DiagnosticsStep, run: Run, stamp: Stamp) -> xr
     dataset = found.small.drop_vars("axis")
     for name in ("chi_square", "deviance") if fitted.loss.counts else ("chi_square",):
         dataset[name] = _frame(labels, source, {}, "1")
-    for name in dataset.data_vars:
-        dataset[name].attrs["long_name"] = WORDS[str(name)]
+    for key in dataset.data_vars:
+        dataset[key].attrs["long_name"] = WORDS[str(key)]
     facts = {"on": target, "axes": axes, **found.facts}
     return _write(step, run, dataset, facts, stamp, found.pixels, source)
 

@@ -9,7 +9,7 @@ import os
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from emcube.errors import InputError, MissingDependencyError, StoreError
 from emcube.feedback.events import group
@@ -76,7 +76,10 @@ def report(
         from emcube.report.comparison import comparison_page
 
         place = report_target(Path(path).expanduser(), None, overwrite=overwrite)
-        _write(place, comparison_page(result, _asset("page.css"), MARK).encode("utf-8"))
+        _write(
+            place,
+            comparison_page(cast("Comparison", result), _asset("page.css"), MARK).encode("utf-8"),
+        )
         return place
     result.require_complete("report")
     target = report_target(Path(path).expanduser(), result.path, overwrite=overwrite)

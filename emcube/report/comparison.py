@@ -90,7 +90,7 @@ _HEAD = [
 
 def _methods(comparison: Comparison) -> Iterable[list[str]]:
     for name in comparison.methods:
-        one = comparison.table.sel(method=name)
+        one = comparison.table.sel(model=name)
         yield [clean(name), str(int(one["n_components"])), _number(float(one["held_out"]), 6)]
 
 
@@ -98,7 +98,7 @@ def _rows(comparison: Comparison) -> Iterable[list[str]]:
     table = comparison.table
     for k in range(table.sizes["component"]):
         for i, name in enumerate(comparison.methods):
-            one = table.isel(method=i, component=k)
+            one = table.isel(model=i, component=k)
             partner = int(one["partner"])
             yield [
                 f"component {k}",

@@ -107,7 +107,8 @@ def test_variance_after_denoising_is_that_of_theory(found):
     assert found.attrs["denoised_over_counting"] < 0.15
     full = found.n_cells > 300
     levels = (found.denoised_variance / found.theory_variance).where(full)
-    assert 0.5 < float(levels.median()) < 1.6
+    # Of single levels within a factor: the noise of phases that differ is white on average only.
+    assert 0.25 < float(levels.median()) < 2.0
     assert "Count statistics do not survive" in words(found)
 
 

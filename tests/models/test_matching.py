@@ -71,29 +71,29 @@ def test_a_comparison_tells_methods_apart(models, cube):
     found = em.compare(models, cube)
     table = found.table
     assert found.methods == ("likelihood", "squares", "two")
-    np.testing.assert_allclose(table.angle.sel(method="likelihood"), 0.0, atol=1e-9)
-    assert float(table.angle.sel(method="squares").max()) < 10.0
-    assert int((table.partner.sel(method="two") < 0).sum()) == 1
+    np.testing.assert_allclose(table.angle.sel(model="likelihood"), 0.0, atol=1e-9)
+    assert float(table.angle.sel(model="squares").max()) < 10.0
+    assert int((table.partner.sel(model="two") < 0).sum()) == 1
     assert list(table.n_components.values) == [3, 3, 2]
     np.testing.assert_allclose(table.share.sum("component")[:2], 1.0, rtol=1e-6)
-    assert (table.map_correlation.sel(method="squares") > 0.9).all()
+    assert (table.map_correlation.sel(model="squares") > 0.9).all()
     # Two components predict what they have not seen less well than three.
     scores = table.held_out
-    assert float(scores.sel(method="two")) < float(scores.sel(method="likelihood"))
+    assert float(scores.sel(model="two")) < float(scores.sel(model="likelihood"))
     expected = models["likelihood"].score(cube)
-    assert float(scores.sel(method="likelihood")) == pytest.approx(expected, rel=5e-3)
+    assert float(scores.sel(model="likelihood")) == pytest.approx(expected, rel=5e-3)
     assert "angles" in str(found)
-    assert found.components.dims == ("method", "component", "energy")
+    assert found.components.dims == ("model", "component", "energy")
     # Correlation of maps, by hand.
     a, b = (models[n].transform(cube).values.reshape(-1, 3) for n in ("likelihood", "squares"))
-    partner = table.partner.sel(method="squares").values
+    partner = table.partner.sel(model="squares").values
     by_hand = [np.corrcoef(a[:, k], b[:, partner[k]])[0, 1] for k in range(3)]
-    np.testing.assert_allclose(table.map_correlation.sel(method="squares"), by_hand, rtol=1e-9)
+    np.testing.assert_allclose(table.map_correlation.sel(model="squares"), by_hand, rtol=1e-9)
 
 
 def test_signed_components_compare_too(models, cube):
     found = em.compare({"NMF": models["likelihood"], "PCA": em.IncrementalPCA(4).fit(cube)}, cube)
-    assert np.isnan(float(found.table.held_out.sel(method="PCA")))
+    assert np.isnan(float(found.table.held_out.sel(model="PCA")))
     assert np.isfinite(found.table.angle.values).all()
 
 

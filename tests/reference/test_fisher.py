@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 from scipy.optimize import nnls
 
+from emcube.kernels.feasible import feasible_turns, slack_of
 from emcube.kernels.fisher import (
     HALF,
     component_information,
@@ -24,7 +25,6 @@ from emcube.kernels.resampling import (
     split,
     weighed,
 )
-from emcube.kernels.feasible import feasible_turns, slack_of
 from emcube.kernels.rows import rows_from_dense
 
 
