@@ -59,7 +59,7 @@ def compared(
             hint="hand over em.compare(...).components of spectra",
         )
     data = data.compute()
-    size = np.abs(data).sum(str(data.dims[2]))
+    size = abs(data).sum(str(data.dims[2]))
     shares = (data / size.where(size > 0)).assign_attrs(units="1 per channel")
     n = data.sizes["component"]
     figure = style.new_figure((1.7 if n <= 4 else 1.4) * n + 0.4, title=title)
