@@ -33,7 +33,13 @@ if TYPE_CHECKING:
         PoissonMixture,
         Varimax,
         cluster_quality,
+        compare,
+        diagnostics,
+        errors_by_counts,
         estimate_n_components,
+        match,
+        survey_n_components,
+        uncertainty,
     )
     from emcube.package import publish, reproduce
     from emcube.recipe import Recipe, plan, run
@@ -57,15 +63,19 @@ __all__ = [
     "Varimax",
     "__version__",
     "cluster_quality",
+    "compare",
     "decompose",
     "deploy",
+    "diagnostics",
     "errors",
+    "errors_by_counts",
     "estimate_n_components",
     "export",
     "from_hyperspy",
     "ingest",
     "interop",
     "make_cube",
+    "match",
     "open",
     "open_catalog",
     "open_result",
@@ -77,6 +87,8 @@ __all__ = [
     "reproduce",
     "run",
     "scenes",
+    "survey_n_components",
+    "uncertainty",
 ]
 
 # Public name -> the module it lives in; a name that is a module stands for itself.
@@ -91,14 +103,18 @@ _HOMES = {
     "PoissonMixture": "emcube.models",
     "Recipe": "emcube.recipe",
     "cluster_quality": "emcube.models",
+    "compare": "emcube.models",
     "decompose": "emcube.interop",
     "deploy": "emcube.deploy",
+    "diagnostics": "emcube.models",
+    "errors_by_counts": "emcube.models",
     "estimate_n_components": "emcube.models",
     "export": "emcube.interop",
     "from_hyperspy": "emcube.interop",
     "ingest": "emcube.sources",
     "interop": "emcube.interop",
     "make_cube": "emcube.cube",
+    "match": "emcube.models",
     "open": "emcube.sources",
     "open_catalog": "emcube.catalog",
     "open_result": "emcube.results",
@@ -112,6 +128,8 @@ _HOMES = {
     "Varimax": "emcube.models",
     "run": "emcube.recipe",
     "scenes": "emcube.scenes",
+    "survey_n_components": "emcube.models",
+    "uncertainty": "emcube.models",
 }
 
 

@@ -142,6 +142,10 @@ def step_text(step: Mapping[str, Any]) -> str:
             f"silhouette {step['silhouette']:.2f}, agreement of repeats {step['agreement']:.2f} "
             f"(clusters of {step['of']})"
         )
+    if verb == "uncertainty":
+        return f"of {sizes['components_std'][0]} components"
+    if verb == "diagnostics":
+        return "what is left of the data"
     if "cluster_centers" in sizes:
         text = f"{sizes['cluster_centers'][0]} clusters"
     elif "components" in sizes:

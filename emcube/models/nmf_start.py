@@ -12,7 +12,7 @@ neighbours are alike.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,10 +45,12 @@ __all__ = [
     "SketchSweep",
     "choose_side",
     "corners",
+    "corners_of",
     "covariance_of",
     "heavy_enough",
     "n_purest",
     "projector_of",
+    "sample_sweep",
     "sketch",
     "spectra_at",
     "tile_of",
@@ -560,13 +562,41 @@ def corners(
     InputError
         Fewer pixels than components hold anything.
     """
-    k = found.vectors.shape[1]
     tile = tile_of(nav_dims, side)
     projector = projector_of(found, loss)
     share = min(1.0, SAMPLE / max(1, PooledSource(source, tile).n_pixels))
     points = run_sweep(
         SampleSweep(projector, tile, share, f"{name} (corners)"), source, seed=seed
     ).state
+    return corners_of(points, found, loss, seed)
+
+
+def sample_sweep(
+    found: Sketch, loss: Loss, nav_dims: tuple[str, ...], side: int, share: float
+) -> SampleSweep:
+    """Points of the cloud of pixels that were pooled before, in tiles of this side."""
+    size = math.prod(tile_of(nav_dims, side))
+    projector = projector_of(found, loss)
+    # The blocks' pixels are tiles: their sums and their noise are those of so many pixels.
+    projector = replace(
+        projector,
+        variance=projector.variance * size,
+        mean_total=projector.mean_total * size,
+    )
+    return SampleSweep(projector, (1,) * len(nav_dims), share)
+
+
+def corners_of(
+    points: NDArray[np.float64], found: Sketch, loss: Loss, seed: int
+) -> NDArray[np.float64]:
+    """Components (K, E) at the corners of a cloud of points (n, K + 2), as `SampleSweep` gathers them.
+
+    Raises
+    ------
+    InputError
+        There are fewer points than components.
+    """
+    k = found.vectors.shape[1]
     if len(points) < k:
         raise InputError(
             f"{len(points)} pixels hold anything, {k} components are asked for",

@@ -214,6 +214,8 @@ def _step_sentences(result: Result, step: str, cite: Mapping[str, str]) -> Itera
         "gaussian_mixture": _gaussian_mixture,
         "poisson_mixture": _poisson_mixture,
         "cluster_quality": _cluster_quality,
+        "uncertainty": _uncertainty,
+        "diagnostics": _diagnostics,
     }[result.verb(step)]
     yield write(result, step, attributes, cite)
 
@@ -378,6 +380,39 @@ def _end(found: Mapping[str, Any]) -> str:
     passes = _count(int(found.get("n_iter", 0)), "pass", "passes")
     return (
         f"{'until it converged' if found.get('converged') else 'not to convergence'}, in {passes}"
+    )
+
+
+_SURE = {
+    "fisher": "the Fisher information of the data",
+    "bootstrap": "a bootstrap of {n} replicates{efron}",
+    "thinning": "fits to independent halves of the counts ({n} fits)",
+    "area": "a bootstrap of {n} replicates over areas of the field of view{efron}",
+    "restarts": "{n} fits from random starts",
+}
+
+
+def _uncertainty(
+    result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]
+) -> str:
+    by = _SURE[str(found.get("method"))].format(
+        n=found.get("n_replicates"), efron=cite.get("Efron1979", "")
+    )
+    return (
+        f"Intervals of {100.0 * float(found['level']):g} % for the components and loadings of "
+        f"{found['on']} come "
+        f"from {by}; factorisations that describe the data as well were searched for as in MCR-BANDS"
+        f"{cite.get('Tauler2001', '')} and are reported as ranges of their own."
+    )
+
+
+def _diagnostics(
+    result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]
+) -> str:
+    return (
+        f"What {found['on']} leaves of the data was held against counting noise: chi-square per "
+        "degree of freedom is "
+        f"{float(found['chi_square_mean']):.3f} on average over the pixels."
     )
 
 

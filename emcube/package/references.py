@@ -255,6 +255,27 @@ _FCLS = _article(
     2001,
     "10.1109/36.911111",
 )
+_EFRON = _article(
+    "Efron1979",
+    "Efron 1979",
+    "Efron, B.",
+    "Bootstrap methods: another look at the jackknife",
+    "The Annals of Statistics",
+    "7:1--26",
+    1979,
+    "10.1214/aos/1176344552",
+)
+_TAULER = _article(
+    "Tauler2001",
+    "Tauler 2001",
+    "Tauler, Romà",
+    "Calculation of maximum and minimum band boundaries of feasible solutions for species profiles "
+    "obtained by multivariate curve resolution",
+    "Journal of Chemometrics",
+    "15:627--646",
+    2001,
+    "10.1002/cem.667",
+)
 _NUMPY = _article(
     "Harris2020",
     "Harris et al. 2020",
@@ -355,6 +376,9 @@ def _of_step(verb: str, attributes: Mapping[str, Any]) -> list[Reference]:
         return [_DEMPSTER]
     if verb == "cluster_quality":
         return [_ROUSSEEUW, _HENNIG]
+    if verb == "uncertainty":
+        resampled = attributes.get("method") in ("bootstrap", "area")
+        return [_TAULER, *([_EFRON] if resampled else [])]
     return []
 
 

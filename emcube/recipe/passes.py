@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from emcube.models import cloud, fastica, nmf_start, pca
+from emcube.models import cloud, fastica, nmf_start, pca, uncertainties
 from emcube.models import n_components as number
 from emcube.models.gaussian_mixture import AS_IS
 from emcube.models.kmeans_start import SAMPLE_NUMBERS
@@ -115,6 +115,8 @@ class Pass:
         Bytes that it writes.
     also_reads : Facts or None
         Blocks that are read where the ones visited are not there yet (pooled blocks are made of others).
+    arrays : int
+        Variables that the output is written into.
     """
 
     name: str
@@ -130,6 +132,7 @@ class Pass:
     client: Mapping[str, float] = field(default_factory=dict)
     output: Range = Range(0, 0)
     also_reads: Facts | None = None
+    arrays: int = 1
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,7 @@ class Passes:
         self._known: dict[str, int] = {}
         self._loadings: dict[str, Facts] = {}
         self._steps: dict[str, schema.AnyStep] = {}
+        self._factorised: dict[str, tuple[schema.NMFStep, Range, Facts]] = {}
 
     # ------------------------------------------------------------------------------ shared answers
 
@@ -317,6 +321,10 @@ class Passes:
             found = list(self._rotated(step))
         elif isinstance(step, schema.VCAStep | schema.NFINDRStep):
             found = list(self._endmembers(step))
+        elif isinstance(step, schema.UncertaintyStep):
+            found = list(self._uncertainty(step))
+        elif isinstance(step, schema.DiagnosticsStep):
+            found = list(self._diagnostics(step))
         else:
             found = list(self._kmeans(step))
         self._steps[step.label] = step
@@ -524,6 +532,114 @@ class Passes:
         )
         yield self._writes(step, over, k)
         self._loadings[step.label] = self._loadings_of(over, k)
+        self._factorised[step.label] = (step, k, pooled)
+
+    # -- uncertainty
+
+    def _uncertainty(self, step: schema.UncertaintyStep) -> Iterator[Pass]:
+        over, e = self.cube, self.cube.n_channels
+        target, k, pooled = self._factorised[step.on or list(self._factorised)[-1]]
+        pairs = Range(k.low * (k.low + 1) / 2, k.high * (k.high + 1) / 2)
+        poisson = target.beta_loss == "kullback-leibler"
+        cells = float(over.n_pixels * e)
+        solve = self._nmf_work(over, k, "solve", Range(1.0, 1.0))
+        dense = {"score_flop": (pairs + k).times(cells)} if poisson else {}
+        yield _once(
+            "uncertainty (information)", over, statistic=int(8 * pairs.high * e),
+            state=k.times(8.0 * e), work=_added(solve, dense),
+        )  # fmt: skip
+        sample = uncertainties.SAMPLE
+        yield _once(
+            "uncertainty (sample)", pooled, statistic=8 * e * sample // max(1, over.n_blocks),
+            held=2 * 8 * e * sample, work=self._sum_work(over), also_reads=over,
+        )  # fmt: skip
+        n = step.n_replicates or uncertainties.REPLICATES[step.method]
+        if step.method == "restarts":
+            # The side of the tiles is known by then; here, that it is 8 at most.
+            side = target.pool if isinstance(target.pool, int) else 8
+            change = {"init": "random", "n_epochs": "auto", "pool": side}
+            again = target.model_copy(update=change)
+            before = dict(self._loadings), dict(self._factorised)
+            fits = [one for one in self._nmf(again) if "write maps" not in one.name]
+            self._loadings, self._factorised = before
+            yield from (one for _ in range(n) for one in fits)
+        elif n:
+            yield from self._replicated(n, k, pooled, target)
+        triples = k.high * (k.high + 1) * (k.high + 2) / 6
+        more = {"score_flop": Range(2.0, k.high + pairs.high + triples).times(cells)}
+        pixels = self._nmf_work(over, k.times(n + 1.0), "solve", Range(1.0, 1.0))
+        size = k.times(6 * 8.0 * over.n_pixels)
+        yield Pass(
+            f"{step.label}: write maps",
+            over,
+            state=k.times(8.0 * e * (n + 1)),
+            work=_added(pixels, more if poisson else {}, {"write_byte": size}),
+            output=Range(size.low * 0.1, size.high),
+            arrays=4,
+        )
+
+    def _diagnostics(self, step: schema.DiagnosticsStep) -> Iterator[Pass]:
+        over, e = self.cube, self.cube.n_channels
+        target, k, _ = self._factorised[step.on or list(self._factorised)[-1]]
+        poisson = target.beta_loss == "kullback-leibler"
+        solve = self._nmf_work(over, k, "solve", Range(1.0, 1.0))
+        cells = float(over.n_pixels * e)
+        dense = {"cell": Range(3.0 * cells, 12.0 * cells), "score_flop": k.times(cells)}
+        yield _once(
+            "uncertainty (information)", over, statistic=int(8 * k.high * k.high * e),
+            state=k.times(8.0 * e), work=_added(solve, dense),
+        )  # fmt: skip
+        yield _once(
+            "diagnostics (residuals)", over, statistic=16 * e, state=k.times(8.0 * e),
+            work=_added(solve, dense),
+        )  # fmt: skip
+        if poisson and e <= pca.MAX_GRAM:
+            yield Pass(
+                "diagnostics (halves)", over, 2, 2, (2, 2), statistic=8 * e * e,
+                held=4 * 8 * e * e, work=_added(self._gram_work(over), self._sum_work(over)),
+                client={"eigen": float(e) ** 3},
+            )  # fmt: skip
+            yield _once(
+                "diagnostics (levels)", over, statistic=2000, state=k.times(16.0 * e), work=dense
+            )
+        size = 8.0 * over.n_pixels * (2 if poisson else 1)
+        yield Pass(
+            f"{step.label}: write maps",
+            over,
+            state=k.times(8.0 * e),
+            work=_added(solve, dense, {"write_byte": Range.of(size)}),
+            output=Range(0.3 * size, size),
+            arrays=2 if poisson else 1,
+        )
+
+    def _replicated(
+        self, n: int, k: Range, pooled: Facts, target: schema.NMFStep
+    ) -> Iterator[Pass]:
+        """Passes over replicates, all of them together."""
+        most, e = uncertainties.MOST_PASSES, pooled.n_channels
+        if target.init == "bins":
+            poisson = target.beta_loss == "kullback-leibler"
+            yield from self._subspace("NMF", self.cube, k, poisson=poisson)
+            points = int(8 * n * uncertainties.POINTS * (k.high + 2))
+            yield _once(
+                "uncertainty (corners)", pooled, statistic=points // max(1, pooled.n_blocks),
+                state=k.times(8.0 * e), held=2 * points,
+                work=self._product_work(self.cube, k.times(float(n))),
+                also_reads=None if pooled is self.cube else self.cube,
+            )  # fmt: skip
+        yield Pass(
+            "uncertainty (replicates)",
+            pooled,
+            1,
+            most,
+            (2, most),
+            f"ends when no replicate gains any more (at most {most})",
+            statistic=int(n * 16 * k.high * e),
+            state=k.times(8.0 * e * n),
+            held=int(n * 80 * k.high * e),
+            work=self._nmf_work(self.cube, k.times(float(n)), "nmf", Range(0.15, 1.0)),
+            also_reads=None if pooled is self.cube else self.cube,
+        )
 
     # -- alternating least squares
 

@@ -754,14 +754,14 @@ class _Numbers:
         small, coords = _SMALL.get(step.verb, 3), _n_coords(prepared.cube)
         cells = 8.0 * sum(p.over.n_channels for p in step.passes[:1]) * _SPECTRA.get(step.verb, 1)
         output = sum((p.output for p in maps), Range(2e3 * small, 3e3 * small + cells + 1e5))
-        n_arrays = len(maps) + small + coords
-        chunks = sum(self._chunks(p) for p in maps)
+        n_arrays = sum(p.arrays for p in maps) + small + coords
+        chunks = sum(p.arrays * self._chunks(p) for p in maps)
         # An array is its metadata and its chunks; small ones have one, and scalars too.
         return output, Range(1.0 + n_arrays + chunks + small, 3.0 + 2 * n_arrays + chunks)
 
     def _output_shape(self, one: Pass) -> tuple[tuple[int, ...], int]:
         """Pixels of a chunk that a pass writes, and bytes of a pixel."""
-        pixel = max(1, round(one.output.high / max(1, one.over.n_pixels)))
+        pixel = max(1, round(one.output.high / one.arrays / max(1, one.over.n_pixels)))
         return self.sources["used"].plan.output_shape(pixel), pixel
 
     def _gathered(self, one: Pass) -> int:
@@ -785,6 +785,8 @@ _SMALL = {
     "pca": 5,
     "nmf": 4,
     "kmeans": 3,
+    "uncertainty": 4,
+    "diagnostics": 8,
     "vca": 3,
     "nfindr": 3,
     "mcr": 3,
@@ -801,6 +803,8 @@ _SPECTRA = {
     "pca": 22,
     "nmf": 10,
     "kmeans": 10,
+    "uncertainty": 50,
+    "diagnostics": 1,
     "vca": 10,
     "nfindr": 10,
     "mcr": 10,

@@ -30,6 +30,7 @@ __all__ = [
     "AnyStep",
     "Bin",
     "ClusterQualityStep",
+    "DiagnosticsStep",
     "EstimateStep",
     "GaussianMixtureStep",
     "ICAStep",
@@ -45,6 +46,7 @@ __all__ = [
     "RemoveBackground",
     "Select",
     "Step",
+    "UncertaintyStep",
     "VCAStep",
     "VarimaxStep",
     "Where",
@@ -437,6 +439,38 @@ class ClusterQualityStep(_Step):
     random_state: Seed | None = 0
 
 
+class UncertaintyStep(_Step):
+    """How sure an earlier nmf step is (`emcube.uncertainty`)."""
+
+    verb: Literal["uncertainty"] = "uncertainty"
+    on: Name | None = None
+    level: Annotated[float, Strict(), Field(gt=0, lt=1)] = 0.9
+    method: Literal["bootstrap", "fisher", "thinning", "area", "restarts"] = "bootstrap"
+    n_replicates: Annotated[int, Strict(), Field(ge=2)] | None = None
+    random_state: Seed | None = 0
+
+    @model_validator(mode="after")
+    def _replicates_of_something(self) -> UncertaintyStep:
+        if self.method == "fisher" and self.n_replicates is not None:
+            raise PydanticCustomError(
+                "parameter",
+                "'n_replicates' is {n}, but method 'fisher' makes no replicates: leave it out, or take "
+                "method 'bootstrap'",
+                {"n": self.n_replicates},
+            )
+        return self
+
+
+class DiagnosticsStep(_Step):
+    """What an earlier nmf step leaves, and what denoising does to counts (`emcube.diagnostics`)."""
+
+    verb: Literal["diagnostics"] = "diagnostics"
+    on: Name | None = None
+    n_components: Count | None = None
+    max_lag: Count = 4
+    random_state: Seed | None = 0
+
+
 def _tag(value: Any) -> str | None:
     verb = value.get("verb") if isinstance(value, dict) else getattr(value, "verb", None)
     return verb if isinstance(verb, str) else None
@@ -454,7 +488,9 @@ Step = Annotated[
     | Annotated[KMeansStep, Tag("kmeans")]
     | Annotated[GaussianMixtureStep, Tag("gaussian_mixture")]
     | Annotated[PoissonMixtureStep, Tag("poisson_mixture")]
-    | Annotated[ClusterQualityStep, Tag("cluster_quality")],
+    | Annotated[ClusterQualityStep, Tag("cluster_quality")]
+    | Annotated[UncertaintyStep, Tag("uncertainty")]
+    | Annotated[DiagnosticsStep, Tag("diagnostics")],
     Discriminator(_tag),
 ]
 
@@ -480,6 +516,8 @@ AnyStep = (
     | GaussianMixtureStep
     | PoissonMixtureStep
     | ClusterQualityStep
+    | UncertaintyStep
+    | DiagnosticsStep
 )
 """Any step, as a type."""
 

@@ -113,6 +113,14 @@ def run_step(step: schema.AnyStep, run: Run) -> xr.Dataset:
         return _rotated(step, run, stamp)
     if isinstance(step, schema.VCAStep | schema.NFINDRStep):
         return _endmembers(step, run, stamp)
+    if isinstance(step, schema.UncertaintyStep):
+        from emcube.recipe.judging import uncertainty_step
+
+        return uncertainty_step(step, run, stamp)
+    if isinstance(step, schema.DiagnosticsStep):
+        from emcube.recipe.judging import diagnostics_step
+
+        return diagnostics_step(step, run, stamp)
     return _kmeans(step, run, stamp)
 
 
@@ -197,6 +205,7 @@ def _nmf(step: schema.NMFStep, run: Run, stamp: Stamp) -> xr.Dataset:
         "n_iter": int(model.n_iter_),
         "converged": bool(model.converged_),
         "pool": int(model.pool_),
+        "gain": float(model.gain_),
     }
     n_components = model.components_.sizes["component"]
     return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)

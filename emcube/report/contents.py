@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emcube.report.diagnosed import Diagnosed, diagnosed
 from emcube.report.figures import Parts, curve, parts_of
 from emcube.report.quality import Quality, quality_of, sum_residual
 from emcube.report.references import Reference, bibtex, references_of
+from emcube.report.sure import METHODS, Sure, sure_of, wide_rotations
 from emcube.report.text import clean, count, number, percent, plural, shorten, with_unit
 from emcube.results.kinds import AXES, CLUSTERS, PARTS
 from emcube.units import pretty
@@ -45,7 +47,10 @@ TITLES = {
     "gaussian_mixture": "Gaussian mixture",
     "poisson_mixture": "Poisson mixture",
     "cluster_quality": "Quality of the clusters",
+    "uncertainty": "How sure the components are",
+    "diagnostics": "Do count statistics survive?",
 }
+_WITH_PARTS = (*PARTS, *AXES, *CLUSTERS)
 _PLAIN = {"biwhitening": "biwhitening", "parallel": "parallel analysis", "elbow": "the elbow"}
 _PYTHON = """\
 import emcube as em
@@ -120,6 +125,8 @@ class Contents:
     fit: list[str]
     fit_figures: list[tuple[str, str]]
     missed: list[Row]
+    diagnoses: list[Diagnosed]
+    sure: list[Sure]
     axes: list[tuple[str, str, str, str]]
     data: list[Row]
     preparation: list[Row]
@@ -162,7 +169,14 @@ def of_package(contents: Contents, title: str, methods: str, *, figures: bool) -
     steps = [replace(s, parts=None, curves=[]) for s in found.steps]
     estimates = [replace(e, figure="") for e in found.estimates]
     return replace(
-        found, figures={}, groups=[], main=None, fit_figures=[], steps=steps, estimates=estimates
+        found,
+        figures={},
+        groups=[],
+        main=None,
+        fit_figures=[],
+        steps=steps,
+        estimates=estimates,
+        diagnoses=[replace(one, figures=[]) for one in found.diagnoses],
     )
 
 
@@ -206,6 +220,8 @@ def contents_of(result: Result) -> Contents:
         missed=[
             (m.place, f"{m.errors:+.1f} standard errors ({100 * m.share:+.2g} %)") for m in missed
         ],
+        diagnoses=diagnosed(result, figures),
+        sure=sure_of(result),
         axes=_axes(result),
         data=_data(result),
         preparation=_preparation(result),
@@ -491,6 +507,8 @@ def _cautions(
             f"What the model leaves is {100 * quality.ratio:.0f} % of what counting noise would: something "
             "is missing, such as a component, or the noise is not that of counts."
         )
+    if step is not None:
+        said += wide_rotations(result, step)
     most = _visible(missed)
     if most:
         said.append(
@@ -733,7 +751,7 @@ def _step(result: Result, step: str, figures: dict[str, Any], *, primary: bool) 
         curves=curves,
     )
     for key, label in (
-        ("on", "computed on the loadings of"),
+        ("on", "computed on the loadings of" if verb == "kmeans" else "about the step"),
         ("features", "features"),
         ("noise", "noise model"),
         ("domain", "domain"),
@@ -748,7 +766,7 @@ def _step(result: Result, step: str, figures: dict[str, Any], *, primary: bool) 
             facts.append((label, _value(value)))
     if "seconds" in attributes:
         facts.append(("time", f"{number(float(attributes['seconds']), 3)} s"))
-    if verb not in ("estimate_n_components", "cluster_quality"):
+    if verb in _WITH_PARTS:
         text.parts = parts_of(result, step, primary=primary)
     if verb == "nmf":
         facts.append(("objective at the end", number(float(node["objective"]), 7)))
@@ -877,6 +895,15 @@ def _summary(result: Result, step: str) -> str:
     if verb == "cluster_quality":
         stable = result[step]["stability"].values
         return f"{int((stable >= STABLE).sum())} of {plural(stable.size, 'cluster')} stable"
+    if verb == "diagnostics":
+        return (
+            f"of {clean(attributes['on'])}: chi-square {float(attributes['chi_square_mean']):.3f}"
+        )
+    if verb == "uncertainty":
+        level = 100.0 * float(attributes["level"])
+        return (
+            f"of {clean(attributes['on'])}: {level:g} % intervals, {METHODS[attributes['method']]}"
+        )
     n = _size(result, step)
     what = plural(n, "cluster") if verb in CLUSTERS else plural(n, "component")
     if "n_iter" not in attributes:

@@ -14,6 +14,7 @@ import xarray as xr
 from emcube.report.packing import Thinning, axis_values, pack, plan_thinning, thin
 from emcube.report.peaks import Peak, named_by, peaks_of
 from emcube.report.quality import sum_residual
+from emcube.report.sure import bands_of
 from emcube.report.text import clean, percent, shorten
 from emcube.results.kinds import AXES, CLUSTERS, PARTS
 from emcube.units import pretty
@@ -114,6 +115,9 @@ def parts_of(result: Result, step: str, *, primary: bool) -> Parts:
             for part in words
         ],
     }
+    bands = bands_of(result, step) if verb == "nmf" else None
+    if bands is not None:
+        data["bands"] = pack(_means(bands.reshape(2 * n, -1), signal.factor), "number")
     if nav and clusters:
         data["labels"] = pack(thin(maps, plan, "nearest"), "label")
     elif nav:

@@ -186,6 +186,22 @@ _FCLS = Reference(
     "10.1109/36.911111",
 )
 _ENDMEMBERS = {"vca": [_VCA, _SMOOTHED], "nfindr": [_NFINDR, _VCA, _SMOOTHED]}
+_EFRON = Reference(
+    "bootstrap",
+    "B. Efron",
+    "Bootstrap methods: another look at the jackknife",
+    "Annals of Statistics 7 (1979) 1",
+    "10.1214/aos/1176344552",
+)
+_TAULER = Reference(
+    "rotational freedom (MCR-BANDS)",
+    "R. Tauler",
+    "Calculation of maximum and minimum band boundaries of feasible solutions for species "
+    "profiles obtained by "
+    "multivariate curve resolution",
+    "Journal of Chemometrics 15 (2001) 627",
+    "10.1002/cem.667",
+)
 
 
 def references_of(result: Result) -> list[Reference]:
@@ -224,6 +240,9 @@ def references_of(result: Result) -> list[Reference]:
             found += [_KEENAN, _GEBRU] if attributes.get("features") == "profiles" else []
         elif verb == "cluster_quality":
             found += [_ROUSSEEUW, _HENNIG]
+        elif verb == "uncertainty":
+            found += [_TAULER]
+            found += [_EFRON] if attributes["method"] in ("bootstrap", "area") else []
     return list(dict.fromkeys(found))
 
 

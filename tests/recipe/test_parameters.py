@@ -12,6 +12,7 @@ import emcube as em
 from emcube.models.fastica import RotatedPCA
 from emcube.models.mixing import MixingModel
 from emcube.recipe.schema import (
+    DiagnosticsStep,
     EstimateStep,
     GaussianMixtureStep,
     ICAStep,
@@ -21,6 +22,7 @@ from emcube.recipe.schema import (
     NMFStep,
     PCAStep,
     PoissonMixtureStep,
+    UncertaintyStep,
     VarimaxStep,
     VCAStep,
 )
@@ -37,8 +39,10 @@ STEPS = [
     (KMeansStep, em.KMeans),
     (GaussianMixtureStep, em.GaussianMixture),
     (PoissonMixtureStep, em.PoissonMixture),
+    (UncertaintyStep, em.uncertainty),
+    (DiagnosticsStep, em.diagnostics),
 ]
-NOT_IN_A_RECIPE = {"cube", "where", "known"}
+NOT_IN_A_RECIPE = {"cube", "where", "known", "model"}
 OWN_DEFAULTS = {"n_components", "n_clusters", "random_state"}
 
 

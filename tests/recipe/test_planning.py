@@ -145,6 +145,12 @@ def require_counted(found: Plan, passes: dict[str, int]) -> None:
             {"poisson_mixture": {"n_clusters": 3, "random_state": 0}},
             {"cluster_quality": {"of": "poisson_mixture", "n_repeats": 2}},
         ],
+        [
+            {"nmf": {"n_components": 3, "random_state": 0}},
+            {"uncertainty": {"method": "bootstrap", "n_replicates": 3}},
+            {"uncertainty": {"name": "plain", "method": "fisher"}},
+            "diagnostics",
+        ],
     ],
 )
 def test_passes_are_those_of_the_run(store: Path, tmp_path: Path, steps: list[Any]) -> None:
