@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-__all__ = ["Event", "Listener", "emit", "listen", "read_event", "write_progress"]
+__all__ = ["Event", "Listener", "emit", "emitter", "listen", "listen_here"]
+__all__ += ["read_event", "write_progress"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ _log = logging.getLogger(__name__)
 Listener = Callable[[Event], None]
 _listeners: list[Listener] = []
 _lock = threading.Lock()
+_on_this_thread = threading.local()
 
 
 @contextmanager
@@ -88,10 +90,39 @@ def listen(listener: Listener) -> Iterator[None]:
             _listeners.remove(listener)
 
 
+@contextmanager
+def listen_here(listener: Listener) -> Iterator[None]:
+    """Send every event of the runs of this thread inside this context to `listener`, and of no other one.
+
+    Runs of several threads go on side by side, each with its own listeners; `listen` hears all of them.
+    """
+    before = _here()
+    _on_this_thread.listeners = (*before, listener)
+    try:
+        yield
+    finally:
+        _on_this_thread.listeners = before
+
+
+def _here() -> tuple[Listener, ...]:
+    found: tuple[Listener, ...] = getattr(_on_this_thread, "listeners", ())
+    return found
+
+
 def emit(event: Event) -> None:
-    """Send an event to all listeners, in the order in which they came."""
-    for listener in tuple(_listeners):
-        listener(event)
+    """Send an event to all listeners, in the order in which they came, and to those of this thread."""
+    emitter()(event)
+
+
+def emitter() -> Listener:
+    """What sends events as `emit` does on this thread, for helpers of a run that are threads of their own."""
+    here = _here()
+
+    def send(event: Event) -> None:
+        for listener in (*_listeners, *here):
+            listener(event)
+
+    return send
 
 
 @contextmanager

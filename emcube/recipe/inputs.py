@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from emcube.addresses import redact
-from emcube.engine.progress import Event, emit
+from emcube.engine.progress import Event, emitter
+from emcube.engine.stopping import stop_check
 from emcube.errors import InputError
 from emcube.recipe import schema
 from emcube.recipe.recipe import Recipe
@@ -20,7 +21,7 @@ from emcube.recipe.recipe import Recipe
 if TYPE_CHECKING:
     from emcube.store import IngestProgress
 
-__all__ = ["Input", "announce", "find_input", "require_apart", "stored_input"]
+__all__ = ["Input", "announce", "announcer", "find_input", "require_apart", "stored_input"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +111,7 @@ def _named_input(recipe: Recipe, scratch: Path) -> Iterator[Input]:
         return
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".emcube-input-", dir=scratch) as folder:
-        path = ingest(cube, Path(folder) / "input.zarr", progress=announce)
+        path = ingest(cube, Path(folder) / "input.zarr", progress=announcer())
         yield Input(open_store(path), read_digest(path), address)
 
 
@@ -257,14 +258,31 @@ def _address(recipe: Recipe, named: schema.Input) -> tuple[str | list[str], dict
 
 def announce(state: IngestProgress) -> None:
     """Pass the progress of an ingest on to whoever listens to the engine."""
-    emit(
-        Event(
-            "end" if state.regions_done == state.n_regions else "block",
-            "read input",
-            blocks_done=state.regions_done,
-            n_blocks=state.n_regions,
-            seconds=state.seconds,
-        )
+    emitter()(_event(state))
+
+
+def announcer() -> Callable[[IngestProgress], None]:
+    """What does as `announce` for the listeners of this thread too, and stops where this thread is to stop.
+
+    An ingest tells its progress from threads of its own.
+    """
+    send, check = emitter(), stop_check()
+
+    def tell(state: IngestProgress) -> None:
+        send(_event(state))
+        if state.regions_done < state.n_regions:
+            check()
+
+    return tell
+
+
+def _event(state: IngestProgress) -> Event:
+    return Event(
+        "end" if state.regions_done == state.n_regions else "block",
+        "read input",
+        blocks_done=state.regions_done,
+        n_blocks=state.n_regions,
+        seconds=state.seconds,
     )
 
 
