@@ -40,6 +40,9 @@ class Outcome:
         The recipe that gives the full run by itself.
     seconds : float
         What it took.
+    coarse : (Settings, dict) or None
+        Of a preview: the settings as they are for its cube, and positions of the whole cube in one of its, by
+        dim.
     """
 
     number: int
@@ -48,6 +51,7 @@ class Outcome:
     preview: bool
     recipe_text: str
     seconds: float
+    coarse: tuple[Settings, dict[str, int]] | None = None
 
     @property
     def run_id(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-from emcube.errors import InputError
+from emcube.errors import InputError, SelectionError
 from emcube.recipe import Recipe, schema
 
 if TYPE_CHECKING:
@@ -110,6 +110,21 @@ class Settings:
         Recipe.from_dict(self.as_recipe())
         return self
 
+    def with_seeds(self) -> Settings:
+        """Give every step that draws random numbers a seed, so that a run by itself draws the same.
+
+        0 where a step names none: a click and its recipe are the same run.
+        """
+        models, steps = _models(), []
+        for one in self.steps:
+            (verb, given), *_ = one.items()
+            given = given or {}
+            field = models[verb].model_fields.get("random_state") if verb in models else None
+            if field is not None and given.get("random_state", field.default) is None:
+                given = {**given, "random_state": 0}
+            steps.append({verb: given})
+        return replace(self, steps=tuple(steps))
+
     # ---------------------------------------------------------------------------------------- preparation
 
     def window(self, **windows: tuple[float, float] | None) -> Settings:
@@ -124,13 +139,12 @@ class Settings:
         """Sum neighbours by dim, ``y=2, x=2``; 1 takes it away. What does not fill a bin is left out."""
         kept = {d: n for d, n in {**self._dims("bin"), **factors}.items() if n != 1}
         others = [p for p in self.prepare if "bin" not in p]
-        added = [{"bin": {**kept, "boundary": "trim"}}] if kept else []
-        return self._prepared([*others, *added])
+        return self._prepared(others, {"bin": {**kept, "boundary": "trim"}} if kept else None)
 
     def keeping(self, region: Region) -> Settings:
         """Use the pixels of a region only, in place of one that was kept before."""
-        others = [p for p in self.prepare if "outside" in p.get("select", {"outside": 0})]
-        return self._prepared([*others, region.keeping()])
+        others = [p for p in self.prepare if not _cuts(p)]
+        return self._prepared(others, region.keeping())
 
     def leaving_out(self, region: Region, nav_dims: Sequence[str]) -> Settings:
         """Leave a region out, besides those that are left out already.
@@ -146,11 +160,11 @@ class Settings:
         SelectionError
             See `Region.leaving_out`.
         """
-        return self._prepared([*self.prepare, region.leaving_out(nav_dims)])
+        return self._prepared(self.prepare, region.leaving_out(nav_dims))
 
     def everywhere(self) -> Settings:
         """Use all pixels again."""
-        return self._prepared([p for p in self.prepare if "select" not in p])
+        return self._prepared([p for p in self.prepare if "select" not in p], None)
 
     def counts(self, least: float | None, sigma: float = 1.5) -> Settings:
         """Use pixels whose smoothed counts reach a level; None uses all."""
@@ -169,16 +183,22 @@ class Settings:
         merged = {**self._dims(verb), **given}
         kept = {d: [float(a[0]), float(a[1])] for d, a in merged.items() if a is not None}
         others = [p for p in self.prepare if verb not in p]
-        return self._prepared([*others, {verb: kept}] if kept else others)
+        return self._prepared(others, {verb: kept} if kept else None)
 
-    def _prepared(self, entries: Iterable[Plain]) -> Settings:
-        # Regions that are left out come before one that is kept: that cuts the cube to its box, and
-        # positions after it would count from there.
-        def place(entry: Plain) -> tuple[int, bool]:
-            verb = next(iter(entry))
-            return ORDER.index(verb), verb == "select" and "outside" not in entry[verb]
-
-        return replace(self, prepare=tuple(sorted(map(_copy, entries), key=place)))
+    def _prepared(self, others: Iterable[Plain], added: Plain | None) -> Settings:
+        """Put one more entry where it belongs; the others stay in their order."""
+        entries = list(map(_copy, others))
+        if added is not None:
+            at = max((i + 1 for i, e in enumerate(entries) if _rank(e) <= _rank(added)), default=0)
+            moved = [e for e in entries[:at] if "bin" in e or _cuts(e)]
+            if "select" in added and moved:
+                raise SelectionError(
+                    f"region: its positions are those of the whole cube, but {next(iter(moved[0]))!r} comes "
+                    "before it and changes them",
+                    hint="use everything again and take bins away, then draw the region",
+                )
+            entries.insert(at, _copy(added))
+        return replace(self, prepare=tuple(entries))
 
     # ---------------------------------------------------------------------------------------------- steps
 
@@ -242,15 +262,18 @@ def fields_of(verb: str) -> list[Field]:
     InputError
         There is no such step.
     """
-    for model in get_args(schema.AnyStep):
-        if model.model_fields["verb"].default == verb:
-            return [
-                _field(name, info)
-                for name, info in model.model_fields.items()
-                if name not in ("verb", "name")
-            ]
-    verbs = [m.model_fields["verb"].default for m in get_args(schema.AnyStep)]
-    raise InputError(f"there is no step {verb!r}, expected one of {verbs}", hint="check the word")
+    model = _models().get(verb)
+    if model is None:
+        raise InputError(
+            f"there is no step {verb!r}, expected one of {list(_models())}", hint="check the word"
+        )
+    fields = model.model_fields.items()
+    return [_field(name, info) for name, info in fields if name not in ("verb", "name")]
+
+
+def _models() -> dict[str, Any]:
+    """Schema of each step, by verb."""
+    return {str(m.model_fields["verb"].default): m for m in get_args(schema.AnyStep)}
 
 
 def _field(name: str, info: Any) -> Field:
@@ -275,6 +298,18 @@ def _field(name: str, info: Any) -> Field:
     kinds = {bool: "yes or no", int: "whole number", float: "number"}
     kind = next((k for t, k in kinds.items() if t in types), "text")
     return Field(name, info.default, tuple(words), kind)
+
+
+def _rank(entry: Mapping[str, Any]) -> tuple[int, bool]:
+    """Where a preparation goes. Regions that are left out come before one that is kept: that cuts the cube to
+    its box, and positions after it would count from there.
+    """
+    return ORDER.index(next(iter(entry))), _cuts(entry)
+
+
+def _cuts(entry: Mapping[str, Any]) -> bool:
+    """Whether it changes positions by cutting the cube."""
+    return "select" in entry and set(entry["select"] or {}) != {"outside"}
 
 
 def _name(step: Mapping[str, Any]) -> str:

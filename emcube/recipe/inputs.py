@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +22,8 @@ from emcube.recipe.recipe import Recipe
 if TYPE_CHECKING:
     from emcube.store import IngestProgress
 
-__all__ = ["Input", "announce", "announcer", "find_input", "require_apart", "stored_input"]
+__all__ = ["Input", "announce", "announcer", "find_input", "require_apart", "standing_in"]
+__all__ += ["stored_input"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +91,28 @@ def find_input(recipe: Recipe, cube: xr.DataArray | None, scratch: Path) -> Iter
         yield found
 
 
+_on_this_thread = threading.local()
+
+
+@contextmanager
+def standing_in(store: Path | None) -> Iterator[None]:
+    """Inside this context runs of this thread read a store that was made of their input, in place of it.
+
+    The answer is the same, and an instrument file is decoded once for many runs. None changes nothing.
+
+    Parameters
+    ----------
+    store : Path or None
+        As `emcube.ingest` makes it of what the recipe names.
+    """
+    before = getattr(_on_this_thread, "store", None)
+    _on_this_thread.store = store
+    try:
+        yield
+    finally:
+        _on_this_thread.store = before
+
+
 @contextmanager
 def _named_input(recipe: Recipe, scratch: Path) -> Iterator[Input]:
     from emcube.sources import ingest
@@ -100,6 +124,10 @@ def _named_input(recipe: Recipe, scratch: Path) -> Iterator[Input]:
     if named is None:
         raise InputError("the recipe names no input")
     address = _recorded(named)
+    there = getattr(_on_this_thread, "store", None)
+    if there is not None:
+        yield Input(open_store(there), read_digest(there), address)
+        return
     where, options = _address(recipe, named)
     cube = open_cube(where, **options)
     place = cube.encoding.get("source")

@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from emcube.addresses import check_address, is_url, local_part
-from emcube.cube import nav_dims, sig_dims
+from emcube.cube import nav_dims, resolve_where, sig_dims
 from emcube.engine import (
     Checkpoints,
     Target,
@@ -404,7 +404,8 @@ def _carry_out(
     recipe: Recipe, source: Input, prepared: Prepared, writer: ResultWriter, kept: Checkpoints
 ) -> Result:
     started = now()
-    where = prepared.region
+    # A polygon lies over two dims; a series has it at each of its positions.
+    where, _ = resolve_where(prepared.cube, prepared.region)
     state = Run(writer, prepared.cube, where, writer.attributes["provenance"]["seeds"])
     if recipe.model.where is None:
         with resident():
