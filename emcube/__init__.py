@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from emcube.catalog import open_catalog
     from emcube.cube import make_cube
     from emcube.deploy import deploy
+    from emcube.explore import explore
     from emcube.interop import decompose, export, from_hyperspy
     from emcube.models import IncrementalPCA, KMeans, MiniBatchNMF, estimate_n_components
     from emcube.package import publish, reproduce
@@ -39,6 +40,7 @@ __all__ = [
     "deploy",
     "errors",
     "estimate_n_components",
+    "explore",
     "export",
     "from_hyperspy",
     "ingest",
@@ -65,6 +67,7 @@ _HOMES = {
     "decompose": "emcube.interop",
     "deploy": "emcube.deploy",
     "estimate_n_components": "emcube.models",
+    "explore": "emcube.explore",
     "export": "emcube.interop",
     "from_hyperspy": "emcube.interop",
     "ingest": "emcube.sources",
@@ -101,5 +104,6 @@ def __dir__() -> list[str]:
 
 _hooks.after_import("xarray", "emcube.cube")
 _hooks.provide("client", "emcube.deploy.environment:client_for")
+_hooks.provide("explore", "emcube.explore.serving:explore")
 _hooks.provide("to_hyperspy", "emcube.interop.hyperspy:to_hyperspy")
 _hooks.provide("write_msa", "emcube.interop.msa:write_spectra")
