@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -49,12 +51,21 @@ def explore(
         else:
             typer.echo(f"{explorer.url}\nCtrl-C stops the explorer.")
         sys.stdout.flush()  # whoever reads the address from a pipe needs it now
-        # So that visits end in order, and what belongs to them alone is removed.
-        signal.signal(signal.SIGTERM, _leave)
         if browser:
             explorer.open_browser()
-        explorer.wait()
+        with _ending_in_order():
+            explorer.wait()
 
 
-def _leave(number: int, frame: Any) -> None:
-    sys.exit(0)
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """End visits on SIGTERM as on Ctrl-C, so that what belongs to them alone is removed."""
+
+    def leave(number: int, frame: Any) -> None:
+        sys.exit(0)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
