@@ -409,14 +409,14 @@ def _kind(low: int, high: int) -> np.dtype[Any]:
     )
 
 
-def make_coarse(cube: xr.DataArray, cells: int = CELLS) -> Coarse:
+def make_coarse(cube: xr.DataArray, cells: int | None = None) -> Coarse:
     """Sum a cube into a coarse one, in one pass over its blocks on the deployment in force.
 
     Parameters
     ----------
     cube : DataArray
-    cells : int
-        Of the coarse cube, at most.
+    cells : int, optional
+        Of the coarse cube, at most; default `CELLS`.
 
     Notes
     -----
@@ -428,7 +428,7 @@ def make_coarse(cube: xr.DataArray, cells: int = CELLS) -> Coarse:
 
     nav, sig = nav_dims(cube), sig_dims(cube)
     shape = tuple(cube.sizes[d] for d in nav), tuple(cube.sizes[d] for d in sig)
-    factors = choose_factors(*shape, cells)
+    factors = choose_factors(*shape, cells or CELLS)
     source, _ = as_source(cube)
     coarse = tuple(
         -(-n // f) for n, f in zip((*shape[1], *shape[0]), (*factors.sig, *factors.nav), strict=True)

@@ -17,7 +17,10 @@ from emcube.explore.actions import Action
 __all__ = ["python_text", "yaml_text"]
 
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _WORDS = frozenset({"true", "false", "null", "nan", "inf"})
+#: YAML wants a mark before longer ones.
+_LONGEST_KEY = 500
 #: What YAML does not take as it is: controls, line breaks of its own, marks of byte order, lone surrogates.
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
 
@@ -52,13 +55,16 @@ def yaml_text(recipe: Mapping[str, Any], title: str, notes: Iterable[str] = ()) 
 
 
 def _entry(entry: Mapping[str, Any]) -> str:
-    return ", ".join(f"{_key(verb)}: {_flow(given or {})}" for verb, given in entry.items())
+    if len(entry) == 1 and all(len(str(verb)) <= _LONGEST_KEY for verb in entry):
+        return "".join(f"{_key(verb)}: {_flow(given)}" for verb, given in entry.items())
+    return _flow(entry)
 
 
 def _key(key: Any) -> str:
     text = str(key)
-    plain = _PLAIN_KEY.fullmatch(text) and text.lower() not in _WORDS
-    return text if plain else _quoted(text)
+    if len(text) > _LONGEST_KEY:
+        return f"? {_quoted(text)} "
+    return text if _PLAIN_KEY.fullmatch(text) and text.lower() not in _WORDS else _quoted(text)
 
 
 def _flow(value: Any) -> str:
@@ -76,8 +82,7 @@ def _flow(value: Any) -> str:
             raise ValueError(f"{value} is no number of a recipe")
         return repr(value)
     text = str(value)
-    word = _PLAIN_KEY.fullmatch(text.replace("-", "_")) and text.lower() not in _WORDS
-    return text if word else _quoted(text)
+    return text if _WORD.fullmatch(text) and text.lower() not in _WORDS else _quoted(text)
 
 
 def _quoted(text: str) -> str:
