@@ -404,9 +404,7 @@ def _narrow(values: NDArray[Any]) -> NDArray[Any]:
 def _kind(low: int, high: int) -> np.dtype[Any]:
     """The smallest dtype of integers that holds both."""
     kinds = ("u1", "u2", "u4", "u8") if low >= 0 else ("i1", "i2", "i4", "i8")
-    return np.dtype(
-        next(k for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max)
-    )
+    return np.dtype(next(k for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max))
 
 
 def make_coarse(cube: xr.DataArray, cells: int | None = None) -> Coarse:
@@ -431,7 +429,8 @@ def make_coarse(cube: xr.DataArray, cells: int | None = None) -> Coarse:
     factors = choose_factors(*shape, cells or CELLS)
     source, _ = as_source(cube)
     coarse = tuple(
-        -(-n // f) for n, f in zip((*shape[1], *shape[0]), (*factors.sig, *factors.nav), strict=True)
+        -(-n // f)
+        for n, f in zip((*shape[1], *shape[0]), (*factors.sig, *factors.nav), strict=True)
     )
     piece = 8 * math.prod(coarse) // max(1, source.plan.n_blocks)
     pieces = run_sweep(BinSweep(factors, shape[1], piece), source).state
@@ -483,7 +482,9 @@ def stored_coarse(cube: xr.DataArray, digest: str, folder: Path | None = None) -
     try:
         about = json.loads(about_path.read_text(encoding="utf-8"))
         values = np.load(values_path, mmap_mode="r", allow_pickle=False)
-        whole = about["format"] == FORMAT and about["crc"] == zlib.crc32(np.ascontiguousarray(values))
+        whole = about["format"] == FORMAT and about["crc"] == zlib.crc32(
+            np.ascontiguousarray(values)
+        )
         if not whole or list(values.shape) != about["shape"]:
             raise ValueError("it is not what was written")
         factors = Factors(tuple(about["nav"]), tuple(about["sig"]))

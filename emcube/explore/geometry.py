@@ -39,20 +39,31 @@ class Span:
         Positions of the cube in one.
     size : int
         How many there are.
+    length : int
+        Positions of the cube in all; the last one may hold fewer than the others.
     """
 
     start: int
     factor: int
     size: int
+    length: int
+
+    @classmethod
+    def whole(cls, size: int) -> Span:
+        """A dim as it is."""
+        return cls(0, 1, size, size)
 
     def cut(self, first: int, stop: int) -> Span:
         """Some of them."""
-        return Span(self.start + first * self.factor, self.factor, stop - first)
+        skipped = first * self.factor
+        length = min(self.length - skipped, (stop - first) * self.factor)
+        return Span(self.start + skipped, self.factor, stop - first, length)
 
     def binned(self, n: int, boundary: str) -> Span:
         """So many of them summed to one."""
         whole, rest = divmod(self.size, n)
-        return Span(self.start, self.factor * n, whole + (rest > 0 and boundary == "pad"))
+        size, factor = whole + (rest > 0 and boundary == "pad"), self.factor * n
+        return Span(self.start, factor, size, min(self.length, size * factor))
 
 
 def spans_of(prepare: Iterable[Mapping[str, Any]], sizes: Mapping[str, int]) -> dict[str, Span]:
@@ -65,7 +76,7 @@ def spans_of(prepare: Iterable[Mapping[str, Any]], sizes: Mapping[str, int]) -> 
     sizes : mapping of str to int
         Navigation dims in order, with their lengths.
     """
-    spans = {dim: Span(0, 1, n) for dim, n in sizes.items()}
+    spans = {dim: Span.whole(n) for dim, n in sizes.items()}
     for entry in prepare:
         (verb, given), *_ = entry.items()
         if verb == "bin":
@@ -127,9 +138,9 @@ def spread(
     place = []
     for axis, (dim, size) in enumerate(zip(nav, sizes, strict=True)):
         coarse, span = factors.get(dim, 1), spans[dim]
-        step, start = span.factor * coarse, span.start * coarse
-        values = np.repeat(values, step, axis=axis)
-        stop = min(size, start + values.shape[axis])
+        start = span.start * coarse
+        stop = min(size, start + span.length * coarse)
+        values = np.repeat(values, span.factor * coarse, axis=axis)
         values = values.take(range(stop - start), axis=axis)
         place.append(slice(start, stop))
     whole = np.zeros(sizes, dtype=bool)
@@ -175,7 +186,7 @@ class _Axis:
         m = max(1, round(n / self.ratio))
         self.shift /= m
         self.ratio *= m / n
-        self.fine = Span(0, 1, self.fine).binned(n, boundary).size
+        self.fine = Span.whole(self.fine).binned(n, boundary).size
         self.coarse = -(-self.coarse // m)
         return m
 
@@ -276,8 +287,8 @@ def _polygon(word: str, vertices: Vertices, axes: Mapping[str, _Axis]) -> list[P
         return [] if inside.all() or not inside.any() else [{"select": {word: moved}}]
     if not inside.any():
         moved = _around(np.asarray(moved), rows.coarse, columns.coarse)
-    fine = _box(vertices, {d: Span(0, 1, axes[d].fine) for d in dims})
-    coarse = _box(moved, {d: Span(0, 1, axes[d].coarse) for d in dims})
+    fine = _box(vertices, {d: Span.whole(axes[d].fine) for d in dims})
+    coarse = _box(moved, {d: Span.whole(axes[d].coarse) for d in dims})
     for dim in dims:
         if dim in fine:
             axes[dim].cut(fine[dim], coarse[dim])

@@ -54,9 +54,7 @@ def marks_of(
     low, high, to_axis = _axis(cube)
     found = []
     for element in elements:
-        marks = (
-            _edges(element, low, high) if edges else _lines(element, low, high, beam_energy)
-        )
+        marks = _edges(element, low, high) if edges else _lines(element, low, high, beam_energy)
         found += [
             LineMark(m.name, m.text, m.element, to_axis(m.energy), m.weight)
             for m in sorted(marks, key=lambda m: -m.weight)
@@ -116,7 +114,9 @@ def _axis(cube: xr.DataArray) -> tuple[float, float, _ToAxis]:
     try:
         if len(sig) != 1 or sig[0] not in cube.coords:
             raise UnitsError("it has no axis of energies")
-        ends = [float(convert(float(f(cube.coords[sig[0]].values)), unit, "keV")) for f in (min, max)]
+        ends = [
+            float(convert(float(f(cube.coords[sig[0]].values)), unit, "keV")) for f in (min, max)
+        ]
     except UnitsError as error:
         raise InputError(
             f"lines: the signal dims {sig} (in {unit}) are no energy, expected one in eV or keV",
@@ -125,9 +125,7 @@ def _axis(cube: xr.DataArray) -> tuple[float, float, _ToAxis]:
     return ends[0], ends[1], _ToAxis(unit)
 
 
-def _lines(
-    element: str, low: float, high: float, beam_energy: float | None
-) -> Iterator[LineMark]:
+def _lines(element: str, low: float, high: float, beam_energy: float | None) -> Iterator[LineMark]:
     from emcube.xray import lines_of, pretty_line
 
     for line in lines_of(element, (low, high), beam_energy=beam_energy):

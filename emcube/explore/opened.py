@@ -172,7 +172,9 @@ def find(source: Source, name: str | None, places: Places) -> Found:
                 hint="label plain arrays with emcube.make_cube(counts, dims=...)",
             )
         paths = [str(Path(os.fspath(p)).absolute()) for p in source]
-        return Found(_open({"path": paths}, paths, name, Path(paths[0]).name if paths else "", places))
+        return Found(
+            _open({"path": paths}, paths, name, Path(paths[0]).name if paths else "", places)
+        )
     text = local_part(os.fspath(source))
     if text.lower().endswith((".yaml", ".yml")) and (found := _from_yaml(text, places)) is not None:
         return found
@@ -244,7 +246,8 @@ def _from_yaml(text: str, places: Places) -> Found | None:
         named = recipe.model.input
         if named is None:
             raise InputError(
-                f"the recipe {text!r} names no input", hint="write 'input: {path: map.zarr}' into it"
+                f"the recipe {text!r} names no input",
+                hint="write 'input: {path: map.zarr}' into it",
             )
         plain = named.model_dump(mode="json", exclude_none=True)
         if named.catalog is not None:
@@ -253,7 +256,9 @@ def _from_yaml(text: str, places: Places) -> Found | None:
         from emcube.sources import open as open_cube
 
         paths = plain["path"]
-        where = [recipe.locate(p) for p in paths] if isinstance(paths, list) else recipe.locate(paths)
+        where = (
+            [recipe.locate(p) for p in paths] if isinstance(paths, list) else recipe.locate(paths)
+        )
         options = {k: plain[k] for k in ("name", "dim", "values") if k in plain}
         title = _last(where if isinstance(where, str) else where[0])
         cube = open_cube(where, **options)
@@ -301,7 +306,8 @@ def _from_result(result: Result, places: Places) -> Found:
 
     title = _last(where[0] if many else where)
     return Found(
-        Opened(open_cube(where, **options), {"path": where, **options}, title, places), result=result
+        Opened(open_cube(where, **options), {"path": where, **options}, title, places),
+        result=result,
     )
 
 

@@ -176,5 +176,3 @@ def own_pixels(node: xr.Dataset, verb: str, k: int) -> tuple[xr.DataArray, xr.Da
     filled = loadings.fillna(-np.inf)
     own = (filled.argmax("component") == k) & (image > 0)
     return image, own, "the pixels in which it holds more of the signal than any other component"
-
-

@@ -198,7 +198,9 @@ class Region:
             )
         apart = [dim for dim in spans if dim not in last]
         if apart or (not self.vertices and len(spans) < 2):
-            named = f"is bound to positions of {apart[0]!r}" if apart else f"is a whole strip ({self})"
+            named = (
+                f"is bound to positions of {apart[0]!r}" if apart else f"is a whole strip ({self})"
+            )
             raise SelectionError(
                 f"region: what is left out {named}, expected a polygon or a box over {last}",
                 hint="draw it without other dims",

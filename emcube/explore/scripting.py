@@ -111,7 +111,9 @@ def python_text(
     named = recipe["input"]
     looks = list(_looks(actions))
     body = [
-        f"# Written by emcube's explorer, for {title!r}." if title else "# Written by emcube's explorer.",
+        f"# Written by emcube's explorer, for {title!r}."
+        if title
+        else "# Written by emcube's explorer.",
         "# Run by itself, this gives the same run_id and the same bits as in the explorer.",
         "from pathlib import Path",
         "",
@@ -143,9 +145,7 @@ def _opening(named: Mapping[str, Any]) -> str:
     if "catalog" in named:
         return f"em.open_catalog({_located(named['catalog'])})[{named['dataset']!r}].open()"
     path = named["path"]
-    where = (
-        "[" + ", ".join(map(_located, path)) + "]" if isinstance(path, list) else _located(path)
-    )
+    where = "[" + ", ".join(map(_located, path)) + "]" if isinstance(path, list) else _located(path)
     options = "".join(f", {k}={named[k]!r}" for k in ("name", "dim", "values") if k in named)
     return f"em.open({where}{options})"
 

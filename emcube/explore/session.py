@@ -173,7 +173,8 @@ class Session:
     def _look(self) -> Opened:
         if self._opened is None:
             raise InputError(
-                "no cube was chosen yet", hint="choose a dataset of the catalog: session.choose(name)"
+                "no cube was chosen yet",
+                hint="choose a dataset of the catalog: session.choose(name)",
             )
         return self._opened
 
@@ -388,9 +389,7 @@ class Session:
         coarse = self._quick()
         n_pixels = _n_pixels(self.cube) if mask is None else int(mask.sum())
         values = coarse.spectrum(mask)
-        return Spectrum(
-            values, n_pixels, region, coarse.factors.whole, time.monotonic() - began
-        )
+        return Spectrum(values, n_pixels, region, coarse.factors.whole, time.monotonic() - began)
 
     def exact_spectrum(self, region: Region | None = None) -> Job[Spectrum]:
         """Sum spectrum of a region from the data themselves; cancel the job when another one is asked for."""
@@ -562,7 +561,9 @@ class Session:
         steps = [_on_pixels(p, nav) for p in chosen]
         shape = (*(cube.sizes[d] for d in nav), 1)
         blank = xr.DataArray(
-            np.broadcast_to(np.uint8(0), shape), dims=(*nav, "channel"), attrs={"sig_dims": ["channel"]}
+            np.broadcast_to(np.uint8(0), shape),
+            dims=(*nav, "channel"),
+            attrs={"sig_dims": ["channel"]},
         )
         recipe = Recipe.from_dict({"prepare": [s for s in steps if s], "steps": ["pca"]})
         state = prepare(blank, recipe.prepare)
@@ -675,9 +676,7 @@ class Session:
                 if coarse is None and not known.preview and known.run_id == result.run_id:
                     return known
             number = len(outcomes) + 1
-            outcome = Outcome(
-                number, result, settings, coarse is not None, text, seconds, coarse
-            )
+            outcome = Outcome(number, result, settings, coarse is not None, text, seconds, coarse)
             outcomes.append(outcome)
         return outcome
 
@@ -752,7 +751,11 @@ class Session:
     # -------------------------------------------------------------------------------------------------- keeping
 
     def save(
-        self, folder: str | os.PathLike[str], outcome: Outcome | None = None, *, overwrite: bool = False
+        self,
+        folder: str | os.PathLike[str],
+        outcome: Outcome | None = None,
+        *,
+        overwrite: bool = False,
     ) -> Path:
         """Keep an outcome: ``result/``, ``recipe.yaml``, ``script.py`` and ``record.json`` in a new folder.
 
@@ -795,7 +798,11 @@ class Session:
         return chosen
 
     def report(
-        self, path: str | os.PathLike[str], outcome: Outcome | None = None, *, overwrite: bool = False
+        self,
+        path: str | os.PathLike[str],
+        outcome: Outcome | None = None,
+        *,
+        overwrite: bool = False,
     ) -> Path:
         """Write an outcome as one HTML file (`emcube.report`)."""
         from emcube.report import report

@@ -216,9 +216,12 @@ class Settings:
         """
         for one in self.steps:
             if _name(one) == name:
-                return {k: v for k, v in _copy(next(iter(one.values())) or {}).items() if k != "name"}
+                return {
+                    k: v for k, v in _copy(next(iter(one.values())) or {}).items() if k != "name"
+                }
         raise InputError(
-            f"there is no step {name!r}, the steps are {list(self.names())}", hint="choose one of those"
+            f"there is no step {name!r}, the steps are {list(self.names())}",
+            hint="choose one of those",
         )
 
     def with_step(self, verb: str, name: str | None = None, **parameters: Any) -> Settings:

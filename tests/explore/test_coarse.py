@@ -33,12 +33,16 @@ def binned(cube: xr.DataArray, factors: Factors) -> np.ndarray:
     out = np.zeros(shape)
     values = np.nan_to_num(np.asarray(cube.values, dtype=np.float64))
     for at in np.ndindex(*shape):
-        out[at] = values[tuple(slice(i * f, (i + 1) * f) for i, f in zip(at, every, strict=True))].sum()
+        out[at] = values[
+            tuple(slice(i * f, (i + 1) * f) for i, f in zip(at, every, strict=True))
+        ].sum()
     n_nav = len(factors.nav)
     return out.transpose((*range(n_nav, out.ndim), *range(n_nav)))
 
 
-def cube_of(shape: tuple[int, ...], dtype: str = "uint8", n_sig: int = 1, rate: float = 0.4) -> xr.DataArray:
+def cube_of(
+    shape: tuple[int, ...], dtype: str = "uint8", n_sig: int = 1, rate: float = 0.4
+) -> xr.DataArray:
     rng = np.random.default_rng(sum(shape))
     values = rng.poisson(rate, shape).astype(dtype)
     names = ("tilt", "y", "x")[-(len(shape) - n_sig) :]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from emcube.explore.geometry import Span, scaled, spans_of, spread
@@ -61,11 +62,18 @@ def test_positions_on_borders_of_bins_commute_with_binning(
 
 
 def test_a_region_smaller_than_a_coarse_pixel_is_that_pixel() -> None:
-    tiny = Settings(prepare=({"select": {"region": [[9.6, 9.6], [9.6, 10.4], [10.4, 10.4], [10.4, 9.6]]}},))
+    tiny = Settings(
+        prepare=({"select": {"region": [[9.6, 9.6], [9.6, 10.4], [10.4, 10.4], [10.4, 9.6]]}},)
+    )
     found = coarser(cube_of((24, 32, 20)), tiny)
     assert found.cube.sizes["y"] == found.cube.sizes["x"] == 1
     assert bool(found.region.all())
-    assert coarser(cube_of((24, 32, 20)), Settings(prepare=({"select": {"y": [9, 10]}},))).cube.sizes["y"] == 1
+    assert (
+        coarser(cube_of((24, 32, 20)), Settings(prepare=({"select": {"y": [9, 10]}},))).cube.sizes[
+            "y"
+        ]
+        == 1
+    )
 
 
 def test_levels_and_widths_follow() -> None:
@@ -87,8 +95,10 @@ def test_a_narrow_window_holds_the_nearest_channel() -> None:
 
 
 starts = st.integers(0, 20)
+MANY = cube_of((24, 32, 3)).compute()
 
 
+@examples(max_examples=40)
 @given(
     y=st.tuples(starts, st.integers(1, 24)),
     x=st.tuples(starts, st.integers(1, 32)),
@@ -106,29 +116,31 @@ def test_scaled_settings_always_leave_something(
     settings = Settings(
         prepare=({"select": spans}, {"bin": {"y": n, "x": n, "boundary": boundary}})
     )
-    found = coarser(cube_of((24, 32, 3)), settings, factor)
+    found = coarser(MANY, settings, factor)
     assert found.cube.size > 0
 
 
+@examples(max_examples=40)
 @given(
     y=st.tuples(starts, st.integers(4, 24)),
     n=st.integers(1, 4),
     boundary=st.sampled_from(["trim", "pad"]),
 )
 def test_pixels_are_found_again(y: tuple[int, int], n: int, boundary: str) -> None:
-    cube = cube_of((24, 32, 3))
     entries = (
         {"select": {"y": [y[0], min(24, y[0] + y[1])]}},
         {"bin": {"y": n, "x": n, "boundary": boundary}},
     )
-    found = done(cube, Settings(prepare=entries)).cube
+    found = done(MANY, Settings(prepare=entries)).cube
     spans = spans_of(entries, SIZES)
     assert {d: s.size for d, s in spans.items()} == {d: found.sizes[d] for d in SIZES}
-    chosen = found.isel(energy=0, drop=True) * 0 + np.arange(found[..., 0].size).reshape(found.shape[:2])
+    chosen = found.isel(energy=0, drop=True) * 0 + np.arange(found[..., 0].size).reshape(
+        found.shape[:2]
+    )
     mask = chosen % 3 == 1
-    whole = spread(mask, spans, {}, cube)
+    whole = spread(mask, spans, {}, MANY)
     # The counts of the pixels that were found again are those of the binned ones.
-    assert int(cube.where(whole, 0).sum()) == int(found.where(mask, 0).sum())
+    assert int(MANY.where(whole, 0).sum()) == int(found.where(mask, 0).sum())
 
 
 def test_pixels_of_a_preview_are_found_again() -> None:
@@ -137,5 +149,5 @@ def test_pixels_of_a_preview_are_found_again() -> None:
     mask = small.isel(energy=0, drop=True) * 0 == 0
     assert bool(spread(mask, spans_of((), {"y": 6, "x": 8}), {"y": 4, "x": 4}, cube).all())
     mask[1:] = False
-    whole = spread(mask, {"y": Span(0, 1, 6), "x": Span(0, 1, 8)}, {"y": 4, "x": 4}, cube)
+    whole = spread(mask, {"y": Span.whole(6), "x": Span.whole(8)}, {"y": 4, "x": 4}, cube)
     assert whole.sum("x").values.tolist() == [30] * 4 + [0] * 18

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from emcube.explore.actions import Action, Record
@@ -35,13 +36,22 @@ NASTY = [
 
 texts = st.one_of(st.text(), st.sampled_from(NASTY))
 plain = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), texts),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(allow_nan=False, allow_infinity=False),
+        texts,
+    ),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(texts, inner, max_size=3)),
     max_leaves=8,
 )
 
 
-@given(st.dictionaries(st.sampled_from(["input", "where", "prepare", "steps", "output"]), plain), texts)
+@examples(max_examples=60)
+@given(
+    st.dictionaries(st.sampled_from(["input", "where", "prepare", "steps", "output"]), plain), texts
+)
 def test_yaml_says_what_was_meant(recipe: dict[str, Any], title: str) -> None:
     document = {"emcube": 1, **recipe}
     read = parse_yaml(yaml_text(document, title)).data
@@ -86,7 +96,9 @@ def test_a_script_shows_what_was_looked_at(tmp_path: Path) -> None:
         record.add("spectrum", region={"spans": {"y": [3, 7], "x": [1, 2]}, "vertices": []})
     record.add("spectrum", region={"spans": {}, "vertices": [[0, 0], [0, 9], [9, 0]]})
     record.add("window", windows={})
-    found = executed(python_text(Settings.default(3).as_recipe({"path": "map.zarr"}), record, "t"), tmp_path)
+    found = executed(
+        python_text(Settings.default(3).as_recipe({"path": "map.zarr"}), record, "t"), tmp_path
+    )
     np.testing.assert_array_equal(found["spectrum_1"], cube.em.sum_spectrum())
     np.testing.assert_array_equal(
         found["map_1"], cube.em.window(energy=(1.5, 1.9)).em.total_counts()
@@ -113,5 +125,3 @@ def test_a_record_notes_a_repeated_look_once() -> None:
     record.add("window", windows={})
     assert [a.verb for a in record] == ["window", "spectrum", "window"]
     assert all(a.at.endswith("+00:00") for a in record)
-
-

@@ -1,4 +1,4 @@
-"""A visit: looking, setting, running, keeping, and the promise that recipe and script do what a click does."""
+"""A visit: looking, setting, running, keeping; recipe and script do what a click does."""
 
 from __future__ import annotations
 
@@ -223,7 +223,9 @@ def test_a_click_its_recipe_and_its_script_are_the_same_run(store: Path, tmp_pat
         assert em.run(session.recipe(), out=tmp_path / "again").run_id == outcome.run_id
         (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
         (tmp_path / "script.py").write_text(script, encoding="utf-8")
-        answer = run_cli("run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "r"), "--json")
+        answer = run_cli(
+            "run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "r"), "--json"
+        )
         assert json.loads(answer)["run_id"] == outcome.run_id
         said = subprocess.run(
             [sys.executable, str(tmp_path / "script.py")],
@@ -595,7 +597,9 @@ def test_one_to_four_navigation_dims(dims: tuple[str, ...]) -> None:
         assert session.images()["total counts"].dims == dims
         assert session.window_map({"energy": (1.0, 2.0)}).values.dims == dims
         if len(dims) > 1:
-            session.mask(Region.polygon([(0.5, 0.5), (0.5, 6.5), (5.5, 6.5), (5.5, 0.5)]), keep=True)
+            session.mask(
+                Region.polygon([(0.5, 0.5), (0.5, 6.5), (5.5, 6.5), (5.5, 0.5)]), keep=True
+            )
             assert int(session.selected().sum()) == 30 * math.prod(shape[:-2])
         outcome = got(session.run())
         view = session.component(outcome, "pca", 0)

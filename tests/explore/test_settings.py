@@ -55,9 +55,11 @@ def test_several_regions_are_left_out() -> None:
 
 
 def test_a_region_after_what_changes_positions_is_refused() -> None:
-    settings = Settings.from_recipe({"prepare": [{"bin": {"y": 2}}, {"select": {"y": [0, 2]}}]})
+    outside = BOX.leaving_out(("y", "x"))
+    settings = Settings.from_recipe({"prepare": [{"bin": {"y": 2}}, outside]})
     with pytest.raises(SelectionError, match="'bin' comes before it"):
-        settings.leaving_out(BOX, ("y", "x")).keeping(BOX)
+        settings.leaving_out(BOX, ("y", "x"))
+    assert settings.everywhere().keeping(BOX).prepare[0] == BOX.keeping()
     assert settings.window(energy=(1, 2)).prepare[0] == {"window": {"energy": [1.0, 2.0]}}
 
 
@@ -81,7 +83,9 @@ def test_one_number_for_all() -> None:
 
 
 def test_no_seed_is_left_open() -> None:
-    settings = Settings(({"nmf": {"n_components": 2}}, {"pca": {"random_state": None}}, {"pca": {}}))
+    settings = Settings(
+        ({"nmf": {"n_components": 2}}, {"pca": {"random_state": None}}, {"pca": {}})
+    )
     seeds = [next(iter(s.values())).get("random_state") for s in settings.with_seeds().steps]
     assert seeds == [0, 0, None], "pca's own default is a seed"
 

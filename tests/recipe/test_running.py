@@ -205,7 +205,9 @@ def test_preparation_is_part_of_the_run(store: Path, tmp_path: Path) -> None:
 
 def test_a_polygon_is_the_same_at_each_tilt(tmp_path: Path) -> None:
     one = simulated()
-    series = xr.concat([one, one], dim="tilt").assign_coords(tilt=[0.0, 10.0]).assign_attrs(one.attrs)
+    series = (
+        xr.concat([one, one], dim="tilt").assign_coords(tilt=[0.0, 10.0]).assign_attrs(one.attrs)
+    )
     recipe = {
         "prepare": [{"select": {"outside": [[-0.5, -0.5], [-0.5, 9.5], [9.5, 9.5], [9.5, -0.5]]}}],
         "steps": QUICK[:1],
