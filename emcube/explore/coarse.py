@@ -50,6 +50,9 @@ SIDE = 24
 KEPT_BYTES = 2 * 2**30
 """Coarse cubes stay in the cache up to this size together; those that were not used for longest go first."""
 
+SLAB = 2**20
+"""Cells that are made floats at once."""
+
 FORMAT = 1
 _log = logging.getLogger(__name__)
 
@@ -205,15 +208,17 @@ class Coarse:
         """
         import xarray as xr
 
-        flat = self.values.reshape(*self.values.shape[: self.n_sig], -1)
-        if mask is None:
-            sums = flat.sum(axis=-1, dtype=np.float64)
-        else:
-            share = self.share(mask.values).reshape(-1)
-            at = np.flatnonzero(share)
-            sums = np.empty(flat.shape[:-1])
-            for channel in np.ndindex(sums.shape):
-                sums[channel] = flat[channel][at] @ share[at]
+        shape, grid = self.values.shape[: self.n_sig], self.values.shape[self.n_sig :]
+        flat = self.values.reshape(math.prod(shape), *grid)
+        weights = np.ones(grid) if mask is None else self.share(mask.values)
+        box = tuple(_used_span(weights, axis) for axis in range(weights.ndim))
+        sums = np.empty(flat.shape[0])
+        # A few channels at a time become floats.
+        step = max(1, SLAB // max(1, weights[box].size))
+        for start in range(0, sums.size, step):
+            part = flat[(slice(start, start + step), *box)]
+            sums[start : start + step] = part.reshape(part.shape[0], -1) @ weights[box].reshape(-1)
+        sums = sums.reshape(shape)
         return xr.DataArray(
             sums,
             dims=sig_dims(self.cube),
@@ -249,6 +254,13 @@ class Coarse:
             attrs=dict(self.cube.attrs),
             name=self.cube.name,
         )
+
+
+def _used_span(weights: NDArray[np.float64], axis: int) -> slice:
+    """From the first to the last position along an axis at which a weight is not zero."""
+    others = tuple(a for a in range(weights.ndim) if a != axis)
+    at = np.flatnonzero(weights.any(axis=others))
+    return slice(int(at[0]), int(at[-1]) + 1) if at.size else slice(0, 0)
 
 
 def channel_weights(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import logging
 import mimetypes
 from collections.abc import Callable
 from importlib import resources
@@ -26,6 +27,8 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.web import HTTPError, OutputTransform, RequestHandler
 
 __all__ = ["LOOPBACK", "Gate", "host_of"]
+
+_log = logging.getLogger(__name__)
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 """Names under which a browser of this machine, or one at the near end of a tunnel, knows the server."""
@@ -93,6 +96,7 @@ class Gate(BokehTornado):
             unused_session_lifetime_milliseconds=LINGER,
             check_unused_sessions_milliseconds=5_000,
             transforms=[_Headers],
+            log_function=_log_request,
         )
         context = {
             "application_context": self.applications["/"],
@@ -133,6 +137,13 @@ class Gate(BokehTornado):
         if reason:
             return self.get_handler_delegate(request, _Refused, {"why": reason})
         return super().find_handler(request, **options)
+
+
+def _log_request(handler: RequestHandler) -> None:
+    """Log a request without its path, which holds the token."""
+    status, took = handler.get_status(), 1000 * handler.request.request_time()
+    level = logging.ERROR if status >= 500 else logging.DEBUG
+    _log.log(level, "%s: status %d in %.0f ms", handler.request.method, status, took)
 
 
 def host_of(netloc: str) -> str:

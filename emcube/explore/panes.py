@@ -49,6 +49,9 @@ Plain = dict[str, Any]
 ENTRIES = 300
 """Datasets of a catalog that are listed at once; a search finds the others."""
 
+SHOWN = ("shape", "cells", "values")
+"""Facts of a session that stand elsewhere on the page."""
+
 THUMB = 96
 """Longest side of a small picture, in pixels."""
 
@@ -125,7 +128,8 @@ def cube_pane(session: Session, images: Sequence[str], entry: str) -> Plain:
         "subtitle": f"{_shape(cube, nav)} pixels · {_shape(cube, sig)} channels · "
         f"{count(pixels * channels)} cells · {cube.dtype}",
         "entry": entry,
-        "facts": [[shorten(k, 60), clean(v)[:2000]] for k, v in session.facts.items()],
+        "facts": [[shorten(d, 24), _extent(cube, d)] for d in cube.dims]
+        + [[shorten(k, 60), clean(v)[:2000]] for k, v in session.facts.items() if k not in SHOWN],
         "images": [shorten(i, 80) for i in images],
         "nav": [_axis(cube, d) for d in nav],
         "sig": [_axis(cube, d) for d in sig],
@@ -134,6 +138,17 @@ def cube_pane(session: Session, images: Sequence[str], entry: str) -> Plain:
 
 def _shape(cube: xr.DataArray, dims: Sequence[str]) -> str:
     return " × ".join(f"{cube.sizes[d]:,}" for d in dims) or "1"
+
+
+def _extent(cube: xr.DataArray, dim: Any) -> str:
+    """How many positions a dim has, and from where to where."""
+    said = f"{cube.sizes[dim]:,}"
+    if dim not in cube.coords or not cube.sizes[dim]:
+        return said
+    values = cube.coords[dim].values
+    unit = clean(pretty(str(cube.coords[dim].attrs.get("units") or "")))[:24]
+    unit = "" if unit == "1" else unit
+    return f"{said}: {place(values[0])} to {place(values[-1])} {unit}".strip()
 
 
 def _axis(cube: xr.DataArray, dim: str) -> Plain:
@@ -337,7 +352,8 @@ def _thumbs(node: xr.Dataset, verb: str) -> list[str]:
         n = node.sizes.get("cluster", 0)
         return [_picture(np.where(small.values == k, 1.0, 0.0)) for k in range(n)]
     return [
-        _picture(np.asarray(small.isel(component=k).values)) for k in range(small.sizes["component"])
+        _picture(np.asarray(small.isel(component=k).values))
+        for k in range(small.sizes["component"])
     ]
 
 
@@ -359,7 +375,11 @@ def comparison_pane(found: Comparison) -> Plain:
 
     def names(outcome: Outcome, step: str) -> str:
         verb = TITLES.get(outcome.result.verb(step), step)
-        return f"{outcome.number}: {verb}" if step == outcome.result.verb(step) else f"{outcome.number}: {step}"
+        return (
+            f"{outcome.number}: {verb}"
+            if step == outcome.result.verb(step)
+            else f"{outcome.number}: {step}"
+        )
 
     return {
         "first": clean(names(found.first, found.first_step)),

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from bokeh.core.properties import value
+from bokeh.core.property.descriptors import UnsetValueError
 from bokeh.models import (
     BoxAnnotation,
     BoxSelectTool,
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from emcube.explore.regions import Region
     from emcube.explore.views import LineMark
 
-__all__ = ["Frame", "ImagePlot", "Shades", "SpectrumPlot", "colour", "shades_of"]
+__all__ = ["INK", "Frame", "ImagePlot", "Shades", "SpectrumPlot", "colour", "shades_of"]
 
 # The style sheet's colours of components, by scheme.
 LIGHT = (
@@ -73,11 +75,12 @@ class Ink:
     line: str
     missing: str
     under: str
+    ink: str
 
 
 INKS = {
-    False: Ink("#565c64", "#8a9099", "#e3e6e9", "#dbdbdb", "#8a9099"),
-    True: Ink("#a9b0b8", "#7b838c", "#2a3036", "#3a3f45", "#7b838c"),
+    False: Ink("#565c64", "#8a9099", "#e3e6e9", "#dbdbdb", "#8a9099", "#17191c"),
+    True: Ink("#a9b0b8", "#7b838c", "#2a3036", "#3a3f45", "#7b838c", "#eceef0"),
 }
 
 
@@ -134,6 +137,11 @@ class Frame:
         # The one row of a line is as high as one of its pixels is wide.
         origin, step = (0.0, *firsts)[-2:], (sizes[-1], *sizes)[-2:]
         return cls(dims, (shape[0], shape[1]), (origin[0], origin[1]), (step[0], step[1]), units[0])
+
+    @property
+    def aspect(self) -> float:
+        """Height by width of the whole image."""
+        return self.shape[0] * self.step[0] / (self.shape[1] * self.step[1])
 
     @property
     def is_line(self) -> bool:
@@ -236,7 +244,7 @@ class ImagePlot:
     """
 
     def __init__(self, name: str, beside: ImagePlot | None = None) -> None:
-        self.source = ColumnDataSource({"image": [], "x": [], "y": [], "dw": [], "dh": []})
+        self.source = ColumnDataSource(_nothing())
         self.chosen = ColumnDataSource({"x": [], "y": []})
         self.mapper = LinearColorMapper(palette=["#440154", "#fde725"], low=0.0, high=1.0)
         self.plot = figure(
@@ -252,7 +260,13 @@ class ImagePlot:
             min_height=60,
         )
         image = self.plot.image(
-            image="image", x="x", y="y", dw="dw", dh="dh", source=self.source, color_mapper=self.mapper
+            image="image",
+            x="x",
+            y="y",
+            dw="dw",
+            dh="dh",
+            source=self.source,
+            color_mapper=self.mapper,
         )
         for halo in (True, False):
             line = {"line_color": "#000000", "line_width": 4, "line_alpha": 0.55}
@@ -339,7 +353,7 @@ class ImagePlot:
 
     def clear(self) -> None:
         """Show nothing."""
-        self.source.data = {"image": [], "x": [], "y": [], "dw": [], "dh": []}
+        self.source.data = _nothing()
         self.bar.visible = False
 
     def mark(self, outline: tuple[list[float], list[float]]) -> None:
@@ -355,6 +369,12 @@ class ImagePlot:
     def paint(self, dark: bool) -> None:
         """Take the colours of a scheme."""
         self.mapper.nan_color = INKS[dark].missing
+
+
+def _nothing() -> dict[str, list[Any]]:
+    """One pixel without a value: an image without any leaves its ranges unknown, of which Bokeh complains."""
+    image = np.full((1, 1), np.nan, dtype=np.float32)
+    return {"image": [image], "x": [0.0], "y": [0.0], "dw": [1.0], "dh": [1.0]}
 
 
 def _bare(plot: Plot) -> None:
@@ -384,13 +404,16 @@ def _thin(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
 
 # -------------------------------------------------------------------------------------------- spectra
 
+INK = -1
+"""Number of the colour of text."""
+
 SERIES = ("all", "region", "own", "component", "other")
 """What may be drawn, from the back to the front."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """A curve of the spectrum plot: values by channel, and the number of its colour (None: grey)."""
+    """A curve of the spectrum plot: values by channel, and the number of its colour (`INK`, None: grey)."""
 
     x: NDArray[np.float64]
     y: NDArray[np.float64]
@@ -443,9 +466,9 @@ class SpectrumPlot:
             )
             for key in SERIES
         }
-        self.mark_source = ColumnDataSource({"x": [], "top": [], "text": [], "tint": []})
-        self.mark_lines = self.plot.vspan(
-            x="x", source=self.mark_source, line_width=1, line_dash="dotted", line_alpha=0.9
+        self.mark_source = ColumnDataSource({"x": [], "top": [], "foot": [], "text": [], "tint": []})
+        self.mark_lines = self.plot.segment(
+            x0="x", x1="x", y0="foot", y1=0, source=self.mark_source, line_alpha=0.55
         )
         self.mark_texts = self.plot.text(
             x="x",
@@ -453,7 +476,7 @@ class SpectrumPlot:
             text="text",
             source=self.mark_source,
             text_font_size="11.5px",
-            text_font=FONT,
+            text_font=value(FONT),
             text_align="center",
             text_baseline="top",
         )
@@ -464,7 +487,7 @@ class SpectrumPlot:
             visible=False,
             editable=True,
             movable="x",
-            resizable="left_right",
+            resizable="x",
             fill_alpha=0.16,
             line_alpha=0.9,
             line_width=1.2,
@@ -497,9 +520,7 @@ class SpectrumPlot:
 
     # ------------------------------------------------------------------------------------ what is drawn
 
-    def put(
-        self, key: str, x: NDArray[Any], y: NDArray[Any], tint: int | None = None
-    ) -> None:
+    def put(self, key: str, x: NDArray[Any], y: NDArray[Any], tint: int | None = None) -> None:
         """Draw or replace a curve.
 
         Parameters
@@ -508,7 +529,7 @@ class SpectrumPlot:
             One of `SERIES`.
         x, y : ndarray of shape (E,)
         tint : int, optional
-            Number of a component's colour; grey without.
+            Number of a component's colour, or `INK`; grey without.
         """
         at = np.argsort(np.asarray(x, dtype=np.float64), kind="stable")
         self.series[key] = Series(
@@ -536,7 +557,10 @@ class SpectrumPlot:
         self._place_marks()
 
     def _tint(self, key: str, one: Series) -> None:
-        shade = INKS[self.dark].under if one.tint is None else colour(one.tint, self.dark)
+        ink = INKS[self.dark]
+        shade = ink.under if one.tint is None else ink.ink
+        if one.tint is not None and one.tint >= 0:
+            shade = colour(one.tint, self.dark)
         self.lines[key].glyph.line_color = shade
         if key == "region":
             self.area.glyph.fill_color = shade
@@ -576,7 +600,8 @@ class SpectrumPlot:
         if self.scaling == "log":
             low, high = floor, max(high, floor * 10)
         ends = _scaled(np.array([low, high]), self.scaling, floor)
-        room = 0.18 if self.marks else 0.06
+        rows = 2.4 if self.marks else 0.4
+        room = min(16.0 * rows / self._height(), 0.5)
         self.plot.y_range.update(
             start=float(ends[0]), end=float(ends[1] + room * (ends[1] - ends[0]))
         )
@@ -591,21 +616,39 @@ class SpectrumPlot:
         """Write the names of lines at the top, in rows where they would meet; the strongest go first."""
         start, end = float(self.plot.x_range.start), float(self.plot.x_range.end)
         bottom, top = float(self.plot.y_range.start), float(self.plot.y_range.end)
-        wide = float(self.plot.inner_width or 900) or 900.0
-        per_pixel = abs(end - start) / wide
+        per_pixel = abs(end - start) / self._width()
         taken: list[tuple[float, float, int]] = []
-        data: dict[str, list[Any]] = {"x": [], "top": [], "text": [], "tint": []}
+        data: dict[str, list[Any]] = {"x": [], "top": [], "foot": [], "text": [], "tint": []}
         elements = list(dict.fromkeys(mark.element for mark in self.marks))
         for mark in sorted(self.marks, key=lambda m: -m.weight):
             if not min(start, end) <= mark.energy <= max(start, end):
                 continue
             half = (3.4 * len(mark.text) + 4) * per_pixel
             row = _free_row(taken, mark.energy - half, mark.energy + half)
+            if row < 0:
+                continue
+            height = 16.0 / self._height() * (top - bottom)
             data["x"].append(mark.energy)
-            data["top"].append(top - (0.01 + 0.062 * max(row, 0)) * (top - bottom))
-            data["text"].append(mark.text if row >= 0 else "")
+            data["top"].append(top - height * row)
+            data["foot"].append(top - height * (row + 1))
+            data["text"].append(mark.text)
             data["tint"].append(colour(elements.index(mark.element), self.dark))
+        self.mark_lines.glyph.y1 = bottom
         self.mark_source.data = data
+
+    def _height(self) -> float:
+        """Pixels of the plot's height; a guess until a browser has drawn it."""
+        try:
+            return float(self.plot.inner_height or 0) or 180.0
+        except UnsetValueError:
+            return 180.0
+
+    def _width(self) -> float:
+        """Pixels of the plot's width; a guess until a browser has drawn it."""
+        try:
+            return float(self.plot.inner_width or 0) or 900.0
+        except UnsetValueError:
+            return 900.0
 
     def paint(self, dark: bool) -> None:
         """Take the colours of a scheme."""
@@ -630,7 +673,7 @@ class SpectrumPlot:
         self.window.update(
             fill_color=colour(0, dark), line_color=colour(0, dark), hover_fill_color=colour(0, dark)
         )
-        self.mark_lines.glyph.line_color = "tint"
+        self.mark_lines.glyph.update(line_color="tint", y1=float(self.plot.y_range.start))
         self.mark_texts.glyph.text_color = "tint"
         self.draw()
 
@@ -643,8 +686,8 @@ class SpectrumPlot:
 
 
 def _free_row(taken: list[tuple[float, float, int]], left: float, right: float) -> int:
-    """First row of three in which a text has room; -1 where it has none."""
-    for row in range(3):
+    """First row of two in which a text has room; -1 where it has none."""
+    for row in range(2):
         if not any(row == r and left < b and right > a for a, b, r in taken):
             taken.append((left, right, row))
             return row
@@ -674,8 +717,17 @@ def _ticks(low: float, high: float, scaling: str) -> list[float]:
     bins = MaxNLocator(nbins=5, steps=[1, 2, 5, 10])
     found = [float(v) for v in bins.tick_values(low, high) if low <= v <= high]
     if scaling == "sqrt" and high > 0:
-        # Far up they lie close together, at the foot far apart.
-        found = [f * high for f in (0.0, 0.04, 0.16, 0.36, 0.64, 1.0)]
-        found = sorted({float(f"{v:.1g}") for v in found if float(f"{v:.1g}") <= high} | {0.0})
+        return _root_ticks(high)
     return found
 
+
+def _root_ticks(high: float) -> list[float]:
+    """Round values from zero whose square roots keep a distance."""
+    power = int(np.floor(np.log10(high)))
+    rounds = [f * 10.0**p for p in (power, power - 1, power - 2, power - 3) for f in (8, 6, 5, 4, 3, 2, 1)]
+    kept = [max((v for v in rounds if v <= high), default=high)]
+    for value in rounds:
+        apart = np.sqrt(kept[-1]) - np.sqrt(value)
+        if apart >= 0.17 * np.sqrt(high) and np.sqrt(value) >= 0.13 * np.sqrt(high):
+            kept.append(value)
+    return [0.0, *kept[::-1]]

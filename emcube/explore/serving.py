@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from emcube.explore.visit import Visit
     from emcube.results import Result
 
-    Source = (
-        str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | xr.DataArray | Result
-    )
+    Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | xr.DataArray | Result
 
 __all__ = ["Explorer", "explore"]
 
@@ -189,6 +187,8 @@ class Explorer:
         port: int = 0,
         address: str | None = None,
     ) -> None:
+        import emcube.explore.visit  # noqa: F401 (takes a second or two, which the first page need not wait for)
+
         self._begin, self._first = begin, first
         self._token = secrets.token_urlsafe(32)
         self._lock = threading.Lock()

@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
-PREVIEW_CELLS = 2**23
-"""Cells of a cube on which previews run, at most: seconds."""
+PREVIEW_CELLS = {"counts": 2**25, "floats": 2**23}
+"""Cells of a cube on which previews run, at most: seconds. Of counts only those that are there cost time."""
 
 
 class Session:
@@ -498,7 +498,8 @@ class Session:
         small = coarse.as_cube()
         nav, sig = nav_dims(cube), sig_dims(cube)
         shape = tuple(small.sizes[d] for d in nav), tuple(small.sizes[d] for d in sig)
-        more = choose_factors(*shape, PREVIEW_CELLS)
+        kind = "floats" if small.dtype.kind == "f" else "counts"
+        more = choose_factors(*shape, PREVIEW_CELLS[kind])
         further = dict(zip((*nav, *sig), (*more.nav, *more.sig), strict=True))
         if not more.whole:
             small = small.em.bin("pad", **{d: n for d, n in further.items() if n > 1})

@@ -25,7 +25,7 @@ from emcube.errors import EmcubeError, InputError
 from emcube.explore import panes
 from emcube.explore.hand import Hand
 from emcube.explore.jobs import Job, Problem
-from emcube.explore.plots import Frame, ImagePlot, Shades, SpectrumPlot, colour, shades_of
+from emcube.explore.plots import INK, Frame, ImagePlot, Shades, SpectrumPlot, colour, shades_of
 from emcube.explore.regions import Region
 from emcube.explore.session import Session
 from emcube.explore.settings import Settings, fields_of
@@ -52,6 +52,9 @@ PATIENCE = 350
 
 TELL = 0.15
 """Seconds between two looks at a job's progress."""
+
+FAINT = 0.2
+"""Lines that are weaker than this, beside the strongest of their element, are not drawn."""
 
 ORDER = ("estimate_n_components", "pca", "nmf", "kmeans")
 
@@ -163,6 +166,8 @@ class Visit:
         self.spectrum.plot.on_event(RangesUpdate, lambda event: self.spectrum.rescale())
         for end in ("left", "right"):
             self.spectrum.window.on_change(end, self._pulled)
+        for side in ("inner_width", "inner_height"):
+            self.spectrum.plot.on_change(side, lambda attr, old, new: self.spectrum.rescale())
         self._pulling = False
         roots = (self.bridge, self.image.plot, self.map.plot, self.spectrum.plot, self.pattern.plot)
         for root in roots:
@@ -269,7 +274,9 @@ class Visit:
         """Open a file, store, catalog, entry or result."""
         source = str(asked["source"]).strip()
         if not source:
-            raise InputError("nothing was named", hint="give a file, a store, a catalog or a result")
+            raise InputError(
+                "nothing was named", hint="give a file, a store, a catalog or a result"
+            )
         self.hand.do("Opening", lambda: self._open_other(source), self._opened, key="open")
 
     def do_find(self, asked: Mapping[str, Any]) -> None:
@@ -336,6 +343,8 @@ class Visit:
         self.pattern_frame = Frame.over(cube, sig) if len(sig) == 2 else None
         self.at = {d: 0 for d in nav_dims(cube)[:-2]}
         self.elements = list(cube.em.metadata.elements or [])
+        # Faint lines are seen beside strong ones, and counting noise is alike everywhere.
+        self.spectrum.scaling = "sqrt" if cube.dtype.kind in "ui" else "linear"
         if len(sig) == 1:
             self.spectrum.fit_x(positions(cube, sig[0]))
         for plot in (self.image, self.pattern):
@@ -417,7 +426,9 @@ class Visit:
         dim, at = str(asked["dim"]), int(asked["at"])
         cube = self._need().cube
         if dim not in self.at or not 0 <= at < cube.sizes[dim]:
-            raise InputError(f"there is no position {at} of {shorten(dim, 40)!r}", hint="move the slider")
+            raise InputError(
+                f"there is no position {at} of {shorten(dim, 40)!r}", hint="move the slider"
+            )
         self.at[dim] = at
         self._draw_image()
         self._draw_map()
@@ -520,7 +531,9 @@ class Visit:
         if frame.is_line:
             inside = 0 <= at[1] < frame.shape[1]
         if inside:
-            self._choose_region(Region.pixel(**dict(zip(frame.dims, at[-len(frame.dims) :], strict=True))))
+            self._choose_region(
+                Region.pixel(**dict(zip(frame.dims, at[-len(frame.dims) :], strict=True)))
+            )
 
     def do_region(self, asked: Mapping[str, Any]) -> None:
         """Take a region that was typed: first and last pixel of each dim."""
@@ -620,7 +633,9 @@ class Visit:
         if self.mean is not None:
             if self.mean.region is not None and self.whole is not None:
                 plot.put("all", *self._curve(self.whole.mean))
-            plot.put("region", *self._curve(self.mean.mean), tint=0)
+            plot.put(
+                "region", *self._curve(self.mean.mean), tint=0 if self.component is None else INK
+            )
         self._put_component()
         plot.draw()
 
@@ -642,7 +657,7 @@ class Visit:
         level = None
         if view.mean is not None:
             x, y = self._curve(view.mean.mean)
-            plot.put("own", x, y, tint=6)
+            plot.put("own", x, y)
             level = y
         elif self.mean is not None:
             level = self._curve(self.mean.mean)[1]
@@ -679,8 +694,12 @@ class Visit:
             above = values[values > 0]
             floor = float(above.min()) / 2 if above.size else 1.0
             signed = np.sign(values) * np.sqrt(np.abs(values))
-            values = signed if self.spectrum.scaling == "sqrt" else np.log10(np.maximum(values, floor))
-        self.pattern.show(values, frame.extent(pattern, self.session.cube), shades_of(values), frame.unit)
+            values = (
+                signed if self.spectrum.scaling == "sqrt" else np.log10(np.maximum(values, floor))
+            )
+        self.pattern.show(
+            values, frame.extent(pattern, self.session.cube), shades_of(values), frame.unit
+        )
 
     def _dragged(self, event: Any) -> None:
         """A range was dragged over the spectrum."""
@@ -750,7 +769,10 @@ class Visit:
         if self.pattern_frame is not None and self.session is not None:
             cube, frame = self.session.cube, self.pattern_frame
             spans = {
-                d: _span(*(float(np.argmin(np.abs(positions(cube, d) - v))) for v in ends), frame.shape[i])
+                d: _span(
+                    *(float(np.argmin(np.abs(positions(cube, d) - v))) for v in ends),
+                    frame.shape[i],
+                )
                 for i, d in enumerate(frame.dims)
                 if (ends := self.window.get(d)) is not None
             }
@@ -843,7 +865,7 @@ class Visit:
             return
 
         def found(marks: list[Any]) -> None:
-            self.spectrum.marks = [m for m in marks if m.weight >= 0.1]
+            self.spectrum.marks = [m for m in marks if m.weight >= FAINT]
             self.spectrum.draw()
             self._show_view()
 
@@ -930,7 +952,9 @@ class Visit:
             if text.strip():
                 given[parameter] = _value(verb, parameter, text.strip())
             label = {} if name == verb else {"name": name}
-            steps = [{verb: {**given, **label}} if _name_of(s) == name else s for s in settings.steps]
+            steps = [
+                {verb: {**given, **label}} if _name_of(s) == name else s for s in settings.steps
+            ]
             return replace(settings, steps=tuple(steps))
 
         self._set(changed)
@@ -1240,6 +1264,7 @@ class Visit:
                 "reading": "coarse" in self._jobs,
                 "image": image,
                 "at": self.at,
+                "aspect": None if self.frame is None else self.frame.aspect,
                 "line": self.frame is not None and self.frame.is_line,
                 "flat": self.frame is None,
                 "pattern": self.pattern_frame is not None,
@@ -1279,7 +1304,9 @@ class Visit:
             number_, step, k = self.part
             pane = self._outcomes.get(number_, {})
             title = next((s["title"] for s in pane.get("steps", []) if s["step"] == step), step)
-            kind = "clusters" if k < 0 else f"{'cluster' if self._is_clusters() else 'component'} {k}"
+            kind = (
+                "clusters" if k < 0 else f"{'cluster' if self._is_clusters() else 'component'} {k}"
+            )
             said = f"{title} {kind}"
             return {"title": said, "note": "", "scale": scale, "tint": k if k >= 0 else None}
         if self.window:
@@ -1319,9 +1346,9 @@ class Visit:
         words = {
             "all": "all pixels",
             "region": "all pixels" if self.region is None else "region",
-            "own": "mean of its pixels",
-            "component": "component, scaled",
-            "other": "the other's, scaled",
+            "own": "its pixels",
+            "component": "component",
+            "other": "the other",
         }
         found = []
         for key in ("region", "all", "component", "own", "other"):
@@ -1378,7 +1405,9 @@ def _value(verb: str, parameter: str, text: str) -> Any:
     """What was typed for a parameter, as a recipe has it; the recipe's schema judges it."""
     known = {f.name: f for f in fields_of(verb)}
     if parameter not in known:
-        raise InputError(f"{verb} has no parameter {shorten(parameter, 40)!r}", hint="reload the page")
+        raise InputError(
+            f"{verb} has no parameter {shorten(parameter, 40)!r}", hint="reload the page"
+        )
     field = known[parameter]
     if text == "none" and None in field.choices:
         return None
@@ -1387,7 +1416,9 @@ def _value(verb: str, parameter: str, text: str) -> Any:
     if field.kind == "yes or no":
         return text == "yes"
     try:
-        return float(text) if field.kind == "number" else int(text) if field.kind != "text" else text
+        return (
+            float(text) if field.kind == "number" else int(text) if field.kind != "text" else text
+        )
     except ValueError:
         return text
 

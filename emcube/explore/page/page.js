@@ -6,6 +6,7 @@
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
   const state = {};
   const PANES = ["cube", "catalog", "view", "forms", "settings", "curve", "job", "outcomes", "comparison", "record", "notices", "busy"];
+  const ESTIMATE = "estimate_n_components";
   let bridge = null, asked = 0, root = null, visit = null;
 
   // ------------------------------------------------------------------------------------ small helpers
@@ -30,8 +31,20 @@
     return element;
   }
 
+  /* Images fill the room they have, in their own proportions. */
+  let aspect = null;
+  function fit() {
+    for (const space of all(".space")) {
+      const plot = space.firstElementChild, width = space.clientWidth, height = space.clientHeight;
+      if (!width || !height) continue;
+      const wide = aspect ? Math.floor(Math.min(width, height / aspect)) : width;
+      plot.style.width = `${wide}px`;
+      plot.style.height = `${aspect ? Math.floor(wide * aspect) : height}px`;
+    }
+  }
+
   const tinted = (element, tint) => {
-    if (tint !== null && tint !== undefined) element.style.setProperty("--colour", `var(--c${tint % 16})`);
+    if (tint !== null && tint !== undefined) element.style.setProperty("--colour", tint < 0 ? "var(--ink)" : `var(--c${tint % 16})`);
     return element;
   };
 
@@ -119,6 +132,8 @@
       text("map-note", note ? `(${note})` : "");
       $("map-note").title = view.map.note || "";
       $("plot-map").dataset.empty = view.map.empty ? `Drag over the ${view.map.empty} to see where those counts come from` : "";
+      aspect = view.line || view.flat ? null : view.aspect;
+      fit();
       text("image-said", `Image: ${$("image-name").selectedOptions[0]?.textContent || ""}. Drag to choose a region, or type one.`);
       text("map-said", `${view.map.title}. ${note || ""}`);
       text("spectrum-note", view.reads.includes("spectrum") ? `${view.spectrum.note}…` : view.spectrum.note);
@@ -143,7 +158,8 @@
 
     forms(forms) {
       if (!forms) return;
-      rebuild($("methods"), ...forms.map(stepForm));
+      rebuild($("estimate"), ...forms.filter((form) => form.verb === ESTIMATE).map(stepForm));
+      rebuild($("methods"), ...forms.filter((form) => form.verb !== ESTIMATE).map(stepForm));
       if (state.settings) show.settings(state.settings);
     },
 
@@ -155,7 +171,7 @@
       if (settings.used) items.push(make("li", { class: "note" }, settings.used));
       rebuild($("prepared"), ...items);
       all("[data-do=clear-prepare]")[0].disabled = !settings.prepare.length;
-      for (const box of all("#methods .method")) {
+      for (const box of all(".method")) {
         const step = settings.steps.find((one) => one.name === box.dataset.step);
         box.classList.toggle("off", !step);
         fill(box.querySelector("[data-on]"), Boolean(step));
@@ -165,7 +181,7 @@
           fill(field, given ?? (field.tagName === "SELECT" ? field.dataset.usual : ""));
         }
       }
-      const others = settings.steps.filter((one) => one.name !== one.verb || !all("#methods .method").some((box) => box.dataset.step === one.name));
+      const others = settings.steps.filter((one) => one.name !== one.verb || !all(".method").some((box) => box.dataset.step === one.name));
       rebuild($("other-steps"), ...others.map((step) => make("li", {}, `${step.name}: ${Object.entries(step.values).map(([k, v]) => `${k} ${v}`).join(", ")}`,
         make("button", { type: "button", "aria-label": `Leave out ${step.name}`, on: { click: () => ask("step", { step: step.name, on: false }) } }, "✕"))));
       const nothing = settings.steps.length === 0;
@@ -311,7 +327,7 @@
       inputmode: "decimal", "data-dim": axis.dim, "data-end": end, "aria-label": `${axis.label}: ${end ? "end" : "start"} of the window`,
       placeholder: end ? "to" : axis.label,
     })).flatMap((input, end) => (end ? [make("span", {}, "to"), input, make("span", { class: "note" }, axis.unit)] : [input])));
-    rebuild(place, make("span", { class: "hidden" }, "Window"), ...parts, make("button", { class: "go" }, "Map"),
+    rebuild(place, ...parts, make("button", { class: "go" }, "Map"),
       make("button", { type: "button", "data-do": "clear-window", disabled: true }, "Clear"));
   }
 
@@ -346,18 +362,19 @@
     const choice = (f, words, usual, on) => make("label", { for: id(f.name) }, f.label, make("select", {
       id: id(f.name), "data-parameter": f.name, "data-usual": usual, on,
     }, ...words.map(([value, said]) => make("option", { value }, said))));
+    const estimate = form.verb === ESTIMATE;
     const main = form.fields.filter((f) => f.main), more = form.fields.filter((f) => !f.main);
     return make("fieldset", { class: "method", "data-step": form.verb },
       make("legend", {}, make("label", { class: "check" }, make("input", {
         type: "checkbox", "data-on": true, on: { change: (event) => ask("step", { step: form.verb, on: event.target.checked }) },
-      }), form.title)),
+      }), estimate ? "in the run, too" : form.title)),
       ...main.map(one),
-      more.length ? make("details", { class: "more" }, make("summary", {}, "More"), make("div", { class: "more-body" }, ...more.map(one))) : null);
+      more.length ? make("details", { class: "more" }, make("summary", { "aria-label": `More parameters: ${form.title}` }, "More"), make("div", { class: "more-body" }, ...more.map(one))) : null);
   }
 
   /* The curve of the number of components. A click on a value takes that many. */
   function scree(place, curve) {
-    const width = place.clientWidth || 280, height = 150, left = 34, right = 6, top = 8, bottom = 24;
+    const width = place.clientWidth || 280, height = 128, left = 34, right = 6, top = 8, bottom = 24;
     const svg = document.createElementNS(SVG, "svg");
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     svg.setAttribute("role", "img");
@@ -388,23 +405,29 @@
       hit.addEventListener("click", () => ask("parts", { n: i + 1 }));
     });
     place.replaceChildren(svg);
-    if (curve.n !== null) place.append(make("button", { type: "button", on: { click: () => ask("parts", { n: curve.n }) } }, `Use ${curve.n} components`));
+    const note = make("span", { class: "note" }, "or click a value");
+    if (curve.n !== null) place.append(make("div", { class: "line" }, make("button", { type: "button", on: { click: () => ask("parts", { n: curve.n }) } }, `Use ${curve.n} components`), note));
   }
 
   // ------------------------------------------------------------------------------------------ results
 
+  const RANK = ["nmf", "kmeans", "pca"];
+  const opened = new Map();
+
   function outcome(one, found) {
-    const steps = one.steps.map((step) => {
+    const steps = [...one.steps].sort((a, b) => RANK.indexOf(a.verb) - RANK.indexOf(b.verb)).map((step) => {
       const parts = step.parts.map((part) => partButton(one, step, part));
       if (step.verb === "kmeans") parts.unshift(partButton(one, step, { k: -1, name: "All clusters", lines: "", share: "", thumb: "", spark: [] }));
-      return [make("h4", {}, step.title), make("div", { class: "parts", role: "group", "aria-label": step.title }, ...parts)];
+      const held = opened.get(`${one.number} ${step.step}`) ?? (step.verb !== "pca" || one.steps.length === 1);
+      return make("details", { open: held, on: { toggle: (event) => opened.set(`${one.number} ${step.step}`, event.target.open) } },
+        make("summary", { "data-focus": `step ${one.number} ${step.step}` }, `${step.title}: ${step.parts.length}`), make("div", { class: "parts", role: "group", "aria-label": step.title }, ...parts));
     });
     const others = found.filter((other) => other.number !== one.number);
     return make("article", { class: "outcome" },
       make("header", {}, make("h3", {}, `${one.number}: ${one.title}`), one.preview ? make("span", { class: "preview" }, "binned") : null, make("span", { class: "note" }, one.took)),
       make("p", { class: "id" }, one.of),
-      make("p", { class: "id", title: "Identity of the run" }, "run_id ", make("code", { "data-run-id": one.number }, one.run_id)),
-      ...steps.flat(),
+      make("p", { class: "id", title: one.run_id }, "run_id ", make("code", { "data-run-id": one.number }, one.run_id)),
+      ...steps,
       others.length ? make("div", { class: "compare" }, make("label", {}, "Compare with ", make("select", { "data-focus": `compare ${one.number}` },
         ...others.map((other) => make("option", { value: other.number }, `${other.number}: ${other.title} of ${other.of}`)))),
       make("button", { type: "button", "data-focus": `go ${one.number}`, on: { click: (event) => ask("compare", {
@@ -625,6 +648,8 @@
     $("download").addEventListener("click", download);
     $("keep").addEventListener("close", kept);
     $("keep-cancel").addEventListener("click", () => $("keep").close("no"));
+    const resized = new ResizeObserver(fit);
+    for (const space of all(".space")) resized.observe(space);
     $("scheme").value = document.documentElement.dataset.scheme || "auto";
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", tellScheme);
     window.addEventListener("beforeunload", (event) => { if (state.job && state.job.on) event.preventDefault(); });
