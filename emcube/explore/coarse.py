@@ -1,7 +1,8 @@
 """A coarse copy of a cube: what quick maps, quick spectra and previews are made of.
 
-Sums over small boxes of pixels and channels, some ten million cells, made in one pass over the blocks and kept in
-the user's cache by the digest of the cube. Sums of integers are exact, so that they do not depend on the blocks.
+Sums over small boxes of pixels and channels, some ten million cells, made in one pass over the blocks and
+kept in the user's cache by the digest of the cube. Sums of integers are exact, so that they do not depend
+on the blocks.
 
 Letters: P pixels and E channels of the cube; p and e of the coarse one.
 """
@@ -38,8 +39,8 @@ __all__ = ["Coarse", "Factors", "channel_weights", "choose_factors"]
 __all__ += ["keep_coarse", "make_coarse", "stored_coarse"]
 
 CELLS = 2**25
-"""Cells of a coarse cube at most: some tens of megabytes, a window of which is summed in a few hundredths of a
-second."""
+"""Cells of a coarse cube at most: some tens of megabytes, a window of which is summed in a few hundredths
+of a second."""
 
 CHANNELS = 192
 """Channels that a spectrum keeps at least, where it has them: X-ray lines are still apart."""
@@ -218,9 +219,8 @@ class Coarse:
         for start in range(0, sums.size, step):
             part = flat[(slice(start, start + step), *box)]
             sums[start : start + step] = part.reshape(part.shape[0], -1) @ weights[box].reshape(-1)
-        sums = sums.reshape(shape)
         return xr.DataArray(
-            sums,
+            sums.reshape(shape),
             dims=sig_dims(self.cube),
             coords=self.sig_coords,
             attrs={
@@ -239,7 +239,8 @@ class Coarse:
                 starts = np.arange(0, held.shape[axis], factor)
                 held = np.add.reduceat(held, starts, axis=axis)
                 cells = np.add.reduceat(cells, starts, axis=axis)
-        return held / cells
+        share: NDArray[np.float64] = held / cells
+        return share
 
     def as_cube(self) -> xr.DataArray:
         """A cube in memory like the one that it is of, navigation dims first."""
@@ -318,8 +319,8 @@ class BinSweep:
 
     Notes
     -----
-    A statistic is the list of its blocks' sums; those of a coarse pixel that blocks share are added when all are
-    there, in the order of the blocks.
+    A statistic is the list of its blocks' sums; those of a coarse pixel that blocks share are added when
+    all are there, in the order of the blocks.
     """
 
     factors: Factors
@@ -468,10 +469,10 @@ def _assembled(
     to_back = tuple(range(n_nav, n_nav + n_sig)) + tuple(range(n_nav))
     for piece in pieces:
         sums = piece.sums.transpose(to_back)
-        place = tuple(
-            slice(c, c + n) for c, n in zip(piece.corner, sums.shape[n_sig:], strict=True)
-        )
-        part = out[(..., *place)]
+        part = out[
+            (slice(None),) * n_sig
+            + tuple(slice(c, c + n) for c, n in zip(piece.corner, sums.shape[n_sig:], strict=True))
+        ]
         np.add(part, sums, out=part, casting="unsafe")
     return out.astype(kind) if dtype.kind == "f" else _narrow(out)
 
@@ -494,9 +495,7 @@ def stored_coarse(cube: xr.DataArray, digest: str, folder: Path | None = None) -
     try:
         about = json.loads(about_path.read_text(encoding="utf-8"))
         values = np.load(values_path, mmap_mode="r", allow_pickle=False)
-        whole = about["format"] == FORMAT and about["crc"] == zlib.crc32(
-            np.ascontiguousarray(values)
-        )
+        whole = about["format"] == FORMAT and about["crc"] == zlib.crc32(_bytes(values))
         if not whole or list(values.shape) != about["shape"]:
             raise ValueError("it is not what was written")
         factors = Factors(tuple(about["nav"]), tuple(about["sig"]))
@@ -518,7 +517,7 @@ def keep_coarse(coarse: Coarse, digest: str, folder: Path | None = None) -> None
         "nav": coarse.factors.nav,
         "sig": coarse.factors.sig,
         "shape": coarse.values.shape,
-        "crc": zlib.crc32(np.ascontiguousarray(coarse.values)),
+        "crc": zlib.crc32(_bytes(coarse.values)),
     }
     try:
         values_path.parent.mkdir(parents=True, exist_ok=True)
@@ -535,7 +534,11 @@ def _npy(values: NDArray[Any]) -> list[bytes | memoryview]:
 
     head = io.BytesIO()
     np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(values))
-    return [head.getvalue(), memoryview(np.ascontiguousarray(values)).cast("B")]
+    return [head.getvalue(), _bytes(values)]
+
+
+def _bytes(values: NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(values).data.cast("B")
 
 
 def _files(cube: xr.DataArray, digest: str, folder: Path | None) -> tuple[Path, Path]:

@@ -205,4 +205,4 @@ def exact_spectrum(cube: xr.DataArray, mask: xr.DataArray | None) -> xr.DataArra
 def _along(mask: xr.DataArray, dim: str) -> slice:
     """From the first to the last position along a dim at which a selection holds a pixel."""
     others = tuple(axis for axis, d in enumerate(mask.dims) if d != dim)
-    return slice(*_ends(mask.values.any(axis=others)))
+    return slice(*_ends(np.asarray(mask.values.any(axis=others))))

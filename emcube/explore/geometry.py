@@ -1,7 +1,9 @@
-"""Positions through a preparation: where its pixels lie in the cube, and the same preparation of a coarser one.
+"""Positions through a preparation: where its pixels lie in the cube, and the same preparation of a coarser
+one.
 
-A preparation (select, bin) is written in positions. A preview does it to a coarse cube, whose positions are fewer;
-and a pixel of a result is to be found again in the cube that it came from. Both are arithmetic: no values are read.
+A preparation (select, bin) is written in positions. A preview does it to a coarse cube, whose positions
+are fewer; and a pixel of a result is to be found again in the cube that it came from. Both are arithmetic:
+no values are read.
 """
 
 from __future__ import annotations
@@ -197,7 +199,8 @@ def scaled(
     coarse: xr.DataArray,
     factors: Mapping[str, int],
 ) -> Settings:
-    """The same settings for a coarse cube: positions, windows and levels as its pixels and channels have them.
+    """The same settings for a coarse cube: positions, windows and levels as its pixels and channels have
+    them.
 
     Parameters
     ----------

@@ -34,8 +34,8 @@ class Progress:
     Attributes
     ----------
     part : str
-        The part of the run that is under way: the name of a recipe's step, "input" for its sums; "" where there
-        is none.
+        The part of the run that is under way: the name of a recipe's step, "input" for its sums; "" where
+        there is none.
     part_number, n_parts : int
         Its number from 1, and of how many; 0 where there are none.
     what : str
@@ -154,8 +154,8 @@ class Job(Generic[T]):
     name : str
         What it does, for people.
     work : callable
-        ``work(job)``; its answer is the job's result. Runs of the engine inside it report to the job and stop when
-        it is cancelled; loops of its own call `Job.check`.
+        ``work(job)``; its answer is the job's result. Runs of the engine inside it report to the job and
+        stop when it is cancelled; loops of its own call `Job.check`.
     parts : sequence of str, optional
         Names of the parts that it goes through, as the checkpoints call them (a recipe's steps).
 
@@ -225,7 +225,9 @@ class Job(Generic[T]):
         self._stop.set()
 
     def listen(self, listener: Callable[[Job[T]], None]) -> None:
-        """Call a function with the job whenever there is news, on the job's thread; at once where it has ended."""
+        """Call a function with the job whenever there is news, on the job's thread; at once where it has
+        ended.
+        """
         with self._lock:
             if not self.done:
                 self._listeners.append(listener)
@@ -311,8 +313,8 @@ class Job(Generic[T]):
         for listener in tuple(self._listeners):
             try:
                 listener(self)
-            except Exception:
-                # The look on costs no run.
+            # The look on costs no run.
+            except Exception:  # noqa: BLE001
                 _log.exception("a listener of %s failed", self.name)
 
 

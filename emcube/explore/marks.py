@@ -24,11 +24,8 @@ NEAR = 0.08
 
 NEAR_LEAST = 12
 
-ELEMENTS = (
-    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y "
-    "Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re "
-    "Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu"
-).split()
+ELEMENTS = 94
+"""Elements that a peak may be of, from hydrogen on."""
 
 
 def marks_of(
@@ -87,10 +84,16 @@ def marks_near(
     axis = np.asarray(cube.coords[sig_dims(cube)[0]].values, dtype=np.float64)
     step = float(np.abs(np.diff(axis)).min()) if axis.size > 1 else 1.0
     reach = max(NEAR_LEAST * step, NEAR / 4 * float(np.ptp(axis)) if edges else 0.0)
-    marks = marks_of(cube, ELEMENTS, beam_energy=beam_energy, edges=edges)
+    marks = marks_of(cube, _elements(), beam_energy=beam_energy, edges=edges)
     near = [m for m in marks if abs(m.energy - energy) <= reach]
     near.sort(key=lambda m: (m.element not in known, abs(m.energy - energy) / (0.2 + m.weight)))
     return near[:most]
+
+
+def _elements() -> list[str]:
+    import xraydb
+
+    return [str(xraydb.atomic_symbol(z)) for z in range(1, ELEMENTS + 1)]
 
 
 class _ToAxis:

@@ -297,14 +297,15 @@ def _from_result(result: Result, places: Places) -> Found:
             f"{recorded.get('path') or recorded.get('dataset') or 'a cube in hand'!r}",
             hint="open the cube itself, or put the data back beside the result",
         )
-    many = not isinstance(source, str | Path)
-    where: Any = [str(Path(p).absolute()) for p in source] if many else str(source)
-    if not many and not is_url(where):
-        where = str(Path(where).absolute())
+    where: Any
+    if not isinstance(source, str | Path):
+        where = [str(Path(p).absolute()) for p in source]
+    else:
+        where = str(source) if is_url(str(source)) else str(Path(source).absolute())
     options = {k: recorded[k] for k in ("name", "dim", "values") if recorded.get(k) is not None}
     from emcube.sources import open as open_cube
 
-    title = _last(where[0] if many else where)
+    title = _last(where if isinstance(where, str) else where[0])
     return Found(
         Opened(open_cube(where, **options), {"path": where, **options}, title, places),
         result=result,

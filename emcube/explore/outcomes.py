@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["ComponentView", "Outcome", "component_of", "own_pixels", "spectra_of"]
 
 TOP = 0.05
-"""Share of the pixels that stand for a component whose scores have no zero (PCA): those of the highest scores."""
+"""Share of the pixels that stand for a component whose scores have no zero (PCA): those of the highest
+scores.
+"""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,8 @@
 """One visit to a cube: what is looked at, set, run, compared and kept, without any web framework.
 
-A page, a notebook or a test drives a `Session`; it draws nothing and knows no widgets. Reading and fitting run as
-`Job` objects in threads of this process, on the deployment in force, through the same code as `emcube.run`.
+A page, a notebook or a test drives a `Session`; it draws nothing and knows no widgets. Reading and fitting
+run as `Job` objects in threads of this process, on the deployment in force, through the same code as
+`emcube.run`.
 
 The promise of the record: `Session.recipe` and `Session.script` say what a click does, and run by themselves
 (``emcube run recipe.yaml``, ``python script.py``) they give the same ``run_id`` and the same bits.
@@ -100,9 +101,9 @@ class Session:
         name : str, optional
             Which signal, where a file holds several.
         folder : path-like, optional
-            Where runs leave their results; kept when the visit ends, and a run whose result lies there already
-            is not run again. Default: a folder that is made for this visit and removed at its end (`save` what
-            is to stay).
+            Where runs leave their results; kept when the visit ends, and a run whose result lies there
+            already is not run again. Default: a folder that is made for this visit and removed at its end
+            (`save` what is to stay).
 
         Raises
         ------
@@ -261,14 +262,14 @@ class Session:
         }
         return {key: str(value) for key, value in given.items() if value}
 
-    # -------------------------------------------------------------------------------------------------- looking
+    # --------------------------------------------------------------------------------------- looking
 
     def prepare(self) -> Job[None]:
         """Make the coarse cube that quick maps, spectra and previews come from, unless it is there.
 
-        It is a binned copy of some ten million cells, made in one pass over the data and kept in the user's cache
-        by the digest of the cube, so that the next visit has it at once. `is_ready` tells whether it is there; what
-        needs it before waits for it.
+        It is a binned copy of some ten million cells, made in one pass over the data and kept in the
+        user's cache by the digest of the cube, so that the next visit has it at once. `is_ready` tells
+        whether it is there; what needs it before waits for it.
         """
         opened = self._look()
         with self._lock:
@@ -295,7 +296,8 @@ class Session:
         """Images over the navigation dims, in memory: ``"total counts"`` first, then companions (HAADF).
 
         Total counts of a store come from its quicklook and are exact; of anything else from the coarse cube
-        (then ``attrs["exact"]`` is False and its positions are fewer). An image may have more dims than two (tilt).
+        (then ``attrs["exact"]`` is False and its positions are fewer). An image may have more dims than
+        two (tilt).
         """
         cube = self.cube
         nav = nav_dims(cube)
@@ -412,8 +414,8 @@ class Session:
         Parameters
         ----------
         windows : mapping of str to (float, float)
-            Ends by signal dim, in its unit: ``{"energy": (6.2, 6.6)}``; for patterns ``{"ky": ..., "kx": ...}``
-            (a virtual detector). Dims left out count whole.
+            Ends by signal dim, in its unit: ``{"energy": (6.2, 6.6)}``; for patterns ``{"ky": ..., "kx":
+            ...}`` (a virtual detector). Dims left out count whole.
 
         Raises
         ------
@@ -431,7 +433,9 @@ class Session:
         )
 
     def exact_map(self, windows: Mapping[str, tuple[float, float]]) -> Job[Map]:
-        """The same map from the data themselves: every pixel, every channel; cancel the job for another one."""
+        """The same map from the data themselves: every pixel, every channel; cancel the job for another
+        one.
+        """
         from emcube.explore.coarse import channel_weights
 
         plain = _windows(windows)
@@ -479,10 +483,12 @@ class Session:
         return get_metadata(self.cube).modality == "EELS"
 
     def curve(self) -> Job[NComponentsEstimate]:
-        """How many components the data support, with the curve, from the coarse cube as the settings prepare it.
+        """How many components the data support, with the curve, from the coarse cube as the settings
+        prepare it.
 
-        ``job.result`` has ``n_components``, ``threshold``, ``curve`` (Dataset over ``component``), ``reason`` and
-        ``plot()``, as that of `emcube.estimate_n_components`. A full run estimates again from all pixels.
+        ``job.result`` has ``n_components``, ``threshold``, ``curve`` (Dataset over ``component``),
+        ``reason`` and ``plot()``, as that of `emcube.estimate_n_components`. A full run estimates again
+        from all pixels.
         """
         settings = self._settings
         self._record.add("curve", **settings.as_recipe())
@@ -506,7 +512,7 @@ class Session:
         factors = zip((*nav, *sig), (*coarse.factors.nav, *coarse.factors.sig), strict=True)
         return small, {d: n * further[d] for d, n in factors}
 
-    # -------------------------------------------------------------------------------------------------- setting
+    # --------------------------------------------------------------------------------------- setting
 
     @property
     def settings(self) -> Settings:
@@ -528,7 +534,8 @@ class Session:
         Raises
         ------
         SelectionError
-            Nothing would be left, or the region cannot be left out of a cube with fewer than two navigation dims.
+            Nothing would be left, or the region cannot be left out of a cube with fewer than two
+            navigation dims.
         """
         region.mask(self.cube)
         if keep:
@@ -605,7 +612,7 @@ class Session:
         """Python that does by itself what was done here: what was looked at, then the run of the recipe."""
         return python_text(self._plain_recipe(absolute=True), self._record, self.title)
 
-    # -------------------------------------------------------------------------------------------------- running
+    # --------------------------------------------------------------------------------------- running
 
     def preview(self) -> Job[Outcome]:
         """Run the settings on the coarse cube; seconds. Its outcome says ``preview=True``."""
@@ -628,8 +635,8 @@ class Session:
     def run(self) -> Job[Outcome]:
         """Run the settings on everything, on the deployment in force, into `folder`.
 
-        ``job.progress`` tells how far it is, ``job.cancel()`` stops it at the next finished group of blocks; the
-        same run asked for again goes on from there.
+        ``job.progress`` tells how far it is, ``job.cancel()`` stops it at the next finished group of
+        blocks; the same run asked for again goes on from there.
         """
         settings, opened = self._settings, self._look()
         recipe = Recipe.from_dict(
@@ -749,7 +756,7 @@ class Session:
 
         return self._read("component", work)
 
-    # -------------------------------------------------------------------------------------------------- keeping
+    # --------------------------------------------------------------------------------------- keeping
 
     def save(
         self,

@@ -96,7 +96,7 @@ def _inside(state: Prepared, polygon: Polygon) -> Prepared:
             f"{cube.sizes[rows] - 1} and {columns} from 0 to {cube.sizes[columns] - 1}",
             hint=f"vertices are positions [{rows}, {columns}]",
         )
-    box = {d: slice(*_extent(inside.any(_other(inside, d)).values)) for d in inside.dims}
+    box = {d: slice(*_extent(inside.any(str(_other(inside, d))).values)) for d in inside.dims}
     drawn = inside.isel(box)
     if region is not None:
         drawn = region.isel({d: s for d, s in box.items() if d in region.dims}) & drawn
