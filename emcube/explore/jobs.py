@@ -6,6 +6,7 @@ thread, and cancelling stops only its own run: jobs of several visits go on side
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 import time
@@ -182,7 +183,11 @@ class Job(Generic[T]):
         self._stop, self._ended = threading.Event(), threading.Event()
         self._began = time.monotonic()
         self._pass_began, self._pass = self._began, ("", -1)
-        self._thread = threading.Thread(target=self._run, name=f"emcube {name}", daemon=True)
+        # A client that is current only here is current there, too.
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(
+            target=context.run, args=(self._run,), name=f"emcube {name}", daemon=True
+        )
 
     def start(self) -> Job[T]:
         """Begin; returns the job."""

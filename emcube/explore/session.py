@@ -373,9 +373,10 @@ class Session:
         from emcube.store.quicklook import SUM_SPECTRUM
 
         began = time.monotonic()
-        self._record.add("spectrum", region=_plain(region))
         cube = self.cube
-        if region is None:
+        mask = None if region is None else region.mask(cube)
+        self._record.add("spectrum", region=_plain(region))
+        if mask is None:
             stored = self._quicklook(SUM_SPECTRUM)
             if stored is not None:
                 n_pixels = math.prod(cube.sizes[d] for d in nav_dims(cube))
@@ -383,7 +384,7 @@ class Session:
                     units=cube.attrs.get("units", "1"), sig_dims=list(sig_dims(cube))
                 )
                 return Spectrum(values, n_pixels, None, True, time.monotonic() - began)
-        return self._quick_spectrum(None if region is None else region.mask(cube), region, began)
+        return self._quick_spectrum(mask, region, began)
 
     def _quick_spectrum(
         self, mask: xr.DataArray | None, region: Region | None, began: float
@@ -395,9 +396,9 @@ class Session:
 
     def exact_spectrum(self, region: Region | None = None) -> Job[Spectrum]:
         """Sum spectrum of a region from the data themselves; cancel the job when another one is asked for."""
-        self._record.add("spectrum", region=_plain(region))
         opened = self._look()
         mask = None if region is None else region.mask(opened.cube)
+        self._record.add("spectrum", region=_plain(region))
 
         def work(job: Job[Spectrum]) -> Spectrum:
             began = time.monotonic()

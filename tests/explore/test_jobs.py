@@ -122,6 +122,37 @@ def test_helpers_of_a_run_tell_its_job() -> None:
     assert "helped" in told
 
 
+def test_an_ingest_tells_its_job_and_is_stopped() -> None:
+    from emcube.recipe.inputs import announcer
+    from emcube.store import IngestProgress
+
+    def work(job: Job[None]) -> None:
+        tell, raised = announcer(), []
+
+        def help_on() -> None:
+            tell(IngestProgress(1, 3, 10, 30, 0.1))
+            job.cancel()
+            try:
+                tell(IngestProgress(2, 3, 20, 30, 0.2))
+            except InterruptedRunError as error:
+                raised.append(error)
+            # What is all there is kept.
+            tell(IngestProgress(3, 3, 30, 30, 0.3))
+
+        helper = threading.Thread(target=help_on)
+        helper.start()
+        helper.join()
+        raise raised[0]
+
+    job = Job("ingest", work)
+    told: list[tuple[str, int]] = []
+    job.listen(lambda j: told.append((j.progress.what, j.progress.blocks_done)))
+    job.start()
+    assert job.wait(60)
+    assert job.state == "cancelled"
+    assert ("read input", 1) in told
+
+
 def test_an_error_has_its_four_parts() -> None:
     def work(job: Job[None]) -> None:
         error = InputError("x must be 1, got 2", hint="say 1")

@@ -138,7 +138,10 @@ def test_a_wrong_window_or_region_is_refused_at_once(store: Path) -> None:
                 ask({"energy": (50, 60)})
         with pytest.raises(SelectionError, match="has 24 positions"):
             session.spectrum(Region.box(y=(0, 99)))
-        assert "window" not in [a.verb for a in session.actions]
+        for ask_for in (session.spectrum, session.exact_spectrum):
+            with pytest.raises(SelectionError, match="not a navigation dim"):
+                ask_for(Region.box(z=(0, 9)))
+        assert [a.verb for a in session.actions] == ["open"], "what was refused was not done"
 
 
 def test_lines_lie_on_the_axis(store: Path) -> None:
@@ -264,6 +267,28 @@ def test_the_same_run_is_not_run_again(store: Path, tmp_path: Path) -> None:
         assert got(job).run_id == first.run_id
         assert not job.progress.n_blocks, "no block was read"
     assert [p.name[:4] for p in tmp_path.iterdir() if p.is_dir() and p.name != "cache"] == ["run-"]
+
+
+def test_the_workers_in_force_do_it(store: Path, cluster_client: Any, tmp_path: Path) -> None:
+    with cluster_client.as_current(), Session.open(store) as session:
+        session.settings = QUICK.only("pca")
+        outcome = got(session.run())
+        image = got(session.exact_map({"energy": (1.5, 1.9)}))
+        assert all(cluster_client.run(_has_worked).values())
+        assert got(session.preview()).n_components("pca") == 3
+        loadings, recipe = outcome.result["pca"]["loadings"].load(), session.recipe()
+    expected = three_phases().em.window(energy=(1.5, 1.9)).em.total_counts()
+    np.testing.assert_array_equal(image.values, expected)
+    alone = em.run(recipe, out=tmp_path / "threads")
+    assert alone.run_id == outcome.run_id
+    np.testing.assert_array_equal(alone["pca"]["loadings"], loadings)
+
+
+def _has_worked() -> bool:
+    """Whether a worker has been prepared for the engine's tasks."""
+    from distributed import get_worker
+
+    return "emcube-relief" in get_worker().periodic_callbacks
 
 
 def test_progress_names_the_step(store: Path) -> None:
@@ -568,7 +593,7 @@ def test_an_image_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "title", ["<b>&\"'", 'a"); import os #', "näme 名前\nline", "x" * 10_000], ids=range(4)
+    "title", ['<b>&"\' "); import os #\nnäme 名前', "x" * 10_000], ids=["signs", "long"]
 )
 def test_strange_names_stay_text(title: str, tmp_path: Path) -> None:
     folder = tmp_path / "ä 'b\" #1"
