@@ -2,7 +2,8 @@
 #
 #   make demo    simulate, ingest and unmix the SRM 2135c tilt series; pictures under demo/
 #   make test    make check, then every test, in two processes (JOBS=0: in one)
-#   make check   format, lint, types, import contracts
+#   make check   format, lint, types, import contracts, documentation
+#   make docs    the documentation as web pages; prints where they are
 #   make bench   side by side with other tools on small scenes, in minutes; figures under .bench/
 #   make bench-full   the same at full size: benchmarks/results/ and the README's table
 #
@@ -14,9 +15,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
+SPHINX := $(BIN)/sphinx-build --conf-dir docs --doctree-dir build/doctrees --jobs $(JOBS) --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-full
+.PHONY: help demo test check docs bench bench-full
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -25,7 +27,7 @@ $(STAMP): pyproject.toml tests/environments.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "emcube needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,test,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,test,dev,docs]'
 	@$(BIN)/python -m tests.environments
 	@touch $(STAMP)
 
@@ -40,9 +42,14 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(SPHINX) --fresh-env --fail-on-warning --keep-going . build/docs
+
+docs: $(STAMP)
+	$(SPHINX) . build/docs
+	@echo "file://$(CURDIR)/build/docs/index.html"
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(BENCH)
 
 bench-full: $(STAMP)
-	$(BIN)/python -m benchmarks --full --write README.md $(BENCH)
+	$(BIN)/python -m benchmarks --full --write README.md docs/comparison.md $(BENCH)

@@ -20,6 +20,7 @@ from emcube.engine.checkpoint import current_checkpoints
 from emcube.engine.progress import Event, listen_here
 from emcube.engine.stopping import stop_when
 from emcube.errors import EmcubeError, EngineError, InterruptedRunError
+from emcube.feedback.setting import quietly
 
 __all__ = ["Job", "Problem", "Progress", "finished"]
 
@@ -257,6 +258,7 @@ class Job(Generic[T]):
     def _run(self) -> None:
         try:
             with ExitStack() as stack:
+                stack.enter_context(quietly())
                 stack.enter_context(listen_here(self._hear))
                 stack.enter_context(stop_when(self._stop.is_set))
                 self.check()

@@ -127,12 +127,12 @@ class Opened:
             self._lock.release()
 
     def _ingest(self) -> xr.DataArray:
-        from emcube.recipe.inputs import announcer
+        from emcube.recipe.inputs import stopping
         from emcube.sources import ingest
         from emcube.store import open_cube
 
         place = self._own_store or self.places.scratch / f"input-{uuid.uuid4().hex[:8]}.zarr"
-        return open_cube(ingest(self.cube, place, progress=announcer()))
+        return open_cube(ingest(self.cube, place, progress=stopping()))
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from emcube.addresses import redact
-from emcube.engine.progress import Event, emitter
 from emcube.engine.stopping import stop_check
 from emcube.errors import InputError
 from emcube.recipe import schema
@@ -22,8 +21,7 @@ from emcube.recipe.recipe import Recipe
 if TYPE_CHECKING:
     from emcube.store import IngestProgress
 
-__all__ = ["Input", "announce", "announcer", "find_input", "require_apart", "standing_in"]
-__all__ += ["stored_input"]
+__all__ = ["Input", "find_input", "require_apart", "standing_in", "stopping", "stored_input"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +137,7 @@ def _named_input(recipe: Recipe, scratch: Path) -> Iterator[Input]:
         return
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".emcube-input-", dir=scratch) as folder:
-        path = ingest(cube, Path(folder) / "input.zarr", progress=announcer())
+        path = ingest(cube, Path(folder) / "input.zarr", progress=stopping())
         yield Input(open_store(path), read_digest(path), address)
 
 
@@ -284,34 +282,15 @@ def _address(recipe: Recipe, named: schema.Input) -> tuple[str | list[str], dict
     return recipe.locate(str(named.path)), {"name": named.name}
 
 
-def announce(state: IngestProgress) -> None:
-    """Pass the progress of an ingest on to whoever listens to the engine."""
-    emitter()(_event(state))
+def stopping() -> Callable[[IngestProgress], None]:
+    """What stops an ingest of this thread where its runs are to stop; it is asked on other threads."""
+    check = stop_check()
 
-
-def announcer() -> Callable[[IngestProgress], None]:
-    """What does as `announce` for the listeners of this thread too, and stops where this thread is to stop.
-
-    An ingest tells its progress from threads of its own.
-    """
-    send, check = emitter(), stop_check()
-
-    def tell(state: IngestProgress) -> None:
-        send(_event(state))
+    def look(state: IngestProgress) -> None:
         if state.regions_done < state.n_regions:
             check()
 
-    return tell
-
-
-def _event(state: IngestProgress) -> Event:
-    return Event(
-        "end" if state.regions_done == state.n_regions else "block",
-        "read input",
-        blocks_done=state.regions_done,
-        n_blocks=state.n_regions,
-        seconds=state.seconds,
-    )
+    return look
 
 
 def _name(cube: xr.DataArray) -> str | None:

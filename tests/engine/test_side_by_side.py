@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from emcube.engine.checkpoint import checkpointing
-from emcube.engine.progress import Event, emit, emitter, listen, listen_here
+from emcube.engine.progress import Event, emit, listen, listen_here
 from emcube.engine.stopping import check_stop, request_stop, stop_check, stop_on_signals, stop_when
 from emcube.errors import InterruptedRunError, PreemptedRunError
+from emcube.feedback.events import emitter
 
 
 def elsewhere(function: Any) -> BaseException | None:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from emcube.engine import listen, run_sweep
-from emcube.engine.progress import Event, emitter
+from emcube.engine.progress import Event
 from emcube.errors import EngineError, InputError, InterruptedRunError
 from emcube.explore.exact import SpectrumSweep
 from emcube.explore.jobs import Job, Problem, Progress, finished
+from emcube.feedback.events import Work, emitter, working
 from emcube.models.labels import as_source
 from tests.explore.cubes_for_tests import got
 
@@ -123,25 +124,27 @@ def test_helpers_of_a_run_tell_its_job() -> None:
 
 
 def test_an_ingest_tells_its_job_and_is_stopped() -> None:
-    from emcube.recipe.inputs import announcer
+    from emcube.recipe.inputs import stopping
     from emcube.store import IngestProgress
 
     def work(job: Job[None]) -> None:
-        tell, raised = announcer(), []
+        look, raised = stopping(), []
 
-        def help_on() -> None:
-            tell(IngestProgress(1, 3, 10, 30, 0.1))
+        def help_on(telling: Work) -> None:
+            telling.advance(blocks=1)
+            look(IngestProgress(1, 3, 10, 30, 0.1))
             job.cancel()
             try:
-                tell(IngestProgress(2, 3, 20, 30, 0.2))
+                look(IngestProgress(2, 3, 20, 30, 0.2))
             except InterruptedRunError as error:
                 raised.append(error)
             # What is all there is kept.
-            tell(IngestProgress(3, 3, 30, 30, 0.3))
+            look(IngestProgress(3, 3, 30, 30, 0.3))
 
-        helper = threading.Thread(target=help_on)
-        helper.start()
-        helper.join()
+        with working("ingest", n_blocks=3) as telling:
+            helper = threading.Thread(target=help_on, args=(telling,))
+            helper.start()
+            helper.join()
         raise raised[0]
 
     job = Job("ingest", work)
@@ -150,7 +153,7 @@ def test_an_ingest_tells_its_job_and_is_stopped() -> None:
     job.start()
     assert job.wait(60)
     assert job.state == "cancelled"
-    assert ("read input", 1) in told
+    assert ("ingest", 1) in told
 
 
 def test_an_error_has_its_four_parts() -> None:

@@ -274,7 +274,8 @@ def test_the_workers_in_force_do_it(store: Path, cluster_client: Any, tmp_path: 
         session.settings = QUICK.only("pca")
         outcome = got(session.run())
         image = got(session.exact_map({"energy": (1.5, 1.9)}))
-        assert all(cluster_client.run(_has_worked).values())
+        prepared = cluster_client.run(lambda dask_worker: list(dask_worker.periodic_callbacks))
+        assert all("emcube-relief" in found for found in prepared.values())
         assert got(session.preview()).n_components("pca") == 3
         loadings, recipe = outcome.result["pca"]["loadings"].load(), session.recipe()
     expected = three_phases().em.window(energy=(1.5, 1.9)).em.total_counts()
@@ -282,13 +283,6 @@ def test_the_workers_in_force_do_it(store: Path, cluster_client: Any, tmp_path: 
     alone = em.run(recipe, out=tmp_path / "threads")
     assert alone.run_id == outcome.run_id
     np.testing.assert_array_equal(alone["pca"]["loadings"], loadings)
-
-
-def _has_worked() -> bool:
-    """Whether a worker has been prepared for the engine's tasks."""
-    from distributed import get_worker
-
-    return "emcube-relief" in get_worker().periodic_callbacks
 
 
 def test_progress_names_the_step(store: Path) -> None:
