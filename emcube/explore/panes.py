@@ -131,8 +131,8 @@ def cube_pane(session: Session, images: Sequence[str], entry: str) -> Plain:
         "facts": [[shorten(d, 24), _extent(cube, d)] for d in cube.dims]
         + [[shorten(k, 60), clean(v)[:2000]] for k, v in session.facts.items() if k not in SHOWN],
         "images": [shorten(i, 80) for i in images],
-        "nav": [_axis(cube, d) for d in nav],
-        "sig": [_axis(cube, d) for d in sig],
+        "nav": [_axis(cube, d, named=d not in nav[-2:]) for d in nav],
+        "sig": [_axis(cube, d, named=False) for d in sig],
     }
 
 
@@ -151,12 +151,13 @@ def _extent(cube: xr.DataArray, dim: Any) -> str:
     return f"{said}: {place(values[0])} to {place(values[-1])} {unit}".strip()
 
 
-def _axis(cube: xr.DataArray, dim: str) -> Plain:
+def _axis(cube: xr.DataArray, dim: str, *, named: bool) -> Plain:
+    """A dim; where it is `named`, with what its positions are called."""
     here = cube.coords[dim] if dim in cube.coords else None
     unit = "" if here is None else clean(pretty(str(here.attrs.get("units") or "")))
     n = cube.sizes[dim]
     said: list[str] = []
-    if n <= 5000:
+    if named and n <= 5000:
         values = np.arange(n) if here is None else here.values
         said = [f"{place(v)}{'' if unit == '°' else ' '}{unit}".strip() for v in values]
     return {"dim": dim, "label": shorten(dim, 24), "n": n, "unit": unit[:24], "said": said}

@@ -26,7 +26,6 @@ from bokeh.models import (
     LinearColorMapper,
     MetricLength,
     PanTool,
-    Plot,
     Range1d,
     ScaleBar,
     WheelZoomTool,
@@ -244,10 +243,10 @@ class ImagePlot:
     """
 
     def __init__(self, name: str, beside: ImagePlot | None = None) -> None:
-        self.source = ColumnDataSource(_nothing())
-        self.chosen = ColumnDataSource({"x": [], "y": []})
-        self.mapper = LinearColorMapper(palette=["#440154", "#fde725"], low=0.0, high=1.0)
-        self.plot = figure(
+        self.source: Any = ColumnDataSource(_nothing())
+        self.chosen: Any = ColumnDataSource({"x": [], "y": []})
+        self.mapper: Any = LinearColorMapper(palette=["#440154", "#fde725"], low=0.0, high=1.0)
+        self.plot: Any = figure(
             name=name,
             sizing_mode="stretch_both",
             match_aspect=True,
@@ -280,7 +279,7 @@ class ImagePlot:
         if not beside:
             for side in (self.plot.x_range, self.plot.y_range):
                 side.renderers = [image]
-        self.bar = ScaleBar(
+        self.bar: Any = ScaleBar(
             range=self.plot.x_range,
             unit="nm",
             dimensional=MetricLength(),
@@ -305,12 +304,12 @@ class ImagePlot:
 
     def _add_tools(self, name: str, image: Any) -> None:
         shade = {"fill_color": "#ffffff", "fill_alpha": 0.18, "line_color": "#ffffff"}
-        box = BoxSelectTool(name=f"{name}-rectangle")
-        lasso = LassoSelectTool(name=f"{name}-polygon", continuous=False)
+        box: Any = BoxSelectTool(name=f"{name}-rectangle")
+        lasso: Any = LassoSelectTool(name=f"{name}-polygon", continuous=False)
         for tool in (box, lasso):
             tool.overlay.update(**shade, line_width=2, line_dash="solid")
         pan, wheel = PanTool(name=f"{name}-pan"), WheelZoomTool()
-        self.hover = HoverTool(renderers=[image], tooltips=[("value", "@image{0.[000]}")])
+        self.hover: Any = HoverTool(renderers=[image], tooltips=[("value", "@image{0.[000]}")])
         self.plot.add_tools(box, lasso, pan, wheel, self.hover)
         self.plot.toolbar.active_drag = box
         self.plot.toolbar.active_scroll = wheel
@@ -377,7 +376,7 @@ def _nothing() -> dict[str, list[Any]]:
     return {"image": [image], "x": [0.0], "y": [0.0], "dw": [1.0], "dh": [1.0]}
 
 
-def _bare(plot: Plot) -> None:
+def _bare(plot: Any) -> None:
     plot.axis.visible = False
     plot.grid.visible = False
     plot.outline_line_color = None
@@ -435,7 +434,7 @@ class SpectrumPlot:
         self.dark = False
         self.marks: list[LineMark] = []
         self.full = (0.0, 1.0)
-        self.plot = figure(
+        self.plot: Any = figure(
             name=name,
             sizing_mode="stretch_both",
             x_range=Range1d(0.0, 1.0),
@@ -449,7 +448,7 @@ class SpectrumPlot:
             min_width=120,
             min_height=90,
         )
-        self.sources = {
+        self.sources: dict[str, Any] = {
             key: ColumnDataSource({"x": [], "y": [], "value": [], "base": []}) for key in SERIES
         }
         self.area = self.plot.varea(
@@ -466,7 +465,7 @@ class SpectrumPlot:
             )
             for key in SERIES
         }
-        self.mark_source = ColumnDataSource({"x": [], "top": [], "foot": [], "text": [], "tint": []})
+        self.mark_source: Any = ColumnDataSource({"x": [], "top": [], "foot": [], "text": [], "tint": []})
         self.mark_lines = self.plot.segment(
             x0="x", x1="x", y0="foot", y1=0, source=self.mark_source, line_alpha=0.55
         )
@@ -480,9 +479,9 @@ class SpectrumPlot:
             text_align="center",
             text_baseline="top",
         )
-        self.ticker = FixedTicker(ticks=[])
+        self.ticker: Any = FixedTicker(ticks=[])
         self.plot.yaxis.ticker = self.ticker
-        self.window = BoxAnnotation(
+        self.window: Any = BoxAnnotation(
             name=f"{name}-box",
             visible=False,
             editable=True,
@@ -501,8 +500,8 @@ class SpectrumPlot:
         self.paint(False)
 
     def _add_tools(self, name: str) -> None:
-        band = BoxSelectTool(name=f"{name}-window", dimensions="width")
-        zoom = BoxZoomTool(name=f"{name}-zoom", dimensions="width")
+        band: Any = BoxSelectTool(name=f"{name}-window", dimensions="width")
+        zoom: Any = BoxZoomTool(name=f"{name}-zoom", dimensions="width")
         for tool in (band, zoom):
             tool.overlay.update(fill_color="#56b4e9", fill_alpha=0.2, line_color=None)
         wheel = WheelZoomTool(dimensions="width")

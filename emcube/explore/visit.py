@@ -768,14 +768,11 @@ class Visit:
     def _show_ends(self) -> None:
         if self.pattern_frame is not None and self.session is not None:
             cube, frame = self.session.cube, self.pattern_frame
-            spans = {
-                d: _span(
-                    *(float(np.argmin(np.abs(positions(cube, d) - v))) for v in ends),
-                    frame.shape[i],
-                )
-                for i, d in enumerate(frame.dims)
-                if (ends := self.window.get(d)) is not None
-            }
+            spans = {}
+            for dim, n in zip(frame.dims, frame.shape, strict=True):
+                if dim in self.window:
+                    ends = [np.argmin(np.abs(positions(cube, dim) - v)) for v in self.window[dim]]
+                    spans[dim] = _span(float(ends[0]), float(ends[1]), n)
             self.pattern.mark(frame.outline(Region.box(**spans) if spans else None))
             return
         self._pulling = True
