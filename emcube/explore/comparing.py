@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emcube.errors import InputError
-from emcube.explore.outcomes import Outcome, spectra_of
+from emcube.explore.outcomes import Outcome, has_signs, spectra_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -55,7 +55,8 @@ class Comparison:
     -----
     Spectra are divided by the square root of the data's mean spectrum before the angle is taken (Keenan and
     Kotula, Surf. Interface Anal. 36 (2004) 203, https://doi.org/10.1002/sia.1657): a plain angle does not see
-    minor elements. PCA components have no sign: of the angle and 180 degrees minus it the smaller counts.
+    minor elements. Components of either sign (PCA, ICA) may be turned round: of the angle and 180 degrees
+    minus it the smaller counts.
     """
 
     first: Outcome
@@ -85,7 +86,7 @@ def compare_spectra(
     a, b = spectra_of(first, one), spectra_of(second, other)
     a, b = _on_one_axis(a, b)
     weights = _mean_like(first, a)
-    unsigned = "pca" in (first.result.verb(one), second.result.verb(other))
+    unsigned = has_signs(a) or has_signs(b)
     angles = _angles(_rows(a), _rows(b), weights, unsigned)
     rows, columns = linear_sum_assignment(angles)
     pairs = tuple(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from emcube.explore.views import Spectrum
     from emcube.results import Result
 
-__all__ = ["ComponentView", "Outcome", "component_of", "own_pixels", "spectra_of"]
+__all__ = ["ComponentView", "Outcome", "component_of", "has_signs", "own_pixels", "spectra_of"]
 
 TOP = 0.05
 """Share of the pixels that stand for a component whose scores have no zero (PCA): those of the highest
@@ -129,6 +129,14 @@ def spectra_of(outcome: Outcome, step: str) -> xr.DataArray:
     return found
 
 
+def has_signs(values: xr.DataArray) -> bool:
+    """Whether values below zero mean something (PCA, ICA), and are not the rounding of a fit that has
+    none.
+    """
+    filled = np.nan_to_num(values.values)
+    return bool(-filled[filled < 0].sum() > 0.01 * np.abs(filled).sum())
+
+
 def component_of(outcome: Outcome, step: str, k: int) -> ComponentView:
     """One component of a step, without the mean spectrum of its pixels.
 
@@ -144,19 +152,18 @@ def component_of(outcome: Outcome, step: str, k: int) -> ComponentView:
             hint="they are numbered from 0",
         )
     node, verb = outcome.result[step], outcome.result.verb(step)
-    image, own, rule = own_pixels(node, verb, k)
+    image, own, rule = own_pixels(node, k)
     spectrum = spectra.isel({spectra.dims[0]: k}, drop=True)
     return ComponentView(step, verb, k, spectrum, image, own, rule, None)
 
 
-def own_pixels(node: xr.Dataset, verb: str, k: int) -> tuple[xr.DataArray, xr.DataArray, str]:
+def own_pixels(node: xr.Dataset, k: int) -> tuple[xr.DataArray, xr.DataArray, str]:
     """Map of a component, which pixels are its own, and how they were told.
 
     Parameters
     ----------
     node : Dataset
         Of a step.
-    verb : str
     k : int
 
     Returns
@@ -172,7 +179,7 @@ def own_pixels(node: xr.Dataset, verb: str, k: int) -> tuple[xr.DataArray, xr.Da
         return image.assign_attrs(units="1"), own, "the pixels of this cluster"
     loadings = node["loadings"].load()
     image = loadings.isel(component=k, drop=True)
-    if verb == "pca":
+    if has_signs(loadings):
         level = float(np.nanquantile(image.values, 1 - TOP))
         return image, image >= level, f"the {TOP:.0%} of the pixels with the highest scores"
     filled = loadings.fillna(-np.inf)

@@ -20,9 +20,6 @@ Plain = dict[str, Any]
 ORDER = ("remove_background", "window", "select", "bin")
 """Where a preparation that is added goes: energies first, then pixels, then bins."""
 
-COUNTS = {"nmf": "n_components", "kmeans": "n_clusters"}
-"""Steps of the default recipe whose number of parts `Settings.parts` sets."""
-
 
 @dataclass(frozen=True)
 class Field:
@@ -247,13 +244,21 @@ class Settings:
         return replace(self, steps=tuple(s for s in self.steps if _name(s) in names))
 
     def parts(self, n: int | None) -> Settings:
-        """Set components of every NMF and clusters of every k-means; None: as many as the estimate says."""
+        """Set components and clusters of every step that takes them from the estimate by itself (not of PCA).
+
+        Parameters
+        ----------
+        n : int or None
+            None: as many as the estimate says.
+        """
         number: int | str = "auto" if n is None else n
-        steps = []
+        models, steps = _models(), []
         for one in self.steps:
             (verb, given), *_ = one.items()
-            key = COUNTS.get(verb)
-            steps.append(one if key is None else {verb: {**(given or {}), key: number}})
+            fields = models[verb].model_fields if verb in models else {}
+            counted = [k for k in ("n_components", "n_clusters") if k in fields]
+            new = {k: number for k in counted if fields[k].default == "auto"}
+            steps.append({verb: {**(given or {}), **new}})
         return replace(self, steps=tuple(map(_copy, steps)))
 
 
