@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from emcube.explore.jobs import Job, Problem
     from emcube.explore.outcomes import Outcome
     from emcube.explore.session import Session
-    from emcube.models.n_components import Estimate
+    from emcube.models.n_components import NComponentsEstimate
 
 __all__ = [
     "catalog_pane",
@@ -148,12 +148,15 @@ def _extent(cube: xr.DataArray, dim: Any) -> str:
     values = cube.coords[dim].values
     unit = clean(pretty(str(cube.coords[dim].attrs.get("units") or "")))[:24]
     unit = "" if unit == "1" else unit
-    return f"{said}: {place(values[0])} to {place(values[-1])} {unit}".strip()
+    ends = " to ".join(
+        f"{v:.4g}" if isinstance(v, np.number) else place(v) for v in values[[0, -1]]
+    )
+    return f"{said}: {ends}{'' if unit == '°' else ' '}{unit}".strip()
 
 
 def _axis(cube: xr.DataArray, dim: str, *, named: bool) -> Plain:
     """A dim; where it is `named`, with what its positions are called."""
-    here = cube.coords[dim] if dim in cube.coords else None
+    here = cube.coords.get(dim)
     unit = "" if here is None else clean(pretty(str(here.attrs.get("units") or "")))
     n = cube.sizes[dim]
     said: list[str] = []
@@ -242,7 +245,7 @@ def _polygon(corners: Sequence[Sequence[float]]) -> str:
     return f"an outline of {len(corners)} corners"
 
 
-def curve_pane(estimate: Estimate) -> Plain:
+def curve_pane(estimate: NComponentsEstimate) -> Plain:
     """The curve of the number of components."""
     values = np.asarray(estimate.curve["singular_value"].values, dtype=np.float64)[:30]
     n = estimate.n_components
@@ -388,7 +391,8 @@ def comparison_pane(found: Comparison) -> Plain:
         "keys": [found.first.number, found.first_step, found.second.number, found.second_step],
         "pairs": [[p.first, p.second, f"{number(p.angle, 3)}°"] for p in found.pairs],
         "alone": [list(found.first_alone), list(found.second_alone)],
-        "note": f"Angles between spectra, weighted as counting noise asks, on {plural(found.n_channels, 'channel')}.",
+        "note": "Angles between spectra, weighted as counting noise asks, on "
+        f"{plural(found.n_channels, 'channel')}.",
     }
 
 

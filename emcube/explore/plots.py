@@ -152,7 +152,7 @@ class Frame:
         return (y - self.origin[0]) / self.step[0], (x - self.origin[1]) / self.step[1]
 
     def point(self, row: float, column: float) -> tuple[float, float]:
-        """x and y of a row and column."""
+        """Coordinates x and y of a row and column."""
         return self.origin[1] + column * self.step[1], self.origin[0] + row * self.step[0]
 
     def extent(self, values: xr.DataArray, cube: xr.DataArray) -> tuple[float, float, float, float]:
@@ -187,7 +187,7 @@ class Frame:
         return float(middles[0]) - size / 2, float(middles[-1]) + size / 2
 
     def outline(self, region: Region | None) -> tuple[list[float], list[float]]:
-        """x and y of a region's outline; empty for all pixels."""
+        """Coordinates x and y of a region's outline; empty for all pixels."""
         if region is None:
             return [], []
         if region.vertices:
@@ -236,8 +236,8 @@ class ImagePlot:
     Parameters
     ----------
     name : str
-        Of the Bokeh model, by which the page places it; its tools are ``name-rectangle``, ``name-polygon`` and
-        ``name-pan``.
+        Of the Bokeh model, by which the page places it; its tools are ``name-rectangle``,
+        ``name-polygon`` and ``name-pan``.
     beside : ImagePlot, optional
         Moves and zooms with it.
     """
@@ -268,7 +268,7 @@ class ImagePlot:
             color_mapper=self.mapper,
         )
         for halo in (True, False):
-            line = {"line_color": "#000000", "line_width": 4, "line_alpha": 0.55}
+            line: dict[str, Any] = {"line_color": "#000000", "line_width": 4, "line_alpha": 0.55}
             self.plot.patch(
                 "x",
                 "y",
@@ -277,7 +277,8 @@ class ImagePlot:
                 **(line if halo else {"line_color": "#ffffff", "line_width": 1.6}),
             )
         if not beside:
-            for side in (self.plot.x_range, self.plot.y_range):
+            ranges: tuple[Any, ...] = (self.plot.x_range, self.plot.y_range)
+            for side in ranges:
                 side.renderers = [image]
         self.bar: Any = ScaleBar(
             range=self.plot.x_range,
@@ -437,8 +438,8 @@ class SpectrumPlot:
         self.plot: Any = figure(
             name=name,
             sizing_mode="stretch_both",
-            x_range=Range1d(0.0, 1.0),
-            y_range=Range1d(0.0, 1.0),
+            x_range=Range1d(start=0.0, end=1.0),
+            y_range=Range1d(start=0.0, end=1.0),
             toolbar_location=None,
             tools=[],
             min_border_left=62,
@@ -465,7 +466,9 @@ class SpectrumPlot:
             )
             for key in SERIES
         }
-        self.mark_source: Any = ColumnDataSource({"x": [], "top": [], "foot": [], "text": [], "tint": []})
+        self.mark_source: Any = ColumnDataSource(
+            {"x": [], "top": [], "foot": [], "text": [], "tint": []}
+        )
         self.mark_lines = self.plot.segment(
             x0="x", x1="x", y0="foot", y1=0, source=self.mark_source, line_alpha=0.55
         )
@@ -723,10 +726,12 @@ def _ticks(low: float, high: float, scaling: str) -> list[float]:
 def _root_ticks(high: float) -> list[float]:
     """Round values from zero whose square roots keep a distance."""
     power = int(np.floor(np.log10(high)))
-    rounds = [f * 10.0**p for p in (power, power - 1, power - 2, power - 3) for f in (8, 6, 5, 4, 3, 2, 1)]
+    rounds = [
+        f * 10.0**p for p in (power, power - 1, power - 2, power - 3) for f in (8, 6, 5, 4, 3, 2, 1)
+    ]
     kept = [max((v for v in rounds if v <= high), default=high)]
-    for value in rounds:
-        apart = np.sqrt(kept[-1]) - np.sqrt(value)
-        if apart >= 0.17 * np.sqrt(high) and np.sqrt(value) >= 0.13 * np.sqrt(high):
-            kept.append(value)
+    for one in rounds:
+        apart = np.sqrt(kept[-1]) - np.sqrt(one)
+        if apart >= 0.17 * np.sqrt(high) and np.sqrt(one) >= 0.13 * np.sqrt(high):
+            kept.append(one)
     return [0.0, *kept[::-1]]

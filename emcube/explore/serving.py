@@ -61,8 +61,8 @@ def explore(
     browser : bool, optional
         Open the page in a browser. Default: yes, but for a notebook, which shows the page in its cell.
     block : bool, optional
-        Return only when it was stopped with Ctrl-C. Default: in scripts, which would end otherwise, but not at a
-        prompt or in a notebook.
+        Return only when it was stopped with Ctrl-C. Default: in scripts, which would end otherwise, but not
+        at a prompt or in a notebook.
     deploy : str, optional
         Where runs work, as in `emcube.deploy`: ``"local workers=4"``. Default: the deployment in force.
     address : str, optional
@@ -85,8 +85,8 @@ def explore(
 
     Notes
     -----
-    The page is served on 127.0.0.1 only, under an address with a random token that every request must have. Each
-    browser has a visit of its own. A tunnel brings it to another machine:
+    The page is served on 127.0.0.1 only, under an address with a random token that every request must have.
+    Each browser has a visit of its own. A tunnel brings it to another machine:
     ``ssh -L 8000:127.0.0.1:PORT machine``, then the printed address with port 8000.
 
     Examples
@@ -159,7 +159,8 @@ def _shell() -> Any:
 class Explorer:
     """An explorer that is being served, from a thread of this process.
 
-    Made by `emcube.explore`. In a notebook it shows its page; use it as a context manager to close it at the end.
+    Made by `emcube.explore`. In a notebook it shows its page; use it as a context manager to close it at the
+    end.
 
     Parameters
     ----------

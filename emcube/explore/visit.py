@@ -203,7 +203,8 @@ class Visit:
                 return
             try:
                 what()
-            except Exception as error:  # a look that fails must not stop those after it
+            # A look that fails must not stop those after it.
+            except Exception as error:  # noqa: BLE001
                 self._failed("Showing it", error)
 
         if not self._ended:
@@ -262,7 +263,8 @@ class Visit:
                     hint="reload the page",
                 )
             deed(message)
-        except Exception as error:  # whatever it is must reach the page
+        # Whatever it is must reach the page.
+        except Exception as error:  # noqa: BLE001
             self._failed("This", error)
 
     def _need(self) -> Session:
@@ -341,7 +343,7 @@ class Visit:
         self.frame = Frame.of(cube)
         sig = sig_dims(cube)
         self.pattern_frame = Frame.over(cube, sig) if len(sig) == 2 else None
-        self.at = {d: 0 for d in nav_dims(cube)[:-2]}
+        self.at = dict.fromkeys(nav_dims(cube)[:-2], 0)
         self.elements = list(cube.em.metadata.elements or [])
         # Faint lines are seen beside strong ones, and counting noise is alike everywhere.
         self.spectrum.scaling = "sqrt" if cube.dtype.kind in "ui" else "linear"
@@ -1320,7 +1322,7 @@ class Visit:
 
     def _unit(self, dim: str) -> str:
         cube = self._need().cube
-        here = cube.coords[dim] if dim in cube.coords else None
+        here = cube.coords.get(dim)
         return "" if here is None else clean(pretty(str(here.attrs.get("units") or "")))[:24]
 
     def _spectrum_pane(self) -> dict[str, Any]:

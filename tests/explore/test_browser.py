@@ -1,4 +1,4 @@
-"""A whole visit in a real browser: the demo's scene and the real map of FePt, from the catalog to the recipe."""
+"""A whole visit in a real browser: the demo's scene and the real map of FePt, catalog to recipe."""
 
 from __future__ import annotations
 
@@ -254,7 +254,7 @@ def test_two_browsers_have_two_visits_and_a_wrong_token_none(
     choose(second, "fept")
     second.locator("#scaling").select_option("log")
     assert first.locator("[data-entry=srm2135c]").get_attribute("aria-current") == "true"
-    assert first.locator("#scaling").input_value() == "linear"
+    assert first.locator("#scaling").input_value() == "sqrt"
     stranger = browser.new_context().new_page()
     wrong = re.sub(r"/[^/]+/$", "/guess/", explorer.url)
     answer = stranger.goto(wrong)
