@@ -10,14 +10,15 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from emcube.cube import nav_dims, sig_dims
 from emcube.explore.outcomes import spectra_of
 from emcube.explore.plots import shades_of
-from emcube.explore.settings import Settings, fields_of
+from emcube.explore.settings import Field, Settings, fields_of
+from emcube.recipe import schema
 from emcube.report.text import clean, count, number, plural, shorten
 from emcube.units import pretty
 
@@ -42,6 +43,7 @@ __all__ = [
     "outcome_pane",
     "problem_notice",
     "settings_pane",
+    "verbs",
 ]
 
 Plain = dict[str, Any]
@@ -55,19 +57,23 @@ SHOWN = ("shape", "cells", "values")
 THUMB = 96
 """Longest side of a small picture, in pixels."""
 
-MAIN = {
-    "estimate_n_components": ("method",),
-    "pca": ("n_components", "noise"),
-    "nmf": ("n_components", "random_state"),
-    "kmeans": ("n_clusters", "on", "random_state"),
-}
-"""Parameters that are in view; the others are one click away."""
+MAIN = ("method", "n_components", "n_clusters", "on", "noise", "random_state")
+"""Parameters that are in view where there is room for them; the others are one click away."""
+
+USUAL = ("estimate_n_components", "pca", "nmf", "kmeans")
+"""Steps that are in view; other methods are one click away."""
 
 TITLES = {
     "estimate_n_components": "Number of components",
     "pca": "PCA",
     "nmf": "NMF",
     "kmeans": "k-means",
+    "mcr": "MCR-ALS",
+    "ica": "ICA",
+    "varimax": "Varimax",
+    "vca": "VCA",
+    "nfindr": "N-FINDR",
+    "sisal": "SISAL",
 }
 
 LABELS = {
@@ -181,21 +187,29 @@ def forms_pane() -> list[Plain]:
     return [
         {
             "verb": verb,
-            "title": TITLES[verb],
-            "fields": [
-                {
-                    "name": f.name,
-                    "label": LABELS.get(f.name, f.name.replace("_", " ")),
-                    "default": _word(f.default),
-                    "choices": [_word(c) for c in f.choices],
-                    "kind": f.kind,
-                    "main": f.name in main,
-                }
-                for f in fields_of(verb)
-            ],
+            "title": TITLES.get(verb, verb),
+            "usual": verb in USUAL,
+            "fields": [_field(verb, field) for field in fields_of(verb)],
         }
-        for verb, main in MAIN.items()
+        for verb in verbs()
     ]
+
+
+def verbs() -> tuple[str, ...]:
+    """Steps of a recipe, in the order in which they run when they are ticked."""
+    return tuple(m.model_fields["verb"].default for m in get_args(schema.AnyStep))
+
+
+def _field(verb: str, field: Field) -> Plain:
+    seen = field.name in MAIN and (verb, field.name) != ("pca", "random_state")
+    return {
+        "name": field.name,
+        "label": LABELS.get(field.name, field.name.replace("_", " ")),
+        "default": _word(field.default),
+        "choices": [_word(c) for c in field.choices],
+        "kind": field.kind,
+        "main": seen and not (verb == "nmf" and field.name == "noise"),
+    }
 
 
 def _word(value: Any) -> str:

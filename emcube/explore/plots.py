@@ -14,7 +14,6 @@ import numpy as np
 from bokeh.core.properties import value
 from bokeh.core.property.descriptors import UnsetValueError
 from bokeh.models import (
-    BoxAnnotation,
     BoxSelectTool,
     BoxZoomTool,
     ColumnDataSource,
@@ -24,12 +23,12 @@ from bokeh.models import (
     HoverTool,
     LassoSelectTool,
     LinearColorMapper,
-    MetricLength,
     PanTool,
     Range1d,
-    ScaleBar,
     WheelZoomTool,
 )
+from bokeh.models.annotations import BoxAnnotation, ScaleBar
+from bokeh.models.annotations.dimensional import MetricLength
 from bokeh.plotting import figure
 
 from emcube.cube import nav_dims
@@ -258,14 +257,9 @@ class ImagePlot:
             min_width=60,
             min_height=60,
         )
+        shading: dict[str, Any] = {"color_mapper": self.mapper}
         image = self.plot.image(
-            image="image",
-            x="x",
-            y="y",
-            dw="dw",
-            dh="dh",
-            source=self.source,
-            color_mapper=self.mapper,
+            image="image", x="x", y="y", dw="dw", dh="dh", source=self.source, **shading
         )
         for halo in (True, False):
             line: dict[str, Any] = {"line_color": "#000000", "line_width": 4, "line_alpha": 0.55}

@@ -233,10 +233,10 @@ def test_looking_setting_and_running(explorer: Explorer, page: Page) -> None:
     ]
     assert found["used"] == "748 of 768 pixels are used"
     page.ask("clear-prepare")
-    for step in ("estimate_n_components", "pca", "kmeans"):
-        page.ask("step", step=step, on=False)
     page.ask("set", step="nmf", name="n_components", value="3")
     page.ask("set", step="nmf", name="random_state", value="0")
+    for step in ("kmeans", "pca", "estimate_n_components"):
+        page.ask("step", step=step, on=False)
     page.until(
         "settings",
         lambda s: [x["values"] for x in s["steps"]] == [{"n_components": "3", "random_state": "0"}],
@@ -257,9 +257,9 @@ def test_a_report_is_shown_in_an_origin_of_its_own(
     explorer: Explorer, page: Page, tmp_path: Path
 ) -> None:
     page.until("cube", lambda c: c and c["has"])
-    for step in ("estimate_n_components", "nmf", "kmeans"):
+    for step in ("kmeans", "nmf", "estimate_n_components"):
         page.ask("step", step=step, on=False)
-    page.until("settings", lambda s: [x["verb"] for x in s["steps"]] == ["pca"])
+    page.until("settings", lambda s: s and [x["verb"] for x in s["steps"]] == ["pca"])
     page.ask("run")
     page.until("outcomes", lambda o: o)
     page.ask("report", outcome=1, path=str(tmp_path / "r.html"))
@@ -273,7 +273,7 @@ def test_a_report_is_shown_in_an_origin_of_its_own(
 
 
 def test_what_goes_wrong_is_a_message_and_the_page_lives(page: Page) -> None:
-    page.until("cube", lambda c: c and c["has"])
+    page.until("view", lambda v: v["ready"])
     deeds: list[tuple[str, dict[str, Any], str]] = [
         ("no-such-deed", {}, "nothing that can be done"),
         ("__class__", {}, "nothing that can be done"),
@@ -290,7 +290,7 @@ def test_what_goes_wrong_is_a_message_and_the_page_lives(page: Page) -> None:
         page.ask(what, **more)
         found = page.until("notices", lambda n, said=said: any(said in one["what"] for one in n))
         one = next(one for one in found if said in one["what"])
-        assert one["hint"], one
+        assert one["hint"] or "expected" in one["what"], one
     for text in ("not json", "[1, 2]", '"' + "x" * 300_000 + '"', '{"do": {"a": 1}}'):
         page.raw(text)
     page.ask("dismiss", id=-1)
@@ -303,7 +303,7 @@ def test_visits_do_not_disturb_each_other(explorer: Explorer, page: Page) -> Non
     for one in (page, other):
         one.until("cube", lambda c: c and c["has"])
     page.ask("step", step="pca", on=False)
-    page.until("settings", lambda s: "pca" not in [x["verb"] for x in s["steps"]])
+    page.until("settings", lambda s: s and "pca" not in [x["verb"] for x in s["steps"]])
     page_scaling = page.pane("view")["scaling"]
     other.ask("scaling", scaling="log")
     other.until("view", lambda v: v["scaling"] == "log")

@@ -159,7 +159,9 @@
     forms(forms) {
       if (!forms) return;
       rebuild($("estimate"), ...forms.filter((form) => form.verb === ESTIMATE).map(stepForm));
-      rebuild($("methods"), ...forms.filter((form) => form.verb !== ESTIMATE).map(stepForm));
+      const usual = forms.filter((form) => form.usual && form.verb !== ESTIMATE), others = forms.filter((form) => !form.usual);
+      rebuild($("methods"), ...usual.map(stepForm), !others.length ? "" : make("details", { id: "more-methods" },
+        make("summary", {}, `More methods: ${others.map((form) => form.title).join(", ")}`), ...others.map(stepForm)));
       if (state.settings) show.settings(state.settings);
     },
 
@@ -181,6 +183,7 @@
           fill(field, given ?? (field.tagName === "SELECT" ? field.dataset.usual : ""));
         }
       }
+      if (all("#more-methods .method:not(.off)").length) $("more-methods").open = true;
       const others = settings.steps.filter((one) => one.name !== one.verb || !all(".method").some((box) => box.dataset.step === one.name));
       rebuild($("other-steps"), ...others.map((step) => make("li", {}, `${step.name}: ${Object.entries(step.values).map(([k, v]) => `${k} ${v}`).join(", ")}`,
         make("button", { type: "button", "aria-label": `Leave out ${step.name}`, on: { click: () => ask("step", { step: step.name, on: false }) } }, "✕"))));
@@ -352,7 +355,7 @@
       const word = f.kind === "text" || f.kind === "yes or no";
       const on = { change: (event) => ask("set", { step: form.verb, name: f.name, value: event.target.value }) };
       const words = f.kind === "yes or no" ? ["no", "yes"] : f.choices;
-      if (f.name === "on") return choice(f, [["", "spectra"], ["pca", "PCA scores"], ["nmf", "NMF loadings"]], "", on);
+      if (f.name === "on" && form.verb === "kmeans") return choice(f, [["", "spectra"], ["pca", "PCA scores"], ["nmf", "NMF loadings"]], "", on);
       if (word && words.length) return choice(f, words.map((w) => [w, w === "kullback-leibler" ? "Poisson (KL)" : w]), f.default, on);
       return make("label", { for: id(f.name) }, f.label, make("input", {
         id: id(f.name), "data-parameter": f.name, "data-usual": "", size: f.main ? 4 : 7, autocomplete: "off", placeholder: f.default === "none" ? "–" : f.default,
@@ -411,11 +414,11 @@
 
   // ------------------------------------------------------------------------------------------ results
 
-  const RANK = ["nmf", "kmeans", "pca"];
+  const rank = (step) => ({ kmeans: 1, pca: 2 })[step.verb] || 0;
   const opened = new Map();
 
   function outcome(one, found) {
-    const steps = [...one.steps].sort((a, b) => RANK.indexOf(a.verb) - RANK.indexOf(b.verb)).map((step) => {
+    const steps = [...one.steps].sort((a, b) => rank(a) - rank(b)).map((step) => {
       const parts = step.parts.map((part) => partButton(one, step, part));
       if (step.verb === "kmeans") parts.unshift(partButton(one, step, { k: -1, name: "All clusters", lines: "", share: "", thumb: "", spark: [] }));
       const held = opened.get(`${one.number} ${step.step}`) ?? (step.verb !== "pca" || one.steps.length === 1);
