@@ -80,7 +80,7 @@ class Progress:
         """One line for people."""
         parts = []
         if self.part:
-            of = f" ({self.part_number} of {self.n_parts})" if self.n_parts else ""
+            of = f" ({self.part_number} of {self.n_parts})" if self.part_number else ""
             parts.append(f"{self.part}{of}")
         if self.what:
             parts.append(self.what)

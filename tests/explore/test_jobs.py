@@ -123,6 +123,20 @@ def test_helpers_of_a_run_tell_its_job() -> None:
     assert "helped" in told
 
 
+def test_progress_is_one_line_for_people() -> None:
+    progress = Progress(
+        part="nmf", part_number=2, n_parts=3, what="NMF", round=4, n_rounds=9, blocks_done=5, n_blocks=10,
+        pixels_per_second=12345.6, objective=1.5e6, seconds_left=2.4,
+    )  # fmt: skip
+    assert str(progress) == (
+        "nmf (2 of 3), NMF, pass 4, 5 of 10 blocks, 12,346 pixels/s, objective 1.5e+06, "
+        "2 s left of this pass"
+    )
+    assert progress.fraction == 0.5
+    assert str(Progress(part="input", n_parts=3)) == "input", "no step of the recipe"
+    assert str(Progress()) == ""
+
+
 def test_an_ingest_tells_its_job_and_is_stopped() -> None:
     from emcube.recipe.inputs import stopping
     from emcube.store import IngestProgress
