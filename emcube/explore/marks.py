@@ -19,13 +19,16 @@ __all__ = ["marks_near", "marks_of"]
 WEAK = 0.02
 """Lines weaker than this share of the strongest of their family are not drawn."""
 
-NEAR = 0.08
-"""Lines within this share of the axis's length, or `NEAR_LEAST` channels, are near."""
+NEAR_LINE = 0.13
+"""Lines within this distance of a peak, in keV, are near: about the width of a line in a detector."""
 
-NEAR_LEAST = 12
+NEAR_EDGE = 0.02
+"""Edges within this share of the axis's length are near: the eye puts an onset no better."""
 
-ELEMENTS = 94
-"""Elements that a peak may be of, from hydrogen on."""
+ELEMENTS = (*range(1, 43), *range(44, 61), *range(62, 84), 90, 92)
+"""Atomic numbers that a peak may be of: elements that specimens are made of, without those that decay within
+years.
+"""
 
 
 def marks_of(
@@ -81,19 +84,22 @@ def marks_near(
         As in `marks_of`.
     most : int
     """
+    low, high, to_axis = _axis(cube)
+    width = to_axis(NEAR_EDGE * (high - low) if edges else NEAR_LINE)
     axis = np.asarray(cube.coords[sig_dims(cube)[0]].values, dtype=np.float64)
-    step = float(np.abs(np.diff(axis)).min()) if axis.size > 1 else 1.0
-    reach = max(NEAR_LEAST * step, NEAR / 4 * float(np.ptp(axis)) if edges else 0.0)
+    step = float(np.abs(np.diff(axis)).min()) if axis.size > 1 else width
+    reach = max(width, 2 * step)
     marks = marks_of(cube, _elements(), beam_energy=beam_energy, edges=edges)
     near = [m for m in marks if abs(m.energy - energy) <= reach]
-    near.sort(key=lambda m: (m.element not in known, abs(m.energy - energy) / (0.2 + m.weight)))
+    # A strong line a little off is likelier than a weak one that is right there.
+    near.sort(key=lambda m: (m.element not in known, abs(m.energy - energy) / reach + 1 - m.weight))
     return near[:most]
 
 
 def _elements() -> list[str]:
     import xraydb
 
-    return [str(xraydb.atomic_symbol(z)) for z in range(1, ELEMENTS + 1)]
+    return [str(xraydb.atomic_symbol(z)) for z in ELEMENTS]
 
 
 class _ToAxis:

@@ -153,6 +153,7 @@ def test_lines_lie_on_the_axis(store: Path) -> None:
         assert all(0.2 <= m.energy <= 6.1 for m in marks)
         near = session.lines_near(1.75)
         assert near[0].name == "Si_Ka", "an element of the metadata comes first"
+        assert session.lines_near(4.51)[0].name == "Ti_Ka", "before weak lines that are nearer"
         with pytest.raises(InputError, match="unknown element"):
             session.lines(["Xx"])
 
