@@ -137,6 +137,11 @@ def step_text(step: Mapping[str, Any]) -> str:
         number = step["n_components"]
         return f"{'no number' if number is None else number}: {step['reason']}"
     sizes = step["variables"]
+    if verb == "cluster_quality":
+        return (
+            f"silhouette {step['silhouette']:.2f}, agreement of repeats {step['agreement']:.2f} "
+            f"(clusters of {step['of']})"
+        )
     if "cluster_centers" in sizes:
         text = f"{sizes['cluster_centers'][0]} clusters"
     elif "components" in sizes:

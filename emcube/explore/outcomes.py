@@ -109,6 +109,9 @@ class ComponentView:
 
 
 def _spectra_name(node: xr.Dataset) -> str | None:
+    """Variable of a step's spectra; None where it has none, or no maps to them."""
+    if not {"loadings", "labels"} & set(node):
+        return None
     return next((n for n in ("components", "cluster_centers") if n in node), None)
 
 

@@ -345,12 +345,14 @@ def _step(outcome: Outcome, step: str) -> Plain:
 
 
 def _spark(values: NDArray[np.float64]) -> list[float]:
-    """A spectrum in a hundred numbers between 0 and 1."""
+    """A spectrum in a hundred numbers between 0 and 1; by square root where nothing is below zero."""
     if values.ndim != 1 or values.size < 2:
         return []
     size = -(-values.size // 100)
     starts = np.arange(0, values.size, size)
     highest = np.maximum.reduceat(np.nan_to_num(values), starts)
+    if highest.min() >= 0:
+        highest = np.sqrt(highest)
     low, high = min(float(highest.min()), 0.0), float(highest.max())
     return [round((float(v) - low) / (high - low or 1.0), 3) for v in highest]
 

@@ -29,16 +29,19 @@ class Field:
     ----------
     name : str
     default : object
-        JSON value.
+        JSON value; None for a parameter that has to be given.
     choices : tuple
         Values that it may have besides numbers; empty where any of `kind` will do.
     kind : {"whole number", "number", "yes or no", "text"}
+    required : bool
+        It has to be given.
     """
 
     name: str
     default: Any
     choices: tuple[Any, ...]
     kind: str
+    required: bool = False
 
 
 @dataclass(frozen=True)
@@ -305,7 +308,8 @@ def _field(name: str, info: Any) -> Field:
     walk(info.annotation)
     kinds = {bool: "yes or no", int: "whole number", float: "number"}
     kind = next((k for t, k in kinds.items() if t in types), "text")
-    return Field(name, info.default, tuple(words), kind)
+    required = bool(info.is_required())
+    return Field(name, None if required else info.default, tuple(words), kind, required)
 
 
 def _rank(entry: Mapping[str, Any]) -> tuple[int, bool]:

@@ -5,28 +5,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from emcube.models.cluster_checks import cluster_quality
     from emcube.models.fastica import FastICA, Varimax
+    from emcube.models.gaussian_mixture import GaussianMixture
     from emcube.models.geometry import NFINDR, VCA
     from emcube.models.kmeans import KMeans
     from emcube.models.mcr import MCRALS
     from emcube.models.n_components import estimate_n_components
     from emcube.models.nmf import MiniBatchNMF
     from emcube.models.pca import IncrementalPCA
+    from emcube.models.poisson_mixture import PoissonMixture
 
 __all__ = [
     "MCRALS",
     "NFINDR",
     "VCA",
     "FastICA",
+    "GaussianMixture",
     "IncrementalPCA",
     "KMeans",
     "MiniBatchNMF",
+    "PoissonMixture",
     "Varimax",
+    "cluster_quality",
     "estimate_n_components",
 ]
 
 _HOMES = {
     "FastICA": "fastica",
+    "GaussianMixture": "gaussian_mixture",
     "Varimax": "fastica",
     "NFINDR": "geometry",
     "VCA": "geometry",
@@ -34,6 +41,8 @@ _HOMES = {
     "KMeans": "kmeans",
     "MCRALS": "mcr",
     "MiniBatchNMF": "nmf",
+    "PoissonMixture": "poisson_mixture",
+    "cluster_quality": "cluster_checks",
     "estimate_n_components": "n_components",
 }
 

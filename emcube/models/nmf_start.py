@@ -380,9 +380,7 @@ class Projector:
 
     def tiles(
         self, block: Block, scores: NDArray[np.float64], tile: tuple[int, ...]
-    ) -> tuple[
-        NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]
-    ]:
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
         """The same, and the number (n,) of each tile in the block."""
         groups = tile_index(block.nav_shape, tile)[block.box_index()]
         n = math.prod(n_tiles(block.nav_shape, tile))
@@ -472,6 +470,7 @@ class SampleSweep:
 
 
 def projector_of(found: Sketch, loss: Loss) -> Projector:
+    """Scores, normalisers and noise of pixels, for a subspace that was found."""
     matrix = np.ascontiguousarray(found.scale[:, None] * found.vectors)
     k = found.vectors.shape[1]
     left = found.square - float(found.eigenvalues[:k].sum())
@@ -524,7 +523,9 @@ def choose_side(
     return best
 
 
-def covariance_of(found: Sketch, loss: Loss) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+def covariance_of(
+    found: Sketch, loss: Loss
+) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
     """Covariance of the noise at a point y of the cloud, over the square of the noise's size.
 
     Least squares: the unit matrix. Counts: the variance of a channel is what is expected there, which is

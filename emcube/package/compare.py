@@ -74,6 +74,35 @@ TOLERANCES: dict[str, dict[str, float]] = {
         "cluster_weights": 1e-3,
         "inertia": 1e-5,
     },
+    "gaussian_mixture": {
+        "labels": 1e-3,
+        "probabilities": 1e-2,
+        "cluster_centers": 1e-3,
+        "cluster_weights": 1e-3,
+        "means": 1e-3,
+        "covariances": 1e-3,
+        "log_likelihood": 1e-6,
+        "log_likelihood_path": 1e-5,
+        "bic": 1e-6,
+        "aic": 1e-6,
+    },
+    "cluster_quality": {
+        "silhouette": 1e-2,
+        "silhouette_error": 1e-2,
+        "stability": 1e-2,
+        "stability_least": 1e-2,
+        "sampled": 1e-2,
+    },
+    "poisson_mixture": {
+        "labels": 1e-3,
+        "probabilities": 1e-2,
+        "cluster_centers": 1e-3,
+        "cluster_weights": 1e-3,
+        "log_likelihood": 1e-6,
+        "log_likelihood_path": 1e-5,
+        "bic": 1e-6,
+        "aic": 1e-6,
+    },
 }
 """Largest difference of each variable on another stack, as a share of its largest value; of labels, the share
 of pixels that may have another one.

@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from emcube.plot.clusters import cluster_quality
     from emcube.plot.composites import composite, overlay
     from emcube.plot.curves import compositions, scree
     from emcube.plot.frames import image, label_map, line_maps, maps
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from emcube.plot.stacks import montage
 
 __all__ = [
+    "cluster_quality",
     "components",
     "composite",
     "compositions",
@@ -38,6 +40,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "cluster_quality": "clusters",
     "components": "spectra",
     "composite": "composites",
     "compositions": "curves",

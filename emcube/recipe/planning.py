@@ -779,10 +779,36 @@ class _Numbers:
         return math.prod(-(-n // c) for n, c in zip(nav, shape, strict=True))
 
 
-_SMALL = {"input": 2, "estimate_n_components": 4, "pca": 5, "nmf": 4, "kmeans": 3, "vca": 3, "nfindr": 3, "mcr": 3, "ica": 3, "varimax": 3}
+_SMALL = {
+    "input": 2,
+    "estimate_n_components": 4,
+    "pca": 5,
+    "nmf": 4,
+    "kmeans": 3,
+    "vca": 3,
+    "nfindr": 3,
+    "mcr": 3,
+    "ica": 3,
+    "varimax": 3,
+    "gaussian_mixture": 10,
+    "poisson_mixture": 8,
+    "cluster_quality": 5,
+}
 """Variables of a node besides what it holds for each pixel."""
 
-_SPECTRA = {"input": 1, "pca": 22, "nmf": 10, "kmeans": 10, "vca": 10, "nfindr": 10, "mcr": 10, "ica": 10, "varimax": 10}
+_SPECTRA = {
+    "input": 1,
+    "pca": 22,
+    "nmf": 10,
+    "kmeans": 10,
+    "vca": 10,
+    "nfindr": 10,
+    "mcr": 10,
+    "ica": 10,
+    "varimax": 10,
+    "gaussian_mixture": 10,
+    "poisson_mixture": 10,
+}
 
 
 def _n_coords(cube: xr.DataArray) -> int:
@@ -791,7 +817,7 @@ def _n_coords(cube: xr.DataArray) -> int:
 
 def _reads_nothing(one: Pass) -> bool:
     """Whether a pass is over blocks that are made and not read."""
-    return one.over.name == "simulated pixels"
+    return one.over.name in ("simulated pixels", "a sample")
 
 
 @dataclass(frozen=True)

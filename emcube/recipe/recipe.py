@@ -152,15 +152,26 @@ def _contradictions(model: schema.RecipeModel) -> Iterator[Fault]:
                     f"{parameter!r} of {step.verb} is 'auto', but no earlier step estimates a number",
                     "put '- estimate_n_components:' before it, or give a number",
                 )
-        if isinstance(step, schema.KMeansStep) and step.on is not None:
+        if isinstance(step, schema.KMeansStep | schema.GaussianMixtureStep) and step.on is not None:
             target = earlier.get(step.on)
             if not isinstance(target, schema.WITH_LOADINGS):
                 able = [n for n, s in earlier.items() if isinstance(s, schema.WITH_LOADINGS)]
                 yield Fault(
                     (*at, "on"),
-                    f"'on' of kmeans is {step.on!r}, expected an earlier step with loadings",
+                    f"'on' of {step.verb} is {step.on!r}, expected an earlier step with loadings",
                     "there are " + ", ".join(map(repr, able))
                     if able
                     else "put a pca or nmf step before it, or leave 'on' out",
+                )
+        if isinstance(step, schema.ClusterQualityStep):
+            clustered = schema.KMeansStep | schema.GaussianMixtureStep | schema.PoissonMixtureStep
+            if not isinstance(earlier.get(step.of), clustered):
+                able = [n for n, s in earlier.items() if isinstance(s, clustered)]
+                yield Fault(
+                    (*at, "of"),
+                    f"'of' of {step.verb} is {step.of!r}, expected an earlier step with clusters",
+                    "there are " + ", ".join(map(repr, able))
+                    if able
+                    else "put a kmeans or mixture step before it",
                 )
         earlier[step.label] = step

@@ -417,7 +417,8 @@ def _carry_out(
     tell_step(0, INPUT)
     # A polygon lies over two dims; a series has it at each of its positions.
     where, _ = resolve_where(prepared.cube, prepared.region)
-    state = Run(writer, prepared.cube, where, writer.attributes["provenance"]["seeds"])
+    seeds, steps = writer.attributes["provenance"]["seeds"], {s.label: s for s in recipe.steps}
+    state = Run(writer, prepared.cube, where, seeds, steps)
     if recipe.model.where is None:
         with resident():
             with kept.scope(INPUT):

@@ -25,10 +25,13 @@ from pydantic_core import PydanticCustomError
 
 __all__ = [
     "FORMAT",
+    "WITH_LOADINGS",
     "AnyPrepare",
     "AnyStep",
     "Bin",
+    "ClusterQualityStep",
     "EstimateStep",
+    "GaussianMixtureStep",
     "ICAStep",
     "Input",
     "KMeansStep",
@@ -36,11 +39,11 @@ __all__ = [
     "NFINDRStep",
     "NMFStep",
     "PCAStep",
+    "PoissonMixtureStep",
     "PrepareStep",
     "RecipeModel",
     "RemoveBackground",
     "Select",
-    "WITH_LOADINGS",
     "Step",
     "VCAStep",
     "VarimaxStep",
@@ -267,7 +270,7 @@ class _Step(_Model):
 
     def parameters(self) -> dict[str, Any]:
         """The estimator's parameters, defaults filled in."""
-        return self.model_dump(exclude={"verb", "name", "on"})
+        return self.model_dump(exclude={"verb", "name", "on", "of"})
 
 
 class EstimateStep(_Step):
@@ -398,6 +401,45 @@ class NFINDRStep(_GeometryStep):
     max_iter: Count = 100
 
 
+class GaussianMixtureStep(_Step):
+    """Clusters of pixels with probabilities (`emcube.GaussianMixture`)."""
+
+    verb: Literal["gaussian_mixture"] = "gaussian_mixture"
+    n_clusters: Count | Literal["auto"] = "auto"
+    on: Name | None = None
+    covariance_type: Literal["full", "diag", "tied"] = "full"
+    features: Literal["auto", "profiles", "scores", "counts"] = "auto"
+    n_subspace: Count | None = None
+    reg_covar: NotNegative = 1e-6
+    n_init: Count = 2
+    max_iter: Count = 100
+    tol: NotNegative = 1e-3
+    random_state: Seed | None = None
+
+
+class PoissonMixtureStep(_Step):
+    """Clusters of pixels of counts with probabilities (`emcube.PoissonMixture`)."""
+
+    verb: Literal["poisson_mixture"] = "poisson_mixture"
+    n_clusters: Count | Literal["auto"] = "auto"
+    prior_counts: Annotated[float, Strict(), Field(ge=1e-6, allow_inf_nan=False)] = 1.0
+    n_subspace: Count | None = None
+    n_init: Count = 2
+    max_iter: Count = 100
+    tol: NotNegative = 1e-3
+    random_state: Seed | None = None
+
+
+class ClusterQualityStep(_Step):
+    """How good the clusters of an earlier step are (`emcube.cluster_quality`)."""
+
+    verb: Literal["cluster_quality"] = "cluster_quality"
+    of: Name
+    n_samples: Annotated[int, Strict(), Field(ge=10)] = 2000
+    n_repeats: Count = 10
+    random_state: Seed | None = 0
+
+
 def _tag(value: Any) -> str | None:
     verb = value.get("verb") if isinstance(value, dict) else getattr(value, "verb", None)
     return verb if isinstance(verb, str) else None
@@ -412,7 +454,10 @@ Step = Annotated[
     | Annotated[VarimaxStep, Tag("varimax")]
     | Annotated[VCAStep, Tag("vca")]
     | Annotated[NFINDRStep, Tag("nfindr")]
-    | Annotated[KMeansStep, Tag("kmeans")],
+    | Annotated[KMeansStep, Tag("kmeans")]
+    | Annotated[GaussianMixtureStep, Tag("gaussian_mixture")]
+    | Annotated[PoissonMixtureStep, Tag("poisson_mixture")]
+    | Annotated[ClusterQualityStep, Tag("cluster_quality")],
     Discriminator(_tag),
 ]
 
@@ -435,6 +480,9 @@ AnyStep = (
     | VCAStep
     | NFINDRStep
     | KMeansStep
+    | GaussianMixtureStep
+    | PoissonMixtureStep
+    | ClusterQualityStep
 )
 """Any step, as a type."""
 

@@ -26,6 +26,9 @@ __all__ = ["Card", "Contents", "Estimate", "StepText", "contents_of", "of_packag
 
 Row = tuple[str, str]
 
+STABLE = 0.85
+"""Jaccard index from which a cluster counts as stable (Hennig 2007)."""
+
 CLOSE = 5.0
 """Percent below which a margin is a close call."""
 
@@ -39,6 +42,9 @@ TITLES = {
     "vca": "Endmembers by vertex component analysis",
     "nfindr": "Endmembers by N-FINDR",
     "kmeans": "k-means clusters",
+    "gaussian_mixture": "Gaussian mixture",
+    "poisson_mixture": "Poisson mixture",
+    "cluster_quality": "Quality of the clusters",
 }
 _PLAIN = {"biwhitening": "biwhitening", "parallel": "parallel analysis", "elbow": "the elbow"}
 _PYTHON = """\
@@ -279,7 +285,7 @@ def _main_title(result: Result, step: str | None) -> str:
     verb = result.verb(step)
     n = _size(result, step)
     node = result[step]
-    name = "cluster_centers" if verb == "kmeans" else "components"
+    name = "cluster_centers" if verb in CLUSTERS else "components"
     what = "patterns" if node[name].ndim == 3 else "spectra"
     if verb in PARTS:
         many = f"The {_components(n)}: where they are, and their {what}"
@@ -294,7 +300,7 @@ def _main_title(result: Result, step: str | None) -> str:
 
 
 def _size(result: Result, step: str) -> int:
-    name = "cluster_centers" if result.verb(step) == "kmeans" else "components"
+    name = "cluster_centers" if result.verb(step) in CLUSTERS else "components"
     return int(result[step][name].shape[0])
 
 
@@ -383,7 +389,7 @@ def _cards(result: Result, step: str | None, quality: Quality | None) -> list[Ca
     found = _last_estimate(result)
     if step is not None:
         n = _size(result, step)
-        word = "Clusters" if result.verb(step) == "kmeans" else "Components"
+        word = "Clusters" if result.verb(step) in CLUSTERS else "Components"
         note = ""
         if found is not None and result.verb(step) in PARTS:
             supported = found["n_components"]
@@ -478,8 +484,7 @@ def _cautions(
             word = "step" if turned else "pass"
             within = "" if n_iter is None else f" in {plural(int(n_iter), word)}"
             said.append(
-                f"Step {clean(name)} did not converge{within}: "
-                "raise max_iter and run again."
+                f"Step {clean(name)} did not converge{within}: raise max_iter and run again."
             )
     if quality is not None and not quality.is_noise:
         said.append(
@@ -743,7 +748,7 @@ def _step(result: Result, step: str, figures: dict[str, Any], *, primary: bool) 
             facts.append((label, _value(value)))
     if "seconds" in attributes:
         facts.append(("time", f"{number(float(attributes['seconds']), 3)} s"))
-    if verb != "estimate_n_components":
+    if verb not in ("estimate_n_components", "cluster_quality"):
         text.parts = parts_of(result, step, primary=primary)
     if verb == "nmf":
         facts.append(("objective at the end", number(float(node["objective"]), 7)))
@@ -773,9 +778,67 @@ def _step(result: Result, step: str, figures: dict[str, Any], *, primary: bool) 
             curves.append((key, "Lack of fit after each round"))
     if verb == "kmeans":
         facts.append(("inertia", number(float(node["inertia"]), 7)))
+    if verb == "cluster_quality":
+        facts += _quality_rows(node)
+    if "probabilities" in node:
+        _mixture(node, step, figures, curves, facts)
     if verb == "pca":
         _scree(node, step, figures, curves, text)
     return text
+
+
+def _quality_rows(node: Any) -> list[Row]:
+    """Separation and stability of each cluster, in words."""
+    rows = [
+        ("clusters of", clean(node.attrs["of"])),
+        ("sampled pixels", f"{int(node.attrs['n_samples']):,}"),
+        ("silhouette of all", number(float(node.attrs["silhouette"]), 3)),
+        ("agreement of repeats (adjusted Rand index)", number(float(node.attrs["agreement"]), 3)),
+    ]
+    for k in range(node.sizes["cluster"]):
+        one = node.isel(cluster=k)
+        rows.append(
+            (
+                f"cluster {k}",
+                _separation(one),
+            )
+        )
+    return rows
+
+
+def _separation(one: Any) -> str:
+    told = {str(name): number(float(value), 3) for name, value in one.data_vars.items()}
+    return (
+        f"silhouette {told['silhouette']} ± {told['silhouette_error']}, stability {told['stability']} "
+        f"(least {told['stability_least']})"
+    )
+
+
+def _mixture(
+    node: Any,
+    step: str,
+    figures: dict[str, Any],
+    curves: list[tuple[str, str]],
+    facts: list[Row],
+) -> None:
+    """Likelihood and criteria of a mixture."""
+    for name, label in (
+        ("log_likelihood", "log-likelihood (nats)"),
+        ("bic", "Bayesian information criterion"),
+    ):
+        facts.append((label, number(float(node[name]), 7)))
+    facts.append(("free parameters", f"{int(node.attrs['n_parameters']):,}"))
+    path = node["log_likelihood_path"].values.astype(np.float64)
+    if path.size > 1:
+        key = f"likelihood-{step}"
+        figures[key] = curve(
+            np.arange(1, path.size + 1),
+            path,
+            x_label="pass over the data",
+            y_label="nats a pixel",
+            value="log-likelihood",
+        )
+        curves.append((key, "Log-likelihood of a pixel after each pass"))
 
 
 def _scree(
@@ -811,8 +874,11 @@ def _summary(result: Result, step: str) -> str:
     if verb == "estimate_n_components":
         n = attributes["n_components"]
         return "no number" if n is None else _components(int(n))
+    if verb == "cluster_quality":
+        stable = result[step]["stability"].values
+        return f"{int((stable >= STABLE).sum())} of {plural(stable.size, 'cluster')} stable"
     n = _size(result, step)
-    what = plural(n, "cluster") if verb == "kmeans" else plural(n, "component")
+    what = plural(n, "cluster") if verb in CLUSTERS else plural(n, "component")
     if "n_iter" not in attributes:
         return what
     # The search for a rotation goes over scores and spectra, not over the data.

@@ -15,7 +15,7 @@ from emcube.report.packing import Thinning, axis_values, pack, plan_thinning, th
 from emcube.report.peaks import Peak, named_by, peaks_of
 from emcube.report.quality import sum_residual
 from emcube.report.text import clean, percent, shorten
-from emcube.results.kinds import AXES, PARTS
+from emcube.results.kinds import AXES, CLUSTERS, PARTS
 from emcube.units import pretty
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def parts_of(result: Result, step: str, *, primary: bool) -> Parts:
         Whether it is the main step, which may take more room.
     """
     node, verb = result[step], result.verb(step)
-    clusters = verb == "kmeans"
+    clusters = verb in CLUSTERS
     by = "cluster" if clusters else "component"
     spectra = node["cluster_centers" if clusters else "components"]
     maps = node["labels" if clusters else "loadings"]
@@ -321,7 +321,8 @@ def _words(
     else:
         weights = node["cluster_weights"].values.astype(np.float64)
         whole = float(weights.sum())
-        shares = [f"{percent(float(w) / whole)} of the weight" if whole else "" for w in weights]
+        of = "weight" if verb == "kmeans" else "pixels"
+        shares = [f"{percent(float(w) / whole)} of the {of}" if whole else "" for w in weights]
     lines = _lines(result, verb, peaks, signal)
     return [
         Part(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from emcube.errors import InputError
-from emcube.results.kinds import COMPONENTS, PARTS
+from emcube.results.kinds import CLUSTERS, COMPONENTS, PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,10 +24,13 @@ _FIGURES = {
     "varimax": ("components", "loadings"),
     **dict.fromkeys(PARTS, ("components", "loadings", "composite")),
     "kmeans": ("labels", "centers"),
+    "gaussian_mixture": ("labels", "centers", "probabilities"),
+    "poisson_mixture": ("labels", "centers", "probabilities"),
+    "cluster_quality": ("cluster_quality",),
 }
 """Figures of each kind of step, after their methods ``plot_...``."""
 
-_MAPS = ("loadings", "composite", "labels")
+_MAPS = ("loadings", "composite", "labels", "probabilities")
 """Those of them that need a navigation dim."""
 
 _MOST_COLORS = 8
@@ -111,7 +114,7 @@ class ResultFigures:
         from emcube.plot import components
 
         options.setdefault("yscale", "sqrt")
-        centers = self[step or self.step_of("kmeans")]["cluster_centers"]
+        centers = self[step or self.step_of(*CLUSTERS)]["cluster_centers"]
         if set(centers.dims) == {"cluster", "component"}:  # clusters of loadings
             from emcube.plot import compositions
 
@@ -169,7 +172,20 @@ class ResultFigures:
         """Draw the clusters of a step (`emcube.plot.label_map`)."""
         from emcube.plot import label_map
 
-        return label_map(self[step or self.step_of("kmeans")]["labels"], **options)
+        return label_map(self[step or self.step_of(*CLUSTERS)]["labels"], **options)
+
+    def plot_probabilities(self, step: str | None = None, **options: Any) -> Figure:
+        """Draw how probable each cluster of a mixture is at each pixel (`emcube.plot.maps`)."""
+        from emcube.plot import maps
+
+        node = self[step or self.step_of("gaussian_mixture", "poisson_mixture")]
+        return maps(node["probabilities"], **{"by": "cluster", "share_scale": True, **options})
+
+    def plot_cluster_quality(self, step: str | None = None, **options: Any) -> Figure:
+        """Draw how far apart clusters are and how stable (`emcube.plot.cluster_quality`)."""
+        from emcube.plot import cluster_quality
+
+        return cluster_quality(self[step or self.step_of("cluster_quality")], **options)
 
     # --------------------------------------------------------------------------- beside the data themselves
 
@@ -362,7 +378,7 @@ class ResultFigures:
         self.require_complete("save_maps")
         saved: list[Path] = []
         for name, array in maps_of(self):
-            nav = array.ndim - ("component" in array.dims)
+            nav = array.ndim - bool({"component", "cluster"} & set(array.dims))
             write = write_tiff if nav > 1 else write_csv
             suffix = ".tif" if nav > 1 else ".csv"
             notes = {"run_id": self.run_id, "variable": name}
@@ -426,8 +442,8 @@ class ResultFigures:
         if what == "scree":  # too little data to estimate from has no curve
             return bool(node.sizes.get("component", 1))
         if what in _MAPS:  # a single spectrum has no map
-            name = "labels" if what == "labels" else "loadings"
-            nav = node[name].ndim - (name == "loadings")
+            name = what if what in ("labels", "probabilities") else "loadings"
+            nav = node[name].ndim - (name != "labels")
             few = what != "composite" or 2 <= node.sizes["component"] <= _MOST_COLORS
             return nav >= 1 and few
         if what == "centers":

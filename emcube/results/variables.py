@@ -236,6 +236,62 @@ for _variable in (
 ):
     register(_variable)
 
+for _verb in ("gaussian_mixture", "poisson_mixture"):
+    for _variable in (
+        Variable(
+            _verb,
+            "labels",
+            (NAV,),
+            "iu",
+            ("1",),
+            "most probable cluster of each pixel, -1 for none",
+        ),
+        Variable(
+            _verb, "probabilities", (NAV, "cluster"), "f", ("1",), "probability of each cluster"
+        ),
+        Variable(_verb, "cluster_centers", ("cluster", SIG), "f", None, "mean of each cluster"),
+        Variable(_verb, "cluster_weights", ("cluster",), "f", ("1",), "share of the pixels"),
+        Variable(_verb, "log_likelihood", (), "f", ("1",), "log-likelihood of all pixels (nats)"),
+        Variable(
+            _verb,
+            "log_likelihood_path",
+            ("pass",),
+            "f",
+            ("1",),
+            "what EM raises, for one pixel, after each pass (nats)",
+        ),
+        Variable(_verb, "bic", (), "f", ("1",), "Bayesian information criterion"),
+        Variable(_verb, "aic", (), "f", ("1",), "Akaike's information criterion"),
+    ):
+        register(_variable)
+
+for _variable in (
+    Variable(
+        "gaussian_mixture", "means", ("cluster", "feature"), "f", ("1",), "means of the features"
+    ),
+    Variable(
+        "gaussian_mixture",
+        "covariances",
+        ("cluster", "feature", "other_feature"),
+        "f",
+        ("1",),
+        "covariances of the features, at a weight of one",
+    ),
+):
+    register(_variable)
+
+for _variable in (
+    Variable("cluster_quality", "silhouette", ("cluster",), "f", ("1",), "1 far apart, 0 touching"),
+    Variable(
+        "cluster_quality", "silhouette_error", ("cluster",), "f", ("1",), "its standard error"
+    ),
+    Variable(
+        "cluster_quality", "stability", ("cluster",), "f", ("1",), "Jaccard index with other models"
+    ),
+    Variable("cluster_quality", "stability_least", ("cluster",), "f", ("1",), "smallest of these"),
+    Variable("cluster_quality", "sampled", ("cluster",), "iu", ("1",), "pixels drawn"),
+):
+    register(_variable)
 for _variable in (
     Variable("mcr", "components", ("component", SIG), "f", ("1 per channel",), "resolved spectra"),
     Variable("mcr", "loadings", (NAV, "component"), "f", None, "loadings"),

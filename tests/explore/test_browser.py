@@ -135,7 +135,7 @@ def choose(page: Page, entry: str) -> None:
 
 def only(page: Page, *steps: str) -> None:
     """Tick these methods and no other ones."""
-    for box in page.locator("#methods .method").all():
+    for box in page.locator("#methods > .method").all():
         name, tick = box.get_attribute("data-step"), box.locator("[data-on]")
         tick.set_checked(name in steps)
         page.wait_for_selector(

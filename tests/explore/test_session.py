@@ -404,6 +404,24 @@ def test_a_component_has_its_pixels(ran: tuple[Session, Outcome], step: str) -> 
         session.component(outcome, step, 7)
 
 
+def test_every_way_of_unmixing_is_looked_at_alike(store: Path) -> None:
+    with Session.open(store) as session:
+        session.settings = (
+            Settings()
+            .with_step("vca", n_components=3)
+            .with_step("ica", n_components=3)
+            .with_step("gaussian_mixture", n_clusters=3)
+            .with_step("cluster_quality", of="gaussian_mixture", n_samples=200, n_repeats=2)
+        )
+        outcome = got(session.preview())
+        assert outcome.steps == ("vca", "ica", "gaussian_mixture")
+        for step in outcome.steps:
+            view = session.component(outcome, step, 0)
+            assert view.map.sizes == {"y": 24, "x": 32}
+            assert view.mean is not None
+        assert len(session.compare(outcome, outcome, ("vca", "gaussian_mixture")).pairs) == 3
+
+
 def test_components_of_a_cropped_and_binned_run_are_found_in_the_cube(
     store: Path, small: None
 ) -> None:

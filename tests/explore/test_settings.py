@@ -118,7 +118,8 @@ def test_fields_are_those_of_the_schema(verb: str) -> None:
     model = STEPS[verb]
     assert set(fields) == set(model.model_fields) - {"verb", "name"}
     for name, field in fields.items():
-        assert field.default == model.model_fields[name].default
+        assert field.required == model.model_fields[name].is_required()
+        assert field.required or field.default == model.model_fields[name].default
         assert field.default is None or field.kind != "text" or field.default in field.choices
 
 
