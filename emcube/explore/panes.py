@@ -74,6 +74,9 @@ TITLES = {
     "vca": "VCA",
     "nfindr": "N-FINDR",
     "sisal": "SISAL",
+    "gaussian_mixture": "Gaussian mixture",
+    "poisson_mixture": "Poisson mixture",
+    "cluster_quality": "Cluster quality",
 }
 
 LABELS = {
