@@ -145,10 +145,21 @@ def test_every_public_name_has_a_page(site: Path) -> None:
     import inspect
 
     text = "".join(p.read_text(encoding="utf-8") for p in (site / "docs/reference").glob("*.html"))
-    for package in ("", ".catalog", ".engine", ".errors", ".models", ".plot", ".results", ".scenes"):
+    for package in (
+        "",
+        ".catalog",
+        ".engine",
+        ".errors",
+        ".models",
+        ".plot",
+        ".results",
+        ".scenes",
+    ):
         module = importlib.import_module(f"emcube{package}")
         for name in module.__all__:
             found = getattr(module, name)
             if inspect.isclass(found) or inspect.isroutine(found):
                 homes = (f"emcube.{name}", f"emcube{package}.{name}")
-                assert any(f'href="api/{h}.html' in text or f'id="{h}"' in text for h in homes), name
+                assert any(f'href="api/{h}.html' in text or f'id="{h}"' in text for h in homes), (
+                    name
+                )
