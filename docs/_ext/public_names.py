@@ -137,7 +137,11 @@ class AutoErrors(SphinxDirective):
         classes = [getattr(module, name) for name in module.__all__]
         lines: list[str] = []
         for found in sorted(classes, key=lambda c: (len(c.__mro__), c.__name__)):
-            lines += [f".. autoexception:: {module.__name__}.{found.__name__}", "   :show-inheritance:", ""]
+            lines += [
+                f".. autoexception:: {module.__name__}.{found.__name__}",
+                "   :show-inheritance:",
+                "",
+            ]
         return self.parse_text_to_nodes("\n".join(lines))
 
 
