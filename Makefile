@@ -3,6 +3,7 @@
 #   make demo    simulate, ingest and unmix the SRM 2135c tilt series; pictures under demo/
 #   make test    make check, then every test, in two processes (JOBS=0: in one)
 #   make check   format, lint, types, import contracts
+#   make notebooks   run the notebooks and rewrite their outputs; look at the pictures then
 #   make bench   side by side with other tools on small scenes, in minutes; figures under .bench/
 #   make bench-full   the same at full size: benchmarks/results/ and the README's table
 #
@@ -16,7 +17,7 @@ STAMP := $(VENV)/.installed
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-full
+.PHONY: help demo test check notebooks bench bench-full
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -40,6 +41,9 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+notebooks: $(STAMP)
+	$(BIN)/python -m tests.notebooks $(NOTEBOOKS)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(BENCH)
