@@ -45,6 +45,9 @@ MODULES = {
 SMALL_EXTRA = 0.01
 """Scale that other modules are asked for where the scenes are small."""
 
+MARGIN = 1.02
+"""A peer is stopped a little past the target, so that "at least" is not missed by a rounding."""
+
 SETUP_LIMIT = 1800.0
 """Seconds that reading, converting and warming up may take; they are not part of any figure."""
 
@@ -315,7 +318,7 @@ def _limit(options: Options, scene: str, method: Method, rows: dict[str, Any]) -
         return None
     mine = next((m for m in METHODS if m.ours and m.work == method.work), None)
     row = rows.get(f"{scene}/{key(mine)}", {}) if mine else {}
-    return float(max(options.patience, method.target * row.get("seconds", 0.0)))
+    return float(max(options.patience, MARGIN * method.target * row.get("seconds", 0.0)))
 
 
 def _summary(found: dict[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,10 @@ COMMANDS = {
     "import emcube": ("-c", "import emcube"),
     "import xarray": ("-c", "import xarray"),
     "import xarray, emcube": ("-c", "import xarray, emcube"),
+    "import what a run stands on": (
+        "-c",
+        "import xarray, zarr, dask.array, distributed, sklearn.base, scipy.linalg, numba, pydantic, typer",
+    ),
     "emcube --help": ("-m", "emcube", "--help"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, cast
@@ -11,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import ClusterMixin
 
-from emcube.engine import Block, BlockSource, MappedSource, RngKey, run_sweep
-from emcube.engine.memory import resident
+from emcube.engine import Block, BlockSource, MappedSource, RngKey, map_blocks, run_sweep
+from emcube.engine.executor import ThreadExecutor
+from emcube.engine.loop import ArrayTarget
+from emcube.engine.memory import all_resident, resident
 from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels import kmeans as kernel
@@ -44,6 +47,11 @@ PATIENCE = 10
 
 FAR = 1e8
 """Square of the mean over the variance from which squared distances lose too many digits to it."""
+
+MAX_LABELS = 1 << 24
+"""Pixels up to which a fit keeps their labels in memory, 4 bytes each."""
+
+LABEL_ATTRIBUTES = {"units": "1", "long_name": "cluster"}
 
 FeatureName = Literal["auto", "profiles", "counts"]
 
@@ -297,7 +305,9 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
         Mean spectrum of each cluster: for profiles the sum of its counts over their total (unit
         "1 per channel"), otherwise in the cube's units. Clusters are ordered by weight, largest first.
     labels_ : DataArray (nav...) of int, or ndarray (P,)
-        Cluster of each pixel; -1 where a pixel is not used or has no counts. Lazy for lazy cubes.
+        Cluster of each pixel; -1 where a pixel is not used or has no counts. Of a lazy cube they are lazy,
+        too, where its blocks did not stay in memory during the fit, on workers elsewhere, and from 2^24
+        pixels on.
     inertia_ : float
         Of the features. For profiles it is in units of the Poisson noise: pure noise gives about one a
         pixel and dimension.
@@ -404,8 +414,15 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
         InputError
             A parameter or value cannot be used; fewer (distinct) pixels than clusters.
         """
-        self._check_parameters()
         # Limits of threads are set once for all passes: that takes longer than a pass over a small cube.
+        with resident(), single_threaded_blas():
+            source = self.find_clusters(X, where)
+            self.labels_ = self._label_fitted(X, where, source)
+        return self
+
+    def find_clusters(self, X: Any, where: Any = None) -> BlockSource:
+        """Do what `fit` does but for the labels, for who writes them elsewhere; returns the blocks used."""
+        self._check_parameters()
         with resident(), single_threaded_blas():
             source, labels = as_source(X, where)
             if source.n_pixels < self.n_clusters:
@@ -428,8 +445,18 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
             self._features = features
             self._spectrum_sums = None
             self._describe_clusters(source)
-            self.labels_ = self.predict(X, where=where)
-        return self
+        return source
+
+    def _label_fitted(self, X: Any, where: Any, source: BlockSource) -> Any:
+        """Label the pixels of the fit: at once where their blocks are in memory anyway."""
+        plan = source.plan
+        n_pixels = math.prod(plan.nav_shape)
+        if n_pixels > MAX_LABELS or not all_resident(source):
+            return self.predict(X, where=where)
+        out = np.full(plan.nav_shape, -1, dtype=np.int32)
+        target = {"labels": ArrayTarget(out, -1)}
+        map_blocks(self.pixel_function(), source, target, name="labels", executor=ThreadExecutor())
+        return self.axes_.maps(out, dims=(), name="labels", attrs=LABEL_ATTRIBUTES)
 
     def _make_features(
         self, X: Any, where: Any, source: BlockSource, labels: Labels
@@ -544,7 +571,7 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
             dtype=np.int32,
             fill=-1,
             where=where,
-            attrs={"units": "1", "long_name": "cluster"},
+            attrs=LABEL_ATTRIBUTES,
         )
 
     def fit_predict(self, X: Any, y: None = None, *, where: Any = None) -> Any:

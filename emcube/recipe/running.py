@@ -27,6 +27,7 @@ from emcube.engine import (
     run_sweeps,
 )
 from emcube.engine.checkpoint import current_checkpoints, remembered
+from emcube.engine.memory import return_memory
 from emcube.errors import EmcubeError, InputError, SelectionError
 from emcube.models.base import resolve_seed
 from emcube.models.labels import as_source
@@ -420,6 +421,7 @@ def _carry_out(
             )
         with resident():
             _run_steps(recipe, state, kept)
+    return_memory()
     provenance = {**writer.attributes["provenance"], "started": started, "finished": now()}
     writer.finish({"provenance": provenance})
     return open_result(writer.path)

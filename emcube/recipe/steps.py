@@ -192,7 +192,8 @@ def _kmeans(step: schema.KMeansStep, run: Run, stamp: Stamp) -> xr.Dataset:
     from emcube.models import KMeans
 
     cube = run.cube if step.on is None else run.nodes[step.on]["loadings"]
-    model = KMeans(**run.parameters(step)).fit(cube, where=run.where)
+    model = KMeans(**run.parameters(step))
+    model.find_clusters(cube, run.where)  # the labels go straight into the result
     small = {
         "cluster_centers": model.cluster_centers_,
         "cluster_weights": xr.DataArray(

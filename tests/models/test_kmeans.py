@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import xarray as xr
 from sklearn.cluster import KMeans as SklearnKMeans
 from sklearn.metrics import adjusted_rand_score
 
@@ -239,3 +240,19 @@ def test_equal_pixels_far_from_zero_are_no_obstacle():
     found = em.KMeans(1, random_state=0).fit(np.full((20, 3), 1e9))
     np.testing.assert_array_equal(found.cluster_centers_, 1e9)
     assert found.inertia_ == 0
+
+
+def test_labels_are_at_once_those_that_predict_gives_lazily(needle, monkeypatch):
+    cube = needle.chunk({"tilt": 8})
+    where = cube.coords["x"] < cube.coords["x"][-2]
+    model = em.KMeans(3, random_state=0).fit(cube, where=where)
+    lazy = model.predict(cube, where=where)
+    assert model.labels_.chunks is None
+    assert lazy.chunks is not None
+    xr.testing.assert_identical(model.labels_, lazy.compute())
+    assert (model.labels_.isel(x=-1) == -1).all()
+
+    monkeypatch.setattr("emcube.models.kmeans.MAX_LABELS", model.labels_.size - 1)
+    large = em.KMeans(3, random_state=0).fit(cube, where=where)
+    assert large.labels_.chunks is not None
+    xr.testing.assert_identical(large.labels_.compute(), model.labels_)
