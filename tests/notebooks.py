@@ -14,16 +14,28 @@ import sys
 import tempfile
 import time
 from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import numpy as np
+from nbclient import NotebookClient
 from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_notebook
 from numpy.typing import NDArray
 
-__all__ = ["FOLDER", "NOTEBOOKS", "differences", "execute", "fingerprint", "read", "write"]
+__all__ = [
+    "FOLDER",
+    "NOTEBOOKS",
+    "differences",
+    "execute",
+    "fingerprint",
+    "kernel",
+    "read",
+    "write",
+]
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -35,7 +47,7 @@ _IDENTITY = re.compile(r"\b(?=[a-f]*\d)[0-9a-f]{12,}\b")
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:e[-+]?\d+)?(?!\w)")
 
 _CLOSE = 0.05
-"""Share by which a printed number may change with the libraries or the processor; small whole numbers may not."""
+"""Share by which a printed number may change with libraries or processor; small whole numbers may not."""
 
 _ALIKE = 0.9
 """Least correlation of two pictures, coarsely seen: other fonts pass, other curves or maps do not."""
@@ -50,16 +62,9 @@ def read(path: Path) -> NotebookNode:
     return notebook
 
 
-def execute(notebook: NotebookNode, folder: Path) -> None:
-    """Run all cells in a kernel of their own, in a folder of their own; outputs are replaced.
-
-    Raises
-    ------
-    nbclient.exceptions.CellExecutionError
-        A cell failed.
-    """
-    from nbclient import NotebookClient
-
+@contextmanager
+def kernel(folder: Path) -> Iterator[NotebookClient]:
+    """Start a kernel whose files go into a folder, and which knows nothing of how the user works."""
     # Where and how the reader works must not show, nor change anything.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("EMCUBE_")}
     environment["TMPDIR"] = str(folder)
@@ -68,14 +73,28 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
     paths = [str(FOLDER.parent), os.environ.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     client = NotebookClient(
-        notebook,
-        timeout=240,
+        new_notebook(),
+        timeout=600,
         kernel_name="python3",
         record_timing=False,
         coalesce_streams=True,  # in how many pieces a text comes is a matter of time
         resources={"metadata": {"path": str(folder)}},
     )
-    client.execute(env=environment)
+    with client.setup_kernel(env=environment):
+        yield client
+
+
+def execute(notebook: NotebookNode, client: NotebookClient) -> None:
+    """Run all cells, beginning without any names; outputs are replaced.
+
+    Raises
+    ------
+    nbclient.exceptions.CellExecutionError
+        A cell failed.
+    """
+    for one in (new_notebook(cells=[new_code_cell("%reset -f")]), notebook):
+        client.nb = one
+        client.execute(cleanup_kc=False)
 
 
 def fingerprint(notebook: NotebookNode) -> str:
@@ -165,7 +184,9 @@ def _pictures_differ(kept: NDArray[np.float64], now: NDArray[np.float64]) -> str
     if any(abs(a / b - 1) > _CLOSE for a, b in zip(*shapes, strict=True)):
         return f"a picture of {shapes[0][:2]} pixels kept, of {shapes[1][:2]} now"
     a, b = (_coarse(picture) for picture in (kept, now))
-    alike = float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) if a.std() and b.std() else float(a.std() == b.std())
+    if not (a.std() and b.std()):
+        return "" if a.std() == b.std() else "a blank picture"
+    alike = float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
     return "" if alike >= _ALIKE else f"another picture (correlation {alike:.2f})"
 
 
@@ -193,7 +214,9 @@ def _coarse(picture: NDArray[np.float64]) -> NDArray[np.float64]:
     rows = np.linspace(0, height, _COARSE, endpoint=False).astype(int)
     columns = np.linspace(0, width, _COARSE, endpoint=False).astype(int)
     sums = np.add.reduceat(np.add.reduceat(picture, rows, axis=0), columns, axis=1)
-    cells = np.add.reduceat(np.add.reduceat(np.ones((height, width)), rows, axis=0), columns, axis=1)
+    cells = np.add.reduceat(
+        np.add.reduceat(np.ones((height, width)), rows, axis=0), columns, axis=1
+    )
     return sums / cells[..., None]
 
 
@@ -203,8 +226,12 @@ def main(names: list[str]) -> None:
     for path in chosen:
         began = time.perf_counter()
         kept, notebook = read(path), read(path)
-        with tempfile.TemporaryDirectory(prefix="emcube-notebooks-") as folder:
-            execute(notebook, Path(folder))
+        # A kernel for each, as readers have.
+        with (
+            tempfile.TemporaryDirectory(prefix="emcube-") as folder,
+            kernel(Path(folder)) as client,
+        ):
+            execute(notebook, client)
         write(notebook, path)
         size = path.stat().st_size / 1e6
         print(f"{path.name}: {time.perf_counter() - began:.1f} s, {size:.2f} MB", flush=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from tests.notebooks import FOLDER, NOTEBOOKS, differences, execute, fingerprint, read
+from tests.notebooks import FOLDER, NOTEBOOKS, differences, execute, fingerprint, kernel, read
 
 ANEW = "run `make notebooks`, and look at the pictures"
 
@@ -22,14 +22,22 @@ def test_they_are_numbered():
     assert len(NOTEBOOKS) >= 6
 
 
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    """One kernel for all notebooks: to start one takes longer than to run most of them."""
+    with kernel(tmp_path_factory.mktemp("notebooks")) as started:
+        yield started
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @each
 # The kernel's own libraries warn of their own affairs.
 @pytest.mark.filterwarnings("default")
-def test_runs_to_the_outputs_that_are_kept(path, tmp_path):
+def test_runs_to_the_outputs_that_are_kept(path, client):
     notebook = read(path)
     kept = read(path)
-    execute(notebook, tmp_path)
+    execute(notebook, client)
     found = differences(kept, notebook)
     assert not found, "\n".join([*found, ANEW])
 
