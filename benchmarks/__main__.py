@@ -58,10 +58,10 @@ def main(arguments: list[str] | None = None) -> None:
         beside = results.with_suffix(".md")
         beside.write_text(text)
         print(f"wrote {beside}")
-        if wanted.write is not None:
-            write_table(wanted.write, report.readme(found))
-            print(f"wrote the table into {wanted.write}")
-        else:
+        for page in wanted.write:
+            write_table(page, report.readme(found))
+            print(f"wrote the table into {page}")
+        if not wanted.write:
             print(text)
 
 
@@ -98,7 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-extras", action="store_true", help="leave other modules out")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="scenes and small results")
     parser.add_argument("--results", type=Path, help="figures as JSON")
-    parser.add_argument("--write", type=Path, metavar="README.md", help="put the table in here")
+    parser.add_argument(
+        "--write", type=Path, nargs="+", default=[], metavar="PAGE", help="put the table in here"
+    )
     return parser
 
 

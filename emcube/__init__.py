@@ -19,8 +19,19 @@ if TYPE_CHECKING:
     from emcube.catalog import open_catalog
     from emcube.cube import make_cube
     from emcube.deploy import deploy
+    from emcube.feedback import progress
     from emcube.interop import decompose, export, from_hyperspy
-    from emcube.models import IncrementalPCA, KMeans, MiniBatchNMF, estimate_n_components
+    from emcube.models import (
+        MCRALS,
+        NFINDR,
+        VCA,
+        FastICA,
+        IncrementalPCA,
+        KMeans,
+        MiniBatchNMF,
+        Varimax,
+        estimate_n_components,
+    )
     from emcube.package import publish, reproduce
     from emcube.recipe import Recipe, plan, run
     from emcube.report import report
@@ -30,10 +41,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "MCRALS",
+    "NFINDR",
+    "VCA",
+    "FastICA",
     "IncrementalPCA",
     "KMeans",
     "MiniBatchNMF",
     "Recipe",
+    "Varimax",
     "__version__",
     "decompose",
     "deploy",
@@ -49,6 +65,7 @@ __all__ = [
     "open_result",
     "plan",
     "plot",
+    "progress",
     "publish",
     "report",
     "reproduce",
@@ -58,9 +75,12 @@ __all__ = [
 
 # Public name -> the module it lives in; a name that is a module stands for itself.
 _HOMES = {
+    "FastICA": "emcube.models",
     "IncrementalPCA": "emcube.models",
     "KMeans": "emcube.models",
+    "MCRALS": "emcube.models",
     "MiniBatchNMF": "emcube.models",
+    "NFINDR": "emcube.models",
     "Recipe": "emcube.recipe",
     "decompose": "emcube.interop",
     "deploy": "emcube.deploy",
@@ -75,9 +95,12 @@ _HOMES = {
     "open_result": "emcube.results",
     "plan": "emcube.recipe",
     "plot": "emcube.plot",
+    "progress": "emcube.feedback",
     "publish": "emcube.package",
     "report": "emcube.report",
     "reproduce": "emcube.package",
+    "VCA": "emcube.models",
+    "Varimax": "emcube.models",
     "run": "emcube.recipe",
     "scenes": "emcube.scenes",
 }
@@ -101,5 +124,8 @@ def __dir__() -> list[str]:
 
 _hooks.after_import("xarray", "emcube.cube")
 _hooks.provide("client", "emcube.deploy.environment:client_for")
+_hooks.provide("cube_page", "emcube.cards.page:cube_page")
+_hooks.provide("estimate_page", "emcube.cards.page:estimate_page")
+_hooks.provide("result_page", "emcube.cards.page:result_page")
 _hooks.provide("to_hyperspy", "emcube.interop.hyperspy:to_hyperspy")
 _hooks.provide("write_msa", "emcube.interop.msa:write_spectra")

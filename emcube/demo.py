@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from emcube.results import Result
     from emcube.scenes import Scene
-    from emcube.store import IngestProgress
 
 __all__ = ["SCENES", "recipe_text", "render", "run_demo"]
 
@@ -179,7 +178,8 @@ def run_demo(
     Returns
     -------
     dict
-        Where things are (``store``, ``truth``, ``recipe``, ``result``, ``pictures``, ``catalog``), what was
+        Where things are (``store``, ``truth``, ``recipe``, ``result``, ``report``, ``pictures``,
+        ``catalog``), what was
         found (``n_components``, ``angles_deg`` to the true components) and ``seconds`` by part.
 
     Raises
@@ -191,6 +191,7 @@ def run_demo(
     """
     from emcube import scenes
     from emcube.recipe import Recipe, run
+    from emcube.report.build import report, report_target
 
     if scene not in SCENES:
         raise InputError(
@@ -204,6 +205,7 @@ def run_demo(
         raise InputError(
             f"the demo's folder: {str(folder)!r} is a file", hint="name a folder: --out demo"
         )
+    report_target(folder / "report.html", folder / "result", overwrite=False)
     tell = say or (lambda text: None)
     clock = _Clock()
     simulated = getattr(scenes, scene)(scale=scale, random_state=seed)
@@ -223,8 +225,9 @@ def run_demo(
     result = run(Recipe.read(recipe), overwrite=True)
     clock.lap("analyse")
 
-    tell("3/4  Drawing")
+    tell("3/4  Drawing, and writing the report")
     pictures = _draw(result, store, example, folder / "pictures")
+    page = report(result, folder / "report.html")
     clock.lap("draw")
 
     tell("4/4  Comparing with the truth")
@@ -241,6 +244,7 @@ def run_demo(
         "result": str(folder / "result"),
         "run_id": result.run_id,
         "pictures": [str(p) for p in pictures],
+        "report": str(page),
         "catalog": str(catalog),
         "entry": f"{catalog}:{scene}",
         "n_components": estimate.attrs["n_components"],
@@ -271,6 +275,7 @@ def render(report: dict[str, Any]) -> str:
             f"Result       {report['result']}",
             f"Recipe       {report['recipe']}",
             f"Catalog      {report['catalog']}",
+            f"Report       {report['report']}: open it in a browser",
             f"Pictures     {folder}: {names}",
             "",
             "Go on in Python:",
@@ -309,32 +314,8 @@ def _ingest(scene: Scene, store: Path) -> bool:
                 and kept.attrs.get("metadata") == scene.cube.attrs["metadata"]
             ):
                 return False
-    write_cube(scene.cube, store, overwrite=True, progress=_progress(scene.cube))
+    write_cube(scene.cube, store, overwrite=True)
     return True
-
-
-def _progress(cube: xr.DataArray) -> Callable[[IngestProgress], None]:
-    """Show the ingest as the engine shows its passes."""
-    from emcube.engine.progress import Event, emit
-
-    n_pixels = cube.size // cube.sizes["energy"]
-
-    def show(state: IngestProgress) -> None:
-        done = state.regions_done == state.n_regions
-        share = state.bytes_done / max(1, state.n_bytes)
-        emit(
-            Event(
-                kind="end" if done else "block",
-                name="simulate and ingest",
-                blocks_done=state.regions_done,
-                n_blocks=state.n_regions,
-                pixels_done=round(share * n_pixels),
-                n_pixels=n_pixels,
-                seconds=state.seconds,
-            )
-        )
-
-    return show
 
 
 def _write_truth(scene: Scene, path: Path) -> Path:

@@ -65,11 +65,14 @@ def test_it_leaves_stores_a_result_and_pictures(demo):
 def test_it_shows_progress_and_says_where_things_are(demo):
     _, report, said, events = demo
     assert [line[:3] for line in said] == ["1/4", "2/4", "3/4", "4/4"]
-    assert {e.name for e in events} >= {"simulate and ingest"}
+    assert {e.name for e in events} >= {"ingest", "NMF"}
     assert {e.kind for e in events} >= {"block", "end"}
     text = render(report)
-    for key in ("store", "truth", "result", "recipe", "catalog"):
+    for key in ("store", "truth", "result", "recipe", "catalog", "report"):
         assert report[key] in text
+    page = Path(report["report"]).read_text(encoding="utf-8")
+    assert "Three components describe this data" in page
+    assert len(page) < 5_000_000
     assert "pictures" in text
     json.dumps(report)
 

@@ -22,6 +22,7 @@ from emcube.catalog.model import Catalog, open_catalog
 from emcube.catalog.places import Place, address_of, check_texts, place_of
 from emcube.catalog.targets import Kind, halves_of
 from emcube.errors import CatalogError, EmcubeError, IncompleteError, InputError
+from emcube.feedback.events import group, step
 
 __all__ = ["CrawlReport", "crawl"]
 
@@ -170,15 +171,17 @@ def crawl(
         # Also says at once that a catalog cannot be changed.
         change(place, lambda document: None)
     work = _Crawl(place, top, settle, checksums, checked(metadata), dry_run)
-    for count, found in enumerate(_walk(top, place, work.report.unreadable), 1):
-        if progress is not None:
-            progress(count, found.path)
-        work.keep(work.look_at(found))
-        # Each write reads and writes the whole file: batches grow with it.
-        if len(work.pending) >= max(_BATCH, len(work.catalog)):
-            work.flush()
-    work.flush()
-    work.look_for_gone(prune)
+    with group(f"crawl {top.name}"):
+        for count, found in enumerate(_walk(top, place, work.report.unreadable), 1):
+            step(0, f"{count:,} looked at, {found.path.name}")
+            if progress is not None:
+                progress(count, found.path)
+            work.keep(work.look_at(found))
+            # Each write reads and writes the whole file: batches grow with it.
+            if len(work.pending) >= max(_BATCH, len(work.catalog)):
+                work.flush()
+        work.flush()
+        work.look_for_gone(prune)
     return work.report
 
 

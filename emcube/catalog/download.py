@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 from emcube.disk import exclusive, replace_file
 from emcube.errors import CatalogError, InputError, MissingDependencyError
+from emcube.feedback.events import working
 
 __all__ = ["Progress", "download", "file_checksum"]
 
@@ -144,11 +145,19 @@ def download(
         if path.exists() and (size is None or path.stat().st_size == size):
             return path
         part = path.with_name(f"{path.name}.part")
-        fetch = _Http(url, part, size, timeout, progress or (lambda _: None), opener)
-        if urlsplit(url).scheme.lower() in ("http", "https"):
-            fetch.run(attempts, pause)
-        else:
-            _with_fsspec(url, part, size)
+        have = part.stat().st_size if part.exists() else 0
+        with working(f"download {path.name}", n_bytes=size or 0, bytes_done=have) as work:
+
+            def tell(state: Progress) -> None:
+                work.at(bytes_done=state.done, n_bytes=state.total or 0, message=state.message)
+                if progress is not None:
+                    progress(state)
+
+            fetch = _Http(url, part, size, timeout, tell, opener)
+            if urlsplit(url).scheme.lower() in ("http", "https"):
+                fetch.run(attempts, pause)
+            else:
+                _with_fsspec(url, part, size)
         part.replace(path)
         fetch.note.unlink(missing_ok=True)
     return path

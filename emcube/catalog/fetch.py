@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from emcube.catalog.cache import STORE, Record, folder_for, read_record, write_record
 from emcube.catalog.download import Progress, download, file_checksum
 from emcube.errors import CatalogError
+from emcube.feedback.events import group
 
 if TYPE_CHECKING:
     from emcube.catalog.model import Entry
@@ -121,17 +122,35 @@ def fetch(
             + ("which is opened where it lies" if target.kind == "zarr" else "on this machine"),
             hint=f"open it with emcube.open({f'{entry.catalog}:{entry.name}'!r})",
         )
+    with group(f"fetch {entry.name}"):
+        return _fetched(
+            entry, where, accept_digest, cache, progress, ingesting, (attempts, pause, timeout)
+        )
+
+
+def _fetched(
+    entry: Entry,
+    where: str,
+    accept_digest: bool,
+    cache: Path | None,
+    progress: Callable[[Progress], None] | None,
+    ingesting: Callable[[IngestProgress], None] | None,
+    patience: tuple[int, float, float],
+) -> Fetched:
+    """Download, compare, ingest, record."""
     folder = folder_for(entry, cache)
     known = read_record(folder)
     taken = known is not None and known.accepted
     if known is not None and entry.metadata.get("checksum") not in (None, known.checksum):
         taken = False
     stated = _stated(entry, where, accept_digest or taken)
-    path = folder / _filename(entry, target.location)
+    location = entry.target.location
+    path = folder / _filename(entry, location)
     size = entry.metadata.get("size")
     here = path.exists()
+    attempts, pause, timeout = patience
     download(
-        target.location,
+        location,
         path,
         size=size if isinstance(size, int) else None,
         attempts=attempts,

@@ -13,6 +13,7 @@ from emcube.catalog.cache import folder_for, read_record
 from emcube.catalog.download import file_checksum
 from emcube.catalog.fair import Finding, fair_findings
 from emcube.errors import CatalogError, EmcubeError, StoreError
+from emcube.feedback.events import group, step
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -97,10 +98,12 @@ def verify_catalog(
     """
     chosen, problems = _chosen(catalog, list(names))
     reports = [EntryReport(name, False, (problem,), (), ()) for name, problem in problems]
-    for name, entry in chosen.items():
-        reports.append(replace(verify_entry(entry, deep=deep), name=name))
-        if progress is not None:
-            progress(len(reports), len(chosen) + len(problems))
+    with group("verify catalog", len(chosen)):
+        for number, (name, entry) in enumerate(chosen.items()):
+            step(number, name)
+            reports.append(replace(verify_entry(entry, deep=deep), name=name))
+            if progress is not None:
+                progress(len(reports), len(chosen) + len(problems))
     return reports
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emcube.cli.output import Json, emit_json, printable
+from emcube.cli.output import Json, emit_json, progress, show_card
 
 if TYPE_CHECKING:
-    from emcube.catalog.download import Progress
     from emcube.catalog.verify import EntryReport
 
 app = typer.Typer(
@@ -79,15 +75,6 @@ def _number_or(value: Any) -> Any:
     return value
 
 
-def _show(card: dict[str, Any], as_json: bool) -> None:
-    from emcube.cards import render
-
-    if as_json:
-        emit_json(card)
-    else:
-        typer.echo(render(card))
-
-
 @app.command("init")
 def init(
     catalog: Own,
@@ -100,7 +87,7 @@ def init(
     from emcube.catalog import create
 
     create(catalog, **{"title": title, **_settings(settings)})
-    _show(describe_catalog(catalog), as_json)
+    show_card(describe_catalog(catalog), as_json=as_json)
 
 
 @app.command("add")
@@ -125,7 +112,7 @@ def add(
     from emcube.catalog import add as add_entry
 
     add_entry(catalog, store, name=name, overwrite=overwrite, **_settings(settings))
-    _show(describe_catalog(catalog), as_json)
+    show_card(describe_catalog(catalog), as_json=as_json)
 
 
 @app.command("crawl")
@@ -150,22 +137,16 @@ def crawl(
     """Add what lies in a folder: headers only, copies recognised; run it every night."""
     from emcube.catalog.crawl import crawl as walk
 
-    def tell(count: int, path: Path) -> None:
-        if sys.stderr.isatty():
-            print(f"\r{count} looked at, {printable(path.name)[:60]:<60}", end="", file=sys.stderr)
-
-    report = walk(
-        catalog,
-        folder,
-        settle=settle,
-        checksums=checksums,
-        prune=prune,
-        dry_run=dry_run,
-        progress=tell,
-        **_settings(settings),
-    )
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
+    with progress():
+        report = walk(
+            catalog,
+            folder,
+            settle=settle,
+            checksums=checksums,
+            prune=prune,
+            dry_run=dry_run,
+            **_settings(settings),
+        )
     found = report.to_json()
     if as_json:
         emit_json(found)
@@ -207,7 +188,7 @@ def show(
     """Show the entries of a catalog, or one of them."""
     from emcube.cards import describe_catalog, describe_entry
 
-    _show(describe_entry(catalog, name) if name else describe_catalog(catalog), as_json)
+    show_card(describe_entry(catalog, name) if name else describe_catalog(catalog), as_json=as_json)
 
 
 @app.command("search")
@@ -256,7 +237,7 @@ def search(
         beam_energy=None if beam_energy is None else _range(beam_energy),
         **_conditions(where, {"modality", "elements", "beam_energy"}),
     )
-    _show(card, as_json)
+    show_card(card, as_json=as_json)
 
 
 def _conditions(where: list[str] | None, options: set[str]) -> dict[str, Any]:
@@ -306,7 +287,8 @@ def verify(
     from emcube.catalog import open_catalog
     from emcube.catalog.verify import verify_catalog
 
-    reports = verify_catalog(open_catalog(catalog), names or (), deep=deep)
+    with progress():
+        reports = verify_catalog(open_catalog(catalog), names or (), deep=deep)
     different = [report for report in reports if not report.ok]
     if as_json:
         emit_json(
@@ -369,7 +351,7 @@ def remove(
     from emcube.catalog import remove as remove_entries
 
     remove_entries(catalog, *names)
-    _show(describe_catalog(catalog), as_json)
+    show_card(describe_catalog(catalog), as_json=as_json)
 
 
 @app.command("fetch")
@@ -391,16 +373,12 @@ def fetch(
     """Download data into the cache, compare the digest, and ingest; goes on where it stopped."""
     from emcube.catalog import open_catalog
     from emcube.catalog.fetch import fetch as bring
-    from emcube.cli.output import progress
-    from emcube.recipe.inputs import announce
 
     opened = open_catalog(catalog)
     fetched = []
     for entry in [opened[name] for name in names]:
-        with progress(), _download_bar(entry.name) as tell:
-            found = bring(
-                entry, accept_digest=accept_digest, cache=cache, progress=tell, ingesting=announce
-            )
+        with progress():
+            found = bring(entry, accept_digest=accept_digest, cache=cache)
         fetched.append(found)
         if not as_json:
             how = "fetched" if found.downloaded else "was here"
@@ -419,40 +397,6 @@ def fetch(
                 )
     if as_json:
         emit_json({"fetched": [found.to_json() for found in fetched]})
-
-
-@contextmanager
-def _download_bar(name: str) -> Iterator[Callable[[Progress], None] | None]:
-    """Bytes, bytes a second and time left, on a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-    from rich.progress import Progress as Bars
-
-    bars = Bars(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[message]}"),
-        console=Console(stderr=True),
-    )
-    task = bars.add_task(f"fetch {name}", total=None, message="")
-
-    def tell(state: Progress) -> None:
-        bars.update(task, completed=state.done, total=state.total, message=state.message)
-
-    with bars:
-        yield tell
 
 
 @app.command("export")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from emcube.cli.output import Deploy, Json, Signal, emit_json, progress
+from emcube.cli.output import Deploy, Json, Signal, progress, show_card
 
 
 def estimate(
@@ -17,7 +17,7 @@ def estimate(
     as_json: Json = False,
 ) -> None:
     """Tell how many components the data support, by what margin, and why."""
-    from emcube.cards import describe_estimate, render
+    from emcube.cards import describe_estimate
     from emcube.deploy.environment import chosen
     from emcube.models import estimate_n_components
     from emcube.sources import open as open_cube
@@ -25,7 +25,4 @@ def estimate(
     with chosen(deploy), progress():
         found = estimate_n_components(open_cube(what, name=name), method=method)
     card = describe_estimate(found)
-    if as_json:
-        emit_json(card)
-    else:
-        typer.echo(render(card))
+    show_card(card, as_json=as_json)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from emcube.cli.output import Json, emit_json
+from emcube.cli.output import Json, emit_json, progress
 
 
 def export(
@@ -33,7 +33,8 @@ def export(
     """Write a cube or a result for another program, and say what its format cannot hold."""
     from emcube.interop import export as write
 
-    written = write(what, file, result=result, overwrite=overwrite)
+    with progress():
+        written = write(what, file, result=result, overwrite=overwrite)
     if as_json:
         emit_json({"files": [str(path) for path in written.files], "lost": list(written.lost)})
         return

@@ -6,21 +6,19 @@ from typing import Annotated
 
 import typer
 
-from emcube.cli.output import Json, Signal, emit_json
+from emcube.cli.output import Json, Signal, show_card
 
 
 def info(
     what: Annotated[
-        str, typer.Argument(help="File, store, result, catalog, catalog.yaml:entry or URL.")
+        str,
+        typer.Argument(help="File, store, result, catalog, catalog.yaml:entry, package or URL."),
     ],
     name: Signal = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a file, store, result or catalog holds, on one card."""
-    from emcube.cards import describe, render
+    """Show what a file, store, result, catalog or package holds, on one card."""
+    from emcube.cards import describe
 
     card = describe(what, name=name)
-    if as_json:
-        emit_json(card)
-    else:
-        typer.echo(render(card))
+    show_card(card, as_json=as_json)

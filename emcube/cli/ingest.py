@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from emcube.cli.output import Json, Signal, emit_json, progress
+from emcube.cli.output import Json, Signal, progress, show_card
 
 
 def ingest(
@@ -41,8 +41,7 @@ def ingest(
 ) -> None:
     """Write a cube to a Zarr store, out of core; an interrupted one is continued."""
     numbers = _numbers(values)
-    from emcube.cards import describe, render
-    from emcube.recipe.inputs import announce
+    from emcube.cards import describe
     from emcube.sources import ingest as write
 
     with progress():
@@ -54,13 +53,9 @@ def ingest(
             values=numbers,
             layout=layout,
             overwrite=overwrite,
-            progress=announce,
         )
     card = describe(str(path))
-    if as_json:
-        emit_json(card)
-    else:
-        typer.echo(render(card))
+    show_card(card, as_json=as_json)
 
 
 def _numbers(text: str | None) -> list[float] | None:

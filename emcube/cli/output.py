@@ -7,17 +7,13 @@ import math
 import os
 import re
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from emcube.engine.progress import Event
-
-__all__ = ["Deploy", "Json", "Signal", "emit_json", "printable", "progress", "say"]
+__all__ = ["Deploy", "Json", "Signal", "emit_json", "printable", "progress", "say", "show_card"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")]
 Deploy = Annotated[
@@ -39,6 +35,24 @@ def emit_json(data: Any) -> None:
     text = json.dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False)
     # JSON may hold these as they are, and a terminal would obey them.
     print(re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def show_card(described: dict[str, Any], *, as_json: bool) -> None:
+    """Print a description: a card on a terminal, plain lines in a pipe, JSON where that is wanted."""
+    if as_json:
+        emit_json(described)
+        return
+    from emcube.feedback.setting import is_terminal
+
+    if is_terminal(sys.stdout):
+        from emcube.cards.card import card_of
+        from emcube.cards.terminal import print_card
+
+        print_card(card_of(described))
+        return
+    from emcube.cards import render
+
+    typer.echo(render(described))
 
 
 def printable(text: str) -> str:
@@ -73,57 +87,18 @@ def _plain(value: Any) -> Any:
 
 @contextmanager
 def progress() -> Iterator[None]:
-    """Show the engine's progress: on a terminal, and in the file that EMCUBE_PROGRESS names."""
+    """Show progress: on a terminal, and in the file that EMCUBE_PROGRESS names.
+
+    EMCUBE_SHOW_PROGRESS=off hides it from the terminal.
+    """
+    from emcube.feedback.setting import progress as shown
+    from emcube.feedback.setting import wanted
+
     file = os.environ.get("EMCUBE_PROGRESS", "").strip()
     with ExitStack() as stack:
         if file:
-            from emcube.engine.progress import write_progress
+            from emcube.feedback.events import write_progress
 
             stack.enter_context(write_progress(file))
-        if sys.stderr.isatty():
-            stack.enter_context(_bars())
-        yield
-
-
-@contextmanager
-def _bars() -> Iterator[None]:
-    """Show passes, blocks, pixels a second and time left."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-    from emcube.engine.progress import listen
-
-    bars = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[detail]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=False,
-    )
-    tasks: dict[str, TaskID] = {}
-    lock = threading.Lock()  # an ingest tells its progress from several threads
-
-    def listener(event: Event) -> None:
-        with lock:
-            show(event)
-
-    def show(event: Event) -> None:
-        if event.kind == "start" or event.name not in tasks:
-            total = event.n_pixels or event.n_blocks or None
-            tasks[event.name] = bars.add_task(event.name, total=total, detail="")
-        task = tasks[event.name]
-        rounds = f"pass {event.round + 1}, " if event.n_rounds > 1 else ""
-        detail = f"{rounds}{event.blocks_done}/{event.n_blocks} blocks"
-        pixels = event.round * event.n_pixels + event.pixels_done
-        if pixels:
-            detail += f", {pixels / max(event.seconds, 1e-6):,.0f} pixels/s"
-        if event.objective is not None:
-            detail += f", objective {event.objective:.6g}"
-        if event.resident_blocks is not None and event.resident_blocks < event.n_blocks:
-            detail += f", {event.n_blocks - event.resident_blocks} blocks read in each pass"
-        done = event.pixels_done if event.n_pixels else event.blocks_done
-        bars.update(task, completed=done, detail=detail)
-
-    with bars, listen(listener):
+        stack.enter_context(shown(wanted(True)))
         yield

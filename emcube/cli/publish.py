@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from emcube.cli.output import Json, emit_json, progress
+from emcube.cli.output import Json, progress, show_card
 
 
 def publish(
@@ -56,7 +56,7 @@ def publish(
 ) -> None:
     """Pack a result with recipe, environment, citations and data (or their digest) for publication."""
     from emcube.package import publish as write
-    from emcube.package.rendering import describe_package, render_package
+    from emcube.package.rendering import describe_package
 
     with progress():
         path = write(
@@ -75,7 +75,4 @@ def publish(
             overwrite=overwrite,
         )
     card = describe_package(path)
-    if as_json:
-        emit_json(card)
-    else:
-        typer.echo(render_package(card))
+    show_card(card, as_json=as_json)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from emcube.cli.output import Json, emit_json
+from emcube.cli.output import Json, emit_json, progress
 
 
 def report(
@@ -27,7 +27,8 @@ def report(
     from emcube.engine import format_bytes
     from emcube.report import report as write
 
-    path = write(what, file, overwrite=overwrite)
+    with progress():
+        path = write(what, file, overwrite=overwrite)
     size = path.stat().st_size
     if as_json:
         emit_json({"kind": "report", "path": str(path), "bytes": size})

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from emcube.cli.output import Deploy, Json, Signal, emit_json, progress
+from emcube.cli.output import Deploy, Json, Signal, progress, show_card
 from emcube.errors import PreemptedRunError
 
 
@@ -68,7 +68,7 @@ def run(
     status 75: the same command goes on from there.
     """
     with _leaving_early():
-        from emcube.cards import describe, render
+        from emcube.cards import describe
         from emcube.deploy.environment import chosen
         from emcube.engine import stop_on_signals
         from emcube.recipe import run as run_recipe
@@ -82,7 +82,4 @@ def run(
                 overwrite=overwrite,
             )
         card = describe(result.location)
-    if as_json:
-        emit_json(card)
-    else:
-        typer.echo(render(card))
+    show_card(card, as_json=as_json)

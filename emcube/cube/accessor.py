@@ -41,6 +41,12 @@ class EmAccessor:
         sizes = " x ".join(f"{dim} {size}" for dim, size in self._cube.sizes.items())
         return f"<em: {sizes}; signal dims {self.sig_dims}; modality {self.modality}>"
 
+    def _repr_html_(self) -> str | None:
+        from emcube._hooks import provided
+
+        page: str | None = provided("cube_page")(self._cube)
+        return page
+
     @property
     def nav_dims(self) -> tuple[str, ...]:
         """Names of the navigation dims."""

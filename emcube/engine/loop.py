@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -47,6 +48,7 @@ from emcube.errors import (
     PreemptedRunError,
     StoreError,
 )
+from emcube.feedback.events import new_work, parent_work
 
 __all__ = ["ArrayTarget", "Target", "Writing", "ZarrTarget", "load_block", "map_blocks"]
 __all__ += ["project_memory", "run_sweep", "run_sweeps"]
@@ -393,11 +395,12 @@ class _Meter:
         self.began = time.monotonic()
         self.blocks = self.pixels = self.round = 0
         self.resident_blocks: int | None = None
+        self.number, self.parent = new_work(), parent_work()
         self._pixels_per_block = source.n_pixels / max(1, source.plan.n_blocks)
         self.send("start")
         self.projected = None
 
-    def send(self, kind: str, objective: float | None = None) -> None:
+    def send(self, kind: str, objective: float | None = None, outcome: str = "") -> None:
         residency = current_residency()
         emit(
             Event(
@@ -414,8 +417,24 @@ class _Meter:
                 residency.used if residency else 0,
                 self.resident_blocks,
                 self.projected,
+                work=self.number,
+                parent=self.parent,
+                outcome=outcome,
             )
         )
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Tell at the end how it went."""
+        outcome = "failed"
+        try:
+            yield
+            outcome = "done"
+        except KeyboardInterrupt:
+            outcome = "stopped"
+            raise
+        finally:
+            self.send("end", outcome=outcome)
 
     def begin_round(self, number: int) -> None:
         check_stop()
@@ -582,14 +601,13 @@ def _run_rounds(
             outcome = Outcome(sweep.start(), 0, False)
         meter = _Meter(sweep.name, source, max_rounds, projection)
         try:
-            while outcome.n_rounds < max_rounds and not outcome.converged:
-                outcome = _next_outcome(sweep, source, outcome, seed, executor, meter)
-                if call is not None and outcome.n_rounds < max_rounds and not outcome.converged:
-                    call.progress(outcome)
+            with meter.ending():
+                while outcome.n_rounds < max_rounds and not outcome.converged:
+                    outcome = _next_outcome(sweep, source, outcome, seed, executor, meter)
+                    if call is not None and outcome.n_rounds < max_rounds and not outcome.converged:
+                        call.progress(outcome)
         except KeyboardInterrupt as error:
             raise _stopped(error, sweep.name, meter, call) from error
-        finally:
-            meter.send("end")
     if call is not None:
         call.done(outcome, time.monotonic() - began)
     return outcome
@@ -1046,15 +1064,14 @@ def map_blocks(
             meter.group_done(group)
 
         try:
-            meter.begin_round(0)
-            executor.each(Tasks(task, _most_groups(writing, source)), len(groups), done)
+            with meter.ending():
+                meter.begin_round(0)
+                executor.each(Tasks(task, _most_groups(writing, source)), len(groups), done)
         except KeyboardInterrupt as error:
             what = f"{name} was stopped after {meter.blocks} of {source.plan.n_blocks} blocks"
             raise _interrupted(
                 error, f"{what}: its output is incomplete", "start it again to complete it"
             ) from error
-        finally:
-            meter.send("end")
 
 
 def _journal(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emcube.errors import BudgetError, InputError
+from emcube.feedback.words import format_bytes
 
 if TYPE_CHECKING:
     from emcube.engine.source import BlockSource
@@ -51,15 +52,6 @@ def parse_bytes(text: str | int) -> int:
     if not found or found[2] not in _UNITS:
         raise InputError(f"{text!r} is not a size in bytes", hint='write for example "2 GiB"')
     return int(float(found[1]) * _UNITS[found[2]])
-
-
-def format_bytes(n: float) -> str:
-    """Size for people, e.g. ``"1.3 GiB"``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if n < 1024:
-            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
-        n /= 1024
-    return f"{n:.1f} TiB"
 
 
 def memory_budget() -> int:

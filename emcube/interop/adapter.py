@@ -36,7 +36,7 @@ def decompose(
     ----------
     signal : hyperspy.signals.BaseSignal
         In memory or lazy; a lazy one is read block by block, and never held.
-    estimator : IncrementalPCA, MiniBatchNMF or KMeans
+    estimator : IncrementalPCA, MiniBatchNMF, KMeans, or another of emcube's
         Is fitted, as scikit-learn's estimators are.
     navigation_mask, signal_mask : signal or array of bool, optional
         As HyperSpy means them: True for what is left out. (emcube's own ``where=`` means the opposite.)
@@ -66,13 +66,16 @@ def decompose(
     >>> em.decompose(s, em.MiniBatchNMF(3, random_state=0))  # doctest: +SKIP
     >>> s.plot_decomposition_results()  # doctest: +SKIP
     """
-    from emcube.models import IncrementalPCA, KMeans, MiniBatchNMF
+    from emcube.models import KMeans
+    from emcube.models.base import Estimator
+    from emcube.models.figures import ComponentFigures
 
     model: Any = estimator
-    if not isinstance(model, IncrementalPCA | MiniBatchNMF | KMeans):
+    known = isinstance(model, Estimator) and isinstance(model, ComponentFigures | KMeans)
+    if not known:
         raise InputError(
             f"estimator: got {type(model).__name__}, expected IncrementalPCA, MiniBatchNMF or KMeans "
-            "of emcube",
+            "of emcube, or another with components",
             hint="for example emcube.decompose(signal, emcube.MiniBatchNMF(3))",
         )
     opened = open_signal(signal)
@@ -145,7 +148,8 @@ def _decomposition(model: Any, cube: xr.DataArray, where: Any, opened: Opened) -
     loadings = np.asarray(model.transform(cube, where=where).values, np.float64)
     loadings = loadings.reshape(-1, components.shape[0])
     if not hasattr(model, "explained_variance_"):
-        return decomposition(components, loadings, "NMF")
+        name = type(model).__name__
+        return decomposition(components, loadings, "NMF" if name == "MiniBatchNMF" else name)
     centred = bool(model.noise_.centred)
     return decomposition(
         components,

@@ -15,11 +15,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from emcube.errors import InputError
+from emcube.results.kinds import COMPONENTS
 
 if TYPE_CHECKING:
     from emcube.results import Result
 
 __all__ = ["bss", "clusters", "decomposition", "learning_of_result", "masks", "mean_of"]
+
+SEPARATED = tuple(verb for verb in COMPONENTS if verb != "pca")
+"""Steps whose components HyperSpy calls those of source separation."""
 
 _NONE = {
     "explained_variance": None,
@@ -205,10 +209,12 @@ def learning_of_result(result: Result, cube: xr.DataArray) -> tuple[dict[str, An
     learning: dict[str, Any] = {}
     if "pca" in of:
         learning |= _pca(result, of, cube)
-    if "nmf" in of:
-        node = result[of["nmf"]]
+    parts = next((verb for verb in SEPARATED if verb in of), None)
+    if parts is not None:
+        node = result[of[parts]]
         both = (_spectra(node["components"]), _pixels(node["loadings"]))
-        learning |= bss(*both, "NMF") if learning else decomposition(*both, "NMF")
+        name = parts.upper()
+        learning |= bss(*both, name) if learning else decomposition(*both, name)
     if "kmeans" in of:
         learning |= _kmeans(result, of["kmeans"], lost)
     learning |= _result_masks(result, of, cube)
@@ -269,7 +275,7 @@ def _result_masks(result: Result, of: Mapping[str, str], cube: xr.DataArray) -> 
 
     node = result["input"]
     used = np.asarray(node["used"].values, dtype=bool) if "used" in node else None
-    step = of.get("nmf") or of.get("pca")
+    step = next((of[verb] for verb in COMPONENTS if verb in of), None)
     channels = None
     if step is not None:
         first = _spectra(result[step]["components"])[:1].reshape(-1)
@@ -285,9 +291,12 @@ def _result_masks(result: Result, of: Mapping[str, str], cube: xr.DataArray) -> 
 def _left_out(result: Result, of: Mapping[str, str]) -> list[str]:
     kept = {
         "pca": {"components", "loadings", "explained_variance", "explained_variance_ratio", "mean"},
-        "nmf": {"components", "loadings"},
+        **{verb: {"components", "loadings"} for verb in SEPARATED if verb in of},
         "kmeans": {"labels", "cluster_centers"},
     }
+    # HyperSpy has room for one separation of sources.
+    for verb in [verb for verb in SEPARATED if verb in of][1:]:
+        kept[verb] = set()
     lost = []
     for verb, step in of.items():
         names = sorted(set(map(str, result[step].data_vars)) - kept.get(verb, set()))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["FrobeniusPass", "frobenius_loadings", "frobenius_pass", "pieces"]
+__all__ = ["FrobeniusPass", "bounded_loadings", "frobenius_loadings", "frobenius_pass", "pieces"]
 
 PIECE = 1 << 19
 """Bytes in float64 of the pieces of a dense block that are worked on."""
@@ -146,6 +146,14 @@ def _gram(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     gram = components @ components.T
     return gram, np.asarray(np.linalg.pinv(gram, rcond=1e-14, hermitian=True), dtype=np.float64)
+
+
+def bounded_loadings(
+    products: NDArray[np.float64], gram: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Non-negative h (P, K) that minimise h G h' / 2 - h b' for products b (P, K) and a Gram matrix G."""
+    inverse = np.linalg.pinv(gram, rcond=1e-14, hermitian=True)
+    return _nnls(products, gram, np.asarray(inverse, dtype=np.float64))
 
 
 def _nnls(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["find_vertices"]
+__all__ = ["farthest", "find_vertices", "settled"]
 
 
 def find_vertices(
@@ -75,29 +75,60 @@ def find_vertices(
     Assoc. 120 (2025) 135. https://arxiv.org/abs/2112.11079
     """
     n_average = max(1, min(n_average, len(points) // n_vertices))
-
-    def farthest(reach: NDArray[np.float64]) -> NDArray[np.int64]:
-        far = np.argpartition(-reach, n_average - 1)[:n_average]
-        far.sort()
-        return far
-
     rest = np.eye(points.shape[1])
     corners = np.zeros((n_vertices, points.shape[1]))
     for k in range(n_vertices):
         left = points @ rest
         seed = left[int(np.argmax(np.linalg.norm(left, axis=1) - noise))]
-        far = farthest(points @ _unit(seed) - noise)
+        far = farthest(points @ _unit(seed) - noise, n_average)
         corners[k] = np.average(points[far], axis=0, weights=weights[far])
         direction = _unit(corners[k] @ rest)
         rest = rest - np.outer(direction, direction) @ rest
-    for _ in range(n_sweeps if n_vertices > 1 else 0):
-        for k in range(n_vertices):
+    return settled(
+        points,
+        weights,
+        noise,
+        corners,
+        n_average=n_average,
+        covariance=covariance,
+        rng=rng,
+        n_sweeps=n_sweeps,
+        n_splits=n_splits,
+    )
+
+
+def settled(
+    points: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    corners: NDArray[np.float64],
+    *,
+    n_average: int,
+    covariance: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    rng: np.random.Generator,
+    n_sweeps: int = 5,
+    n_splits: int = 16,
+) -> NDArray[np.float64]:
+    """Corners sought anew against the span of all others, free of the noise that chooses their points.
+
+    Parameters as for `find_vertices`, with the corners (K, D) that were found before.
+    """
+    corners = corners.copy()
+    for _ in range(n_sweeps if len(corners) > 1 else 0):
+        for k in range(len(corners)):
             basis, _ = np.linalg.qr(np.delete(corners, k, axis=0).T)
             direction = _unit(corners[k] - basis @ (basis.T @ corners[k]))
             corners[k] = _split_mean(
-                points, weights, noise, direction, covariance(corners[k]), farthest, rng, n_splits
+                points, weights, noise, direction, covariance(corners[k]), n_average, rng, n_splits
             )
     return corners
+
+
+def farthest(reach: NDArray[np.float64], n: int) -> NDArray[np.int64]:
+    """Numbers of the `n` points that reach farthest, in ascending order."""
+    far = np.argpartition(-reach, n - 1)[:n]
+    far.sort()
+    return far
 
 
 def _split_mean(
@@ -106,7 +137,7 @@ def _split_mean(
     noise: NDArray[np.float64],
     direction: NDArray[np.float64],
     covariance: NDArray[np.float64],
-    farthest: Callable[[NDArray[np.float64]], NDArray[np.int64]],
+    n_average: int,
     rng: np.random.Generator,
     n_splits: int,
 ) -> NDArray[np.float64]:
@@ -115,7 +146,7 @@ def _split_mean(
     along = covariance @ direction
     variance = max(float(direction @ along), 0.0)
     if variance == 0.0:
-        far = farthest(points @ direction)
+        far = farthest(points @ direction, n_average)
         return np.asarray(np.average(points[far], axis=0, weights=weights[far]))
     # What noise along the direction does to the other coordinates.
     carried = along / variance
@@ -124,7 +155,7 @@ def _split_mean(
     total = np.zeros(points.shape[1])
     for _ in range(n_splits):
         drawn = sigma * rng.standard_normal(len(points))
-        far = farthest(reach + share * drawn - sigma)
+        far = farthest(reach + share * drawn - sigma, n_average)
         clean = points[far] - np.outer(drawn[far] / share, carried)
         total += np.average(clean, axis=0, weights=weights[far])
     return total / n_splits

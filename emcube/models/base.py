@@ -18,6 +18,7 @@ from emcube import errors
 from emcube.engine import Block
 from emcube.engine.checkpoint import remembered
 from emcube.errors import InputError
+from emcube.feedback.events import group
 from emcube.models.labels import Labels, as_source, map_pixels
 
 __all__ = ["Estimator", "NotFittedError", "Pick", "as_source", "resolve_seed"]
@@ -68,7 +69,10 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     feature_names_in_: NDArray[np.object_]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Let ``set_output`` make frames of bare matrices, and leave labelled cubes labelled."""
+        """Let ``set_output`` make frames of bare matrices and leave labelled cubes labelled; show fits."""
+        for name in ("fit", "partial_fit", "score"):
+            if name in vars(cls):
+                setattr(cls, name, _told(vars(cls)[name]))
         names = [n for n in ("transform", "fit_transform") if n in vars(cls)]
         plain = {name: vars(cls)[name] for name in names}
         super().__init_subclass__(**kwargs)
@@ -165,6 +169,17 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             where=where,
         )
         return labels.maps(values, dims=dims, name=name, attrs=attrs)
+
+
+def _told(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method, whose passes are shown together under the name of the model."""
+
+    @wraps(method)
+    def telling(self: Estimator, *args: Any, **kwargs: Any) -> Any:
+        with group(type(self).__name__):
+            return method(self, *args, **kwargs)
+
+    return telling
 
 
 def _unless_labelled(plain: Callable[..., Any], framed: Callable[..., Any]) -> Callable[..., Any]:

@@ -21,6 +21,7 @@ from emcube.engine.executor import ThreadExecutor
 from emcube.engine.loop import ArrayTarget, map_blocks
 from emcube.engine.source import compress, refuse_masked
 from emcube.errors import InputError, SelectionError
+from emcube.feedback.computing import PREFIX, watch
 
 __all__ = [
     "Labels",
@@ -509,12 +510,14 @@ def _blockwise(
     sig = tuple(range(n_nav, array.ndim))
     new = tuple(range(array.ndim, array.ndim + len(trailing)))
     arguments: list[Any] = [array, nav + sig]
+    watch()
     if selected is not None:
         arguments += [selected, nav]
     return da.blockwise(
         function,
         nav + new,
         *arguments,
+        token=f"{PREFIX}transform",
         new_axes=dict(zip(new, trailing, strict=True)),
         dtype=dtype,
         concatenate=True,

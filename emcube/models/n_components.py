@@ -23,6 +23,7 @@ from scipy.sparse.linalg import eigsh
 from emcube.engine import ArraySource, plan_blocks, resident, run_sweep
 from emcube.engine.threads import single_threaded_blas
 from emcube.errors import EngineError, InputError
+from emcube.feedback.events import group
 from emcube.kernels.biwhiten import (
     elbow,
     group_channels,
@@ -183,6 +184,11 @@ class NComponentsEstimate:
     curve: xr.Dataset
     alternatives: dict[str, int | None]
     noise: dict[str, Any] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        from emcube._hooks import provided
+
+        return str(provided("estimate_page")(self))
 
     @property
     def refused(self) -> bool:
@@ -640,6 +646,7 @@ class _Fit:
         return self.scaling.n_pixels, self.pooling.n_channels
 
 
+@group("number of components")
 def estimate_n_components(
     cube: Any,
     method: str = "biwhitening",

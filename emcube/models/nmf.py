@@ -20,6 +20,7 @@ from emcube.kernels.independence import independent_shares
 from emcube.models.base import Estimator, resolve_seed
 from emcube.models.figures import ComponentFigures
 from emcube.models.labels import Labels, as_source
+from emcube.models.mixing import refuse_empty, refuse_too_many
 from emcube.models.nmf_gain import gain_of, in_counts, sketch_in_counts
 from emcube.models.nmf_losses import Loss, resolve_loss
 from emcube.models.nmf_start import Sketch, choose_side, corners, sketch, tile_of
@@ -216,11 +217,11 @@ class MiniBatchNMF(ComponentFigures, Estimator):
         """
         loss = self._check_parameters()
         source, labels = as_source(X, where)
-        self._refuse_too_many(source)
+        refuse_too_many(source, int(self.n_components))
         seed = resolve_seed(self.random_state)
         with resident():
             found = sketch(source, loss, int(self.n_components), seed)
-            self._refuse_empty(found)
+            refuse_empty(found, int(self.n_components))
             gain = gain_of(source, found, int(self.n_components)) if loss.counts else 1.0
             if gain != 1.0:
                 source, found = in_counts(source, gain), sketch_in_counts(found, gain)
@@ -307,36 +308,6 @@ class MiniBatchNMF(ComponentFigures, Estimator):
         if isinstance(self.init, str) and self.init not in ("bins", "random"):
             raise InputError(f"init must be 'bins', 'random' or components, got {self.init!r}")
         return resolve_loss(self.beta_loss)
-
-    def _refuse_too_many(self, source: BlockSource) -> None:
-        most = min(source.n_pixels, source.n_channels)
-        if self.n_components > most:
-            raise InputError(
-                f"{self.n_components} components are asked of {source.n_pixels} pixels and "
-                f"{source.n_channels} channels, at most {most} exist",
-                hint="ask for fewer components",
-            )
-
-    def _refuse_empty(self, found: Sketch) -> None:
-        seen = int(np.count_nonzero(found.totals != 0.0))
-        full = found.n_pixels - found.n_empty
-        if self.n_components > min(seen, full):
-            raise InputError(
-                f"{self.n_components} components are asked of {full} pixels and {seen} channels that hold "
-                f"anything (of {found.n_pixels} and {found.totals.size})",
-                hint="ask for fewer components, or check the selection (where=)",
-            )
-        if found.totals.sum() <= 0.0:
-            raise InputError(
-                f"the sum of all values is {found.totals.sum():g}, a positive signal is expected",
-                hint="non-negative components cannot describe it; use emcube.IncrementalPCA",
-            )
-        held = float(found.totals.sum()) / max(1, full)
-        if not 1e-100 < held < 1e100:
-            raise InputError(
-                f"pixels hold {held:g} on average, 1e-100 to 1e100 can be factorised",
-                hint="scale the cube by a constant first",
-            )
 
     def _side(self, source: BlockSource, labels: Labels, loss: Loss, found: Sketch) -> int:
         if self.pool != "auto":

@@ -45,7 +45,12 @@ __all__ = [
     "SketchSweep",
     "choose_side",
     "corners",
+    "covariance_of",
+    "heavy_enough",
+    "n_purest",
+    "projector_of",
     "sketch",
+    "spectra_at",
     "tile_of",
 ]
 
@@ -221,21 +226,28 @@ class SketchSweep:
         return 8 * (self.first.size + n_channels)
 
 
-def sketch(source: BlockSource, loss: Loss, n_components: int, seed: int) -> Sketch:
-    """Find the subspace of the signal: from the moments of counts that PCA shares, or in a few passes."""
+def sketch(
+    source: BlockSource, loss: Loss, n_components: int, seed: int, name: str = "NMF"
+) -> Sketch:
+    """Find the subspace of the signal: from the moments of counts that PCA shares, or in a few passes.
+
+    `name` says in progress events whose passes these are.
+    """
     width = min(n_components + OVERSAMPLES, source.n_channels)
     if loss.counts and source.n_channels <= MOMENT_CHANNELS:
-        return _from_moments(source, loss, n_components, width)
+        return _from_moments(source, loss, n_components, width, name)
     rng = np.random.default_rng((seed, 0, 0))
     first, _ = np.linalg.qr(rng.standard_normal((source.n_channels, width)))
-    sweep = SketchSweep(loss, first, n_components)
+    sweep = SketchSweep(loss, first, n_components, f"{name} (subspace)")
     found: Sketch = run_sweep(sweep, source, seed=seed, max_rounds=POWER_ROUNDS).state.found
     return found
 
 
-def _from_moments(source: BlockSource, loss: Loss, n_components: int, width: int) -> Sketch:
+def _from_moments(
+    source: BlockSource, loss: Loss, n_components: int, width: int, name: str
+) -> Sketch:
     """The subspace from sum_p x x' / g, exactly and in one pass at most."""
-    moments = run_sweep(GramSweep(PoissonNoise(), name="NMF (subspace)"), source).state
+    moments = run_sweep(GramSweep(PoissonNoise(), name=f"{name} (subspace)"), source).state
     totals = moments.totals
     scale = np.sqrt(loss.channel_weights(totals.channels))
     gram = add_symmetric(moments.gram.copy())
@@ -364,6 +376,14 @@ class Projector:
         self, block: Block, scores: NDArray[np.float64], tile: tuple[int, ...]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Scores (n, D), normalisers (n,) and noise variances (n,) of one block's tiles."""
+        return self.tiles(block, scores, tile)[:3]
+
+    def tiles(
+        self, block: Block, scores: NDArray[np.float64], tile: tuple[int, ...]
+    ) -> tuple[
+        NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]
+    ]:
+        """The same, and the number (n,) of each tile in the block."""
         groups = tile_index(block.nav_shape, tile)[block.box_index()]
         n = math.prod(n_tiles(block.nav_shape, tile))
         sums = np.zeros((n, scores.shape[1]))
@@ -373,9 +393,10 @@ class Projector:
         z, g = sums[:, :-1], sums[:, -1]
         if self.counts:
             kept = g > 0.0
-            return z[kept], g[kept], g[kept]
+            return z[kept], g[kept], g[kept], np.flatnonzero(kept)
         kept = g > self.smallest * self.mean_total * np.maximum(size, 1)
-        return z[kept], g[kept], (self.variance * size[kept]).astype(np.float64)
+        variance = (self.variance * size[kept]).astype(np.float64)
+        return z[kept], g[kept], variance, np.flatnonzero(kept)
 
     def scores(self, block: Block) -> NDArray[np.float64]:
         """Scores (p, D) with the normaliser as the last column."""
@@ -450,7 +471,7 @@ class SampleSweep:
         return statistic, True
 
 
-def _projector(found: Sketch, loss: Loss) -> Projector:
+def projector_of(found: Sketch, loss: Loss) -> Projector:
     matrix = np.ascontiguousarray(found.scale[:, None] * found.vectors)
     k = found.vectors.shape[1]
     left = found.square - float(found.eigenvalues[:k].sum())
@@ -464,7 +485,13 @@ def _projector(found: Sketch, loss: Loss) -> Projector:
     )
 
 
-def choose_side(source: BlockSource, loss: Loss, found: Sketch, nav_dims: tuple[str, ...]) -> int:
+def choose_side(
+    source: BlockSource,
+    loss: Loss,
+    found: Sketch,
+    nav_dims: tuple[str, ...],
+    name: str = "NMF",
+) -> int:
     """Choose the side of the tiles in which pixels are pooled, in one pass.
 
     The smallest side for which the noise of a pooled pixel is at most `NOISE_SHARE` of the spread of the
@@ -475,7 +502,8 @@ def choose_side(source: BlockSource, loss: Loss, found: Sketch, nav_dims: tuple[
     tiles = tuple(tile_of(nav_dims, side) for side in SIDES)
     if k == 1 or all(t == tiles[0] for t in tiles):
         return 1
-    cloud: Cloud = run_sweep(CloudSweep(_projector(found, loss), tiles), source).state
+    sweep = CloudSweep(projector_of(found, loss), tiles, f"{name} (pooling)")
+    cloud: Cloud = run_sweep(sweep, source).state
     plain, _ = cloud.spread(0)
     values, axes = np.linalg.eigh(plain)
     axes = axes[:, ::-1][:, : k - 1]
@@ -496,7 +524,7 @@ def choose_side(source: BlockSource, loss: Loss, found: Sketch, nav_dims: tuple[
     return best
 
 
-def _covariance(found: Sketch, loss: Loss) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+def covariance_of(found: Sketch, loss: Loss) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
     """Covariance of the noise at a point y of the cloud, over the square of the noise's size.
 
     Least squares: the unit matrix. Counts: the variance of a channel is what is expected there, which is
@@ -522,6 +550,7 @@ def corners(
     nav_dims: tuple[str, ...],
     side: int,
     seed: int,
+    name: str = "NMF",
 ) -> NDArray[np.float64]:
     """Components (K, E) at the corners of the cloud of pooled pixels, in one pass.
 
@@ -532,9 +561,11 @@ def corners(
     """
     k = found.vectors.shape[1]
     tile = tile_of(nav_dims, side)
-    projector = _projector(found, loss)
+    projector = projector_of(found, loss)
     share = min(1.0, SAMPLE / max(1, PooledSource(source, tile).n_pixels))
-    points = run_sweep(SampleSweep(projector, tile, share), source, seed=seed).state
+    points = run_sweep(
+        SampleSweep(projector, tile, share, f"{name} (corners)"), source, seed=seed
+    ).state
     if len(points) < k:
         raise InputError(
             f"{len(points)} pixels hold anything, {k} components are asked for",
@@ -542,21 +573,42 @@ def corners(
         )
     z, g, variance = points[:, :k], points[:, k], points[:, k + 1]
     noise = np.sqrt(variance) / g
-    # Pixels of the vacuum: their own noise would make them corners.
-    heavy = noise <= 3.0 * np.sqrt(float((variance / g).sum()) / float(g.sum()))
-    if np.count_nonzero(heavy) < max(k, 20):
-        heavy = np.ones(len(g), dtype=bool)
+    heavy = heavy_enough(g, noise, variance, k)
     found_corners = find_vertices(
         (z / g[:, None])[heavy],
         g[heavy],
         noise[heavy],
         k,
-        n_average=max(5, round(PUREST * int(np.count_nonzero(heavy)))),
-        covariance=_covariance(found, loss),
+        n_average=n_purest(int(np.count_nonzero(heavy))),
+        covariance=covariance_of(found, loss),
         rng=np.random.default_rng((seed, 0, 2)),
     )
+    return spectra_at(found, found_corners)
+
+
+def heavy_enough(
+    weights: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    variance: NDArray[np.float64],
+    n_components: int,
+) -> NDArray[np.bool_]:
+    """Points that may be corners: pixels of the vacuum would be, by their own noise."""
+    usual = np.sqrt(float((variance / weights).sum()) / float(weights.sum()))
+    heavy = np.asarray(noise <= 3.0 * usual)
+    if np.count_nonzero(heavy) < max(n_components, 20):
+        return np.ones(len(weights), dtype=bool)
+    return heavy
+
+
+def n_purest(n_points: int) -> int:
+    """Points that are averaged for one corner."""
+    return max(5, round(PUREST * n_points))
+
+
+def spectra_at(found: Sketch, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Non-negative spectra (K, E) at points (K, D) of the cloud; each sums to one."""
     unscale = np.divide(1.0, found.scale, out=np.zeros_like(found.scale), where=found.scale > 0.0)
-    spectra = (found_corners @ found.vectors.T) * unscale
+    spectra = (points @ found.vectors.T) * unscale
     # What noise made negative becomes little, not nothing: an EM step cannot raise a zero.
     mean = found.totals / max(float(found.totals.sum()), np.finfo(float).tiny)
     spectra = np.maximum(spectra, 1e-3 * np.maximum(mean, 0.0))

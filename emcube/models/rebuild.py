@@ -84,15 +84,19 @@ def times(values: Any, matrix: NDArray[np.float64]) -> Any:
         return np.asarray(values) @ matrix
     import dask.array as da
 
+    from emcube.feedback.computing import PREFIX, watch
+
     if len(values.chunks[-1]) > 1:
         values = values.rechunk({values.ndim - 1: -1})
     nav = tuple(range(values.ndim - 1))
+    watch()
     return da.blockwise(
         _product,
         (*nav, values.ndim),
         values,
         (*nav, values.ndim - 1),
         matrix=matrix,
+        token=f"{PREFIX}rebuild",
         new_axes={values.ndim: matrix.shape[1]},
         concatenate=True,
         dtype=np.float64,

@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import IO
 
 from emcube.errors import InputError, PackageError, StoreError
+from emcube.feedback.events import working
 from emcube.package.names import check_name, check_names, printable
 
-__all__ = ["Archive", "Content", "digest_of", "open_archive", "write_archive"]
+__all__ = ["Archive", "Content", "digest_of", "open_archive", "size_of", "write_archive"]
 
 Content = bytes | Path
 """What becomes a member: bytes, or a file."""
@@ -56,6 +57,11 @@ def digest_of(content: Content) -> str:
         return hashlib.sha256(content).hexdigest()
     with content.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def size_of(content: Content) -> int:
+    """Bytes of a member."""
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
 
 
 # ------------------------------------------------------------------------------------------- writing
@@ -93,9 +99,14 @@ def write_archive(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("w+b") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            n_bytes = sum(map(size_of, members.values()))
+            with (
+                working("write package", n_bytes=n_bytes) as work,
+                zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
+            ):
                 for name in sorted(members):
                     _write_member(archive, name, members[name], digests.get(name))
+                    work.advance(bytes=size_of(members[name]))
             _seal(file)
             file.flush()
             os.fsync(file.fileno())
@@ -118,7 +129,7 @@ def _write_member(
     info.create_system = 3  # Unix everywhere, for the same bytes everywhere
     kind = stat.S_IFDIR | 0o755 if name.endswith("/") else stat.S_IFREG | 0o644
     info.external_attr = kind << 16
-    info.file_size = len(content) if isinstance(content, bytes) else content.stat().st_size
+    info.file_size = size_of(content)
     digest = hashlib.sha256()
     with archive.open(info, "w") as target:
         for piece in _pieces(content):
@@ -231,20 +242,25 @@ class Archive:
                 f"and {free:,} are free",
                 hint="make room, or choose another place with --out",
             )
-        for name in sorted(digests):
-            target = folder.joinpath(*name.split("/"))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            digest = hashlib.sha256()
-            with target.open("xb") as file:
-                for piece in self._pieces_of(self.files[name]):
-                    digest.update(piece)
-                    file.write(piece)
-            if digest.hexdigest() != digests[name]:
-                raise PackageError(
-                    f"{printable(name)!r} in the package {str(self.path)!r} was changed: its SHA-256 is "
-                    f"{digest.hexdigest()}, expected {digests[name]}",
-                    hint=_HINT,
-                )
+        with working("unpack", n_bytes=n_bytes) as work:
+            for name in sorted(digests):
+                self._extract_one(folder, name, digests[name])
+                work.advance(bytes=self.files[name].file_size)
+
+    def _extract_one(self, folder: Path, name: str, expected: str) -> None:
+        target = folder.joinpath(*name.split("/"))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256()
+        with target.open("xb") as file:
+            for piece in self._pieces_of(self.files[name]):
+                digest.update(piece)
+                file.write(piece)
+        if digest.hexdigest() != expected:
+            raise PackageError(
+                f"{printable(name)!r} in the package {str(self.path)!r} was changed: its SHA-256 is "
+                f"{digest.hexdigest()}, expected {expected}",
+                hint=_HINT,
+            )
 
     def _pieces_of(self, info: zipfile.ZipInfo) -> Iterator[bytes]:
         left = info.file_size

@@ -26,6 +26,15 @@ __all__ = ["EXACT", "TOLERANCES", "Difference", "compare", "stack_differences", 
 
 EXACT = 0.0
 
+_ROTATED = {"components": 1e-4, "loadings": 1e-4, "mean": 1e-10, "variance_share": 1e-4}
+
+_ENDMEMBERS = {
+    "components": 1e-3,
+    "loadings": 1e-3,
+    "component_totals": 1e-3,
+    "counting_limit": 1e-2,
+}
+
 TOLERANCES: dict[str, dict[str, float]] = {
     "input": {"total_counts": 1e-12, "sum_spectrum": 1e-12, "used": EXACT},
     "estimate_n_components": {
@@ -49,6 +58,16 @@ TOLERANCES: dict[str, dict[str, float]] = {
         "objective_path": 1e-5,
         "component_totals": 1e-3,
     },
+    "mcr": {
+        "components": 1e-3,
+        "loadings": 1e-3,
+        "component_totals": 1e-3,
+        "lack_of_fit_path": 1e-3,
+    },
+    "ica": _ROTATED,
+    "varimax": _ROTATED,
+    "vca": _ENDMEMBERS,
+    "nfindr": _ENDMEMBERS,
     "kmeans": {
         "labels": 1e-3,
         "cluster_centers": 1e-3,

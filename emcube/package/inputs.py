@@ -244,7 +244,6 @@ def as_store(source: Source, wanted: Wanted, scratch: Path) -> Path:
 
 
 def _ingested(source: Source, wanted: Wanted, path: Path) -> Path:
-    from emcube.recipe.inputs import announce
     from emcube.sources import ingest
 
     options: dict[str, Any] = {}
@@ -253,9 +252,7 @@ def _ingested(source: Source, wanted: Wanted, path: Path) -> Path:
         keys = ("name", "dim", "values") if several else ("name",)
         options = {k: wanted.opening[k] for k in keys if wanted.opening.get(k) is not None}
         source = [str(one) for one in source] if several else str(source)  # type: ignore[union-attr]
-    return Path(
-        ingest(source, path, layout=wanted.layout, overwrite=True, progress=announce, **options)
-    )
+    return Path(ingest(source, path, layout=wanted.layout, overwrite=True, **options))
 
 
 def require_digest(found: str, expected: str, what: str) -> None:

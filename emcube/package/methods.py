@@ -205,6 +205,11 @@ def _step_sentences(result: Result, step: str, cite: Mapping[str, str]) -> Itera
         "estimate_n_components": _estimate,
         "pca": _pca,
         "nmf": _nmf,
+        "mcr": _mcr,
+        "ica": _rotated,
+        "varimax": _rotated,
+        "vca": _endmembers,
+        "nfindr": _endmembers,
         "kmeans": _kmeans,
     }[result.verb(step)]
     yield write(result, step, attributes, cite)
@@ -250,6 +255,65 @@ def _nmf(result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str,
     return (
         f"Non-negative matrix factorisation{cite.get('Lee2001', '')} into {_count(n, 'component')} minimised "
         f"{loss}{volume}, {end} {passes}{_seed(found)}."
+    )
+
+
+def _mcr(result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]) -> str:
+    given = found.get("parameters") or {}
+    n = result[step].sizes["component"]
+    asked = {"both": ["non-negativity"], "neither": []}.get(
+        str(given.get("nonnegative")), [f"non-negativity of the {given.get('nonnegative')}"]
+    )
+    asked = [*asked, *(name for name in ("closure", "unimodal") if given.get(name))]
+    asked = ["unimodality" if name == "unimodal" else name for name in asked]
+    under = f" with {_listing(asked)}" if asked else ""
+    poisson = found.get("noise") == "poisson"
+    weights = f", weighted for Poisson noise{cite.get('Keenan2004', '')}" if poisson else ""
+    end = "until it converged" if found.get("converged") else "not to convergence"
+    return (
+        f"Multivariate curve resolution by alternating least squares{cite.get('Tauler1995', '')} resolved "
+        f"{_count(n, 'component')}{under}{weights}, in {_count(int(found.get('n_iter', 0)), 'round')}, {end}"
+        f"{_seed(found)}."
+    )
+
+
+def _rotated(result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]) -> str:
+    n = result[step].sizes["component"]
+    given = found.get("parameters") or {}
+    poisson = found.get("noise") == "poisson"
+    weights = f" weighted for Poisson noise{cite.get('Keenan2004', '')}" if poisson else ""
+    domain = str(found.get("domain"))
+    if result.verb(step) == "varimax":
+        how = f"a varimax rotation{cite.get('Kaiser1958', '')} in the {domain} domain"
+    else:
+        how = (
+            f"independent component analysis (FastICA, {given.get('fun')}"
+            f"{cite.get('Hyvarinen2000', '')}) in the {domain} domain"
+        )
+    return (
+        f"The {_count(n, 'leading principal component')}{weights} "
+        f"{'was' if n == 1 else 'were'} turned by {how}{_seed(found)}."
+    )
+
+
+def _endmembers(
+    result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]
+) -> str:
+    n = result[step].sizes["component"]
+    name, key, how = {
+        "vca": ("vertex component analysis", "Nascimento2005", "extreme along random directions"),
+        "nfindr": ("N-FINDR", "Winter1999", "the corners of the largest simplex"),
+    }[result.verb(step)]
+    pool = int(found.get("pool", 1))
+    of = "pixels" if pool == 1 else f"sums over squares of {pool} x {pool} pixels"
+    solved = (
+        "by the likelihood of Poisson counts"
+        if found.get("loadings_by") == "poisson"
+        else f"by fully constrained least squares{cite.get('Heinz2001', '')}"
+    )
+    return (
+        f"{_count(n, 'endmember').capitalize()} were found by {name}{cite.get(key, '')} as {of} that are {how} "
+        f"in the weighted subspace of the signal{_seed(found)}; loadings were solved {solved}."
     )
 
 

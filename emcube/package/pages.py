@@ -8,9 +8,15 @@ from collections.abc import Mapping
 from emcube.package import names
 from emcube.package.crate import Publication
 from emcube.package.people import Creator
-from emcube.package.report import STYLE
 
 __all__ = ["preview_page", "readme_page"]
+
+STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;color:#222}"
+    "h1{line-height:1.2}td,th{text-align:left;vertical-align:top;padding:.2rem 1rem .2rem 0}"
+    "th{font-weight:600;white-space:nowrap}td{overflow-wrap:anywhere}code,pre{font-size:.9em}"
+    "pre{background:#f4f4f4;padding:.6rem;overflow-x:auto}"
+)
 
 Texts = Mapping[str, tuple[str, str, str]]
 

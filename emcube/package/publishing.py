@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emcube.errors import InputError, PackageError, StoreError
+from emcube.feedback.events import group, working
+from emcube.feedback.events import step as tell_step
 from emcube.package import names
 from emcube.package.addresses import public_input, public_metadata, public_text
-from emcube.package.archive import Content, digest_of, write_archive
+from emcube.package.archive import Content, digest_of, size_of, write_archive
 from emcube.package.compare import TOLERANCES
 from emcube.package.crate import Described, Publication, crate_metadata
 from emcube.package.description import FORMAT, Address, Description, PackagedInput
@@ -140,6 +142,30 @@ def publish(
     opened = result if isinstance(result, Result) else open_result(Path(result))
     opened.require_complete("publish")
     _require_new(path, overwrite)
+    with group(f"publish {path.name}", 4):
+        return _publish(
+            opened, path, include_data, input, address, allow_local_addresses, title, description,
+            creators, license, date, figures, overwrite,
+        )  # fmt: skip
+
+
+def _publish(
+    opened: Result,
+    path: Path,
+    include_data: bool,
+    input: Source | None,  # noqa: A002
+    address: str | Sequence[str] | None,
+    allow_local_addresses: bool,
+    title: str | None,
+    description: str | None,
+    creators: str | Mapping[str, Any] | Iterable[Any] | None,
+    license: str | None,  # noqa: A002
+    date: str | dt.date | None,
+    figures: bool,
+    overwrite: bool,
+) -> Path:
+    """Check, gather, take digests, write."""
+    tell_step(0, "check the result")
     _require_whole(opened)
     _require_readable(opened.path)
     people, terms, day = parse_creators(creators), parse_license(license), _day(date)
@@ -147,6 +173,7 @@ def publish(
     entry = find_entry(opened)
     source = input if input is not None else find_source(opened, entry)
     path.parent.mkdir(parents=True, exist_ok=True)
+    tell_step(1, "gather")
     with tempfile.TemporaryDirectory(prefix=".emcube-publish-", dir=path.parent) as scratch:
         store = _store(opened, source, Path(scratch)) if include_data else None
         packed = _packed_input(
@@ -157,8 +184,9 @@ def publish(
             addresses(opened, entry, address, allow_local=allow_local_addresses),
         )
         gathered = _Gathered.of(opened, entry, packed, title, description, people, terms, day)
-        members = gathered.members(store, Path(scratch) if figures else None)
-        digests = {name: digest_of(content) for name, content in members.items()}
+        members = gathered.members(store, figures=figures)
+        tell_step(2, "digests")
+        digests = _digests(members)
         members[names.CRATE] = gathered.crate(members, digests)
         digests[names.CRATE] = digest_of(members[names.CRATE])
         members[names.MANIFEST] = write_manifest(digests)
@@ -168,8 +196,19 @@ def publish(
         # Readers of crates look for the folders that it describes.
         folders = [names.RESULT] if store is None else [names.RESULT, names.INPUT]
         members |= {f"{folder}/": b"" for folder in folders}
+        tell_step(3, "write")
         write_archive(path, members, digests, overwrite=overwrite)
     return path
+
+
+def _digests(members: Mapping[str, Content]) -> dict[str, str]:
+    """Digest of each member, by its name."""
+    found: dict[str, str] = {}
+    with working("digests", n_bytes=sum(map(size_of, members.values()))) as work:
+        for name, content in members.items():
+            found[name] = digest_of(content)
+            work.advance(bytes=size_of(content))
+    return found
 
 
 # ------------------------------------------------------------------------------------------- checking
@@ -328,8 +367,8 @@ class _Gathered:
 
     # ------------------------------------------------------------------------------------- members
 
-    def members(self, store: Path | None, scratch: Path | None) -> dict[str, Content]:
-        """Contents of all files but the crate's own and the manifest; without scratch no figures."""
+    def members(self, store: Path | None, *, figures: bool) -> dict[str, Content]:
+        """Contents of all files but the crate's own and the manifest."""
         about, provenance = self.about, self.result.provenance
         lock = lock_environment(
             (provenance.get("stack") or {}).get("libraries") or {}, about.python
@@ -340,7 +379,7 @@ class _Gathered:
             names.DESCRIPTION: self._description().to_bytes(),
             names.LOCK: lock.to_bytes(),
             names.STACK: _json({"stack": provenance.get("stack"), "lock_is_exact": lock.exact}),
-            names.REPORT: report_page(self.result, about, methods, scratch),
+            names.REPORT: report_page(self.result, about, methods, figures=figures),
             names.README: readme_page(about, TEXTS),
             names.PREVIEW: preview_page(about, TEXTS),
             **derived_texts(self.result, cited),

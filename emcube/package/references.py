@@ -154,6 +154,67 @@ _BACHEM = Reference(
         "doi": "10.1145/3219819.3219973",
     },
 )
+_ICA = _article(
+    "Hyvarinen2000",
+    "Hyvärinen and Oja 2000",
+    "Hyvärinen, A. and Oja, E.",
+    "Independent component analysis: algorithms and applications",
+    "Neural Networks",
+    "13:411--430",
+    2000,
+    "10.1016/S0893-6080(00)00026-5",
+)
+_KAISER = _article(
+    "Kaiser1958",
+    "Kaiser 1958",
+    "Kaiser, Henry F.",
+    "The varimax criterion for analytic rotation in factor analysis",
+    "Psychometrika",
+    "23:187--200",
+    1958,
+    "10.1007/BF02289233",
+)
+_MCR = _article(
+    "Tauler1995",
+    "Tauler 1995",
+    "Tauler, Romà",
+    "Multivariate curve resolution applied to second order data",
+    "Chemometrics and Intelligent Laboratory Systems",
+    "30:133--146",
+    1995,
+    "10.1016/0169-7439(95)00047-X",
+)
+_VCA = _article(
+    "Nascimento2005",
+    "Nascimento and Bioucas-Dias 2005",
+    "Nascimento, José M. P. and Bioucas-Dias, José M.",
+    "Vertex component analysis: a fast algorithm to unmix hyperspectral data",
+    "IEEE Transactions on Geoscience and Remote Sensing",
+    "43:898--910",
+    2005,
+    "10.1109/TGRS.2005.844293",
+)
+_NFINDR = _article(
+    "Winter1999",
+    "Winter 1999",
+    "Winter, Michael E.",
+    "N-FINDR: an algorithm for fast autonomous spectral end-member determination in hyperspectral data",
+    "Proceedings of SPIE",
+    "3753:266--275",
+    1999,
+    "10.1117/12.366289",
+)
+_FCLS = _article(
+    "Heinz2001",
+    "Heinz and Chang 2001",
+    "Heinz, Daniel C. and Chang, Chein-I",
+    "Fully constrained least squares linear spectral mixture analysis method for material quantification "
+    "in hyperspectral imagery",
+    "IEEE Transactions on Geoscience and Remote Sensing",
+    "39:529--545",
+    2001,
+    "10.1109/36.911111",
+)
 _NUMPY = _article(
     "Harris2020",
     "Harris et al. 2020",
@@ -184,6 +245,7 @@ _XARRAY = _article(
     2017,
     "10.5334/jors.148",
 )
+_ENDMEMBERS = {"vca": [_VCA], "nfindr": [_NFINDR]}
 _SHARED = (_NUMPY, _SCIPY, _XARRAY)
 
 
@@ -236,6 +298,14 @@ def _of_step(verb: str, attributes: Mapping[str, Any]) -> list[Reference]:
         return weights + ([_HALKO] if attributes.get("solver") == "randomized" else [])
     if verb == "nmf":
         return [_LEE, _LEPLAT] if parameters.get("volume") else [_LEE]
+    if verb == "mcr":
+        return [_MCR, *([_KEENAN] if attributes.get("noise") == "poisson" else [])]
+    if verb in ("ica", "varimax"):
+        weights = [_KEENAN] if attributes.get("noise") == "poisson" else []
+        return [_ICA if verb == "ica" else _KAISER, *weights]
+    if verb in _ENDMEMBERS:
+        weights = [_KEENAN] if attributes.get("loadings_by") == "poisson" else [_FCLS]
+        return [*_ENDMEMBERS[verb], *weights]
     if verb == "kmeans":
         return [_BACHEM] + ([_KEENAN] if attributes.get("features") == "profiles" else [])
     return []

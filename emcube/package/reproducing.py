@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from emcube.errors import EmcubeError, InputError, PackageError, RecipeError
+from emcube.feedback.events import group
+from emcube.feedback.events import step as tell_step
 from emcube.package import names
 from emcube.package.archive import open_archive
 from emcube.package.compare import Difference, compare, stack_differences
@@ -212,9 +214,10 @@ def reproduce(
     """
     path = Path(os.fspath(crate)).expanduser()
     place = _place(path, out)
-    with unpacked(path, place.parent) as package:
+    with group(f"reproduce {path.name}", 4), unpacked(path, place.parent) as package:
         _require_given(package, input)
         _require_new(place)
+        tell_step(1, "get the data")
         store, source = _input(
             package,
             input,
@@ -223,7 +226,9 @@ def reproduce(
             allow_local=allow_local_addresses,
         )
         _require_values(package, store)
+        tell_step(2, "run")
         again = _run(package, store, place)
+        tell_step(3, "compare")
         differences = compare(package.result, again)
         return Reproduction(
             path,

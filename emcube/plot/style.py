@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import textwrap
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
@@ -17,6 +16,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from emcube.errors import InputError
+from emcube.plot import fonts
 from emcube.units import pretty
 
 if TYPE_CHECKING:
@@ -66,14 +66,6 @@ SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
 # The first three are those of the usual red-green-blue composite, a little towards each other.
 LIGHTS = ("#FF4B3E", "#36C95F", "#3D8BFF", "#FFD23F", "#F25CE0", "#35D8E0", "#FF9A2E", "#B9B9B9")
 
-# Fonts for letters that matplotlib's own has not, as common systems call them; the first that is there.
-_FALLBACKS = (
-    "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP", "Source Han Sans", "Hiragino Sans", "PingFang SC",
-    "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei",
-    "Arial Unicode MS", "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai",
-    "FreeSans", "Segoe UI Symbol", "Symbola",
-)  # fmt: skip
-
 #: Characters of the name of a panel, at most; and of a title, an inch of a line.
 NAME, INCH = 32, 10
 
@@ -100,36 +92,19 @@ class NotebookFigure(Figure):
         """Draw, with other fonts where the usual one has not all letters of a text."""
         for text in self.findobj(Text):
             assert isinstance(text, Text)
-            if not text.get_text().isascii() and _missing(text.get_text()):
-                text.set_fontfamily(["DejaVu Sans", *_installed()])
+            said = text.get_text()
+            if said.isascii():
+                continue
+            families = fonts.families_for(said)
+            if families is not None:
+                text.set_fontfamily(families)
+                text.set_text(fonts.spelled_out(said))
         super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=120)
         return buffer.getvalue()
-
-
-@lru_cache(maxsize=1)
-def _letters() -> frozenset[int]:
-    """Code points that matplotlib's own font has."""
-    from matplotlib import font_manager
-
-    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
-    return frozenset(font.get_charmap())
-
-
-@lru_cache(maxsize=1024)
-def _missing(text: str) -> bool:
-    return any(ord(c) not in _letters() for c in text if not c.isspace())
-
-
-@lru_cache(maxsize=1)
-def _installed() -> tuple[str, ...]:
-    from matplotlib import font_manager
-
-    there = set(font_manager.get_font_names())
-    return tuple(name for name in _FALLBACKS if name in there)
 
 
 def new_figure(

@@ -7,20 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import xarray as xr
 
 from emcube.addresses import redact
-from emcube.engine.progress import Event, emit
 from emcube.errors import InputError
 from emcube.recipe import schema
 from emcube.recipe.recipe import Recipe
 
-if TYPE_CHECKING:
-    from emcube.store import IngestProgress
-
-__all__ = ["Input", "announce", "find_input", "require_apart", "stored_input"]
+__all__ = ["Input", "find_input", "require_apart", "stored_input"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +106,7 @@ def _named_input(recipe: Recipe, scratch: Path) -> Iterator[Input]:
         return
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".emcube-input-", dir=scratch) as folder:
-        path = ingest(cube, Path(folder) / "input.zarr", progress=announce)
+        path = ingest(cube, Path(folder) / "input.zarr")
         yield Input(open_store(path), read_digest(path), address)
 
 
@@ -253,19 +249,6 @@ def _address(recipe: Recipe, named: schema.Input) -> tuple[str | list[str], dict
             options["values"] = list(named.values)
         return [recipe.locate(p) for p in named.path], options
     return recipe.locate(str(named.path)), {"name": named.name}
-
-
-def announce(state: IngestProgress) -> None:
-    """Pass the progress of an ingest on to whoever listens to the engine."""
-    emit(
-        Event(
-            "end" if state.regions_done == state.n_regions else "block",
-            "read input",
-            blocks_done=state.regions_done,
-            n_blocks=state.n_regions,
-            seconds=state.seconds,
-        )
-    )
 
 
 def _name(cube: xr.DataArray) -> str | None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from emcube.models import n_components as number
-from emcube.models import nmf_start, pca
+from emcube.models import cloud, fastica, nmf_start, pca
 from emcube.models.kmeans_start import SAMPLE_NUMBERS
 from emcube.recipe import schema
 
@@ -303,6 +303,12 @@ class Passes:
             found = list(self._pca(step))
         elif isinstance(step, schema.NMFStep):
             found = list(self._nmf(step))
+        elif isinstance(step, schema.MCRStep):
+            found = list(self._mcr(step))
+        elif isinstance(step, schema.ICAStep | schema.VarimaxStep):
+            found = list(self._rotated(step))
+        elif isinstance(step, schema.VCAStep | schema.NFINDRStep):
+            found = list(self._endmembers(step))
         else:
             found = list(self._kmeans(step))
         notes: tuple[str, ...] = ()
@@ -413,10 +419,11 @@ class Passes:
 
     # -- PCA
 
-    def _noise(self, step: schema.PCAStep) -> str | None:
+    def _noise(self, step: Any) -> str | None:
         if step.noise == "auto":
             return "poisson" if self.counts else None
-        return step.noise
+        noise: str | None = step.noise
+        return noise
 
     def _solver(self, step: schema.PCAStep) -> str:
         p, e = self.cube.n_pixels, self.cube.n_channels
@@ -473,26 +480,12 @@ class Passes:
     def _nmf(self, step: schema.NMFStep) -> Iterator[Pass]:
         over, e, k = self.cube, self.cube.n_channels, _components(step.n_components)
         poisson = step.beta_loss == "kullback-leibler"
-        if poisson and e <= nmf_start.MOMENT_CHANNELS:
-            yield from self._asks_gram(over, "gram:poisson", "NMF (subspace)")
-        else:
-            width = min(int(k.high) + nmf_start.OVERSAMPLES, e)
-            rounds = nmf_start.POWER_ROUNDS
-            yield Pass(
-                "NMF (subspace)", over, rounds, rounds, (rounds, rounds),
-                statistic=8 * e * (width + 1), state=Range.of(8.0 * e * width),
-                work=self._product_work(over, Range.of(2.0 * width)),
-            )  # fmt: skip
+        yield from self._subspace("NMF", over, k, poisson=poisson)
         scores = self._product_work(over, k)
-        tiles = {nmf_start.tile_of(self.nav_dims, side) for side in nmf_start.SIDES}
         state = k.times(8.0 * e)
-        tries = step.pool == "auto" and step.volume > 0 and len(tiles) > 1 and k.high > 1
+        tries = step.volume > 0 and self._tries(step.pool, k)
         if tries:
-            least = 1 if k.low > 1 else 0
-            yield Pass(
-                "NMF (pooling)", over, least, 1, (1, 1),
-                statistic=int(8 * len(nmf_start.SIDES) * k.high**2), state=state, work=scores,
-            )  # fmt: skip
+            yield self._pooling("NMF", over, k)
         if step.init == "bins":
             held = int(2 * 8 * nmf_start.SAMPLE * (k.high + 2))
             yield _once(
@@ -519,6 +512,107 @@ class Passes:
         )
         yield self._writes(step, over, k)
         self._loadings[step.label] = self._loadings_of(over, k)
+
+    # -- alternating least squares
+
+    def _mcr(self, step: schema.MCRStep) -> Iterator[Pass]:
+        over, k = self.cube, _components(step.n_components)
+        yield from self._subspace("MCR", over, k, poisson=self._noise(step) == "poisson")
+        if self._tries(step.pool, k):
+            yield self._pooling("MCR", over, k)
+        scores, state = self._product_work(over, k), k.times(8.0 * over.n_channels)
+        if step.init == "corners":
+            held = int(2 * 8 * nmf_start.SAMPLE * (k.high + 2))
+            yield _once(
+                "MCR (corners)", over, statistic=held // max(1, over.n_blocks), state=state,
+                held=held, work=scores,
+            )  # fmt: skip
+        reduced = replace(
+            self._profiles(over, k), name=f"scores of {over.name}", n_channels=int(k.high) + 1
+        )
+        rounds = Range.of(float(over.n_pixels)).times(k.low**2 / 64, k.high**2)
+        yield Pass(
+            "MCR",
+            reduced,
+            1,
+            step.max_iter,
+            (1, min(50, step.max_iter)),
+            f"ends when a round takes less than tol={step.tol:g} off what is left "
+            f"(at most max_iter={step.max_iter})",
+            statistic=int(8 * k.high * (2 * k.high + 1)),
+            state=state.times(3.0),
+            work={"lloyd": rounds},
+            also_reads=over,
+        )
+        yield self._writes(step, over, k)
+        self._loadings[step.label] = self._loadings_of(over, k)
+
+    # -- rotated principal components
+
+    def _rotated(self, step: schema.ICAStep | schema.VarimaxStep) -> Iterator[Pass]:
+        over, k = self.cube, _components(step.n_components)
+        asked = schema.PCAStep(n_components=int(k.high), noise=step.noise)
+        earlier = dict(self._loadings)
+        *sums, writes = self._pca(asked)
+        self._loadings = earlier
+        yield from sums
+        name = "ICA" if isinstance(step, schema.ICAStep) else "varimax"
+        rows = min(fastica.ROWS, over.n_pixels) if step.domain == "spatial" else over.n_channels
+        turns = {"lloyd": rows * k.high**2 * 50.0}
+        if step.domain == "spatial":
+            room = int(8 * k.high * rows)
+            yield _once(
+                f"{name} (scores)", over, statistic=room // max(1, over.n_blocks), held=3 * room,
+                state=k.times(8.0 * over.n_channels), work=self._product_work(over, k), client=turns,
+            )  # fmt: skip
+            turns = {}
+        writing = self._writes(step, over, k)
+        yield replace(writing, client={**writes.client, **turns}, held=writes.held)
+        self._loadings[step.label] = self._loadings_of(over, k)
+
+    # -- endmembers
+
+    _POINTS: ClassVar[dict[str, str]] = {"vca": "VCA", "nfindr": "N-FINDR"}
+
+    def _endmembers(self, step: schema.VCAStep | schema.NFINDRStep) -> Iterator[Pass]:
+        over, k, name = self.cube, _components(step.n_components), self._POINTS[step.verb]
+        yield from self._subspace(name, over, k, poisson=self._noise(step) == "poisson")
+        if self._tries(step.pool, k):
+            yield self._pooling(name, over, k)
+        room = int(8 * cloud.POINTS * (2 * k.high + 4))
+        yield _once(
+            f"{name} (points)", over, statistic=room // max(1, over.n_blocks),
+            state=k.times(8.0 * over.n_channels), held=3 * room, work=self._product_work(over, k),
+            client={"lloyd": cloud.POINTS * k.high**2 * 100.0},
+        )  # fmt: skip
+        yield self._writes(step, over, k)
+        self._loadings[step.label] = self._loadings_of(over, k)
+
+    def _subspace(self, name: str, over: Facts, k: Range, *, poisson: bool) -> Iterator[Pass]:
+        """The subspace of the signal: shared moments of counts, or a few passes with vectors."""
+        e = over.n_channels
+        if poisson and e <= nmf_start.MOMENT_CHANNELS:
+            yield from self._asks_gram(over, "gram:poisson", f"{name} (subspace)")
+            return
+        width, rounds = min(int(k.high) + nmf_start.OVERSAMPLES, e), nmf_start.POWER_ROUNDS
+        yield Pass(
+            f"{name} (subspace)", over, rounds, rounds, (rounds, rounds),
+            statistic=8 * e * (width + 1), state=Range.of(8.0 * e * width),
+            work=self._product_work(over, Range.of(2.0 * width)),
+        )  # fmt: skip
+
+    def _tries(self, pool: int | str, k: Range) -> bool:
+        """Whether the tiles whose pixels are summed are chosen by the data."""
+        tiles = {nmf_start.tile_of(self.nav_dims, side) for side in nmf_start.SIDES}
+        return pool == "auto" and len(tiles) > 1 and k.high > 1
+
+    def _pooling(self, name: str, over: Facts, k: Range) -> Pass:
+        """The choice of the tiles."""
+        return Pass(
+            f"{name} (pooling)", over, 1 if k.low > 1 else 0, 1, (1, 1),
+            statistic=int(8 * len(nmf_start.SIDES) * k.high**2),
+            state=k.times(8.0 * over.n_channels), work=self._product_work(over, k),
+        )  # fmt: skip
 
     def _batches(
         self, step: schema.NMFStep, over: Facts, pooled: Facts, k: Range
@@ -669,7 +763,7 @@ class Passes:
     def _writes(self, step: Any, over: Facts, k: Range) -> Pass:
         """Loadings of every pixel."""
         size = k.times(8.0 * over.n_pixels)
-        if isinstance(step, schema.PCAStep):
+        if isinstance(step, schema.PCAStep | schema.ICAStep | schema.VarimaxStep):
             work, packed = self._product_work(over, k), 0.4
         else:
             work, packed = self._nmf_work(over, k, "solve", Range(1.0, 1.0)), 0.1

@@ -779,10 +779,10 @@ class _Numbers:
         return math.prod(-(-n // c) for n, c in zip(nav, shape, strict=True))
 
 
-_SMALL = {"input": 2, "estimate_n_components": 4, "pca": 5, "nmf": 4, "kmeans": 3}
+_SMALL = {"input": 2, "estimate_n_components": 4, "pca": 5, "nmf": 4, "kmeans": 3, "vca": 3, "nfindr": 3, "mcr": 3, "ica": 3, "varimax": 3}
 """Variables of a node besides what it holds for each pixel."""
 
-_SPECTRA = {"input": 1, "pca": 22, "nmf": 10, "kmeans": 10}
+_SPECTRA = {"input": 1, "pca": 22, "nmf": 10, "kmeans": 10, "vca": 10, "nfindr": 10, "mcr": 10, "ica": 10, "varimax": 10}
 
 
 def _n_coords(cube: xr.DataArray) -> int:

@@ -154,10 +154,8 @@ def _contradictions(model: schema.RecipeModel) -> Iterator[Fault]:
                 )
         if isinstance(step, schema.KMeansStep) and step.on is not None:
             target = earlier.get(step.on)
-            if not isinstance(target, schema.PCAStep | schema.NMFStep):
-                able = [
-                    n for n, s in earlier.items() if isinstance(s, schema.PCAStep | schema.NMFStep)
-                ]
+            if not isinstance(target, schema.WITH_LOADINGS):
+                able = [n for n, s in earlier.items() if isinstance(s, schema.WITH_LOADINGS)]
                 yield Fault(
                     (*at, "on"),
                     f"'on' of kmeans is {step.on!r}, expected an earlier step with loadings",

@@ -29,6 +29,8 @@ from emcube.engine import (
 from emcube.engine.checkpoint import current_checkpoints, remembered
 from emcube.engine.memory import return_memory
 from emcube.errors import EmcubeError, InputError, SelectionError
+from emcube.feedback.events import group
+from emcube.feedback.events import step as tell_step
 from emcube.models.base import resolve_seed
 from emcube.models.labels import as_source
 from emcube.models.sweeps import TotalsSweep
@@ -125,7 +127,8 @@ def run(
     there = None if address is None else RemoteResult(address)
     path = _destination(recipe, out) if there is None else there.staging
     require_apart(recipe, cube, path if there is None else there.address)
-    with find_input(recipe, cube, path.parent) as source, _noted(recipe):
+    whole = group(_called(recipe), len(recipe.steps) + 1)
+    with whole, find_input(recipe, cube, path.parent) as source, _noted(recipe):
         prepared = prepare(source.cube, recipe.prepare)
         if there is None:
             attributes = _identify(recipe, source, prepared, begun_roots(path), seeds or {})
@@ -138,6 +141,12 @@ def run(
             return existing
         result = _run_in(path, recipe, source, prepared, attributes, overwrite)
     return there.publish(result)
+
+
+def _called(recipe: Recipe) -> str:
+    """What a run is called while it goes on."""
+    source = recipe.document.source
+    return "run" if source is None else f"run {source.name}"
 
 
 def _run_in(
@@ -405,6 +414,7 @@ def _carry_out(
     recipe: Recipe, source: Input, prepared: Prepared, writer: ResultWriter, kept: Checkpoints
 ) -> Result:
     started = now()
+    tell_step(0, INPUT)
     where = prepared.region
     state = Run(writer, prepared.cube, where, writer.attributes["provenance"]["seeds"])
     if recipe.model.where is None:
@@ -433,6 +443,7 @@ def _run_steps(recipe: Recipe, state: Run, kept: Checkpoints) -> None:
         if state.writer.has_node(step.label):
             state.nodes[step.label] = state.writer.node(step.label)
             continue
+        tell_step(i + 1, step.label)
         try:
             with kept.scope(step.label):
                 state.nodes[step.label] = run_step(step, state)

@@ -29,15 +29,21 @@ __all__ = [
     "AnyStep",
     "Bin",
     "EstimateStep",
+    "ICAStep",
     "Input",
     "KMeansStep",
+    "MCRStep",
+    "NFINDRStep",
     "NMFStep",
     "PCAStep",
     "PrepareStep",
     "RecipeModel",
     "RemoveBackground",
     "Select",
+    "WITH_LOADINGS",
     "Step",
+    "VCAStep",
+    "VarimaxStep",
     "Where",
     "Window",
 ]
@@ -320,6 +326,75 @@ class KMeansStep(_Step):
     random_state: Seed | None = None
 
 
+class MCRStep(_Step):
+    """Spectra and maps by alternating least squares (`emcube.MCRALS`)."""
+
+    verb: Literal["mcr"] = "mcr"
+    n_components: Count | Literal["auto"] = "auto"
+    noise: Literal["auto", "poisson"] | None = "auto"
+    nonnegative: Literal["both", "loadings", "spectra", "neither"] = "both"
+    closure: Annotated[bool, Strict()] = False
+    unimodal: Annotated[bool, Strict()] = False
+    init: Literal["corners", "random"] = "corners"
+    pool: Count | Literal["auto"] = "auto"
+    max_iter: Count = 100
+    tol: NotNegative = 1e-3
+    random_state: Seed | None = None
+
+
+class ICAStep(_Step):
+    """Independent components (`emcube.FastICA`)."""
+
+    verb: Literal["ica"] = "ica"
+    n_components: Count | Literal["auto"] = "auto"
+    noise: Literal["auto", "poisson"] | None = "auto"
+    domain: Literal["spectral", "spatial"] = "spectral"
+    derivative: Annotated[int, Strict(), Field(ge=0)] | Literal["auto"] = "auto"
+    fun: Literal["logcosh", "exp", "cube"] = "logcosh"
+    max_iter: Count = 1000
+    tol: Positive = 1e-8
+    random_state: Seed | None = None
+
+
+class VarimaxStep(_Step):
+    """Principal components turned to be simple (`emcube.Varimax`)."""
+
+    verb: Literal["varimax"] = "varimax"
+    n_components: Count | Literal["auto"] = "auto"
+    noise: Literal["auto", "poisson"] | None = "auto"
+    domain: Literal["spatial", "spectral"] = "spatial"
+    gamma: NotNegative = 1.0
+    max_iter: Count = 500
+    tol: Positive = 1e-10
+    # Draws numbers only where a sample of the pixels is looked at.
+    random_state: Seed | None = 0
+
+
+class _GeometryStep(_Step):
+    """Endmembers at the corners of the cloud of pixels."""
+
+    n_components: Count | Literal["auto"] = "auto"
+    noise: Literal["auto", "poisson"] | None = "auto"
+    abundances: Literal["auto", "poisson", "fcls"] = "auto"
+    pool: Count | Literal["auto"] = "auto"
+    n_average: Count | Literal["auto"] = "auto"
+    n_init: Count = 10
+    random_state: Seed | None = None
+
+
+class VCAStep(_GeometryStep):
+    """Endmembers by vertex component analysis (`emcube.VCA`)."""
+
+    verb: Literal["vca"] = "vca"
+
+
+class NFINDRStep(_GeometryStep):
+    """Endmembers that span the largest simplex (`emcube.NFINDR`)."""
+
+    verb: Literal["nfindr"] = "nfindr"
+    max_iter: Count = 100
+
+
 def _tag(value: Any) -> str | None:
     verb = value.get("verb") if isinstance(value, dict) else getattr(value, "verb", None)
     return verb if isinstance(verb, str) else None
@@ -329,6 +404,11 @@ Step = Annotated[
     Annotated[EstimateStep, Tag("estimate_n_components")]
     | Annotated[PCAStep, Tag("pca")]
     | Annotated[NMFStep, Tag("nmf")]
+    | Annotated[MCRStep, Tag("mcr")]
+    | Annotated[ICAStep, Tag("ica")]
+    | Annotated[VarimaxStep, Tag("varimax")]
+    | Annotated[VCAStep, Tag("vca")]
+    | Annotated[NFINDRStep, Tag("nfindr")]
     | Annotated[KMeansStep, Tag("kmeans")],
     Discriminator(_tag),
 ]
@@ -342,8 +422,21 @@ PrepareStep = Annotated[
 ]
 
 
-AnyStep = EstimateStep | PCAStep | NMFStep | KMeansStep
+AnyStep = (
+    EstimateStep
+    | PCAStep
+    | NMFStep
+    | MCRStep
+    | ICAStep
+    | VarimaxStep
+    | VCAStep
+    | NFINDRStep
+    | KMeansStep
+)
 """Any step, as a type."""
+
+WITH_LOADINGS = (PCAStep, NMFStep, MCRStep, ICAStep, VarimaxStep, VCAStep, NFINDRStep)
+"""Steps that give loadings, on which others may go on."""
 
 AnyPrepare = RemoveBackground | Window | Select | Bin
 """Any preparation, as a type."""

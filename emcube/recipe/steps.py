@@ -95,6 +95,12 @@ def run_step(step: schema.AnyStep, run: Run) -> xr.Dataset:
         return _pca(step, run, stamp)
     if isinstance(step, schema.NMFStep):
         return _nmf(step, run, stamp)
+    if isinstance(step, schema.MCRStep):
+        return _mcr(step, run, stamp)
+    if isinstance(step, schema.ICAStep | schema.VarimaxStep):
+        return _rotated(step, run, stamp)
+    if isinstance(step, schema.VCAStep | schema.NFINDRStep):
+        return _endmembers(step, run, stamp)
     return _kmeans(step, run, stamp)
 
 
@@ -173,11 +179,7 @@ def _nmf(step: schema.NMFStep, run: Run, stamp: Stamp) -> xr.Dataset:
             dims=("pass",),
             attrs={"units": "1"},
         ),
-        "component_totals": xr.DataArray(
-            np.asarray(model.component_totals_, dtype=np.float64),
-            dims=("component",),
-            attrs={"units": run.cube.attrs.get("units", "1")},
-        ),
+        "component_totals": _component_totals(model, run),
     }
     attributes = {
         "n_iter": int(model.n_iter_),
@@ -186,6 +188,81 @@ def _nmf(step: schema.NMFStep, run: Run, stamp: Stamp) -> xr.Dataset:
     }
     n_components = model.components_.sizes["component"]
     return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)
+
+
+def _mcr(step: schema.MCRStep, run: Run, stamp: Stamp) -> xr.Dataset:
+    from emcube.models import MCRALS
+
+    model = MCRALS(**run.parameters(step)).fit(run.cube, where=run.where)
+    small = {
+        "components": model.components_,
+        "component_totals": _component_totals(model, run),
+        "lack_of_fit_path": xr.DataArray(
+            np.asarray(model.lack_of_fit_path_, dtype=np.float64),
+            dims=("round",),
+            attrs={"units": "1"},
+        ),
+    }
+    attributes = {
+        "pool": int(model.pool_),
+        "loadings_by": model.loadings_by_,
+        "noise": "poisson" if model.weighted_ else "none",
+        "n_iter": int(model.n_iter_),
+        "converged": bool(model.converged_),
+    }
+    n_components = model.components_.sizes["component"]
+    return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)
+
+
+def _rotated(step: schema.ICAStep | schema.VarimaxStep, run: Run, stamp: Stamp) -> xr.Dataset:
+    from emcube.models import FastICA, Varimax
+
+    estimator = FastICA if isinstance(step, schema.ICAStep) else Varimax
+    model = estimator(**run.parameters(step)).fit(run.cube, where=run.where)
+    small = {
+        "components": model.components_,
+        "mean": model.mean_,
+        "variance_share": model.variance_share_,
+    }
+    attributes = {
+        "noise": model.noise_.name,
+        "domain": model.domain,
+        "n_iter": int(model.n_iter_),
+        "converged": bool(model.converged_),
+    }
+    n_components = model.components_.sizes["component"]
+    return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)
+
+
+def _endmembers(
+    step: schema.VCAStep | schema.NFINDRStep, run: Run, stamp: Stamp
+) -> xr.Dataset:
+    from emcube.models import NFINDR, VCA
+
+    estimator = VCA if isinstance(step, schema.VCAStep) else NFINDR
+    model = estimator(**run.parameters(step)).fit(run.cube, where=run.where)
+    small = {
+        "components": model.components_,
+        "component_totals": _component_totals(model, run),
+        "counting_limit": model.counting_limit_,
+    }
+    attributes = {
+        "pool": int(model.pool_),
+        "loadings_by": model.loadings_by_,
+        "purest": np.asarray(model.purest_).tolist(),
+    }
+    if isinstance(model, NFINDR):
+        attributes["converged"] = bool(model.converged_)
+    n_components = model.components_.sizes["component"]
+    return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)
+
+
+def _component_totals(model: Any, run: Run) -> xr.DataArray:
+    return xr.DataArray(
+        np.asarray(model.component_totals_, dtype=np.float64),
+        dims=("component",),
+        attrs={"units": run.cube.attrs.get("units", "1")},
+    )
 
 
 def _kmeans(step: schema.KMeansStep, run: Run, stamp: Stamp) -> xr.Dataset:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emcube.errors import InputError, MissingDependencyError, StoreError
+from emcube.feedback.events import group
 
 if TYPE_CHECKING:
     from emcube.report.contents import Contents
     from emcube.results import Result
 
-__all__ = ["MARK", "page_of", "render", "report"]
+__all__ = ["MARK", "page_of", "render", "report", "report_target"]
 
 MARK = '<meta name="generator" content="emcube '
 """How a page of ours is known: only such a file is replaced without being asked."""
@@ -71,13 +72,27 @@ def report(
     if isinstance(result, str | os.PathLike):
         result = open_result(os.fspath(result))
     result.require_complete("report")
-    target = _target(Path(path).expanduser(), result.path, overwrite=overwrite)
-    _write(target, page_of(result).encode("utf-8"))
+    target = report_target(Path(path).expanduser(), result.path, overwrite=overwrite)
+    with group("report"):
+        _write(target, page_of(result).encode("utf-8"))
     return target
 
 
-def page_of(result: Result) -> str:
+def page_of(
+    result: Result, *, package: str | None = None, methods: str = "", figures: bool = True
+) -> str:
     """Write the page of a result as text, for those who put it elsewhere than into a file.
+
+    Parameters
+    ----------
+    result : Result
+    package : str, optional
+        Title of the package for publication in which the page will lie. It then tells how to run the
+        package again, not the recipe.
+    methods : str
+        The paragraph for a paper, in a package.
+    figures : bool
+        In a package: draw maps, spectra and curves.
 
     Raises
     ------
@@ -86,11 +101,14 @@ def page_of(result: Result) -> str:
     MissingDependencyError
         jinja2 is not installed.
     """
-    from emcube.report.contents import contents_of
+    from emcube.report.contents import contents_of, of_package
 
     result.require_complete("report")
     _require_jinja()
-    return render(contents_of(result))
+    contents = contents_of(result)
+    if package is not None:
+        contents = of_package(contents, package, methods, figures=figures)
+    return render(contents)
 
 
 def render(contents: Contents) -> str:
@@ -127,7 +145,7 @@ def _require_jinja() -> None:
         ) from error
 
 
-def _target(path: Path, source: Path, *, overwrite: bool) -> Path:
+def report_target(path: Path, source: Path, *, overwrite: bool) -> Path:
     """Refuse a place where a report would destroy something."""
     if path.is_dir():
         raise InputError(

@@ -14,6 +14,7 @@ from emcube.report.figures import Parts, curve, parts_of
 from emcube.report.quality import Quality, quality_of, sum_residual
 from emcube.report.references import Reference, bibtex, references_of
 from emcube.report.text import clean, count, number, percent, plural, shorten, with_unit
+from emcube.results.kinds import AXES, CLUSTERS, PARTS
 from emcube.units import pretty
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from emcube.results import Result
 
-__all__ = ["Card", "Contents", "Estimate", "StepText", "contents_of"]
+__all__ = ["Card", "Contents", "Estimate", "StepText", "contents_of", "of_package"]
 
 Row = tuple[str, str]
 
@@ -32,6 +33,11 @@ TITLES = {
     "estimate_n_components": "Number of components",
     "pca": "Principal components",
     "nmf": "Non-negative matrix factorization",
+    "mcr": "Multivariate curve resolution",
+    "ica": "Independent components",
+    "varimax": "Rotated principal components (varimax)",
+    "vca": "Endmembers by vertex component analysis",
+    "nfindr": "Endmembers by N-FINDR",
     "kmeans": "k-means clusters",
 }
 _PLAIN = {"biwhitening": "biwhitening", "parallel": "parallel analysis", "elbow": "the elbow"}
@@ -126,6 +132,32 @@ class Contents:
     generator: str
     figures: dict[str, Any]
     groups: list[dict[str, Any]]
+    methods: str = ""
+    package: bool = False
+
+
+def of_package(contents: Contents, title: str, methods: str, *, figures: bool) -> Contents:
+    """What the page says where it lies in a package for publication.
+
+    Parameters
+    ----------
+    contents : Contents
+        Of the result, without places of anybody's machine.
+    title : str
+        Of the package.
+    methods : str
+        The paragraph for a paper.
+    figures : bool
+        Keep maps, spectra and curves; else numbers and texts only.
+    """
+    found = replace(contents, title=shorten(title), methods=clean(methods), package=True)
+    if figures:
+        return found
+    steps = [replace(s, parts=None, curves=[]) for s in found.steps]
+    estimates = [replace(e, figure="") for e in found.estimates]
+    return replace(
+        found, figures={}, groups=[], main=None, fit_figures=[], steps=steps, estimates=estimates
+    )
 
 
 def contents_of(result: Result) -> Contents:
@@ -193,8 +225,8 @@ def contents_of(result: Result) -> Contents:
 
 
 def _main_step(result: Result) -> str | None:
-    """The step that gives the answer: the last NMF, else PCA, else clusters."""
-    for verb in ("nmf", "pca", "kmeans"):
+    """The step that gives the answer: the last NMF, else what else adds up, else PCA, else clusters."""
+    for verb in (*PARTS, *AXES, *CLUSTERS):
         for step in reversed(result.steps):
             if result.verb(step) == verb:
                 return step
@@ -249,15 +281,15 @@ def _main_title(result: Result, step: str | None) -> str:
     node = result[step]
     name = "cluster_centers" if verb == "kmeans" else "components"
     what = "patterns" if node[name].ndim == 3 else "spectra"
-    if verb == "nmf":
+    if verb in PARTS:
         many = f"The {_components(n)}: where they are, and their {what}"
         return (
             many
             if n > 1
             else f"The component: where it is, and its {what[:-1] if what == 'patterns' else 'spectrum'}"
         )
-    if verb == "pca":
-        return f"Principal components: where they are, and their {what}"
+    if verb in AXES:
+        return f"{TITLES[verb]}: where they are, and their {what}"
     return f"The {plural(n, 'cluster')}: where they are, and their mean {what}"
 
 
@@ -281,17 +313,20 @@ def _answer(
             said.append(f"The data support {_components(n)}.")
         return said
     verb, n = result.verb(step), _size(result, step)
-    if verb == "nmf":
+    if verb in PARTS:
         said.append(
             f"{_components(n).capitalize()} {'describes' if n == 1 else 'describe'} this data."
         )
         said += _told_apart(main, n)
     elif verb == "pca":
         said.append(f"{_components(n).capitalize()} of a principal component analysis.")
+    elif verb in AXES:
+        kind = "independent" if verb == "ica" else "rotated"
+        said.append(f"{_spell(n).capitalize()} {kind} component{'' if n == 1 else 's'}.")
     else:
         said.append(f"{_spell(n).capitalize()} cluster{'' if n == 1 else 's'} of pixels.")
     if found is not None:
-        said.append(_support(found, n if verb == "nmf" else None))
+        said.append(_support(found, n if verb in PARTS else None))
     if quality is not None:
         if quality.is_noise:
             all_of = "all" if quality.ratio < 1.02 and not _visible(missed) else "nearly all"
@@ -350,7 +385,7 @@ def _cards(result: Result, step: str | None, quality: Quality | None) -> list[Ca
         n = _size(result, step)
         word = "Clusters" if result.verb(step) == "kmeans" else "Components"
         note = ""
-        if found is not None and result.verb(step) == "nmf":
+        if found is not None and result.verb(step) in PARTS:
             supported = found["n_components"]
             note = (
                 "the data name no number"
@@ -366,11 +401,11 @@ def _cards(result: Result, step: str | None, quality: Quality | None) -> list[Ca
         )
     if step is not None and "n_iter" in result[step].attrs:
         attributes = result[step].attrs
-        passes = plural(int(attributes["n_iter"]), "pass")
+        turned = result.verb(step) in ("ica", "varimax")
+        steps = plural(int(attributes["n_iter"]), "step" if turned else "pass")
         converged = bool(attributes["converged"])
-        cards.append(
-            Card("Converged" if converged else "Not converged", passes, "over the whole data")
-        )
+        note = "of the search for the rotation" if turned else "over the whole data"
+        cards.append(Card("Converged" if converged else "Not converged", steps, note))
     cards.append(_size_card(result))
     return cards
 
@@ -429,7 +464,7 @@ def _cautions(
                 for k, v in others.items()
             )
             said.append(f"Methods disagree on the number of components: {told}.")
-        if _is(result, step, "nmf") and found["n_components"] is not None:
+        if step is not None and result.verb(step) in PARTS and found["n_components"] is not None:
             n = _size(result, str(step))
             if n != found["n_components"]:
                 said.append(
@@ -438,8 +473,12 @@ def _cautions(
     for name in result.steps:
         attributes = result[name].attrs
         if attributes.get("converged") is False:
+            n_iter = attributes.get("n_iter")
+            turned = result.verb(name) in ("ica", "varimax")
+            word = "step" if turned else "pass"
+            within = "" if n_iter is None else f" in {plural(int(n_iter), word)}"
             said.append(
-                f"Step {clean(name)} did not converge in {plural(int(attributes['n_iter']), 'pass')}: "
+                f"Step {clean(name)} did not converge{within}: "
                 "raise max_iter and run again."
             )
     if quality is not None and not quality.is_noise:
@@ -521,9 +560,11 @@ def _fit(
             f"The fit leaves a misfit of {quality.misfit:,.0f} nats; counting noise alone would leave "
             f"{quality.expected:,.0f}{sampled}. Their ratio, {quality.ratio:.3f}, is one "
             f"where the model is as good as the counts can tell (noise alone scatters it by "
-            f"{quality.scatter / quality.expected:.1g}), and larger where something is missing."
+            f"{quality.scatter / quality.expected:.1g}), and larger where something is missing. "
+            "It is half the Poisson deviance of all pixels; a chi-square, as maps of the quality of fit show "
+            "it pixel by pixel, is another measure and another number."
         )
-    if _is(result, step, "nmf"):
+    if step is not None and result.verb(step) in PARTS:
         compared = sum_residual(result, str(step))
         if compared is not None:
             counts = result.provenance["cube"]["units"] == "counts"
@@ -690,8 +731,10 @@ def _step(result: Result, step: str, figures: dict[str, Any], *, primary: bool) 
         ("on", "computed on the loadings of"),
         ("features", "features"),
         ("noise", "noise model"),
+        ("domain", "domain"),
         ("solver", "solver"),
         ("pool", "pixels summed to squares with this side"),
+        ("loadings_by", "loadings solved by"),
         ("noise_variance", "variance of the noise"),
         ("seed", "seed"),
     ):
@@ -715,6 +758,19 @@ def _step(result: Result, step: str, figures: dict[str, Any], *, primary: bool) 
                 value="objective",
             )
             curves.append((key, "Objective after each pass (with the volume term)"))
+    if verb == "mcr":
+        path = node["lack_of_fit_path"].values.astype(np.float64)
+        facts.append(("lack of fit, within the subspace", percent(float(path[-1]))))
+        if path.size > 1:
+            key = f"lack-of-fit-{step}"
+            figures[key] = curve(
+                np.arange(1, path.size + 1),
+                path,
+                x_label="round",
+                y_label="lack of fit",
+                value="lack of fit",
+            )
+            curves.append((key, "Lack of fit after each round"))
     if verb == "kmeans":
         facts.append(("inertia", number(float(node["inertia"]), 7)))
     if verb == "pca":
@@ -757,7 +813,11 @@ def _summary(result: Result, step: str) -> str:
         return "no number" if n is None else _components(int(n))
     n = _size(result, step)
     what = plural(n, "cluster") if verb == "kmeans" else plural(n, "component")
-    passes = plural(int(attributes["n_iter"]), "pass")
+    if "n_iter" not in attributes:
+        return what
+    # The search for a rotation goes over scores and spectra, not over the data.
+    word = "step" if verb in ("ica", "varimax", "mcr") else "pass"
+    passes = plural(int(attributes["n_iter"]), word)
     done = f"converged after {passes}" if attributes["converged"] else f"not converged in {passes}"
     return f"{what}, {done}"
 

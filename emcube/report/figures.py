@@ -15,6 +15,7 @@ from emcube.report.packing import Thinning, axis_values, pack, plan_thinning, th
 from emcube.report.peaks import Peak, named_by, peaks_of
 from emcube.report.quality import sum_residual
 from emcube.report.text import clean, percent, shorten
+from emcube.results.kinds import AXES, PARTS
 from emcube.units import pretty
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def parts_of(result: Result, step: str, *, primary: bool) -> Parts:
     result : Result
         Complete.
     step : str
-        A step of PCA, NMF or k-means.
+        A step with components or clusters.
     primary : bool
         Whether it is the main step, which may take more room.
     """
@@ -95,13 +96,13 @@ def parts_of(result: Result, step: str, *, primary: bool) -> Parts:
         "id": step,
         "verb": verb,
         # Of a model whose spectra add up, the page can make any window's map and any pixel's spectrum.
-        "adds": verb == "nmf",
+        "adds": verb in PARTS,
         "nav": _navigation(maps, plan),
         "sig": signal.axes,
         "unit": clean(pretty(maps.attrs.get("units"))) if not clusters else "",
         "spectrumUnit": _spectrum_unit(spectra),
-        "spectrumLabel": "share per channel" if verb == "nmf" else _spectrum_unit(spectra),
-        "yscale": "sqrt" if verb == "nmf" and signal.is_physical else "linear",
+        "spectrumLabel": "share per channel" if verb in PARTS else _spectrum_unit(spectra),
+        "yscale": "sqrt" if verb in PARTS and signal.is_physical else "linear",
         "spectra": signal.packed(),
         "parts": [
             {
@@ -118,8 +119,8 @@ def parts_of(result: Result, step: str, *, primary: bool) -> Parts:
     elif nav:
         values = np.moveaxis(thin(maps, plan), -1, 0)
         data["maps"] = pack(values, "map")
-        data["ranges"] = [_range(one, signed=verb == "pca") for one in values]
-        data["range"] = _range(values, signed=verb == "pca")
+        data["ranges"] = [_range(one, signed=verb in AXES) for one in values]
+        data["range"] = _range(values, signed=verb in AXES)
     if nav and totals is not None and tuple(map(str, totals.dims)) == tuple(nav):
         values = thin(totals, plan)
         data["total"] = {
@@ -304,7 +305,7 @@ def _words(
     node, verb = result[step], result.verb(step)
     names = spectra[by].values.tolist() if by in spectra.coords else range(spectra.sizes[by])
     shares = [""] * len(peaks)
-    if verb == "nmf":
+    if verb in PARTS:
         totals = node["component_totals"].values.astype(np.float64)
         whole = float(np.nansum(totals))
         of = "counts" if result.provenance["cube"]["units"] == "counts" else "signal"
@@ -314,6 +315,9 @@ def _words(
         shares = [f"{percent(float(r))} of the variance" for r in ratios]
         if node.attrs["trivial_first"]:
             shares[0] = "the mean spectrum: no contrast"
+    elif verb in AXES:
+        alone = node["variance_share"].values.astype(np.float64)
+        shares = [f"{percent(float(r))} of the variance, alone" for r in alone]
     else:
         weights = node["cluster_weights"].values.astype(np.float64)
         whole = float(weights.sum())
@@ -333,7 +337,7 @@ def _words(
 def _lines(result: Result, verb: str, peaks: list[list[Peak]], signal: _Signal) -> list[str]:
     """Lines that set the parts apart; edges rise from a background, and name nothing."""
     values = signal.raw.reshape(len(peaks), -1)
-    if verb == "pca" or result.metadata.get("modality") == "EELS" or not signal.is_physical:
+    if verb in AXES or result.metadata.get("modality") == "EELS" or not signal.is_physical:
         return [""] * len(peaks)
     if len(peaks) == 1:
         return [named_by(peaks[0], signal.x, values[0], None)]

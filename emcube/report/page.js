@@ -518,7 +518,7 @@
       this.pinned = false;
       this.channel = null;
       this.window = null;
-      this.own = spec.verb !== "nmf";
+      this.own = !spec.adds;
       this.yscale = spec.yscale;
       this.rows = [];
     }

@@ -1,5 +1,7 @@
 """How well a model describes what was measured, as far as its result alone can tell.
 
+The misfit here is a deviance over the whole; `emcube.results.quality` has the chi-square of each pixel.
+
 Letters: P pixels, E channels, K components.
 """
 
@@ -12,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
+
+from emcube.results.kinds import PARTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -193,7 +197,7 @@ def sum_residual(result: Result, step: str) -> dict[str, Any] | None:
         20 counts or more, ideally one or less; ``share``, the total of the model over the measured one.
     """
     node = result[step]
-    if result.verb(step) != "nmf" or "input" not in result:
+    if result.verb(step) not in PARTS or "input" not in result:
         return None
     components = node["components"].values.astype(np.float64)
     components = components.reshape(len(components), -1)

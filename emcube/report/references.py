@@ -86,6 +86,73 @@ _BACHEM = Reference(
 )
 
 
+_ICA = Reference(
+    "independent component analysis",
+    "A. Hyvärinen, E. Oja",
+    "Independent component analysis: algorithms and applications",
+    "Neural Networks 13 (2000) 411",
+    "10.1016/S0893-6080(00)00026-5",
+)
+_KAISER = Reference(
+    "varimax rotation",
+    "H. F. Kaiser",
+    "The varimax criterion for analytic rotation in factor analysis",
+    "Psychometrika 23 (1958) 187",
+    "10.1007/BF02289233",
+)
+_KEENAN_2009 = Reference(
+    "rotation in the spatial domain",
+    "M. R. Keenan",
+    "Exploiting spatial-domain simplicity in spectral image analysis",
+    "Surface and Interface Analysis 41 (2009) 79",
+    "10.1002/sia.2949",
+)
+_MCR = Reference(
+    "multivariate curve resolution by alternating least squares",
+    "R. Tauler",
+    "Multivariate curve resolution applied to second order data",
+    "Chemometrics and Intelligent Laboratory Systems 30 (1995) 133",
+    "10.1016/0169-7439(95)00047-X",
+)
+_UNIMODAL = Reference(
+    "unimodality",
+    "R. Bro, N. D. Sidiropoulos",
+    "Least squares algorithms under unimodality and non-negativity constraints",
+    "Journal of Chemometrics 12 (1998) 223",
+    "10.1002/(SICI)1099-128X(199807/08)12:4<223::AID-CEM511>3.0.CO;2-2",
+)
+_VCA = Reference(
+    "vertex component analysis",
+    "J. M. P. Nascimento, J. M. Bioucas-Dias",
+    "Vertex component analysis: a fast algorithm to unmix hyperspectral data",
+    "IEEE Transactions on Geoscience and Remote Sensing 43 (2005) 898",
+    "10.1109/TGRS.2005.844293",
+)
+_SMOOTHED = Reference(
+    "corners as means of several pixels",
+    "N. Nadisic, N. Gillis, C. Kervazo",
+    "Smoothed separable nonnegative matrix factorization",
+    "Linear Algebra and its Applications 676 (2023) 174",
+    "10.1016/j.laa.2023.07.013",
+)
+_NFINDR = Reference(
+    "N-FINDR",
+    "M. E. Winter",
+    "N-FINDR: an algorithm for fast autonomous spectral end-member determination in hyperspectral data",
+    "Proceedings of SPIE 3753 (1999) 266",
+    "10.1117/12.366289",
+)
+_FCLS = Reference(
+    "fully constrained least squares",
+    "D. C. Heinz, C.-I. Chang",
+    "Fully constrained least squares linear spectral mixture analysis method for material quantification "
+    "in hyperspectral imagery",
+    "IEEE Transactions on Geoscience and Remote Sensing 39 (2001) 529",
+    "10.1109/36.911111",
+)
+_ENDMEMBERS = {"vca": [_VCA, _SMOOTHED], "nfindr": [_NFINDR, _VCA, _SMOOTHED]}
+
+
 def references_of(result: Result) -> list[Reference]:
     """Papers of the methods that a result used, in the order of its steps, each once."""
     found: list[Reference] = []
@@ -102,6 +169,18 @@ def references_of(result: Result) -> list[Reference]:
             found += [_HALKO] if attributes["solver"] == "randomized" else []
         elif verb == "nmf":
             found += [_LEE, *([_LEPLAT] if parameters["volume"] else [])]
+        elif verb == "mcr":
+            found += [_MCR, *([_UNIMODAL] if parameters["unimodal"] else [])]
+            found += [_FCLS] if parameters["closure"] else []
+            found += [_KEENAN] if attributes["noise"] == "poisson" else []
+        elif verb in ("ica", "varimax"):
+            found += [_ICA] if verb == "ica" else [_KAISER]
+            spatial = verb == "varimax" and attributes["domain"] == "spatial"
+            found += [_KEENAN_2009] if spatial else []
+            found += [_KEENAN] if attributes["noise"] == "poisson" else []
+        elif verb in _ENDMEMBERS:
+            found += _ENDMEMBERS[verb]
+            found += [_FCLS] if attributes["loadings_by"] == "fcls" else []
         elif verb == "kmeans":
             found += [_LLOYD, _BACHEM]
             found += [_KEENAN] if attributes["features"] == "profiles" else []

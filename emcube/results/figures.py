@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from emcube.errors import InputError
+from emcube.results.kinds import COMPONENTS, PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,7 +20,9 @@ __all__ = ["ResultFigures"]
 _FIGURES = {
     "estimate_n_components": ("scree",),
     "pca": ("scree", "components", "loadings"),
-    "nmf": ("components", "loadings", "composite"),
+    "ica": ("components", "loadings"),
+    "varimax": ("components", "loadings"),
+    **dict.fromkeys(PARTS, ("components", "loadings", "composite")),
     "kmeans": ("labels", "centers"),
 }
 """Figures of each kind of step, after their methods ``plot_...``."""
@@ -95,8 +98,8 @@ class ResultFigures:
         """Draw the components of a step with their lines named (`emcube.plot.components`)."""
         from emcube.plot import components
 
-        step = step or self.step_of("nmf", "pca")
-        if self.verb(step) == "nmf":
+        step = step or self.step_of(*COMPONENTS)
+        if self.verb(step) in PARTS:
             options.setdefault("yscale", "sqrt")  # minor lines beside major ones
         return components(self[step]["components"], **{**self._looks(), **options})
 
@@ -120,13 +123,13 @@ class ResultFigures:
         """Draw the loading maps of a step (`emcube.plot.maps`)."""
         from emcube.plot import maps
 
-        return maps(self[step or self.step_of("nmf", "pca")]["loadings"], **options)
+        return maps(self[step or self.step_of(*COMPONENTS)]["loadings"], **options)
 
     def plot_composite(self, step: str | None = None, **options: Any) -> Figure:
         """Draw the loadings of a step in one image, in colours that add up (`emcube.plot.composite`)."""
         from emcube.plot import composite
 
-        return composite(self[step or self.step_of("nmf")]["loadings"], **options)
+        return composite(self[step or self.step_of(*PARTS)]["loadings"], **options)
 
     def plot_overlay(
         self, step: str | None = None, *, image: str | xr.DataArray | None = None, **options: Any
@@ -150,7 +153,7 @@ class ResultFigures:
         """
         from emcube.plot import overlay
 
-        loadings = self[step or self.step_of("nmf")]["loadings"]
+        loadings = self[step or self.step_of(*PARTS)]["loadings"]
         return overlay(loadings, self._grey(image), **options)
 
     def plot_montage(
@@ -159,7 +162,7 @@ class ResultFigures:
         """Draw one loading over all tilts, times and so on (`emcube.plot.montage`)."""
         from emcube.plot import montage
 
-        loadings = self[step or self.step_of("nmf", "pca")]["loadings"]
+        loadings = self[step or self.step_of(*COMPONENTS)]["loadings"]
         return montage(loadings.isel(component=component), **options)
 
     def plot_labels(self, step: str | None = None, **options: Any) -> Figure:
@@ -233,7 +236,7 @@ class ResultFigures:
         """
         from emcube.results.quality import fit_quality
 
-        step = step or self.step_of("nmf", "pca")
+        step = step or self.step_of(*COMPONENTS)
         loadings, components = self._model(step, n_components)
         return fit_quality(cube, loadings, components)
 
@@ -269,7 +272,7 @@ class ResultFigures:
         """
         from emcube.plot import raw_and_denoised
 
-        step = step or self.step_of("pca", "nmf")
+        step = step or self.step_of("pca", *COMPONENTS)
         chosen = list(lines) if lines is not None else self._strongest_lines(cube)
         looks = self._looks()
         fitted = self.lines(chosen, step, n_components, resolution_eV=looks.get("resolution"))
@@ -443,7 +446,7 @@ class ResultFigures:
     ) -> tuple[xr.DataArray, xr.DataArray]:
         from emcube.results.model import model_parts
 
-        step = step or self.step_of("pca", "nmf")
+        step = step or self.step_of("pca", *COMPONENTS)
         return model_parts(self[step], self.verb(step), n_components, self["input"]["total_counts"])
 
     def _grey(self, image: str | xr.DataArray | None) -> xr.DataArray:

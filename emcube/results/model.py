@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from emcube.errors import InputError
+from emcube.results.kinds import COMPONENTS, PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +24,7 @@ def model_parts(
     Parameters
     ----------
     node : Dataset
-        Of a pca or nmf step, with its attributes.
+        Of a step with components and loadings, with its attributes.
     verb : str
     n_components : int, optional
         The first components only (pca); default all.
@@ -42,7 +43,7 @@ def model_parts(
     InputError
         The step has no components, or not as many; or parts of an NMF are asked for.
     """
-    if verb not in ("pca", "nmf"):
+    if verb not in COMPONENTS:
         raise InputError(
             f"a {verb} step describes no cube: it has no loadings and components",
             hint="name a pca or nmf step",
@@ -54,24 +55,25 @@ def model_parts(
             f"n_components of the model: got {n_components!r}, expected a whole number from 1 to {most}",
             hint="run the pca step with more components, or ask for fewer",
         )
-    if verb == "nmf" and n != most:
+    if verb != "pca" and n != most:
+        what = "an NMF" if verb == "nmf" else f"a step of {verb}"
         raise InputError(
-            f"an NMF of {most} components is whole or nothing: got n_components={n}",
-            hint="components of an NMF are not ordered by what they describe; run it with fewer",
+            f"{what} of {most} components is whole or nothing: got n_components={n}",
+            hint="only principal components may be left out one by one; run it with fewer",
         )
     first = slice(int(n))
     loadings, components = (
         node["loadings"].isel(component=first),
         node["components"].isel(component=first),
     )
-    if verb == "nmf":
+    if verb in PARTS:
         return loadings, components
     mean = node["mean"]
     if node.attrs["noise"] == "none":
         return with_column(loadings, xr.ones_like(totals, dtype=np.float64)), with_column(
             components, mean
         )
-    if not node.attrs["trivial_first"]:
+    if verb == "pca" and not node.attrs["trivial_first"]:
         return with_column(loadings, totals), with_column(components, mean / mean.sum())
     return loadings, components
 

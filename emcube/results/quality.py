@@ -62,6 +62,11 @@ def fit_quality(
     -----
     Two passes over the loadings and one over the cube once it is computed. The same bits for the same
     chunks, on any number of workers.
+
+    Not the misfit of a report (`emcube.report.quality.quality_of`). That is half the Poisson deviance that
+    the fit ended with over what counting noise would leave of it: one number for the whole, from the result
+    alone. This weighs squares, pixel by pixel and channel by channel, and needs the cube. Both are one where
+    noise explains all that is left; else they are different numbers.
     """
     nav, sig = nav_dims(cube), sig_dims(cube)
     loadings, components = _fitting(cube, loadings, components, nav, sig)
@@ -160,6 +165,8 @@ def _lazily(
     """Answers by pixel (nav..., 2) and sums by channel (3, E), both over the same chunks."""
     import dask.array as da
 
+    from emcube.feedback.computing import PREFIX, watch
+
     cube = cube if hasattr(cube.data, "dask") else cube.chunk("auto")
     data = cube.data.rechunk(dict.fromkeys(range(len(nav), cube.ndim), -1))
     chunks = data.chunks[: len(nav)]
@@ -168,8 +175,14 @@ def _lazily(
     loads = loads.rechunk((*chunks, -1))
     n, n_sig = len(nav), cube.ndim - len(nav)
     where, signal = tuple(range(n)), tuple(range(n, n + n_sig))
+    watch()
     k, q, e = n + n_sig, n + n_sig + 1, n + n_sig + 2
-    common: dict[str, Any] = {"concatenate": True, "dtype": np.float64, "spectra": spectra}
+    common: dict[str, Any] = {
+        "concatenate": True,
+        "dtype": np.float64,
+        "spectra": spectra,
+        "token": f"{PREFIX}quality",
+    }
     pixels = da.blockwise(
         _by_pixel, (*where, q), data, (*where, *signal), loads, (*where, k),
         new_axes={q: 2}, starts=starts, weights=weights, meta=np.empty((0,) * (n + 1)), **common,

@@ -179,7 +179,9 @@ class Result(ResultFigures):
         return f"<Result {self.location!r}: {', '.join(self.steps)} (run {short}{state})>"
 
     def _repr_html_(self) -> str:
-        return str(self.tree._repr_html_())  # type: ignore[no-untyped-call]
+        from emcube._hooks import provided
+
+        return str(provided("result_page")(self))
 
 
 def open_result(path: str | Path, *, allow_incomplete: bool = False) -> Result:

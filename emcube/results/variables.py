@@ -235,3 +235,54 @@ for _variable in (
     Variable("kmeans", "inertia", (), "f", ("1",), "sum of squared distances to the centers"),
 ):
     register(_variable)
+
+for _variable in (
+    Variable("mcr", "components", ("component", SIG), "f", ("1 per channel",), "resolved spectra"),
+    Variable("mcr", "loadings", (NAV, "component"), "f", None, "loadings"),
+    Variable(
+        "mcr", "component_totals", ("component",), "f", None, "sum of each component's loadings"
+    ),
+    Variable(
+        "mcr",
+        "lack_of_fit_path",
+        ("round",),
+        "f",
+        ("1",),
+        "root of the share of the weighted squares that is left after each round",
+    ),
+):
+    register(_variable)
+
+for _verb, _prose in (("ica", "independent components"), ("varimax", "rotated components")):
+    for _variable in (
+        Variable(_verb, "components", ("component", SIG), "f", ("1 per channel",), _prose),
+        Variable(_verb, "loadings", (NAV, "component"), "f", None, "loadings"),
+        Variable(_verb, "mean", (SIG,), "f", None, "mean spectrum"),
+        Variable(
+            _verb,
+            "variance_share",
+            ("component",),
+            "f",
+            ("1",),
+            "share of the weighted variance that each component adds",
+        ),
+    ):
+        register(_variable)
+
+for _verb in ("vca", "nfindr"):
+    for _variable in (
+        Variable(_verb, "components", ("component", SIG), "f", ("1 per channel",), "endmembers"),
+        Variable(_verb, "loadings", (NAV, "component"), "f", None, "loadings"),
+        Variable(
+            _verb, "component_totals", ("component",), "f", None, "sum of each component's loadings"
+        ),
+        Variable(
+            _verb,
+            "counting_limit",
+            ("component",),
+            "f",
+            ("deg",),
+            "angle by which counting noise alone turns each endmember",
+        ),
+    ):
+        register(_variable)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from emcube.addresses import is_url
 from emcube.errors import StoreError
+from emcube.feedback.events import working
 from emcube.store.events import EVENT_ARRAYS
 from emcube.store.journal import MANIFEST, Journal, bytes_digest, file_digest, parse_manifest
 from emcube.store.open import StorePath, open_cube, read_digest, root_attributes
@@ -133,9 +134,11 @@ def verify(
     document = root_attributes(path)
     manifest, state = _remote_state(str(path)) if is_url(path) else _local_state(Path(path))
     states: dict[str, str] = {}
-    with ThreadPoolExecutor(2) as pool:
+    n_bytes = sum(size for size, _ in manifest.values())
+    with working("verify", n_bytes=n_bytes) as work, ThreadPoolExecutor(2) as pool:
         for name, found in zip(manifest, pool.map(state, manifest), strict=True):
             states[name] = found
+            work.advance(bytes=manifest[name][0])
             if progress is not None:
                 progress(len(states), len(manifest))
     missing = tuple(name for name, found in states.items() if found == "missing")

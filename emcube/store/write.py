@@ -25,6 +25,7 @@ from emcube.addresses import redact
 from emcube.cube import nav_dims, sig_dims, validate_cube
 from emcube.cube.rows import row_blocks
 from emcube.errors import CubeError, InputError, InterruptedRunError, StoreError
+from emcube.feedback.events import Work, working
 from emcube.kernels.rows import CountRows
 from emcube.store.attributes import to_json
 from emcube.store.events import EVENT_ARRAYS, EventWriter, event_layout, hash_rows
@@ -223,9 +224,11 @@ def compute_digest(cube: xr.DataArray, *, threads: int | None = None) -> str:
     def visit(
         _: int, region: Region, block: NDArray[Any]
     ) -> list[tuple[Region, NDArray[np.uint8]]]:
-        return [(region, hash_block(np.asarray(block), cube.shape, region))]
+        hashes = hash_block(np.asarray(block), cube.shape, region)
+        work.advance(blocks=1)
+        return [(region, hashes)]
 
-    with _pool(threads) as pool:
+    with working("digest", n_blocks=len(walk.regions)) as work, _pool(threads) as pool:
         for group in walk.groups(range(len(walk.regions))):
             for region, hashes in walk.run(group, visit, _concatenate, pool):
                 grid[piece_box(cube.shape, cube.dtype.itemsize, region)] = hashes
@@ -366,6 +369,7 @@ class _Ingest:
     array: Any = None
     events: EventWriter | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
+    work: Work | None = None
 
     def __post_init__(self) -> None:
         self.n_sig = len(sig_dims(self.cube))
@@ -408,7 +412,7 @@ class _Ingest:
         known = set(self.done)
         todo = [i for i in range(len(self.walk.regions)) if i not in known]
         try:
-            with _pool(self.threads) as pool:
+            with self._telling(), _pool(self.threads) as pool:
                 for group in self.walk.groups(todo):
                     self.journal.add(self.walk.run(group, self._visit, Part.extend, pool))
         except KeyboardInterrupt:
@@ -418,6 +422,21 @@ class _Ingest:
                 hint="run the same command again to go on",
             ) from None
         self._finish()
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Tell how far it is, to whoever listens."""
+        n_pixels = math.prod(self.cube.shape[: self.n_nav])
+        sizes = {"n_blocks": len(self.walk.regions), "n_pixels": n_pixels}
+        with working("ingest", **sizes, **self._told()) as self.work:
+            yield
+
+    def _told(self) -> dict[str, int]:
+        n_pixels, done = math.prod(self.cube.shape[: self.n_nav]), len(self.done)
+        return {
+            "blocks_done": done,
+            "pixels_done": n_pixels * done // max(1, len(self.walk.regions)),
+        }
 
     # A writer that was stopped leaves finished parts behind.
 
@@ -528,6 +547,9 @@ class _Ingest:
             self.written += sum(size for size, _ in noted.values())
             if self.progress is not None:
                 self.progress(self._state())
+            if self.work is not None:
+                told = self._told()
+                self.work.at(blocks_done=told["blocks_done"], pixels_done=told["pixels_done"])
         return part
 
     def _keep(self, files: list[Path]) -> None:

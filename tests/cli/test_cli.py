@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -392,25 +393,50 @@ def test_a_recipe_may_name_a_catalog_entry(emcube: Run, finished: Path, tmp_path
 # ------------------------------------------------------------------------------------------- progress
 
 
-def test_progress_on_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     from emcube.cli.output import progress
-    from emcube.engine.progress import Event, emit
+    from emcube.feedback.setting import VARIABLE, surface
 
+    monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    before = surface()
     with progress():
-        emit(Event("start", "gram matrix", n_blocks=4, n_pixels=400, n_rounds=2))
-        emit(Event("block", "gram matrix", 0, 2, 2, 4, 200, 400, seconds=1.0))
-        emit(Event("round", "gram matrix", 0, 2, 4, 4, 400, 400, seconds=2.0, objective=1.5))
-        emit(Event("end", "gram matrix", 1, 2, 4, 4, 400, 400, seconds=4.0))
-        emit(Event("end", "read input", blocks_done=3, n_blocks=3))
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert "gram matrix" in shown.err
-    assert "pass 2, 4/4 blocks" in shown.err
-    assert "pixels/s" in shown.err
-    assert "3/3 blocks" in shown.err
+        assert surface() == "terminal"
+    assert surface() == before
+    monkeypatch.setenv(VARIABLE, "off")
+    with progress():
+        assert surface() is None
+
+
+def test_cards_on_a_terminal(
+    emcube: Run, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for columns in (80, 40):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        for what in (finished / "map.zarr", finished / "results" / "map"):
+            card = emcube("info", what)
+            assert card.status == 0, card.err
+            rows = card.out.splitlines()
+            assert rows[0].startswith("╭")
+            assert max(len(row) for row in rows if row[0] in "│╭╰") <= columns
+    monkeypatch.setenv("COLUMNS", "80")
+    card = emcube("info", finished / "map.zarr").out
+    assert "0.5 to 2.48 keV" in card
+    assert "EDS · Si O · 200 keV" in card
+    assert re.search(r"counts +\d+\.?\d* per pixel", card)
+
+
+def test_info_of_a_package(emcube: Run, finished: Path, tmp_path: Path) -> None:
+    crate = tmp_path / "crate.zip"
+    done = emcube("publish", finished / "results" / "map", crate, "--include-data", "--no-figures")
+    assert done.status == 0, done.err
+    assert emcube("info", crate).out == done.out
+    plain = emcube("info", crate, "--json").json
+    assert plain["kind"] == "package"
+    assert plain["input"]["included"] is True
+    (tmp_path / "other.zip").write_bytes(b"PK no package")
+    assert emcube("info", tmp_path / "other.zip").status == 2
 
 
 # ------------------------------------------------------------------------------------------------ plan

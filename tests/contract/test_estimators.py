@@ -20,11 +20,23 @@ from emcube.errors import CubeError, InputError, NotFittedError, SelectionError
 
 Make = Callable[[], Any]
 
+COUNTS_ONLY = ("pca-poisson", "nmf-kl", "ica-spatial", "kmeans-profiles")
+"""Of these the parameters say that values are counts, whatever their dtype."""
+
 ESTIMATORS: dict[str, Make] = {
     "pca-poisson": lambda: em.IncrementalPCA(n_components=3, noise="poisson"),
     "pca-centred": lambda: em.IncrementalPCA(n_components=3, noise=None),
     "nmf-kl": lambda: em.MiniBatchNMF(3, random_state=0),
     "nmf-frobenius": lambda: em.MiniBatchNMF(3, beta_loss="frobenius", random_state=0),
+    "ica-spectral": lambda: em.FastICA(3, random_state=0),
+    "ica-spatial": lambda: em.FastICA(3, noise="poisson", domain="spatial", random_state=0),
+    "varimax": lambda: em.Varimax(3, random_state=0),
+    "varimax-centred": lambda: em.Varimax(3, noise=None, domain="spectral", random_state=0),
+    "mcr": lambda: em.MCRALS(3, random_state=0),
+    "mcr-closed": lambda: em.MCRALS(3, noise=None, closure=True, random_state=0),
+    "vca": lambda: em.VCA(3, random_state=0),
+    "vca-fcls": lambda: em.VCA(3, noise=None, random_state=0),
+    "nfindr": lambda: em.NFINDR(3, random_state=0),
     "kmeans-profiles": lambda: em.KMeans(3, features="profiles", random_state=0),
     "kmeans-counts": lambda: em.KMeans(3, features="counts", random_state=0),
 }
@@ -178,7 +190,7 @@ def test_negative_counts_are_refused_where_counts_are_meant(make, cube, request)
     values = cube.values.astype(np.float64)
     values[3, 4, 5] = -1.0
     name = request.node.callspec.params["make"]
-    if name in ("pca-poisson", "nmf-kl", "kmeans-profiles"):
+    if name in COUNTS_ONLY:
         with pytest.raises(InputError, match=r"must not be negative: position \(3, 4\)"):
             make().fit(cube.copy(data=values))
     else:

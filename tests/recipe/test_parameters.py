@@ -9,15 +9,32 @@ from typing import Any
 import pytest
 
 import emcube as em
-from emcube.recipe.schema import EstimateStep, KMeansStep, NMFStep, PCAStep
+from emcube.models.fastica import RotatedPCA
+from emcube.models.mixing import MixingModel
+from emcube.recipe.schema import (
+    EstimateStep,
+    ICAStep,
+    KMeansStep,
+    MCRStep,
+    NFINDRStep,
+    NMFStep,
+    PCAStep,
+    VarimaxStep,
+    VCAStep,
+)
 
 STEPS = [
     (EstimateStep, em.estimate_n_components),
     (PCAStep, em.IncrementalPCA),
     (NMFStep, em.MiniBatchNMF),
+    (MCRStep, em.MCRALS),
+    (ICAStep, em.FastICA),
+    (VarimaxStep, em.Varimax),
+    (VCAStep, em.VCA),
+    (NFINDRStep, em.NFINDR),
     (KMeansStep, em.KMeans),
 ]
-NOT_IN_A_RECIPE = {"cube", "where"}
+NOT_IN_A_RECIPE = {"cube", "where", "known"}
 OWN_DEFAULTS = {"n_components", "n_clusters", "random_state"}
 
 
@@ -40,4 +57,8 @@ def test_what_a_recipe_accepts_an_estimator_accepts() -> None:
     em.IncrementalPCA(**{**PCAStep().parameters(), "n_components": 3}).fit(counts)
     em.KMeans(**{**KMeansStep().parameters(), "n_clusters": 2, "random_state": 0}).fit(counts)
     em.MiniBatchNMF(**{**NMFStep().parameters(), "n_components": 2, "random_state": 0}).fit(counts)
+    for model, estimator in STEPS:
+        if isinstance(estimator, type) and issubclass(estimator, MixingModel | RotatedPCA):
+            given = {**model().parameters(), "n_components": 2, "random_state": 0}
+            estimator(**given).fit(counts)
     em.estimate_n_components(counts, **EstimateStep().parameters())

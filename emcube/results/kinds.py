@@ -1,0 +1,17 @@
+"""What kinds of steps there are, by their verbs: whose components add up, and whose do not."""
+
+from __future__ import annotations
+
+__all__ = ["AXES", "CLUSTERS", "COMPONENTS", "PARTS"]
+
+PARTS = ("nmf", "mcr", "nfindr", "vca")
+"""Components are not negative and sum to one: loadings times components are the data."""
+
+AXES = ("ica", "varimax", "pca")
+"""Components and loadings of any sign."""
+
+COMPONENTS = (*PARTS, *AXES)
+"""Components and loadings, of either kind; the first are what is looked at first."""
+
+CLUSTERS = ("kmeans",)
+"""Labels and mean spectra."""
