@@ -42,6 +42,7 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 IMAGE = "image/png"
 
+_EMBEDDED = re.compile(r"data:image/[\w+]+;base64,[\w+/=]+")
 _VERSION = re.compile(r"\d+(?:\.\w+){2,}(?:\+\w+)?")
 _IDENTITY = re.compile(r"\b(?=[a-f]*\d)[0-9a-f]{12,}\b")
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:e[-+]?\d+)?(?!\w)")
@@ -171,7 +172,7 @@ def _texts_differ(kept: str, now: str) -> str:
 
 
 def _masked(text: str) -> str:
-    return _IDENTITY.sub("(identity)", _VERSION.sub("(version)", text))
+    return _IDENTITY.sub("(identity)", _VERSION.sub("(version)", _EMBEDDED.sub("(image)", text)))
 
 
 def _numbers_agree(x: str, y: str) -> bool:

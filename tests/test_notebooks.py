@@ -105,6 +105,10 @@ def _picture(values):
         ("3 components, 412.1 % above", "3 components, 409.8 % above"),
         ("angles 2.8 and 0.1", "angles 2.7 and 0.2"),
         ("run sha256:1f0a2b3c4d5e6f708192", "run sha256:00ffee11dd22cc33bb44"),
+        (
+            '<img src="data:image/png;base64,iVBO12/a+9=">',
+            '<img src="data:image/png;base64,iVBO99=">',
+        ),
         ("emcube 0.1.0, numpy 2.4.6", "emcube 0.2.0.dev1, numpy 2.5.0"),
     ],
 )
