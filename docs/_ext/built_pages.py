@@ -20,6 +20,8 @@ ATTRIBUTE = re.compile(r"""\b(href|src|data|srcset)\s*=\s*["']([^"']*)["']""")
 ANCHOR = re.compile(r"""\s(?:id|name)\s*=\s*["']([^"']+)["']""")
 IN_STYLE = re.compile(r"""@import\s+(?:url\()?["']?([^"')\s;]+)|url\(\s*["']?([^"')]+)""")
 SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*:|^//", re.IGNORECASE)
+UNNAMED = '<summary><span class="toctree-toggle"'
+NAMED = '<summary aria-label="pages below"><span class="toctree-toggle"'
 LOADED = ("script", "img", "iframe", "source", "object", "video")
 
 
@@ -83,8 +85,19 @@ def front_door(app: Sphinx, error: Exception | None) -> None:
         (Path(app.outdir) / "index.html").write_text(text, encoding="utf-8")
 
 
+def name_toggles(app: Sphinx, error: Exception | None) -> None:
+    """Say to screen readers what the theme's toggles in the tree of pages are."""
+    if error is not None or app.builder.format != "html":
+        return
+    for page in Path(app.outdir).rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        if UNNAMED in text:
+            page.write_text(text.replace(UNNAMED, NAMED), encoding="utf-8")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Look at everything when it is there."""
     app.connect("build-finished", front_door, priority=800)
+    app.connect("build-finished", name_toggles, priority=800)
     app.connect("build-finished", look, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -29,8 +29,8 @@ __all__ = ["card_page", "cube_page", "estimate_page", "result_page"]
 
 _LINE = "rgba(128,128,128,.35)"
 _FRAME = (
-    f"border:1px solid {_LINE};border-radius:6px;padding:.7em 1em;max-width:54em;display:inline-block;"
-    "box-sizing:border-box;line-height:1.45;overflow-wrap:anywhere"
+    f"border:1px solid {_LINE};border-radius:6px;padding:.7em 1em;max-width:min(54em,100%);"
+    "display:inline-block;box-sizing:border-box;line-height:1.45;overflow-wrap:anywhere"
 )
 _CELL = "text-align:{};vertical-align:top;padding:.1em 1.2em .1em 0;background:none;border:0"
 _DIM = "opacity:.7"
@@ -151,7 +151,8 @@ def card_page(
         shown = "".join(map(_figure, beside))
         words = (
             '<div style="display:flex;flex-wrap:wrap;gap:.4em 2em;align-items:flex-start;'
-            f'justify-content:space-between"><div style="flex:1 1 18em;min-width:0">{words}</div><div>{shown}</div></div>'
+            f'justify-content:space-between"><div style="flex:1 1 18em;min-width:0">{words}</div>'
+            f"<div>{shown}</div></div>"
         )
     row = ""
     if below:

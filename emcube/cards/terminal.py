@@ -46,7 +46,7 @@ def print_card(card: Card, console: Console | None = None) -> None:
     for text in card.warnings:
         parts.append(Text(f"! {text}", style="yellow"))
     title = Text.assemble(
-        (_cut(card.title, width - 10 - len(card.kind)), "bold"), (f"  {card.kind}", "cyan")
+        (_cut(card.title, width - 10 - len(card.kind)), "bold default"), (f"  {card.kind}", "cyan")
     )
     console.print(
         Panel(

@@ -137,6 +137,15 @@ def step_text(step: Mapping[str, Any]) -> str:
         number = step["n_components"]
         return f"{'no number' if number is None else number}: {step['reason']}"
     sizes = step["variables"]
+    if verb == "cluster_quality":
+        return (
+            f"silhouette {step['silhouette']:.2f}, agreement of repeats {step['agreement']:.2f} "
+            f"(clusters of {step['of']})"
+        )
+    if verb == "uncertainty":
+        return f"of {sizes['components_std'][0]} components"
+    if verb == "diagnostics":
+        return "what is left of the data"
     if "cluster_centers" in sizes:
         text = f"{sizes['cluster_centers'][0]} clusters"
     elif "components" in sizes:

@@ -189,11 +189,14 @@ class Board:
     def _show_on(self) -> None:
         """Draw what is going on, until nothing has been for a while."""
         idle = pause = 0.0
+        cost: list[float] = []
         while True:
             time.sleep(max(PERIOD, pause))
             began = time.perf_counter()
             self._draw()
-            pause = (time.perf_counter() - began) / SHARE
+            # The cheaper of the last two: a first drawing loads what draws.
+            cost = [*cost[-1:], time.perf_counter() - began]
+            pause = min(cost) / SHARE if len(cost) > 1 else 0.0
             with self._lock:
                 idle = 0.0 if self._items else idle + max(PERIOD, pause)
                 if idle > _IDLE:

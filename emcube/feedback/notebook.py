@@ -13,7 +13,10 @@ from emcube.feedback.words import Glyphs, Line, fit
 
 __all__ = ["Notebook", "closing_html", "lines_html"]
 
-_ROW = "display:flex;flex-wrap:wrap;align-items:center;gap:0 .9em;line-height:1.7;font-size:.92em;overflow-wrap:anywhere"
+_ROW = (
+    "display:flex;flex-wrap:wrap;align-items:center;gap:0 .9em;line-height:1.7;font-size:.92em;"
+    "overflow-wrap:anywhere"
+)
 _TRACK = (
     "display:inline-block;width:14em;height:.6em;border-radius:.3em;overflow:hidden;"
     "background:rgba(128,128,128,.25)"

@@ -66,12 +66,11 @@ def decompose(
     >>> em.decompose(s, em.MiniBatchNMF(3, random_state=0))  # doctest: +SKIP
     >>> s.plot_decomposition_results()  # doctest: +SKIP
     """
-    from emcube.models import KMeans
     from emcube.models.base import Estimator
-    from emcube.models.figures import ComponentFigures
+    from emcube.models.figures import ClusterFigures, ComponentFigures
 
     model: Any = estimator
-    known = isinstance(model, Estimator) and isinstance(model, ComponentFigures | KMeans)
+    known = isinstance(model, Estimator) and isinstance(model, ComponentFigures | ClusterFigures)
     if not known:
         raise InputError(
             f"estimator: got {type(model).__name__}, expected IncrementalPCA, MiniBatchNMF or KMeans "
@@ -85,7 +84,7 @@ def decompose(
     where = _where(cube, pixels, channels)
     model.fit(cube, where=where)
     keep = where[:1] if pixels is not None else None
-    if isinstance(model, KMeans):
+    if isinstance(model, ClusterFigures):
         found = _clusters(model, cube, opened)
     else:
         found = _decomposition(model, cube, keep, opened)
@@ -169,4 +168,5 @@ def _clusters(model: Any, cube: xr.DataArray, opened: Opened) -> dict[str, Any]:
     if model.cluster_centers_.attrs.get("units") == "1 per channel":
         totals = np.asarray(cube.em.total_counts().values, np.float64).reshape(-1)
         spectra = spectra * mean_of(totals, labels, len(spectra))[:, None]
-    return clusters(labels, spectra, "kmeans")
+    names = {"GaussianMixture": "gaussian_mixture", "PoissonMixture": "poisson_mixture"}
+    return clusters(labels, spectra, names.get(type(model).__name__, "kmeans"))

@@ -247,7 +247,7 @@ def _spectra(
     if not files:
         raise InputError(
             f"the result at {result.location} has no step with spectra",
-            hint="expected a pca, nmf or kmeans step",
+            hint="expected a step with components or clusters",
         )
     lost.append("loadings, labels, recipe and provenance: spectra only")
     return Exported(tuple(files), tuple(dict.fromkeys(lost)))
@@ -270,7 +270,7 @@ def _maps(
     result.require_complete("an export of maps")
     files, lost = [], []
     for name, array in maps_of(result):
-        if array.ndim - ("component" in array.dims) < 2:
+        if array.ndim - bool({"component", "cluster"} & set(array.dims)) < 2:
             lost.append(f"{name}: a line scan is no image (write it to .csv with save_maps)")
             continue
         named = path.with_name(f"{path.stem}-{name.replace('/', '-')}{path.suffix}")

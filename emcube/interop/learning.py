@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from emcube.errors import InputError
-from emcube.results.kinds import COMPONENTS
+from emcube.results.kinds import CLUSTERS, COMPONENTS
 
 if TYPE_CHECKING:
     from emcube.results import Result
@@ -215,8 +215,13 @@ def learning_of_result(result: Result, cube: xr.DataArray) -> tuple[dict[str, An
         both = (_spectra(node["components"]), _pixels(node["loadings"]))
         name = parts.upper()
         learning |= bss(*both, name) if learning else decomposition(*both, name)
-    if "kmeans" in of:
-        learning |= _kmeans(result, of["kmeans"], lost)
+    sorted_by = [verb for verb in of if verb in CLUSTERS]
+    if sorted_by:
+        learning |= _clusters(result, of[sorted_by[-1]], lost)
+        lost += [
+            f"step {of[verb]!r}: HyperSpy keeps one set of clusters, and {of[sorted_by[-1]]!r} is the last"
+            for verb in sorted_by[:-1]
+        ]
     learning |= _result_masks(result, of, cube)
     lost += _left_out(result, of)
     return learning, lost
@@ -242,7 +247,7 @@ def _pca(result: Result, of: Mapping[str, str], cube: xr.DataArray) -> dict[str,
     )
 
 
-def _kmeans(result: Result, step: str, lost: list[str]) -> dict[str, Any]:
+def _clusters(result: Result, step: str, lost: list[str]) -> dict[str, Any]:
     node = result[step]
     labels = node["labels"].values.reshape(-1)
     centers, on = node["cluster_centers"], node.attrs.get("on")
@@ -259,7 +264,7 @@ def _kmeans(result: Result, step: str, lost: list[str]) -> dict[str, Any]:
                 f"step {step!r}: mean loadings of its clusters, only their profiles are known"
             )
         spectra = spectra @ components
-    return clusters(labels, spectra, "kmeans")
+    return clusters(labels, spectra, result.verb(step))
 
 
 def mean_of(values: NDArray[Any], labels: NDArray[Any], n: int) -> NDArray[np.float64]:
@@ -292,7 +297,7 @@ def _left_out(result: Result, of: Mapping[str, str]) -> list[str]:
     kept = {
         "pca": {"components", "loadings", "explained_variance", "explained_variance_ratio", "mean"},
         **{verb: {"components", "loadings"} for verb in SEPARATED if verb in of},
-        "kmeans": {"labels", "cluster_centers"},
+        **{verb: {"labels", "cluster_centers"} for verb in CLUSTERS},
     }
     # HyperSpy has room for one separation of sources.
     for verb in [verb for verb in SEPARATED if verb in of][1:]:

@@ -98,7 +98,9 @@ def _once(
         direction /= max(float(np.linalg.norm(direction)), np.finfo(float).tiny)
         reach = points @ direction
         sides = [farthest(reach - noise, n_average), farthest(-reach - noise, n_average)]
-        far = max(sides, key=lambda side: abs(float(np.average(reach[side], weights=weights[side]))))
+        far = max(
+            sides, key=lambda side: abs(float(np.average(reach[side], weights=weights[side])))
+        )
         corners[k] = np.average(points[far], axis=0, weights=weights[far])
         against = corners[: k + 1]
     return corners

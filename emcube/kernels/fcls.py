@@ -8,8 +8,8 @@ which needs the pixel through its K products S W x' alone.
 
 References
 ----------
-D. C. Heinz, C.-I. Chang, "Fully constrained least squares linear spectral mixture analysis method for material
-quantification in hyperspectral imagery", IEEE Trans. Geosci. Remote Sens. 39 (2001) 529.
+D. C. Heinz, C.-I. Chang, "Fully constrained least squares linear spectral mixture analysis method for
+material quantification in hyperspectral imagery", IEEE Trans. Geosci. Remote Sens. 39 (2001) 529.
 https://doi.org/10.1109/36.911111
 """
 

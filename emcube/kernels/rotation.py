@@ -6,7 +6,7 @@ Letters: N rows (pixels or channels), K components.
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["independent", "varimax", "varimax_criterion"]
+
+
+STARTS = 5
+"""First guesses that are tried where rows are few."""
+
+FEW = 20000
+"""Rows up to which they are."""
 
 
 def varimax_criterion(rows: NDArray[np.float64], gamma: float = 1.0) -> float:
@@ -28,9 +35,9 @@ def varimax(
     """Orthogonal rotation that makes each component large in few rows and small elsewhere.
 
     It maximises `varimax_criterion` of rows R: with B = rows R the gradient is
-    G = rows' (B^3 - gamma B diag(mean B^2)), and the rotation nearest to it, from its singular vectors, is the
-    next R. The criterion is convex in B (gamma = 0), and such steps never lower it; for gamma = 1 they do not in
-    practice, and one that does is refused and ends the search.
+    G = rows' (B^3 - gamma B diag(mean B^2)), and the rotation nearest to it, from its singular vectors,
+    is the next R. The criterion is convex in B (gamma = 0), and such steps never lower it; for gamma = 1 they
+    do not in practice, and one that does is refused and ends the search.
 
     Parameters
     ----------
@@ -51,7 +58,8 @@ def varimax(
 
     References
     ----------
-    H. F. Kaiser, "The varimax criterion for analytic rotation in factor analysis", Psychometrika 23 (1958) 187.
+    H. F. Kaiser, "The varimax criterion for analytic rotation in factor analysis", Psychometrika 23
+    (1958) 187.
     https://doi.org/10.1007/BF02289233
     """
     k = rows.shape[1]
@@ -77,6 +85,9 @@ def independent(
 ) -> tuple[NDArray[np.float64], int, bool]:
     """Directions along which the columns of rows are independent, by FastICA.
 
+    Few rows have several optima that are as good as each other to the fixed-point iteration: of
+    several starts the least Gaussian answer is taken.
+
     Parameters
     ----------
     rows : ndarray, shape (N, K)
@@ -99,25 +110,97 @@ def independent(
     ----------
     A. Hyvarinen, E. Oja, Neural Netw. 13 (2000) 411. https://doi.org/10.1016/S0893-6080(00)00026-5
     """
-    from sklearn.decomposition import FastICA
-    from sklearn.exceptions import ConvergenceWarning
-
     k = rows.shape[1]
     size = np.sqrt(np.square(rows - rows.mean(axis=0)).mean(axis=0))
     size = np.where(size > 0.0, size, 1.0)
     if k == 1:
         return np.array([[1.0 / size[0]]]), 0, True
+    rows = rows / size
+    if len(rows) > FEW:
+        unmixing, n_iter, converged = _fast_ica(rows, fun, max_iter, tol, seed)
+        return unmixing / size, n_iter, converged
+    tries = []
+    for i in range(STARTS):
+        unmixing, n_iter, converged = _fast_ica(rows, fun, max_iter, tol, (seed + i) % 2**32)
+        turn, settled = _settled((rows - rows.mean(axis=0)) @ unmixing.T, fun)
+        tries.append((turn.T @ unmixing, n_iter, converged or settled))
+    # The first of those whose directions are the least Gaussian.
+    best = max(tries, key=lambda found: round(_contrast(rows, found[0], fun), 6))
+    return best[0] / size, best[1], best[2]
+
+
+def _settled(
+    sources: NDArray[np.float64], fun: str, max_sweeps: int = 50
+) -> tuple[NDArray[np.float64], bool]:
+    """Turn sources (N, K) in the plane of each pair until no turn makes them less Gaussian.
+
+    Of few rows the fixed-point iteration may go in circles; this ends, at one of its fixed points.
+    """
+    k = sources.shape[1]
+    turn = np.eye(k)
+    measure, gaussian = _MEASURES[fun]
+
+    def best_angle(pair: NDArray[np.float64]) -> float:
+        width, at = np.pi / 4, 0.0
+        while width > 1e-8:
+            angles = at + np.linspace(-width, width, 31)
+            c, s = np.cos(angles), np.sin(angles)
+            one = np.abs(measure(pair[:, :1] * c + pair[:, 1:] * s).mean(axis=0) - gaussian)
+            two = np.abs(measure(pair[:, 1:] * c - pair[:, :1] * s).mean(axis=0) - gaussian)
+            at = float(angles[int(np.argmax(one + two))])
+            width /= 10.0
+        return at
+
+    for _ in range(max_sweeps):
+        largest = 0.0
+        for i in range(k):
+            for j in range(i + 1, k):
+                angle = best_angle((sources @ turn)[:, [i, j]])
+                c, s = np.cos(angle), np.sin(angle)
+                turn[:, [i, j]] = turn[:, [i, j]] @ np.array([[c, -s], [s, c]])
+                # A quarter turn changes names and signs alone.
+                largest = max(largest, min(abs(angle), np.pi / 2 - abs(angle)))
+        if largest < 1e-6:
+            return turn, True
+    return turn, False
+
+
+def _fast_ica(
+    rows: NDArray[np.float64], fun: str, max_iter: int, tol: float, seed: int
+) -> tuple[NDArray[np.float64], int, bool]:
+    from sklearn.decomposition import FastICA
+    from sklearn.exceptions import ConvergenceWarning
+
     analysis = FastICA(
-        k, fun=fun, max_iter=max_iter, tol=tol, random_state=seed, whiten="unit-variance"
+        rows.shape[1],
+        fun=fun,
+        max_iter=max_iter,
+        tol=tol,
+        random_state=seed,
+        whiten="unit-variance",
     )
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        analysis.fit(rows / size)
+        analysis.fit(rows)
     converged = True
     for one in said:
         if issubclass(one.category, ConvergenceWarning):
             converged = False
         else:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-    unmixing = np.asarray(analysis.components_, dtype=np.float64) / size
-    return unmixing, int(analysis.n_iter_), converged
+    return np.asarray(analysis.components_, dtype=np.float64), int(analysis.n_iter_), converged
+
+
+def _contrast(rows: NDArray[np.float64], unmixing: NDArray[np.float64], fun: str) -> float:
+    """How far sources are from Gaussian: sum of the differences of the mean of G."""
+    sources = (rows - rows.mean(axis=0)) @ unmixing.T
+    measure, gaussian = _MEASURES[fun]
+    return float(np.abs(measure(sources).mean(axis=0) - gaussian).sum())
+
+
+_MEASURES: dict[str, Any] = {
+    "logcosh": (lambda s: np.logaddexp(s, -s) - np.log(2.0), 0.374567207),
+    "exp": (lambda s: -np.exp(-s * s / 2), -np.sqrt(0.5)),
+    "cube": (lambda s: s**4 / 4, 0.75),
+}
+"""G of each `fun`, and its mean for a Gaussian of variance one."""

@@ -5,28 +5,45 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from emcube.models.cluster_checks import cluster_quality
+    from emcube.models.component_survey import survey_n_components
+    from emcube.models.diagnosing import diagnostics
     from emcube.models.fastica import FastICA, Varimax
+    from emcube.models.gaussian_mixture import GaussianMixture
     from emcube.models.geometry import NFINDR, VCA
     from emcube.models.kmeans import KMeans
+    from emcube.models.matching import compare, match
     from emcube.models.mcr import MCRALS
     from emcube.models.n_components import estimate_n_components
     from emcube.models.nmf import MiniBatchNMF
     from emcube.models.pca import IncrementalPCA
+    from emcube.models.poisson_mixture import PoissonMixture
+    from emcube.models.uncertainties import errors_by_counts, uncertainty
 
 __all__ = [
     "MCRALS",
     "NFINDR",
     "VCA",
     "FastICA",
+    "GaussianMixture",
     "IncrementalPCA",
     "KMeans",
     "MiniBatchNMF",
+    "PoissonMixture",
     "Varimax",
+    "cluster_quality",
+    "compare",
+    "diagnostics",
+    "errors_by_counts",
     "estimate_n_components",
+    "match",
+    "survey_n_components",
+    "uncertainty",
 ]
 
 _HOMES = {
     "FastICA": "fastica",
+    "GaussianMixture": "gaussian_mixture",
     "Varimax": "fastica",
     "NFINDR": "geometry",
     "VCA": "geometry",
@@ -34,7 +51,15 @@ _HOMES = {
     "KMeans": "kmeans",
     "MCRALS": "mcr",
     "MiniBatchNMF": "nmf",
+    "PoissonMixture": "poisson_mixture",
+    "cluster_quality": "cluster_checks",
+    "compare": "matching",
+    "diagnostics": "diagnosing",
+    "errors_by_counts": "uncertainties",
     "estimate_n_components": "n_components",
+    "match": "matching",
+    "survey_n_components": "component_survey",
+    "uncertainty": "uncertainties",
 }
 
 

@@ -97,9 +97,7 @@ class Cloud:
         """A random choice of `n` points, in their order."""
         return self._of(np.sort(rng.choice(len(self.weights), n, replace=False)))
 
-    def covariance(
-        self, loss: Loss
-    ) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    def covariance(self, loss: Loss) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
         """Covariance of the noise at a point, over the square of the noise's size."""
         return covariance_of(self.found, loss)
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FastICA", "RotatedPCA", "Varimax"]
 
-ROWS = 1 << 18
+ROWS = 1 << 17
 """Pixels whose scores are looked at, at most (about): a random share of them where there are more."""
 
 MANY = 10
@@ -103,7 +103,7 @@ class RotatedPCA(ComponentFigures, Estimator):
 
     @abstractmethod
     def _mixing(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """A (K, K), found on rows of weighted scores (N, K) or of spectra; sets what it tells of the search."""
+        """A (K, K), found on rows of weighted scores or of spectra (N, K); sets what the search tells."""
 
     @abstractmethod
     def _spectral_rows(self) -> NDArray[np.float64]:
@@ -144,8 +144,8 @@ class RotatedPCA(ComponentFigures, Estimator):
         """Add pixels to the fit.
 
         The first call is `fit` and fixes the channels; later `where` selects pixels only. The principal
-        components, and so all of ``domain="spectral"``, are those of one fit on everything. With ``domain="spatial"``
-        the scores of earlier pixels are carried over into the new subspace.
+        components, and so all of ``domain="spectral"``, are those of one fit on everything. With
+        ``domain="spatial"`` the scores of earlier pixels are carried over into the new subspace.
 
         Raises
         ------
@@ -330,7 +330,8 @@ class FastICA(RotatedPCA):
         What is independent: the spectra of the components, channel by channel, or their maps, pixel by pixel.
     derivative : int or "auto"
         Order of the differences of spectra that are looked at: a continuum that components share makes their
-        spectra dependent, and its differences are small. 0: the spectra themselves. Along each signal dim; not
+        spectra dependent, and its differences are small. 0: the spectra themselves. Along each signal
+        dim; not
         across channels that are left out. "auto" is 1, and 0 where there are fewer than ten differences for
         each component. Of no effect with ``domain="spatial"``.
     fun : {"logcosh", "exp", "cube"}
@@ -339,7 +340,7 @@ class FastICA(RotatedPCA):
     tol : float
         Of the fixed-point iteration: largest change of a direction (one minus a cosine).
     random_state : int, Generator or None
-        Of the first guess, and of the pixels that are looked at where there are more than 262,144.
+        Of the first guess, and of the pixels that are looked at where there are more than 131,072.
 
     Attributes
     ----------
@@ -359,8 +360,8 @@ class FastICA(RotatedPCA):
 
     Notes
     -----
-    One pass for PCA's sums and, with ``domain="spatial"``, one for the scores. The small problem is scikit-learn's
-    FastICA. Same bits on any number of workers.
+    One pass for PCA's sums and, with ``domain="spatial"``, one for the scores. The small problem is
+    scikit-learn's FastICA. Same bits on any number of workers.
 
     References
     ----------
@@ -426,7 +427,7 @@ class FastICA(RotatedPCA):
             rows, fun=self.fun, max_iter=int(self.max_iter), tol=float(self.tol), seed=self.seed_
         )
         # Of spectra W V' are the components; of maps U S W' are the loadings, and X = (U S W') (W'^-1 V').
-        return unmixing if self.domain == "spectral" else np.linalg.inv(unmixing.T)
+        return np.asarray(unmixing if self.domain == "spectral" else np.linalg.inv(unmixing.T))
 
 
 class Varimax(RotatedPCA):
@@ -448,11 +449,12 @@ class Varimax(RotatedPCA):
     tol : float
         Relative growth of the criterion at which the search ends.
     random_state : int, Generator or None
-        Of the pixels that are looked at where there are more than 262,144.
+        Of the pixels that are looked at where there are more than 131,072.
 
     Attributes
     ----------
-    components_, mean_, variance_share_, n_iter_, converged_, noise_, n_components_, n_samples_seen_, seed_, axes_
+    components_, mean_, variance_share_, n_iter_, converged_, noise_, n_components_, n_samples_seen_,
+    seed_, axes_
         As for `FastICA`.
 
     Notes
@@ -512,14 +514,19 @@ class Varimax(RotatedPCA):
             rows, gamma=float(self.gamma), max_iter=int(self.max_iter), tol=float(self.tol)
         )
         # X = (U R) (R' S V'), or (U S R) (R' V').
-        return rotation.T * values if self.domain == "spatial" else rotation.T
+        turned: NDArray[np.float64] = (
+            rotation.T * values if self.domain == "spatial" else rotation.T
+        )
+        return turned
 
 
 def _require_positive(name: str, value: Any, *, zero: bool = False) -> None:
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if not number or not (0.0 <= value < np.inf) or (value == 0.0 and not zero):
-        raise InputError(f"{name} must be a {'' if zero else 'positive '}number"
-                         f"{' from 0 on' if zero else ''}, got {value!r}")
+        raise InputError(
+            f"{name} must be a {'' if zero else 'positive '}number"
+            f"{' from 0 on' if zero else ''}, got {value!r}"
+        )
 
 
 def _differences(spectra: NDArray[np.float64], labels: Labels, order: int) -> NDArray[np.float64]:
@@ -542,5 +549,8 @@ def _by_component(values: NDArray[np.float64]) -> xr.DataArray:
         dims=("component",),
         coords={"component": np.arange(len(values))},
         name="variance_share",
-        attrs={"units": "1", "long_name": "share of the weighted variance that each component adds"},
+        attrs={
+            "units": "1",
+            "long_name": "share of the weighted variance that each component adds",
+        },
     )

@@ -45,8 +45,8 @@ ABUNDANCES = ("auto", "poisson", "fcls")
 class Geometry(MixingModel):
     """Base of what finds endmembers at the corners of the cloud of pixels.
 
-    In the K-dim weighted subspace of the signal a pixel over its total is a point; mixtures of K spectra fill a
-    simplex whose corners are the spectra. A subclass finds the corners (`_corners`).
+    In the K-dim weighted subspace of the signal a pixel over its total is a point; mixtures of K
+    spectra fill a simplex whose corners are the spectra. A subclass finds the corners (`_corners`).
     """
 
     n_components: int
@@ -247,11 +247,13 @@ class VCA(_Purest):
     noise : {"auto", "poisson"} or None
         "auto" is "poisson" for integer counts and None for everything else.
     abundances : {"auto", "poisson", "fcls"}
-        How `transform` solves loadings: "poisson" by the likelihood of counts, "fcls" by fully constrained least
+        How `transform` solves loadings: "poisson" by the likelihood of counts, "fcls" by fully
+        constrained least
         squares (not negative, and their sum is the pixel's own), weighted as the noise asks. "auto" is
         "poisson" for counts.
     pool : int or "auto"
-        Side of the square tiles whose pixels are summed while endmembers are sought (loadings are always those
+        Side of the square tiles whose pixels are summed while endmembers are sought (loadings are
+        always those
         of single pixels). "auto" sums until noise is a quarter of the weakest component's spread, as long as
         neighbours are alike.
     n_average : int or "auto"
@@ -284,7 +286,8 @@ class VCA(_Purest):
     Notes
     -----
     Passes: one for the subspace (four for least squares, or beyond 2048 channels), one for the pooling, one
-    for the points. Memory: 8 E^2 bytes up to 2048 channels, and the points. Same bits on any number of workers.
+    for the points. Memory: 8 E^2 bytes up to 2048 channels, and the points. Same bits on any number of
+    workers.
 
     References
     ----------
@@ -416,8 +419,8 @@ def _totals_of(cloud: Cloud, corners: NDArray[np.float64], loss: Loss) -> NDArra
 def _subspace_errors(cloud: Cloud, corners: NDArray[np.float64]) -> NDArray[np.float64]:
     """Squared length (K,) of the noise that turns each corner out of the true subspace.
 
-    The subspace is found from noisy pixels: out of it each spectrum is known as well as least squares with known
-    loadings let it be, in each of the other dims.
+    The subspace is found from noisy pixels: out of it each spectrum is known as well as least squares
+    with known loadings let it be, in each of the other dims.
     """
     products = cloud.values @ corners.T
     shares = constrained_shares(products, corners @ corners.T, np.ones(len(products)))
@@ -444,5 +447,8 @@ def _by_component(values: NDArray[np.float64]) -> xr.DataArray:
         dims=("component",),
         coords={"component": np.arange(len(values))},
         name="counting_limit",
-        attrs={"units": "deg", "long_name": "angle by which counting noise alone turns each endmember"},
+        attrs={
+            "units": "deg",
+            "long_name": "angle by which counting noise alone turns each endmember",
+        },
     )

@@ -10,9 +10,17 @@ from typing import Any, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import ClusterMixin
+from sklearn.base import ClusterMixin, clone
 
-from emcube.engine import Block, BlockSource, MappedSource, RngKey, map_blocks, run_sweep
+from emcube.engine import (
+    ArraySource,
+    Block,
+    BlockSource,
+    MappedSource,
+    RngKey,
+    map_blocks,
+    run_sweep,
+)
 from emcube.engine.executor import ThreadExecutor
 from emcube.engine.loop import ArrayTarget
 from emcube.engine.memory import all_resident, resident
@@ -40,7 +48,7 @@ from emcube.models.labels import (
     require_finite_values,
 )
 
-__all__ = ["KMeans"]
+__all__ = ["KMeans", "WeightedColumns"]
 
 PATIENCE = 10
 """Rounds at the gain of the last one after which a start must have reached the best."""
@@ -604,6 +612,13 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
         sweep = _Lloyd(self._features, centers[None], np.inf)
         return -float(run_sweep(sweep, source).state.inertia[0])
 
+    def _quality_cells(self) -> Callable[[Block], tuple[kernel.Cells, NDArray[np.bool_]]]:
+        """What `cluster_quality` samples of a block: features with the weight as the last column."""
+        return WeightedColumns(self._features)
+
+    def _quality_sample(self, cells: kernel.Cells) -> _SampledClusters:
+        return _SampledClusters(self, cast("NDArray[np.float64]", cells))
+
     def partial_fit(self, X: Any, y: None = None, *, where: Any = None) -> Self:
         """Go on with more data: one step of sequential k-means, centers being running means.
 
@@ -631,6 +646,43 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
             self._describe_clusters(source)
             self.labels_ = self.predict(X, where=where)
         return self
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedColumns:
+    """Features of a block's pixels with the weight as the last column, and which hold anything."""
+
+    features: Any
+
+    def __call__(self, block: Block) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Columns (p, F + 1), and whether each pixel's weight is above zero."""
+        cells, weights = self.features.of(block)
+        values = kernel.take_dense(cells, np.arange(cells.shape[0]))
+        return np.column_stack([values, weights]), weights > 0
+
+
+@dataclass(frozen=True, eq=False)
+class _SampledClusters:
+    """A sample of the pixels of a fit (n, F + 1), for `cluster_quality`."""
+
+    model: KMeans
+    columns: NDArray[np.float64]
+
+    def features(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return self.columns[:, :-1], self.columns[:, -1]
+
+    def labels(self) -> NDArray[np.int32]:
+        centers = self.model._features.inner(self.model.feature_centers_)
+        return kernel.assign(self.columns[:, :-1], centers).labels
+
+    def labels_of_another(self, pixels: NDArray[np.int64], seed: int) -> NDArray[np.int32]:
+        source = ArraySource.from_array(self.columns[pixels], 1)
+        features = _Columns(self.columns.shape[1] - 1)
+        other = clone(self.model)
+        other.seed_ = seed
+        survey = other._survey(features, source, None)
+        other._iterate(features, source, *other._find_starts(features, source, *survey))
+        return kernel.assign(self.columns[:, :-1], other.feature_centers_).labels
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,14 +16,6 @@ from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
 from emcube.models.base import resolve_seed
 from emcube.models.labels import Labels, as_source, dtype_of
-from emcube.models.mixing import (
-    MixingModel,
-    loss_of,
-    refuse_empty,
-    refuse_too_many,
-    require_choice,
-    require_whole,
-)
 from emcube.models.mcr_sweeps import (
     DEFAULT_TOL,
     ALSState,
@@ -32,6 +24,14 @@ from emcube.models.mcr_sweeps import (
     Constraints,
     Scores,
     allowed,
+)
+from emcube.models.mixing import (
+    MixingModel,
+    loss_of,
+    refuse_empty,
+    refuse_too_many,
+    require_choice,
+    require_whole,
 )
 from emcube.models.nmf_losses import FrobeniusLoss, Loss, PoissonLoss
 from emcube.models.nmf_start import Sketch, choose_side, corners, projector_of, sketch, tile_of
@@ -50,9 +50,10 @@ __all__ = ["MCRALS"]
 class MCRALS(MixingModel):
     """Resolve spectra and maps by alternating least squares with constraints.
 
-    Minimises sum_ij (D_ij - sum_k L_ik s_kj)^2 / (g_i h_j) over loadings for given spectra, then over spectra for given
-    loadings, and so on; g and h are the totals of pixels and channels, which make counting noise even (all ones
-    without a noise model). Both are subject to what is asked of them.
+    Minimises sum_ij (D_ij - sum_k L_ik s_kj)^2 / (g_i h_j) over loadings for given spectra, then over
+    spectra for given
+    loadings, and so on; g and h are the totals of pixels and channels, which make counting noise even
+    (all ones without a noise model). Both are subject to what is asked of them.
 
     Parameters
     ----------
@@ -112,8 +113,8 @@ class MCRALS(MixingModel):
     Notes
     -----
     Passes over the data: one for the subspace (four for least squares, or beyond 2048 channels), one for the
-    pooling, one for the corners, one that reduces each (pooled) pixel to K + 1 numbers; the rounds go over these,
-    which stay in memory as far as it goes. Same bits on any number of workers.
+    pooling, one for the corners, one that reduces each (pooled) pixel to K + 1 numbers; the rounds go
+    over these, which stay in memory as far as it goes. Same bits on any number of workers.
 
     Like every factorisation it is determined only up to what the constraints leave free: where no pixel of a
     component is pure the start decides, within ``MiniBatchNMF(...).freedom_``.
@@ -376,9 +377,7 @@ class MCRALS(MixingModel):
         self.components_ = self.axes_.spectra(self._values, attrs={"units": "1 per channel"})
 
 
-def given_spectra(
-    given: Any, labels: Labels, n: int | None, name: str
-) -> NDArray[np.float64]:
+def given_spectra(given: Any, labels: Labels, n: int | None, name: str) -> NDArray[np.float64]:
     """Spectra (n, E) over the used channels that a user gives, labelled or bare; each sums to one.
 
     Raises
@@ -418,7 +417,10 @@ def _on_the_axes(given: xr.DataArray, labels: Labels, name: str) -> xr.DataArray
         if mine is None or yours is None or mine.dtype.kind not in "iuf":
             continue
         if yours.shape == mine.shape and np.allclose(
-            yours.values, mine.values, rtol=0, atol=1e-3 * np.abs(np.diff(mine.values)).min(initial=1)
+            yours.values,
+            mine.values,
+            rtol=0,
+            atol=1e-3 * np.abs(np.diff(mine.values)).min(initial=1),
         ):
             continue
         raise InputError(

@@ -131,7 +131,8 @@ class ALSSweep:
     by_counts : bool
         A pixel weighs one over its total.
     tol : float
-        Done when a round takes less than this share off what is left, or (at `DEFAULT_TOL`, and in proportion)
+        Done when a round takes less than this share off what is left, or (at `DEFAULT_TOL`, and in
+        proportion)
         less than fitting noise would: its variance for each of the K D numbers that the spectra are.
     noise : float
         Variance of the noise of a score.
@@ -210,7 +211,7 @@ class ALSSweep:
     def statistic_bytes(self, n_channels: int) -> int:
         """Bytes of a statistic."""
         k = len(self.first)
-        return 8 * k * (k + self.found.vectors.shape[1] + 1)
+        return int(8 * k * (k + self.found.vectors.shape[1] + 1))
 
 
 def _weights(totals: NDArray[np.float64], *, by_counts: bool) -> NDArray[np.float64]:

@@ -217,6 +217,12 @@ class MiniBatchNMF(ComponentFigures, Estimator):
         """
         loss = self._check_parameters()
         source, labels = as_source(X, where)
+        self._fit_source(source, labels, loss)
+        self._remember_columns(X)
+        return self
+
+    def _fit_source(self, source: BlockSource, labels: Labels, loss: Loss) -> None:
+        """Fit blocks, wherever they come from."""
         refuse_too_many(source, int(self.n_components))
         seed = resolve_seed(self.random_state)
         with resident():
@@ -229,8 +235,6 @@ class MiniBatchNMF(ComponentFigures, Estimator):
             side = self._side(source, labels, loss, found)
             first = self._first(source, labels, loss, found, side, seed)
             self._run(source, labels, loss, found.totals, side, first, seed, earlier=None)
-        self._remember_columns(X)
-        return self
 
     def partial_fit(self, X: Any, y: None = None, *, where: Any = None) -> Self:
         """Go on with more pixels; those seen before count with what they last said.

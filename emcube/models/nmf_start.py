@@ -12,7 +12,7 @@ neighbours are alike.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,10 +45,12 @@ __all__ = [
     "SketchSweep",
     "choose_side",
     "corners",
+    "corners_of",
     "covariance_of",
     "heavy_enough",
     "n_purest",
     "projector_of",
+    "sample_sweep",
     "sketch",
     "spectra_at",
     "tile_of",
@@ -380,9 +382,7 @@ class Projector:
 
     def tiles(
         self, block: Block, scores: NDArray[np.float64], tile: tuple[int, ...]
-    ) -> tuple[
-        NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]
-    ]:
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
         """The same, and the number (n,) of each tile in the block."""
         groups = tile_index(block.nav_shape, tile)[block.box_index()]
         n = math.prod(n_tiles(block.nav_shape, tile))
@@ -472,6 +472,7 @@ class SampleSweep:
 
 
 def projector_of(found: Sketch, loss: Loss) -> Projector:
+    """Scores, normalisers and noise of pixels, for a subspace that was found."""
     matrix = np.ascontiguousarray(found.scale[:, None] * found.vectors)
     k = found.vectors.shape[1]
     left = found.square - float(found.eigenvalues[:k].sum())
@@ -524,7 +525,9 @@ def choose_side(
     return best
 
 
-def covariance_of(found: Sketch, loss: Loss) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+def covariance_of(
+    found: Sketch, loss: Loss
+) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
     """Covariance of the noise at a point y of the cloud, over the square of the noise's size.
 
     Least squares: the unit matrix. Counts: the variance of a channel is what is expected there, which is
@@ -559,13 +562,41 @@ def corners(
     InputError
         Fewer pixels than components hold anything.
     """
-    k = found.vectors.shape[1]
     tile = tile_of(nav_dims, side)
     projector = projector_of(found, loss)
     share = min(1.0, SAMPLE / max(1, PooledSource(source, tile).n_pixels))
     points = run_sweep(
         SampleSweep(projector, tile, share, f"{name} (corners)"), source, seed=seed
     ).state
+    return corners_of(points, found, loss, seed)
+
+
+def sample_sweep(
+    found: Sketch, loss: Loss, nav_dims: tuple[str, ...], side: int, share: float
+) -> SampleSweep:
+    """Points of the cloud of pixels that were pooled before, in tiles of this side."""
+    size = math.prod(tile_of(nav_dims, side))
+    projector = projector_of(found, loss)
+    # The blocks' pixels are tiles: their sums and their noise are those of so many pixels.
+    projector = replace(
+        projector,
+        variance=projector.variance * size,
+        mean_total=projector.mean_total * size,
+    )
+    return SampleSweep(projector, (1,) * len(nav_dims), share)
+
+
+def corners_of(
+    points: NDArray[np.float64], found: Sketch, loss: Loss, seed: int
+) -> NDArray[np.float64]:
+    """Components (K, E) at the corners of a cloud of points (n, K + 2), as `SampleSweep` gathers them.
+
+    Raises
+    ------
+    InputError
+        There are fewer points than components.
+    """
+    k = found.vectors.shape[1]
     if len(points) < k:
         raise InputError(
             f"{len(points)} pixels hold anything, {k} components are asked for",

@@ -211,6 +211,11 @@ def _step_sentences(result: Result, step: str, cite: Mapping[str, str]) -> Itera
         "vca": _endmembers,
         "nfindr": _endmembers,
         "kmeans": _kmeans,
+        "gaussian_mixture": _gaussian_mixture,
+        "poisson_mixture": _poisson_mixture,
+        "cluster_quality": _cluster_quality,
+        "uncertainty": _uncertainty,
+        "diagnostics": _diagnostics,
     }[result.verb(step)]
     yield write(result, step, attributes, cite)
 
@@ -312,8 +317,9 @@ def _endmembers(
         else f"by fully constrained least squares{cite.get('Heinz2001', '')}"
     )
     return (
-        f"{_count(n, 'endmember').capitalize()} were found by {name}{cite.get(key, '')} as {of} that are {how} "
-        f"in the weighted subspace of the signal{_seed(found)}; loadings were solved {solved}."
+        f"{_count(n, 'endmember').capitalize()} {'was' if n == 1 else 'were'} found by {name}"
+        f"{cite.get(key, '')} as {of} that are {how} in the weighted subspace of the signal"
+        f"{_seed(found)}; loadings were solved {solved}."
     )
 
 
@@ -327,6 +333,87 @@ def _kmeans(result: Result, step: str, found: Mapping[str, Any], cite: Mapping[s
     of = f"the loadings of {on}" if on else what
     by = f"by k-means{cite.get('Bachem2018', '')}"
     return f"Pixels were grouped into {_count(n, 'cluster')} {by} on {of}{_seed(found)}."
+
+
+def _gaussian_mixture(
+    result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]
+) -> str:
+    given = found.get("parameters") or {}
+    n = result[step].sizes["cluster"]
+    on = found.get("on")
+    what = {
+        "profiles": "pixels' profiles in a subspace weighted for Poisson noise"
+        f"{cite.get('Keenan2004', '')}, each with the scatter of its counts{cite.get('Gebru2016', '')}",
+        "scores": "pixels' principal component scores",
+    }.get(str(found.get("features")), "pixels' spectra")
+    of = f"the loadings of {on}" if on else what
+    kind = {"full": "full", "diag": "diagonal", "tied": "tied"}[str(given.get("covariance_type"))]
+    return (
+        f"A mixture of {_count(n, 'Gaussian cluster')} with {kind} covariances was fitted to {of} by "
+        f"expectation and maximisation{cite.get('Dempster1977', '')}, {_end(found)}{_seed(found)}."
+    )
+
+
+def _poisson_mixture(
+    result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]
+) -> str:
+    n = result[step].sizes["cluster"]
+    return (
+        f"A mixture of {_count(n, 'spectrum', 'spectra')} of Poisson counts, with a free brightness of each "
+        f"pixel, was fitted by expectation and maximisation{cite.get('Dempster1977', '')}, "
+        f"{_end(found)}{_seed(found)}."
+    )
+
+
+def _cluster_quality(
+    result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]
+) -> str:
+    return (
+        f"The clusters of {found['of']} were judged on a sample of {found['n_samples']:,} pixels: their mean "
+        f"silhouette{cite.get('Rousseeuw1987', '')} is {found['silhouette']:.2f}; models fitted to "
+        f"{found['n_repeats']} random halves of the sample agree with them{cite.get('Hennig2007', '')} to an "
+        f"adjusted Rand index of {found['agreement']:.2f}{_seed(found)}."
+    )
+
+
+def _end(found: Mapping[str, Any]) -> str:
+    passes = _count(int(found.get("n_iter", 0)), "pass", "passes")
+    return (
+        f"{'until it converged' if found.get('converged') else 'not to convergence'}, in {passes}"
+    )
+
+
+_SURE = {
+    "fisher": "the Fisher information of the data",
+    "bootstrap": "a bootstrap of {n} replicates{efron}",
+    "thinning": "fits to independent halves of the counts ({n} fits)",
+    "area": "a bootstrap of {n} replicates over areas of the field of view{efron}",
+    "restarts": "{n} fits from random starts",
+}
+
+
+def _uncertainty(
+    result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]
+) -> str:
+    by = _SURE[str(found.get("method"))].format(
+        n=found.get("n_replicates"), efron=cite.get("Efron1979", "")
+    )
+    return (
+        f"Intervals of {100.0 * float(found['level']):g} % for the components and loadings of "
+        f"{found['on']} come "
+        f"from {by}; factorisations that describe the data as well were searched for as in MCR-BANDS"
+        f"{cite.get('Tauler2001', '')} and are reported as ranges of their own."
+    )
+
+
+def _diagnostics(
+    result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]
+) -> str:
+    return (
+        f"What {found['on']} leaves of the data was held against counting noise: chi-square per "
+        "degree of freedom is "
+        f"{float(found['chi_square_mean']):.3f} on average over the pixels."
+    )
 
 
 def _seed(found: Mapping[str, Any]) -> str:

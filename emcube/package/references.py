@@ -154,6 +154,46 @@ _BACHEM = Reference(
         "doi": "10.1145/3219819.3219973",
     },
 )
+_DEMPSTER = _article(
+    "Dempster1977",
+    "Dempster et al. 1977",
+    "Dempster, A. P. and Laird, N. M. and Rubin, D. B.",
+    "Maximum likelihood from incomplete data via the EM algorithm",
+    "Journal of the Royal Statistical Society: Series B",
+    "39:1--22",
+    1977,
+    "10.1111/j.2517-6161.1977.tb01600.x",
+)
+_GEBRU = _article(
+    "Gebru2016",
+    "Gebru et al. 2016",
+    "Gebru, Israel Dejene and Alameda-Pineda, Xavier and Forbes, Florence and Horaud, Radu",
+    "EM algorithms for weighted-data clustering with application to audio-visual scene analysis",
+    "IEEE Transactions on Pattern Analysis and Machine Intelligence",
+    "38:2402--2415",
+    2016,
+    "10.1109/TPAMI.2016.2522425",
+)
+_HENNIG = _article(
+    "Hennig2007",
+    "Hennig 2007",
+    "Hennig, Christian",
+    "Cluster-wise assessment of cluster stability",
+    "Computational Statistics & Data Analysis",
+    "52:258--271",
+    2007,
+    "10.1016/j.csda.2006.11.025",
+)
+_ROUSSEEUW = _article(
+    "Rousseeuw1987",
+    "Rousseeuw 1987",
+    "Rousseeuw, Peter J.",
+    "Silhouettes: a graphical aid to the interpretation and validation of cluster analysis",
+    "Journal of Computational and Applied Mathematics",
+    "20:53--65",
+    1987,
+    "10.1016/0377-0427(87)90125-7",
+)
 _ICA = _article(
     "Hyvarinen2000",
     "Hyvärinen and Oja 2000",
@@ -214,6 +254,27 @@ _FCLS = _article(
     "39:529--545",
     2001,
     "10.1109/36.911111",
+)
+_EFRON = _article(
+    "Efron1979",
+    "Efron 1979",
+    "Efron, B.",
+    "Bootstrap methods: another look at the jackknife",
+    "The Annals of Statistics",
+    "7:1--26",
+    1979,
+    "10.1214/aos/1176344552",
+)
+_TAULER = _article(
+    "Tauler2001",
+    "Tauler 2001",
+    "Tauler, Romà",
+    "Calculation of maximum and minimum band boundaries of feasible solutions for species profiles "
+    "obtained by multivariate curve resolution",
+    "Journal of Chemometrics",
+    "15:627--646",
+    2001,
+    "10.1002/cem.667",
 )
 _NUMPY = _article(
     "Harris2020",
@@ -308,6 +369,16 @@ def _of_step(verb: str, attributes: Mapping[str, Any]) -> list[Reference]:
         return [*_ENDMEMBERS[verb], *weights]
     if verb == "kmeans":
         return [_BACHEM] + ([_KEENAN] if attributes.get("features") == "profiles" else [])
+    if verb == "gaussian_mixture":
+        weighted = attributes.get("features") == "profiles"
+        return [_DEMPSTER, *([_KEENAN, _GEBRU] if weighted else [])]
+    if verb == "poisson_mixture":
+        return [_DEMPSTER]
+    if verb == "cluster_quality":
+        return [_ROUSSEEUW, _HENNIG]
+    if verb == "uncertainty":
+        resampled = attributes.get("method") in ("bootstrap", "area")
+        return [_TAULER, *([_EFRON] if resampled else [])]
     return []
 
 

@@ -11,20 +11,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from emcube.plot.clusters import cluster_quality
+    from emcube.plot.comparisons import compared
     from emcube.plot.composites import composite, overlay
     from emcube.plot.curves import compositions, scree
+    from emcube.plot.diagnosis import diagnostics
     from emcube.plot.frames import image, label_map, line_maps, maps
+    from emcube.plot.intervals import bands, errors_by_counts
     from emcube.plot.overview import cube_overview
     from emcube.plot.pairs import raw_and_denoised
     from emcube.plot.residuals import residuals
     from emcube.plot.spectra import components, spectrum
     from emcube.plot.stacks import montage
+    from emcube.plot.survey import component_survey
 
 __all__ = [
+    "bands",
+    "cluster_quality",
+    "compared",
+    "component_survey",
     "components",
     "composite",
     "compositions",
     "cube_overview",
+    "diagnostics",
+    "errors_by_counts",
     "image",
     "label_map",
     "line_maps",
@@ -38,10 +49,16 @@ __all__ = [
 ]
 
 _HOMES = {
+    "cluster_quality": "clusters",
+    "bands": "intervals",
+    "compared": "comparisons",
+    "component_survey": "survey",
     "components": "spectra",
     "composite": "composites",
     "compositions": "curves",
     "cube_overview": "overview",
+    "diagnostics": "diagnosis",
+    "errors_by_counts": "intervals",
     "image": "frames",
     "label_map": "frames",
     "line_maps": "frames",

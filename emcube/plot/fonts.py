@@ -16,9 +16,10 @@ OWN = "DejaVu Sans"
 # Fonts of other scripts, as common systems call them; those come first that look well.
 _KNOWN = (
     "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR", "Noto Sans JP", "Noto Sans SC",
-    "Noto Sans KR", "Source Han Sans", "Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Microsoft YaHei", "Yu Gothic",
-    "MS Gothic", "SimHei", "Malgun Gothic", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "IPAexGothic",
-    "IPAGothic", "TakaoGothic", "Droid Sans Fallback", "NanumGothic", "Arial Unicode MS", "Noto Sans Arabic",
+    "Noto Sans KR", "Source Han Sans", "Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo",
+    "Microsoft YaHei", "Yu Gothic", "MS Gothic", "SimHei", "Malgun Gothic", "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei", "IPAexGothic", "IPAGothic", "TakaoGothic", "Droid Sans Fallback", "NanumGothic",
+    "Arial Unicode MS", "Noto Sans Arabic",
     "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai", "FreeSans", "Segoe UI Symbol", "Symbola",
     "Unifont",
 )  # fmt: skip

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+from emcube.models import cloud, fastica, nmf_start, pca, uncertainties
 from emcube.models import n_components as number
-from emcube.models import cloud, fastica, nmf_start, pca
+from emcube.models.gaussian_mixture import AS_IS
 from emcube.models.kmeans_start import SAMPLE_NUMBERS
 from emcube.recipe import schema
 
@@ -114,6 +115,8 @@ class Pass:
         Bytes that it writes.
     also_reads : Facts or None
         Blocks that are read where the ones visited are not there yet (pooled blocks are made of others).
+    arrays : int
+        Variables that the output is written into.
     """
 
     name: str
@@ -129,6 +132,7 @@ class Pass:
     client: Mapping[str, float] = field(default_factory=dict)
     output: Range = Range(0, 0)
     also_reads: Facts | None = None
+    arrays: int = 1
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,8 @@ class Passes:
         self.counts = kind in "iub"
         self._known: dict[str, int] = {}
         self._loadings: dict[str, Facts] = {}
+        self._steps: dict[str, schema.AnyStep] = {}
+        self._factorised: dict[str, tuple[schema.NMFStep, Range, Facts]] = {}
 
     # ------------------------------------------------------------------------------ shared answers
 
@@ -303,14 +309,25 @@ class Passes:
             found = list(self._pca(step))
         elif isinstance(step, schema.NMFStep):
             found = list(self._nmf(step))
+        elif isinstance(step, schema.GaussianMixtureStep):
+            found = list(self._gaussian_mixture(step))
+        elif isinstance(step, schema.PoissonMixtureStep):
+            found = list(self._poisson_mixture(step))
+        elif isinstance(step, schema.ClusterQualityStep):
+            found = list(self._cluster_quality(step))
         elif isinstance(step, schema.MCRStep):
             found = list(self._mcr(step))
         elif isinstance(step, schema.ICAStep | schema.VarimaxStep):
             found = list(self._rotated(step))
         elif isinstance(step, schema.VCAStep | schema.NFINDRStep):
             found = list(self._endmembers(step))
+        elif isinstance(step, schema.UncertaintyStep):
+            found = list(self._uncertainty(step))
+        elif isinstance(step, schema.DiagnosticsStep):
+            found = list(self._diagnostics(step))
         else:
             found = list(self._kmeans(step))
+        self._steps[step.label] = step
         notes: tuple[str, ...] = ()
         if "auto" in (getattr(step, "n_components", 0), getattr(step, "n_clusters", 0)):
             low, high = AUTO_COMPONENTS
@@ -435,11 +452,17 @@ class Passes:
 
     def _pca(self, step: schema.PCAStep) -> Iterator[Pass]:
         over, e, k = self.cube, self.cube.n_channels, _components(step.n_components)
+        yield from self._pca_fit(step, k)
+        solved = {"eigen": float(e) ** 3} if self._solver(step) == "gram" else {}
+        held = 5 * 8 * e * e if solved else 0
+        yield replace(self._writes(step, over, k), client=solved, held=held)
+        self._loadings[step.label] = self._loadings_of(over, k)
+
+    def _pca_fit(self, step: schema.PCAStep, k: Range) -> Iterator[Pass]:
+        over, e = self.cube, self.cube.n_channels
         solver = self._solver(step)
-        solved: dict[str, float] = {}
         if solver == "gram":
             yield from self._asks_gram(over, self._gram_key(self._noise(step)), "PCA")
-            solved = {"eigen": float(e) ** 3}
         elif solver == "pixels":
             per_block = 8 * over.n_pixels * e // max(1, over.n_blocks)
             yield _once(
@@ -452,9 +475,6 @@ class Passes:
             )
         else:
             yield from self._randomized(over, int(k.high) + step.n_oversamples, step.max_iter)
-        held = 5 * 8 * e * e if solved else 0
-        yield replace(self._writes(step, over, k), client=solved, held=held)
-        self._loadings[step.label] = self._loadings_of(over, k)
 
     def _randomized(self, over: Facts, width: int, max_iter: int) -> Iterator[Pass]:
         e = over.n_channels
@@ -512,6 +532,114 @@ class Passes:
         )
         yield self._writes(step, over, k)
         self._loadings[step.label] = self._loadings_of(over, k)
+        self._factorised[step.label] = (step, k, pooled)
+
+    # -- uncertainty
+
+    def _uncertainty(self, step: schema.UncertaintyStep) -> Iterator[Pass]:
+        over, e = self.cube, self.cube.n_channels
+        target, k, pooled = self._factorised[step.on or list(self._factorised)[-1]]
+        pairs = Range(k.low * (k.low + 1) / 2, k.high * (k.high + 1) / 2)
+        poisson = target.beta_loss == "kullback-leibler"
+        cells = float(over.n_pixels * e)
+        solve = self._nmf_work(over, k, "solve", Range(1.0, 1.0))
+        dense = {"score_flop": (pairs + k).times(cells)} if poisson else {}
+        yield _once(
+            "uncertainty (information)", over, statistic=int(8 * pairs.high * e),
+            state=k.times(8.0 * e), work=_added(solve, dense),
+        )  # fmt: skip
+        sample = uncertainties.SAMPLE
+        yield _once(
+            "uncertainty (sample)", pooled, statistic=8 * e * sample // max(1, over.n_blocks),
+            held=2 * 8 * e * sample, work=self._sum_work(over), also_reads=over,
+        )  # fmt: skip
+        n = step.n_replicates or uncertainties.REPLICATES[step.method]
+        if step.method == "restarts":
+            # The side of the tiles is known by then; here, that it is 8 at most.
+            side = target.pool if isinstance(target.pool, int) else 8
+            change = {"init": "random", "n_epochs": "auto", "pool": side}
+            again = target.model_copy(update=change)
+            before = dict(self._loadings), dict(self._factorised)
+            fits = [one for one in self._nmf(again) if "write maps" not in one.name]
+            self._loadings, self._factorised = before
+            yield from (one for _ in range(n) for one in fits)
+        elif n:
+            yield from self._replicated(n, k, pooled, target)
+        triples = k.high * (k.high + 1) * (k.high + 2) / 6
+        more = {"score_flop": Range(2.0, k.high + pairs.high + triples).times(cells)}
+        pixels = self._nmf_work(over, k.times(n + 1.0), "solve", Range(1.0, 1.0))
+        size = k.times(6 * 8.0 * over.n_pixels)
+        yield Pass(
+            f"{step.label}: write maps",
+            over,
+            state=k.times(8.0 * e * (n + 1)),
+            work=_added(pixels, more if poisson else {}, {"write_byte": size}),
+            output=Range(size.low * 0.1, size.high),
+            arrays=4,
+        )
+
+    def _diagnostics(self, step: schema.DiagnosticsStep) -> Iterator[Pass]:
+        over, e = self.cube, self.cube.n_channels
+        target, k, _ = self._factorised[step.on or list(self._factorised)[-1]]
+        poisson = target.beta_loss == "kullback-leibler"
+        solve = self._nmf_work(over, k, "solve", Range(1.0, 1.0))
+        cells = float(over.n_pixels * e)
+        dense = {"cell": Range(3.0 * cells, 12.0 * cells), "score_flop": k.times(cells)}
+        yield _once(
+            "uncertainty (information)", over, statistic=int(8 * k.high * k.high * e),
+            state=k.times(8.0 * e), work=_added(solve, dense),
+        )  # fmt: skip
+        yield _once(
+            "diagnostics (residuals)", over, statistic=16 * e, state=k.times(8.0 * e),
+            work=_added(solve, dense),
+        )  # fmt: skip
+        if poisson and e <= pca.MAX_GRAM:
+            yield Pass(
+                "diagnostics (halves)", over, 2, 2, (2, 2), statistic=8 * e * e,
+                held=4 * 8 * e * e, work=_added(self._gram_work(over), self._sum_work(over)),
+                client={"eigen": float(e) ** 3},
+            )  # fmt: skip
+            yield _once(
+                "diagnostics (levels)", over, statistic=2000, state=k.times(16.0 * e), work=dense
+            )
+        size = 8.0 * over.n_pixels * (2 if poisson else 1)
+        yield Pass(
+            f"{step.label}: write maps",
+            over,
+            state=k.times(8.0 * e),
+            work=_added(solve, dense, {"write_byte": Range.of(size)}),
+            output=Range(0.3 * size, size),
+            arrays=2 if poisson else 1,
+        )
+
+    def _replicated(
+        self, n: int, k: Range, pooled: Facts, target: schema.NMFStep
+    ) -> Iterator[Pass]:
+        """Passes over replicates, all of them together."""
+        most, e = uncertainties.MOST_PASSES, pooled.n_channels
+        if target.init == "bins":
+            poisson = target.beta_loss == "kullback-leibler"
+            yield from self._subspace("NMF", self.cube, k, poisson=poisson)
+            points = int(8 * n * uncertainties.POINTS * (k.high + 2))
+            yield _once(
+                "uncertainty (corners)", pooled, statistic=points // max(1, pooled.n_blocks),
+                state=k.times(8.0 * e), held=2 * points,
+                work=self._product_work(self.cube, k.times(float(n))),
+                also_reads=None if pooled is self.cube else self.cube,
+            )  # fmt: skip
+        yield Pass(
+            "uncertainty (replicates)",
+            pooled,
+            1,
+            most,
+            (2, most),
+            f"ends when no replicate gains any more (at most {most})",
+            statistic=int(n * 16 * k.high * e),
+            state=k.times(8.0 * e * n),
+            held=int(n * 80 * k.high * e),
+            work=self._nmf_work(self.cube, k.times(float(n)), "nmf", Range(0.15, 1.0)),
+            also_reads=None if pooled is self.cube else self.cube,
+        )
 
     # -- alternating least squares
 
@@ -724,27 +852,14 @@ class Passes:
         *,
         profiles: bool,
     ) -> Iterator[Pass]:
-        first: dict[str, Range] = {}
-        if profiles:
-            first = self._product_work(over, features)
-        sample = 8 * (int(features.high) + 2 * SAMPLE_NUMBERS)
         held = (
             over.pairs.high / max(1, over.n_pixels) if source.rows is not False else features.high
         )
         a_pixel = Range(min(features.low, held), held)
         one = Range(source.n_pixels * a_pixel.low * k.low, source.n_pixels * a_pixel.high * k.high)
         state = Range(8.0 * features.low * k.low, 8.0 * features.high * k.high)
-        # Samples on which starts are found hold a bounded number of pixels.
-        starts = {"lloyd": 2e5 * step.n_init * 8 * k.high * 10.0}
         more = over if profiles else None
-        yield _once(
-            "k-means survey", source, statistic=sample, work=_added(first, {"lloyd": one.times(0.1)}),
-            client={"lloyd": starts["lloyd"] / 10}, also_reads=more, held=2 * sample,
-        )  # fmt: skip
-        yield _once(
-            "k-means sounding", source, statistic=sample, work={"lloyd": one}, state=state,
-            client=starts, also_reads=more, held=2 * sample,
-        )  # fmt: skip
+        yield from self._samples(step, over, source, k, features, one, profiles=profiles)
         yield Pass(
             "k-means",
             source,
@@ -757,6 +872,156 @@ class Passes:
             work={"lloyd": one.times(1.0, float(step.n_init))},
             also_reads=more,
         )
+
+    def _samples(
+        self,
+        step: Any,
+        over: Facts,
+        source: Facts,
+        k: Range,
+        features: Range,
+        one: Range,
+        *,
+        profiles: bool,
+    ) -> Iterator[Pass]:
+        """Two passes for the samples on which starts are found."""
+        first: dict[str, Range] = self._product_work(over, features) if profiles else {}
+        sample = 8 * (int(features.high) + 2 * SAMPLE_NUMBERS)
+        state = Range(8.0 * features.low * k.low, 8.0 * features.high * k.high)
+        # Samples hold a bounded number of pixels.
+        starts = {"lloyd": 2e5 * step.n_init * 8 * k.high * 10.0}
+        more = over if profiles else None
+        yield _once(
+            "k-means survey", source, statistic=sample, work=_added(first, {"lloyd": one.times(0.1)}),
+            client={"lloyd": starts["lloyd"] / 10}, also_reads=more, held=2 * sample,
+        )  # fmt: skip
+        yield _once(
+            "k-means sounding", source, statistic=sample, work={"lloyd": one}, state=state,
+            client=starts, also_reads=more, held=2 * sample,
+        )  # fmt: skip
+
+    # -- mixtures
+
+    def _gaussian_mixture(self, step: schema.GaussianMixtureStep) -> Iterator[Pass]:
+        k = _components(step.n_clusters)
+        over = self.cube if step.on is None else self._loadings[step.on]
+        name, width = self._features_of(step, over, k)
+        if name == "profiles" and step.on is None:
+            yield from self._profile_basis(over, width)
+        elif name == "scores":
+            own = schema.PCAStep(n_components=int(width.high))
+            yield from self._pca_fit(own, width)
+        source = over if name == "counts" else self._profiles(over, width)
+        one = Range(source.n_pixels * width.low * k.low, source.n_pixels * width.high * k.high)
+        mapped = name != "counts"
+        yield from self._samples(step, over, source, k, width, one, profiles=mapped)
+        square = {"full": width.high**2, "diag": width.high, "tied": width.high**2}
+        size = square[step.covariance_type]
+        statistic = int(8 * step.n_init * k.high * (size + width.high + 2))
+        more = over if mapped else None
+        yield _once(
+            "Gaussian mixture start", source, statistic=statistic, also_reads=more,
+            work={"lloyd": one.times(1.0, 2.0 * step.n_init)},
+            state=Range(8.0 * width.low * k.low, 8.0 * width.high * k.high * step.n_init),
+        )  # fmt: skip
+        products = Range(1.0, 1.0 + size / max(1.0, width.high))
+        yield Pass(
+            "Gaussian mixture",
+            source,
+            2,
+            step.max_iter + 1,
+            (2, step.max_iter + 1),
+            f"ends when a pass gains less than tol={step.tol:g} nats a pixel (at most "
+            f"max_iter={step.max_iter})",
+            statistic=statistic,
+            state=Range(0.0, 5.0 * statistic),
+            work={"lloyd": Range(4.0 * one.low, one.high * products.high * step.n_init * 4.0)},
+            also_reads=more,
+        )
+        if name != "counts":
+            yield from self._cluster_spectra(over, k, width)
+        yield from self._writes_labels(step, over, k, width)
+
+    def _features_of(
+        self, step: schema.GaussianMixtureStep, over: Facts, k: Range
+    ) -> tuple[str, Range]:
+        """Features of a mixture, and how many there are."""
+        counts = self.counts and step.on is None
+        name: str = step.features
+        if name == "auto":
+            many = over.n_channels > AS_IS
+            name = "profiles" if counts else "scores" if many else "counts"
+        if name == "counts":
+            return name, Range.of(over.n_channels)
+        if step.on is not None and name == "profiles":
+            return name, Range.of(max(1, over.n_channels - 1))
+        return name, Range.of(step.n_subspace) if step.n_subspace else k
+
+    def _poisson_mixture(self, step: schema.PoissonMixtureStep) -> Iterator[Pass]:
+        over, k = self.cube, _components(step.n_clusters)
+        width = Range.of(step.n_subspace) if step.n_subspace else k
+        yield from self._profile_basis(over, width)
+        source = self._profiles(over, width)
+        one = Range(source.n_pixels * width.low * k.low, source.n_pixels * width.high * k.high)
+        yield from self._samples(step, over, source, k, width, one, profiles=True)
+        statistic = int(8 * step.n_init * k.high * (over.n_channels + 1))
+        both = _added(self._product_work(over, k), self._product_work(over, k))
+        starts = {name: work.times(1.0, float(step.n_init)) for name, work in both.items()}
+        yield _once(
+            "Poisson mixture start", over, statistic=statistic, work=starts,
+            state=width.times(8.0 * over.n_channels),
+        )  # fmt: skip
+        yield Pass(
+            "Poisson mixture",
+            over,
+            2,
+            step.max_iter + 1,
+            (2, step.max_iter + 1),
+            f"ends when a pass gains less than tol={step.tol:g} nats a pixel (at most "
+            f"max_iter={step.max_iter})",
+            statistic=statistic,
+            state=Range(0.0, 3.0 * statistic),
+            work=starts,
+        )
+        yield from self._writes_labels(step, over, k, Range.of(over.n_channels))
+
+    def _cluster_quality(self, step: schema.ClusterQualityStep) -> Iterator[Pass]:
+        of = self._steps[step.of]
+        on = getattr(of, "on", None)
+        over = self.cube if on is None else self._loadings[on]
+        k = _components(getattr(of, "n_clusters", "auto"))
+        sample = 16 * SAMPLE_NUMBERS
+        # Refits and distances go over a bounded number of pixels.
+        pairs = 0.5 * step.n_samples**2 + 50.0 * step.n_samples * step.n_repeats * k.high
+        yield _once(
+            "cluster quality sample", over, statistic=sample, work=self._product_work(over, k),
+            client={"lloyd": 20.0 * pairs}, held=2 * sample,
+        )  # fmt: skip
+        # Some rounds over the sample, for each of the models that are fitted to halves of it.
+        half = Facts(
+            "a sample", 1, 1, max(1, step.n_samples // 2), int(k.high), 8 * step.n_samples, 0, 0,
+            Range(0, 0), False, Range(0, 0), "",
+        )  # fmt: skip
+        for name in _REFITS[of.verb]:
+            yield Pass(
+                name, half, 1, -1, (step.n_repeats, 100 * step.n_repeats), "the sample decides"
+            )
+
+    def _cluster_spectra(self, over: Facts, k: Range, features: Range) -> Iterator[Pass]:
+        spectra = _added(self._product_work(over, k), self._sum_work(over))
+        yield _once(
+            "cluster spectra", over, statistic=int(8 * k.high * (over.n_channels + 1)),
+            state=features.times(8.0 * over.n_channels), work=spectra,
+        )  # fmt: skip
+
+    def _writes_labels(self, step: Any, over: Facts, k: Range, features: Range) -> Iterator[Pass]:
+        """Labels and probabilities of every pixel."""
+        size = Range(4.0 + 8.0 * k.low, 4.0 + 8.0 * k.high).times(float(over.n_pixels))
+        yield Pass(
+            f"{step.label}: write maps", over, state=features.times(8.0 * k.high),
+            work=_added(self._product_work(over, k), {"write_byte": size}),
+            output=Range(0.005 * size.low, size.high),
+        )  # fmt: skip
 
     # -- output
 
@@ -786,6 +1051,24 @@ class Passes:
             "loadings", n_blocks, n_blocks, over.n_pixels, int(k.high), int(size / n_blocks),
             int(size), int(size), Range(0, 0), False, k.times(8.0 * over.n_pixels), "read_float",
         )  # fmt: skip
+
+
+_REFITS = {
+    "kmeans": ("k-means survey", "k-means sounding", "k-means"),
+    "gaussian_mixture": (
+        "k-means survey",
+        "k-means sounding",
+        "Gaussian mixture start",
+        "Gaussian mixture",
+    ),
+    "poisson_mixture": (
+        "k-means survey",
+        "k-means sounding",
+        "Poisson mixture start",
+        "Poisson mixture",
+    ),
+}
+"""Passes of the models that are fitted to a sample."""
 
 
 def _components(given: int | str) -> Range:

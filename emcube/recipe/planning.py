@@ -754,14 +754,14 @@ class _Numbers:
         small, coords = _SMALL.get(step.verb, 3), _n_coords(prepared.cube)
         cells = 8.0 * sum(p.over.n_channels for p in step.passes[:1]) * _SPECTRA.get(step.verb, 1)
         output = sum((p.output for p in maps), Range(2e3 * small, 3e3 * small + cells + 1e5))
-        n_arrays = len(maps) + small + coords
-        chunks = sum(self._chunks(p) for p in maps)
+        n_arrays = sum(p.arrays for p in maps) + small + coords
+        chunks = sum(p.arrays * self._chunks(p) for p in maps)
         # An array is its metadata and its chunks; small ones have one, and scalars too.
         return output, Range(1.0 + n_arrays + chunks + small, 3.0 + 2 * n_arrays + chunks)
 
     def _output_shape(self, one: Pass) -> tuple[tuple[int, ...], int]:
         """Pixels of a chunk that a pass writes, and bytes of a pixel."""
-        pixel = max(1, round(one.output.high / max(1, one.over.n_pixels)))
+        pixel = max(1, round(one.output.high / one.arrays / max(1, one.over.n_pixels)))
         return self.sources["used"].plan.output_shape(pixel), pixel
 
     def _gathered(self, one: Pass) -> int:
@@ -779,10 +779,40 @@ class _Numbers:
         return math.prod(-(-n // c) for n, c in zip(nav, shape, strict=True))
 
 
-_SMALL = {"input": 2, "estimate_n_components": 4, "pca": 5, "nmf": 4, "kmeans": 3, "vca": 3, "nfindr": 3, "mcr": 3, "ica": 3, "varimax": 3}
+_SMALL = {
+    "input": 2,
+    "estimate_n_components": 4,
+    "pca": 5,
+    "nmf": 4,
+    "kmeans": 3,
+    "uncertainty": 4,
+    "diagnostics": 8,
+    "vca": 3,
+    "nfindr": 3,
+    "mcr": 3,
+    "ica": 3,
+    "varimax": 3,
+    "gaussian_mixture": 10,
+    "poisson_mixture": 8,
+    "cluster_quality": 5,
+}
 """Variables of a node besides what it holds for each pixel."""
 
-_SPECTRA = {"input": 1, "pca": 22, "nmf": 10, "kmeans": 10, "vca": 10, "nfindr": 10, "mcr": 10, "ica": 10, "varimax": 10}
+_SPECTRA = {
+    "input": 1,
+    "pca": 22,
+    "nmf": 10,
+    "kmeans": 10,
+    "uncertainty": 50,
+    "diagnostics": 1,
+    "vca": 10,
+    "nfindr": 10,
+    "mcr": 10,
+    "ica": 10,
+    "varimax": 10,
+    "gaussian_mixture": 10,
+    "poisson_mixture": 10,
+}
 
 
 def _n_coords(cube: xr.DataArray) -> int:
@@ -791,7 +821,7 @@ def _n_coords(cube: xr.DataArray) -> int:
 
 def _reads_nothing(one: Pass) -> bool:
     """Whether a pass is over blocks that are made and not read."""
-    return one.over.name == "simulated pixels"
+    return one.over.name in ("simulated pixels", "a sample")
 
 
 @dataclass(frozen=True)

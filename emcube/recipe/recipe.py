@@ -152,15 +152,58 @@ def _contradictions(model: schema.RecipeModel) -> Iterator[Fault]:
                     f"{parameter!r} of {step.verb} is 'auto', but no earlier step estimates a number",
                     "put '- estimate_n_components:' before it, or give a number",
                 )
-        if isinstance(step, schema.KMeansStep) and step.on is not None:
+        if isinstance(step, schema.KMeansStep | schema.GaussianMixtureStep) and step.on is not None:
             target = earlier.get(step.on)
             if not isinstance(target, schema.WITH_LOADINGS):
                 able = [n for n, s in earlier.items() if isinstance(s, schema.WITH_LOADINGS)]
                 yield Fault(
                     (*at, "on"),
-                    f"'on' of kmeans is {step.on!r}, expected an earlier step with loadings",
+                    f"'on' of {step.verb} is {step.on!r}, expected an earlier step with loadings",
                     "there are " + ", ".join(map(repr, able))
                     if able
                     else "put a pca or nmf step before it, or leave 'on' out",
                 )
+        if isinstance(step, schema.ClusterQualityStep):
+            clustered = schema.KMeansStep | schema.GaussianMixtureStep | schema.PoissonMixtureStep
+            if not isinstance(earlier.get(step.of), clustered):
+                able = [n for n, s in earlier.items() if isinstance(s, clustered)]
+                yield Fault(
+                    (*at, "of"),
+                    f"'of' of {step.verb} is {step.of!r}, expected an earlier step with clusters",
+                    "there are " + ", ".join(map(repr, able))
+                    if able
+                    else "put a kmeans or mixture step before it",
+                )
+        if isinstance(step, schema.UncertaintyStep | schema.DiagnosticsStep):
+            yield from _without_target(step, at, earlier)
         earlier[step.label] = step
+
+
+def _without_target(
+    step: schema.UncertaintyStep | schema.DiagnosticsStep,
+    at: Location,
+    earlier: dict[str, schema.AnyStep],
+) -> Iterator[Fault]:
+    """Find a step that says something about an nmf step that is not there."""
+    able = [name for name, other in earlier.items() if isinstance(other, schema.NMFStep)]
+    if step.on is not None and step.on not in able:
+        yield Fault(
+            (*at, "on"),
+            f"'on' of {step.verb} is {step.on!r}, expected an earlier nmf step",
+            "there are " + ", ".join(map(repr, able)) if able else "put an nmf step before it",
+        )
+    elif not able:
+        yield Fault(
+            at,
+            f"{step.verb} says something about an nmf step, and there is none before it",
+            "put '- nmf: {n_components: 3}' before it",
+        )
+    elif isinstance(step, schema.UncertaintyStep):
+        target = earlier[step.on or able[-1]]
+        if step.method == "thinning" and getattr(target, "beta_loss", "") == "frobenius":
+            yield Fault(
+                (*at, "method"),
+                f"'method' of {step.verb} is 'thinning', which deals counts to two halves, but "
+                f"{target.label!r} is of least squares",
+                "take 'bootstrap', which gives residuals new signs",
+            )

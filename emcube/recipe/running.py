@@ -416,7 +416,8 @@ def _carry_out(
     started = now()
     tell_step(0, INPUT)
     where = prepared.region
-    state = Run(writer, prepared.cube, where, writer.attributes["provenance"]["seeds"])
+    seeds, steps = writer.attributes["provenance"]["seeds"], {s.label: s for s in recipe.steps}
+    state = Run(writer, prepared.cube, where, seeds, steps)
     if recipe.model.where is None:
         with resident():
             with kept.scope(INPUT):

@@ -25,10 +25,14 @@ from pydantic_core import PydanticCustomError
 
 __all__ = [
     "FORMAT",
+    "WITH_LOADINGS",
     "AnyPrepare",
     "AnyStep",
     "Bin",
+    "ClusterQualityStep",
+    "DiagnosticsStep",
     "EstimateStep",
+    "GaussianMixtureStep",
     "ICAStep",
     "Input",
     "KMeansStep",
@@ -36,12 +40,13 @@ __all__ = [
     "NFINDRStep",
     "NMFStep",
     "PCAStep",
+    "PoissonMixtureStep",
     "PrepareStep",
     "RecipeModel",
     "RemoveBackground",
     "Select",
-    "WITH_LOADINGS",
     "Step",
+    "UncertaintyStep",
     "VCAStep",
     "VarimaxStep",
     "Where",
@@ -264,7 +269,7 @@ class _Step(_Model):
 
     def parameters(self) -> dict[str, Any]:
         """The estimator's parameters, defaults filled in."""
-        return self.model_dump(exclude={"verb", "name", "on"})
+        return self.model_dump(exclude={"verb", "name", "on", "of"})
 
 
 class EstimateStep(_Step):
@@ -395,6 +400,77 @@ class NFINDRStep(_GeometryStep):
     max_iter: Count = 100
 
 
+class GaussianMixtureStep(_Step):
+    """Clusters of pixels with probabilities (`emcube.GaussianMixture`)."""
+
+    verb: Literal["gaussian_mixture"] = "gaussian_mixture"
+    n_clusters: Count | Literal["auto"] = "auto"
+    on: Name | None = None
+    covariance_type: Literal["full", "diag", "tied"] = "full"
+    features: Literal["auto", "profiles", "scores", "counts"] = "auto"
+    n_subspace: Count | None = None
+    reg_covar: NotNegative = 1e-6
+    n_init: Count = 2
+    max_iter: Count = 100
+    tol: NotNegative = 1e-3
+    random_state: Seed | None = None
+
+
+class PoissonMixtureStep(_Step):
+    """Clusters of pixels of counts with probabilities (`emcube.PoissonMixture`)."""
+
+    verb: Literal["poisson_mixture"] = "poisson_mixture"
+    n_clusters: Count | Literal["auto"] = "auto"
+    prior_counts: Annotated[float, Strict(), Field(ge=1e-6, allow_inf_nan=False)] = 1.0
+    n_subspace: Count | None = None
+    n_init: Count = 2
+    max_iter: Count = 100
+    tol: NotNegative = 1e-3
+    random_state: Seed | None = None
+
+
+class ClusterQualityStep(_Step):
+    """How good the clusters of an earlier step are (`emcube.cluster_quality`)."""
+
+    verb: Literal["cluster_quality"] = "cluster_quality"
+    of: Name
+    n_samples: Annotated[int, Strict(), Field(ge=10)] = 2000
+    n_repeats: Count = 10
+    random_state: Seed | None = 0
+
+
+class UncertaintyStep(_Step):
+    """How sure an earlier nmf step is (`emcube.uncertainty`)."""
+
+    verb: Literal["uncertainty"] = "uncertainty"
+    on: Name | None = None
+    level: Annotated[float, Strict(), Field(gt=0, lt=1)] = 0.9
+    method: Literal["bootstrap", "fisher", "thinning", "area", "restarts"] = "bootstrap"
+    n_replicates: Annotated[int, Strict(), Field(ge=2)] | None = None
+    random_state: Seed | None = 0
+
+    @model_validator(mode="after")
+    def _replicates_of_something(self) -> UncertaintyStep:
+        if self.method == "fisher" and self.n_replicates is not None:
+            raise PydanticCustomError(
+                "parameter",
+                "'n_replicates' is {n}, but method 'fisher' makes no replicates: leave it out, or take "
+                "method 'bootstrap'",
+                {"n": self.n_replicates},
+            )
+        return self
+
+
+class DiagnosticsStep(_Step):
+    """What an earlier nmf step leaves, and what denoising does to counts (`emcube.diagnostics`)."""
+
+    verb: Literal["diagnostics"] = "diagnostics"
+    on: Name | None = None
+    n_components: Count | None = None
+    max_lag: Count = 4
+    random_state: Seed | None = 0
+
+
 def _tag(value: Any) -> str | None:
     verb = value.get("verb") if isinstance(value, dict) else getattr(value, "verb", None)
     return verb if isinstance(verb, str) else None
@@ -409,7 +485,12 @@ Step = Annotated[
     | Annotated[VarimaxStep, Tag("varimax")]
     | Annotated[VCAStep, Tag("vca")]
     | Annotated[NFINDRStep, Tag("nfindr")]
-    | Annotated[KMeansStep, Tag("kmeans")],
+    | Annotated[KMeansStep, Tag("kmeans")]
+    | Annotated[GaussianMixtureStep, Tag("gaussian_mixture")]
+    | Annotated[PoissonMixtureStep, Tag("poisson_mixture")]
+    | Annotated[ClusterQualityStep, Tag("cluster_quality")]
+    | Annotated[UncertaintyStep, Tag("uncertainty")]
+    | Annotated[DiagnosticsStep, Tag("diagnostics")],
     Discriminator(_tag),
 ]
 
@@ -432,6 +513,11 @@ AnyStep = (
     | VCAStep
     | NFINDRStep
     | KMeansStep
+    | GaussianMixtureStep
+    | PoissonMixtureStep
+    | ClusterQualityStep
+    | UncertaintyStep
+    | DiagnosticsStep
 )
 """Any step, as a type."""
 

@@ -40,15 +40,21 @@ class Run:
         Pixels that are used.
     seeds : mapping
         Seed of each step that draws random numbers.
+    steps : mapping
+        Steps of the recipe by name.
     nodes : dict
         Finished nodes by name.
+    models : dict
+        Clusters that were fitted in this process, by step, with the cube of the fit.
     """
 
     writer: ResultWriter
     cube: xr.DataArray
     where: xr.DataArray | None
     seeds: Mapping[str, int]
+    steps: Mapping[str, schema.AnyStep] = field(default_factory=dict)
     nodes: dict[str, xr.Dataset] = field(default_factory=dict)
+    models: dict[str, tuple[Any, xr.DataArray]] = field(default_factory=dict)
 
     @property
     def estimated(self) -> xr.Dataset | None:
@@ -95,12 +101,26 @@ def run_step(step: schema.AnyStep, run: Run) -> xr.Dataset:
         return _pca(step, run, stamp)
     if isinstance(step, schema.NMFStep):
         return _nmf(step, run, stamp)
+    if isinstance(step, schema.GaussianMixtureStep):
+        return _gaussian_mixture(step, run, stamp)
+    if isinstance(step, schema.PoissonMixtureStep):
+        return _poisson_mixture(step, run, stamp)
+    if isinstance(step, schema.ClusterQualityStep):
+        return _cluster_quality(step, run, stamp)
     if isinstance(step, schema.MCRStep):
         return _mcr(step, run, stamp)
     if isinstance(step, schema.ICAStep | schema.VarimaxStep):
         return _rotated(step, run, stamp)
     if isinstance(step, schema.VCAStep | schema.NFINDRStep):
         return _endmembers(step, run, stamp)
+    if isinstance(step, schema.UncertaintyStep):
+        from emcube.recipe.judging import uncertainty_step
+
+        return uncertainty_step(step, run, stamp)
+    if isinstance(step, schema.DiagnosticsStep):
+        from emcube.recipe.judging import diagnostics_step
+
+        return diagnostics_step(step, run, stamp)
     return _kmeans(step, run, stamp)
 
 
@@ -185,6 +205,7 @@ def _nmf(step: schema.NMFStep, run: Run, stamp: Stamp) -> xr.Dataset:
         "n_iter": int(model.n_iter_),
         "converged": bool(model.converged_),
         "pool": int(model.pool_),
+        "gain": float(model.gain_),
     }
     n_components = model.components_.sizes["component"]
     return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)
@@ -234,9 +255,7 @@ def _rotated(step: schema.ICAStep | schema.VarimaxStep, run: Run, stamp: Stamp) 
     return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)
 
 
-def _endmembers(
-    step: schema.VCAStep | schema.NFINDRStep, run: Run, stamp: Stamp
-) -> xr.Dataset:
+def _endmembers(step: schema.VCAStep | schema.NFINDRStep, run: Run, stamp: Stamp) -> xr.Dataset:
     from emcube.models import NFINDR, VCA
 
     estimator = VCA if isinstance(step, schema.VCAStep) else NFINDR
@@ -265,12 +284,27 @@ def _component_totals(model: Any, run: Run) -> xr.DataArray:
     )
 
 
-def _kmeans(step: schema.KMeansStep, run: Run, stamp: Stamp) -> xr.Dataset:
-    from emcube.models import KMeans
+def _clusters(step: schema.AnyStep, run: Run) -> tuple[Any, xr.DataArray]:
+    """Fitted clusters of a step, and the cube of the fit; a run that goes on fits them again."""
+    from emcube import models
 
-    cube = run.cube if step.on is None else run.nodes[step.on]["loadings"]
-    model = KMeans(**run.parameters(step))
-    model.find_clusters(cube, run.where)  # the labels go straight into the result
+    if step.label not in run.models:
+        make = {
+            "kmeans": models.KMeans,
+            "gaussian_mixture": models.GaussianMixture,
+            "poisson_mixture": models.PoissonMixture,
+        }[step.verb]
+        on = getattr(step, "on", None)
+        cube = run.cube if on is None else run.nodes[on]["loadings"]
+        model = make(**run.parameters(step))
+        # Labels go straight into the result.
+        model.find_clusters(cube, run.where)
+        run.models[step.label] = model, cube
+    return run.models[step.label]
+
+
+def _kmeans(step: schema.KMeansStep, run: Run, stamp: Stamp) -> xr.Dataset:
+    model, cube = _clusters(step, run)
     small = {
         "cluster_centers": model.cluster_centers_,
         "cluster_weights": xr.DataArray(
@@ -289,6 +323,73 @@ def _kmeans(step: schema.KMeansStep, run: Run, stamp: Stamp) -> xr.Dataset:
     return _write(step, run, small, attributes, stamp, model, cube, run.where, None)
 
 
+def _gaussian_mixture(step: schema.GaussianMixtureStep, run: Run, stamp: Stamp) -> xr.Dataset:
+    model, cube = _clusters(step, run)
+    n_features = model.means_.shape[1]
+    covariances = np.asarray(model.covariances_, dtype=np.float64)
+    if step.covariance_type == "diag":
+        covariances = covariances[:, :, None] * np.eye(n_features)
+    whole = np.broadcast_to(covariances, (len(model.weights_), n_features, n_features))
+    small = {
+        **_mixture(model),
+        "means": _plain(model.means_, ("cluster", "feature")),
+        "covariances": _plain(whole, ("cluster", "feature", "other_feature")),
+    }
+    return _write_mixture(
+        step, run, small, stamp, model, cube, on=step.on, features=model.features_
+    )
+
+
+def _poisson_mixture(step: schema.PoissonMixtureStep, run: Run, stamp: Stamp) -> xr.Dataset:
+    model, cube = _clusters(step, run)
+    return _write_mixture(step, run, _mixture(model), stamp, model, cube)
+
+
+def _cluster_quality(step: schema.ClusterQualityStep, run: Run, stamp: Stamp) -> xr.Dataset:
+    from emcube.models import cluster_quality
+
+    model, cube = _clusters(run.steps[step.of], run)
+    found = cluster_quality(model, cube, where=run.where, **run.parameters(step))
+    attributes = {"of": step.of, **found.attrs}
+    seed = attributes.pop("seed")
+    return _write(step, run, found.drop_attrs(deep=False), {**attributes, "seed": seed}, stamp)
+
+
+def _mixture(model: Any) -> dict[str, xr.DataArray]:
+    """What all mixtures say besides their answers for each pixel."""
+    return {
+        "cluster_centers": model.cluster_centers_,
+        "cluster_weights": _plain(model.weights_, ("cluster",)),
+        "log_likelihood": _plain(model.lower_bound_ * model.n_pixels_, ()),
+        "log_likelihood_path": _plain(model.lower_bound_path_, ("pass",)),
+        "bic": _plain(model.bic_, ()),
+        "aic": _plain(model.aic_, ()),
+    }
+
+
+def _write_mixture(
+    step: schema.AnyStep,
+    run: Run,
+    small: Mapping[str, xr.DataArray],
+    stamp: Stamp,
+    model: Any,
+    cube: xr.DataArray,
+    **attributes: Any,
+) -> xr.Dataset:
+    attributes |= {
+        "n_iter": int(model.n_iter_),
+        "converged": bool(model.converged_),
+        "n_parameters": int(model.n_parameters_),
+        "n_pixels": int(model.n_pixels_),
+    }
+    more = {"probabilities": (("cluster",), (len(model.weights_),), "1")}
+    return _write(step, run, small, attributes, stamp, model, cube, run.where, None, more)
+
+
+def _plain(values: Any, dims: tuple[str, ...]) -> xr.DataArray:
+    return xr.DataArray(np.asarray(values, dtype=np.float64), dims=dims, attrs={"units": "1"})
+
+
 # ------------------------------------------------------------------------------------------ writing
 
 
@@ -302,8 +403,13 @@ def _write(
     cube: xr.DataArray | None = None,
     where: xr.DataArray | None = None,
     n_components: int | None = None,
+    more: Mapping[str, tuple[tuple[str, ...], tuple[int, ...], str]] | None = None,
 ) -> xr.Dataset:
-    """Write the node of a step; with a model also its answer for each pixel of `cube`."""
+    """Write the node of a step; with a model also its answer for each pixel of `cube`.
+
+    That is loadings of `n_components`, else labels; and `more`: dims beside the cube's, their sizes, and the
+    unit.
+    """
     dataset = xr.Dataset(dict(small)) if not isinstance(small, xr.Dataset) else small
     attributes = {
         "parameters": run.parameters(step),
@@ -322,6 +428,10 @@ def _write(
         chunks = source.plan.output_shape(pixel_bytes)
         dataset[name] = _frame(model.axes_, chunks, n_components)
         targets[name] = ZarrTarget(str(run.writer.path), f"{step.label}/{name}", fill)
+        for name, (dims, shape, units) in (more or {}).items():
+            chunks = source.plan.output_shape(8 * int(np.prod(shape, dtype=np.int64)))
+            dataset[name] = _more(model.axes_, chunks, dims, shape, units)
+            targets[name] = ZarrTarget(str(run.writer.path), f"{step.label}/{name}", np.nan)
     node = run.writer.write_node(
         step.label,
         dataset,
@@ -353,6 +463,21 @@ def _frame(labels: Labels, chunks: tuple[int, ...], n_components: int | None) ->
         dtype = np.float64
     coords = {k: c for k, c in labels.nav_coords.items() if k in dims}
     return frame(dims, shape, chunks, dtype, attributes, coords)
+
+
+def _more(
+    labels: Labels,
+    chunks: tuple[int, ...],
+    dims: tuple[str, ...],
+    shape: tuple[int, ...],
+    units: str,
+) -> xr.DataArray:
+    """Frame of numbers over the navigation dims and some dims more."""
+    whole = (*labels.nav_dims, *dims)
+    coords = {k: c for k, c in labels.nav_coords.items() if k in whole}
+    attributes: dict[str, Any] = {"units": units, "sig_dims": list(dims)}
+    sizes, chunks = (*labels.nav_shape, *shape), (*chunks, *shape)
+    return frame(whole, sizes, chunks, np.float64, attributes, coords)
 
 
 def _by_component(values: Any) -> xr.DataArray:

@@ -9,12 +9,13 @@ import os
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from emcube.errors import InputError, MissingDependencyError, StoreError
 from emcube.feedback.events import group
 
 if TYPE_CHECKING:
+    from emcube.models.matching import Comparison
     from emcube.report.contents import Contents
     from emcube.results import Result
 
@@ -25,7 +26,7 @@ MARK = '<meta name="generator" content="emcube '
 
 
 def report(
-    result: Result | str | os.PathLike[str],
+    result: Result | Comparison | str | os.PathLike[str],
     path: str | os.PathLike[str] = "report.html",
     *,
     overwrite: bool = False,
@@ -35,7 +36,7 @@ def report(
     Parameters
     ----------
     result : Result or path-like
-        Complete.
+        Complete. Or a comparison of several methods (`emcube.compare`).
     path : path-like
         The file. An earlier report is replaced.
     overwrite : bool
@@ -71,6 +72,15 @@ def report(
     # By what it can do, not by its class: importing that costs seconds before a path is looked at.
     if isinstance(result, str | os.PathLike):
         result = open_result(os.fspath(result))
+    if hasattr(result, "table"):
+        from emcube.report.comparison import comparison_page
+
+        place = report_target(Path(path).expanduser(), None, overwrite=overwrite)
+        _write(
+            place,
+            comparison_page(cast("Comparison", result), _asset("page.css"), MARK).encode("utf-8"),
+        )
+        return place
     result.require_complete("report")
     target = report_target(Path(path).expanduser(), result.path, overwrite=overwrite)
     with group("report"):
@@ -145,14 +155,14 @@ def _require_jinja() -> None:
         ) from error
 
 
-def report_target(path: Path, source: Path, *, overwrite: bool) -> Path:
+def report_target(path: Path, source: Path | None, *, overwrite: bool) -> Path:
     """Refuse a place where a report would destroy something."""
     if path.is_dir():
         raise InputError(
             f"the report's place is a folder: {str(path)!r}, expected a file",
             hint=f"name a file, such as {str(path / 'report.html')!r}",
         )
-    if path.resolve().is_relative_to(source.resolve()):
+    if source is not None and path.resolve().is_relative_to(source.resolve()):
         raise InputError(
             f"{str(path)!r} lies within the result {str(source)!r}, which stays as its run left it",
             hint="write the report beside it",

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emcube.report.diagnosed import Diagnosed, diagnosed
 from emcube.report.figures import Parts, curve, parts_of
 from emcube.report.quality import Quality, quality_of, sum_residual
 from emcube.report.references import Reference, bibtex, references_of
+from emcube.report.sure import METHODS, Sure, sure_of, wide_rotations
 from emcube.report.text import clean, count, number, percent, plural, shorten, with_unit
 from emcube.results.kinds import AXES, CLUSTERS, PARTS
 from emcube.units import pretty
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["Card", "Contents", "Estimate", "StepText", "contents_of", "of_package"]
 
 Row = tuple[str, str]
+
+STABLE = 0.85
+"""Jaccard index from which a cluster counts as stable (Hennig 2007)."""
 
 CLOSE = 5.0
 """Percent below which a margin is a close call."""
@@ -39,7 +44,13 @@ TITLES = {
     "vca": "Endmembers by vertex component analysis",
     "nfindr": "Endmembers by N-FINDR",
     "kmeans": "k-means clusters",
+    "gaussian_mixture": "Gaussian mixture",
+    "poisson_mixture": "Poisson mixture",
+    "cluster_quality": "Quality of the clusters",
+    "uncertainty": "How sure the components are",
+    "diagnostics": "Do count statistics survive?",
 }
+_WITH_PARTS = (*PARTS, *AXES, *CLUSTERS)
 _PLAIN = {"biwhitening": "biwhitening", "parallel": "parallel analysis", "elbow": "the elbow"}
 _PYTHON = """\
 import emcube as em
@@ -114,6 +125,8 @@ class Contents:
     fit: list[str]
     fit_figures: list[tuple[str, str]]
     missed: list[Row]
+    diagnoses: list[Diagnosed]
+    sure: list[Sure]
     axes: list[tuple[str, str, str, str]]
     data: list[Row]
     preparation: list[Row]
@@ -156,7 +169,14 @@ def of_package(contents: Contents, title: str, methods: str, *, figures: bool) -
     steps = [replace(s, parts=None, curves=[]) for s in found.steps]
     estimates = [replace(e, figure="") for e in found.estimates]
     return replace(
-        found, figures={}, groups=[], main=None, fit_figures=[], steps=steps, estimates=estimates
+        found,
+        figures={},
+        groups=[],
+        main=None,
+        fit_figures=[],
+        steps=steps,
+        estimates=estimates,
+        diagnoses=[replace(one, figures=[]) for one in found.diagnoses],
     )
 
 
@@ -200,6 +220,8 @@ def contents_of(result: Result) -> Contents:
         missed=[
             (m.place, f"{m.errors:+.1f} standard errors ({100 * m.share:+.2g} %)") for m in missed
         ],
+        diagnoses=diagnosed(result, figures),
+        sure=sure_of(result),
         axes=_axes(result),
         data=_data(result),
         preparation=_preparation(result),
@@ -279,7 +301,7 @@ def _main_title(result: Result, step: str | None) -> str:
     verb = result.verb(step)
     n = _size(result, step)
     node = result[step]
-    name = "cluster_centers" if verb == "kmeans" else "components"
+    name = "cluster_centers" if verb in CLUSTERS else "components"
     what = "patterns" if node[name].ndim == 3 else "spectra"
     if verb in PARTS:
         many = f"The {_components(n)}: where they are, and their {what}"
@@ -294,7 +316,7 @@ def _main_title(result: Result, step: str | None) -> str:
 
 
 def _size(result: Result, step: str) -> int:
-    name = "cluster_centers" if result.verb(step) == "kmeans" else "components"
+    name = "cluster_centers" if result.verb(step) in CLUSTERS else "components"
     return int(result[step][name].shape[0])
 
 
@@ -383,7 +405,7 @@ def _cards(result: Result, step: str | None, quality: Quality | None) -> list[Ca
     found = _last_estimate(result)
     if step is not None:
         n = _size(result, step)
-        word = "Clusters" if result.verb(step) == "kmeans" else "Components"
+        word = "Clusters" if result.verb(step) in CLUSTERS else "Components"
         note = ""
         if found is not None and result.verb(step) in PARTS:
             supported = found["n_components"]
@@ -478,14 +500,15 @@ def _cautions(
             word = "step" if turned else "pass"
             within = "" if n_iter is None else f" in {plural(int(n_iter), word)}"
             said.append(
-                f"Step {clean(name)} did not converge{within}: "
-                "raise max_iter and run again."
+                f"Step {clean(name)} did not converge{within}: raise max_iter and run again."
             )
     if quality is not None and not quality.is_noise:
         said.append(
             f"What the model leaves is {100 * quality.ratio:.0f} % of what counting noise would: something "
             "is missing, such as a component, or the noise is not that of counts."
         )
+    if step is not None:
+        said += wide_rotations(result, step)
     most = _visible(missed)
     if most:
         said.append(
@@ -728,7 +751,7 @@ def _step(result: Result, step: str, figures: dict[str, Any], *, primary: bool) 
         curves=curves,
     )
     for key, label in (
-        ("on", "computed on the loadings of"),
+        ("on", "computed on the loadings of" if verb == "kmeans" else "about the step"),
         ("features", "features"),
         ("noise", "noise model"),
         ("domain", "domain"),
@@ -743,7 +766,7 @@ def _step(result: Result, step: str, figures: dict[str, Any], *, primary: bool) 
             facts.append((label, _value(value)))
     if "seconds" in attributes:
         facts.append(("time", f"{number(float(attributes['seconds']), 3)} s"))
-    if verb != "estimate_n_components":
+    if verb in _WITH_PARTS:
         text.parts = parts_of(result, step, primary=primary)
     if verb == "nmf":
         facts.append(("objective at the end", number(float(node["objective"]), 7)))
@@ -773,9 +796,67 @@ def _step(result: Result, step: str, figures: dict[str, Any], *, primary: bool) 
             curves.append((key, "Lack of fit after each round"))
     if verb == "kmeans":
         facts.append(("inertia", number(float(node["inertia"]), 7)))
+    if verb == "cluster_quality":
+        facts += _quality_rows(node)
+    if "probabilities" in node:
+        _mixture(node, step, figures, curves, facts)
     if verb == "pca":
         _scree(node, step, figures, curves, text)
     return text
+
+
+def _quality_rows(node: Any) -> list[Row]:
+    """Separation and stability of each cluster, in words."""
+    rows = [
+        ("clusters of", clean(node.attrs["of"])),
+        ("sampled pixels", f"{int(node.attrs['n_samples']):,}"),
+        ("silhouette of all", number(float(node.attrs["silhouette"]), 3)),
+        ("agreement of repeats (adjusted Rand index)", number(float(node.attrs["agreement"]), 3)),
+    ]
+    for k in range(node.sizes["cluster"]):
+        one = node.isel(cluster=k)
+        rows.append(
+            (
+                f"cluster {k}",
+                _separation(one),
+            )
+        )
+    return rows
+
+
+def _separation(one: Any) -> str:
+    told = {str(name): number(float(value), 3) for name, value in one.data_vars.items()}
+    return (
+        f"silhouette {told['silhouette']} ± {told['silhouette_error']}, stability {told['stability']} "
+        f"(least {told['stability_least']})"
+    )
+
+
+def _mixture(
+    node: Any,
+    step: str,
+    figures: dict[str, Any],
+    curves: list[tuple[str, str]],
+    facts: list[Row],
+) -> None:
+    """Likelihood and criteria of a mixture."""
+    for name, label in (
+        ("log_likelihood", "log-likelihood (nats)"),
+        ("bic", "Bayesian information criterion"),
+    ):
+        facts.append((label, number(float(node[name]), 7)))
+    facts.append(("free parameters", f"{int(node.attrs['n_parameters']):,}"))
+    path = node["log_likelihood_path"].values.astype(np.float64)
+    if path.size > 1:
+        key = f"likelihood-{step}"
+        figures[key] = curve(
+            np.arange(1, path.size + 1),
+            path,
+            x_label="pass over the data",
+            y_label="nats a pixel",
+            value="log-likelihood",
+        )
+        curves.append((key, "Log-likelihood of a pixel after each pass"))
 
 
 def _scree(
@@ -811,8 +892,20 @@ def _summary(result: Result, step: str) -> str:
     if verb == "estimate_n_components":
         n = attributes["n_components"]
         return "no number" if n is None else _components(int(n))
+    if verb == "cluster_quality":
+        stable = result[step]["stability"].values
+        return f"{int((stable >= STABLE).sum())} of {plural(stable.size, 'cluster')} stable"
+    if verb == "diagnostics":
+        return (
+            f"of {clean(attributes['on'])}: chi-square {float(attributes['chi_square_mean']):.3f}"
+        )
+    if verb == "uncertainty":
+        level = 100.0 * float(attributes["level"])
+        return (
+            f"of {clean(attributes['on'])}: {level:g} % intervals, {METHODS[attributes['method']]}"
+        )
     n = _size(result, step)
-    what = plural(n, "cluster") if verb == "kmeans" else plural(n, "component")
+    what = plural(n, "cluster") if verb in CLUSTERS else plural(n, "component")
     if "n_iter" not in attributes:
         return what
     # The search for a rotation goes over scores and spectra, not over the data.

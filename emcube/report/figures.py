@@ -14,8 +14,9 @@ import xarray as xr
 from emcube.report.packing import Thinning, axis_values, pack, plan_thinning, thin
 from emcube.report.peaks import Peak, named_by, peaks_of
 from emcube.report.quality import sum_residual
+from emcube.report.sure import bands_of
 from emcube.report.text import clean, percent, shorten
-from emcube.results.kinds import AXES, PARTS
+from emcube.results.kinds import AXES, CLUSTERS, PARTS
 from emcube.units import pretty
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def parts_of(result: Result, step: str, *, primary: bool) -> Parts:
         Whether it is the main step, which may take more room.
     """
     node, verb = result[step], result.verb(step)
-    clusters = verb == "kmeans"
+    clusters = verb in CLUSTERS
     by = "cluster" if clusters else "component"
     spectra = node["cluster_centers" if clusters else "components"]
     maps = node["labels" if clusters else "loadings"]
@@ -114,6 +115,9 @@ def parts_of(result: Result, step: str, *, primary: bool) -> Parts:
             for part in words
         ],
     }
+    bands = bands_of(result, step) if verb == "nmf" else None
+    if bands is not None:
+        data["bands"] = pack(_means(bands.reshape(2 * n, -1), signal.factor), "number")
     if nav and clusters:
         data["labels"] = pack(thin(maps, plan, "nearest"), "label")
     elif nav:
@@ -321,7 +325,8 @@ def _words(
     else:
         weights = node["cluster_weights"].values.astype(np.float64)
         whole = float(weights.sum())
-        shares = [f"{percent(float(w) / whole)} of the weight" if whole else "" for w in weights]
+        of = "weight" if verb == "kmeans" else "pixels"
+        shares = [f"{percent(float(w) / whole)} of the {of}" if whole else "" for w in weights]
     lines = _lines(result, verb, peaks, signal)
     return [
         Part(

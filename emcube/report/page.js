@@ -237,6 +237,11 @@
         const area = d3.area().defined((i) => good(series.y[i])).x((i) => x(spec.x[i])).y1((i) => y(series.y[i])).y0(zero);
         draw(group, "path", { class: "area", d: area(at) || "" });
       }
+      if (series.low) {
+        const least = spec.yscale === "log" ? y.domain()[0] : -Infinity;
+        const band = d3.area().defined((i) => Number.isFinite(series.low[i]) && Number.isFinite(series.high[i])).x((i) => x(spec.x[i])).y0((i) => y(Math.max(series.low[i], least))).y1((i) => y(Math.max(series.high[i], least)));
+        draw(group, "path", { class: "interval", d: band(at) || "" });
+      }
       draw(group, "path", { class: series.kind === "model" ? "model" : "line", d: line(at) || "" });
       if (series.kind !== "dots") return;
       for (const i of at) {
@@ -525,7 +530,7 @@
 
     async load() {
       const { spec } = this;
-      const names = ["maps", "labels", "spectra"].filter((k) => spec[k]);
+      const names = ["maps", "labels", "spectra", "bands"].filter((k) => spec[k]);
       const found = await Promise.all(names.map((k) => unpack(spec[k])));
       names.forEach((k, i) => { this[k] = found[i]; });
       if (spec.total) this.total = await unpack(spec.total.map);
@@ -649,6 +654,12 @@
       if (!values) return;
       const kind = spec.sig.bars ? "bars" : "line";
       const series = [{ y: Array.from(values), kind, colour: row.k < 0 ? "var(--soft)" : colour(row.k), said: row.k < 0 ? "measured" : "" }];
+      /* The interval of each channel, where a step has found one. */
+      if (row.k >= 0 && this.bands) {
+        const at = 2 * row.k * this.channels;
+        series[0].low = Array.from(this.bands.subarray(at, at + this.channels));
+        series[0].high = Array.from(this.bands.subarray(at + this.channels, at + 2 * this.channels));
+      }
       if (row.k < 0 && this.model) series.push({ y: Array.from(this.model), kind: "model", said: "model" });
       const figure = make("div", { class: "plot" });
       place.append(figure);

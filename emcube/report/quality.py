@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
+from emcube.kernels.misfit import expected_misfit
 from emcube.results.kinds import PARTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from scipy.interpolate import CubicSpline
 
     from emcube.results import Result
 
@@ -27,8 +26,6 @@ __all__ = ["Quality", "expected_misfit", "quality_of", "sum_residual"]
 
 SAMPLE = 40_000
 """Pixels (or tiles) over which the expected misfit is summed."""
-
-_SMALL, _LARGE = 1e-9, 50.0
 
 
 @dataclass(frozen=True)
@@ -135,55 +132,6 @@ def _sample(maps: xr.DataArray, side: int) -> tuple[NDArray[np.float64], float]:
     whole = np.asarray(pooled.sum(nav).compute().values).sum() if stride > 1 else values.sum()
     # By counts, not by pixels: the misfit grows with them.
     return values, float(values.sum() / whole) if whole > 0 else 1.0
-
-
-def expected_misfit(
-    mu: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Expect ``d(x) = x log(x / mu) - x + mu`` for Poisson counts x of mean mu, and its variance.
-
-    ``E[d]`` is about ``-mu log mu`` where counts are rare and one half where they are many, which is why one
-    half a channel is no measure for sparse spectra.
-
-    Parameters
-    ----------
-    mu : ndarray
-        Expected counts, not negative.
-
-    Returns
-    -------
-    mean, variance : ndarray
-        In nats and nats squared; zero where `mu` is.
-    """
-    mu = np.asarray(mu, dtype=np.float64)
-    mean, variance = np.zeros_like(mu), np.zeros_like(mu)
-    few = (mu > 0) & (mu < _LARGE)
-    m = np.maximum(mu[few], _SMALL)
-    log_m = np.log(m)
-    first, second = _moments()
-    mean[few] = first(log_m) * m
-    variance[few] = np.maximum(second(log_m) * m, 0.0)
-    m = mu[mu >= _LARGE]
-    mean[mu >= _LARGE] = 0.5 + 1.0 / (12.0 * m) + 1.0 / (12.0 * m**2)
-    variance[mu >= _LARGE] = 0.5 + 1.0 / (6.0 * m)
-    return mean, variance
-
-
-@lru_cache(maxsize=1)
-def _moments() -> tuple[CubicSpline, CubicSpline]:
-    """Interpolate ``E[d] / mu`` and ``Var[d] / mu`` over log mu: summed over what counts may be."""
-    from scipy.interpolate import CubicSpline
-    from scipy.special import xlogy
-    from scipy.stats import poisson
-
-    log_mu = np.linspace(np.log(_SMALL), np.log(1.2 * _LARGE), 800)
-    mu = np.exp(log_mu)
-    x = np.arange(220.0)[:, None]
-    chance = poisson.pmf(x, mu)
-    d = xlogy(x, x) - xlogy(x, mu) - x + mu
-    mean = (chance * d).sum(axis=0)
-    variance = (chance * (d - mean) ** 2).sum(axis=0)
-    return CubicSpline(log_mu, mean / mu), CubicSpline(log_mu, variance / mu)
 
 
 def sum_residual(result: Result, step: str) -> dict[str, Any] | None:

@@ -86,6 +86,41 @@ _BACHEM = Reference(
 )
 
 
+_DEMPSTER = Reference(
+    "mixtures by expectation and maximization",
+    "A. P. Dempster, N. M. Laird, D. B. Rubin",
+    "Maximum likelihood from incomplete data via the EM algorithm",
+    "Journal of the Royal Statistical Society B 39 (1977) 1",
+    "10.1111/j.2517-6161.1977.tb01600.x",
+)
+_GEBRU = Reference(
+    "Gaussian mixtures of weighted pixels",
+    "I. D. Gebru, X. Alameda-Pineda, F. Forbes, R. Horaud",
+    "EM algorithms for weighted-data clustering with application to audio-visual scene analysis",
+    "IEEE Transactions on Pattern Analysis and Machine Intelligence 38 (2016) 2402",
+    "10.1109/TPAMI.2016.2522425",
+)
+_HENNIG = Reference(
+    "stability of clusters",
+    "C. Hennig",
+    "Cluster-wise assessment of cluster stability",
+    "Computational Statistics & Data Analysis 52 (2007) 258",
+    "10.1016/j.csda.2006.11.025",
+)
+_ROUSSEEUW = Reference(
+    "silhouettes",
+    "P. J. Rousseeuw",
+    "Silhouettes: a graphical aid to the interpretation and validation of cluster analysis",
+    "Journal of Computational and Applied Mathematics 20 (1987) 53",
+    "10.1016/0377-0427(87)90125-7",
+)
+_SCHWARZ = Reference(
+    "Bayesian information criterion",
+    "G. Schwarz",
+    "Estimating the dimension of a model",
+    "The Annals of Statistics 6 (1978) 461",
+    "10.1214/aos/1176344136",
+)
 _ICA = Reference(
     "independent component analysis",
     "A. Hyvärinen, E. Oja",
@@ -151,6 +186,22 @@ _FCLS = Reference(
     "10.1109/36.911111",
 )
 _ENDMEMBERS = {"vca": [_VCA, _SMOOTHED], "nfindr": [_NFINDR, _VCA, _SMOOTHED]}
+_EFRON = Reference(
+    "bootstrap",
+    "B. Efron",
+    "Bootstrap methods: another look at the jackknife",
+    "Annals of Statistics 7 (1979) 1",
+    "10.1214/aos/1176344552",
+)
+_TAULER = Reference(
+    "rotational freedom (MCR-BANDS)",
+    "R. Tauler",
+    "Calculation of maximum and minimum band boundaries of feasible solutions for species "
+    "profiles obtained by "
+    "multivariate curve resolution",
+    "Journal of Chemometrics 15 (2001) 627",
+    "10.1002/cem.667",
+)
 
 
 def references_of(result: Result) -> list[Reference]:
@@ -184,6 +235,14 @@ def references_of(result: Result) -> list[Reference]:
         elif verb == "kmeans":
             found += [_LLOYD, _BACHEM]
             found += [_KEENAN] if attributes["features"] == "profiles" else []
+        elif verb in ("gaussian_mixture", "poisson_mixture"):
+            found += [_DEMPSTER, _SCHWARZ]
+            found += [_KEENAN, _GEBRU] if attributes.get("features") == "profiles" else []
+        elif verb == "cluster_quality":
+            found += [_ROUSSEEUW, _HENNIG]
+        elif verb == "uncertainty":
+            found += [_TAULER]
+            found += [_EFRON] if attributes["method"] in ("bootstrap", "area") else []
     return list(dict.fromkeys(found))
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import xarray as xr
 
 from emcube.errors import InputError
-from emcube.results.kinds import COMPONENTS, PARTS
+from emcube.results.kinds import CLUSTERS, COMPONENTS, PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,10 +25,15 @@ _FIGURES = {
     "varimax": ("components", "loadings"),
     **dict.fromkeys(PARTS, ("components", "loadings", "composite")),
     "kmeans": ("labels", "centers"),
+    "gaussian_mixture": ("labels", "centers", "probabilities"),
+    "poisson_mixture": ("labels", "centers", "probabilities"),
+    "cluster_quality": ("cluster_quality",),
+    "uncertainty": ("bands",),
+    "diagnostics": ("diagnostics",),
 }
 """Figures of each kind of step, after their methods ``plot_...``."""
 
-_MAPS = ("loadings", "composite", "labels")
+_MAPS = ("loadings", "composite", "labels", "probabilities")
 """Those of them that need a navigation dim."""
 
 _MOST_COLORS = 8
@@ -103,6 +109,30 @@ class ResultFigures:
             options.setdefault("yscale", "sqrt")  # minor lines beside major ones
         return components(self[step]["components"], **{**self._looks(), **options})
 
+    def plot_bands(self, step: str | None = None, **options: Any) -> Figure:
+        """Draw components with their intervals and with what is as good (`emcube.plot.bands`).
+
+        Parameters
+        ----------
+        step : str, optional
+            A step of uncertainty; default the last.
+        **options
+            As for `emcube.plot.bands`.
+        """
+        from emcube.plot import bands
+
+        node = self[step or self.step_of("uncertainty")]
+        options.setdefault("yscale", "sqrt")
+        whole = node.assign(components=self[str(node.attrs["on"])]["components"])
+        return bands(whole, **{**self._looks(), **options})
+
+    def plot_diagnostics(self, step: str | None = None, **options: Any) -> Figure:
+        """Draw what a step of diagnostics found (`emcube.plot.diagnostics`)."""
+        from emcube.plot import diagnostics
+
+        node = self[step or self.step_of("diagnostics")]
+        return diagnostics(node.assign_coords(axis=list(node.attrs["axes"])), **options)
+
     def plot_centers(self, step: str | None = None, **options: Any) -> Figure:
         """Draw the mean spectra of the clusters of a step (`emcube.plot.components`).
 
@@ -111,7 +141,7 @@ class ResultFigures:
         from emcube.plot import components
 
         options.setdefault("yscale", "sqrt")
-        centers = self[step or self.step_of("kmeans")]["cluster_centers"]
+        centers = self[step or self.step_of(*CLUSTERS)]["cluster_centers"]
         if set(centers.dims) == {"cluster", "component"}:  # clusters of loadings
             from emcube.plot import compositions
 
@@ -169,11 +199,30 @@ class ResultFigures:
         """Draw the clusters of a step (`emcube.plot.label_map`)."""
         from emcube.plot import label_map
 
-        return label_map(self[step or self.step_of("kmeans")]["labels"], **options)
+        return label_map(self[step or self.step_of(*CLUSTERS)]["labels"], **options)
+
+    def plot_probabilities(self, step: str | None = None, **options: Any) -> Figure:
+        """Draw how probable each cluster of a mixture is at each pixel (`emcube.plot.maps`)."""
+        from emcube.plot import maps
+
+        node = self[step or self.step_of("gaussian_mixture", "poisson_mixture")]
+        return maps(node["probabilities"], **{"by": "cluster", "share_scale": True, **options})
+
+    def plot_cluster_quality(self, step: str | None = None, **options: Any) -> Figure:
+        """Draw how far apart clusters are and how stable (`emcube.plot.cluster_quality`)."""
+        from emcube.plot import cluster_quality
+
+        return cluster_quality(self[step or self.step_of("cluster_quality")], **options)
 
     # --------------------------------------------------------------------------- beside the data themselves
 
-    def denoised(self, step: str | None = None, n_components: int | None = None) -> xr.DataArray:
+    def denoised(
+        self,
+        step: str | None = None,
+        n_components: int | None = None,
+        *,
+        shrinkage: bool = False,
+    ) -> xr.DataArray:
         """Rebuild the cube from a step's components, lazily.
 
         Parameters
@@ -182,6 +231,9 @@ class ResultFigures:
             A pca or nmf step; default the last PCA.
         n_components : int, optional
             Of a PCA, the first components only.
+        shrinkage : bool
+            Of a PCA: shorten each component by as much as noise made it longer
+            (see `IncrementalPCA.inverse_transform`).
 
         Returns
         -------
@@ -189,6 +241,8 @@ class ResultFigures:
             NaN at pixels and channels that were not used. A PCA's values may be negative.
         """
         loadings, components = self._model(step, n_components)
+        if shrinkage:
+            components = components * self._shrink_factors(step, components.sizes["component"])
         cube: xr.DataArray = xr.dot(
             loadings.drop_vars("component", errors="ignore"),
             components.drop_vars("component", errors="ignore"),
@@ -362,7 +416,7 @@ class ResultFigures:
         self.require_complete("save_maps")
         saved: list[Path] = []
         for name, array in maps_of(self):
-            nav = array.ndim - ("component" in array.dims)
+            nav = array.ndim - bool({"component", "cluster"} & set(array.dims))
             write = write_tiff if nav > 1 else write_csv
             suffix = ".tif" if nav > 1 else ".csv"
             notes = {"run_id": self.run_id, "variable": name}
@@ -426,10 +480,12 @@ class ResultFigures:
         if what == "scree":  # too little data to estimate from has no curve
             return bool(node.sizes.get("component", 1))
         if what in _MAPS:  # a single spectrum has no map
-            name = "labels" if what == "labels" else "loadings"
-            nav = node[name].ndim - (name == "loadings")
+            name = what if what in ("labels", "probabilities") else "loadings"
+            nav = node[name].ndim - (name != "labels")
             few = what != "composite" or 2 <= node.sizes["component"] <= _MOST_COLORS
             return nav >= 1 and few
+        if what == "bands":  # of patterns there are none
+            return node["components_std"].ndim == 2
         if what == "centers":
             return node["cluster_centers"].ndim <= 3
         return True
@@ -448,6 +504,29 @@ class ResultFigures:
 
         step = step or self.step_of("pca", *COMPONENTS)
         return model_parts(self[step], self.verb(step), n_components, self["input"]["total_counts"])
+
+    def _shrink_factors(self, step: str | None, n: int) -> xr.DataArray:
+        """Factor of each of `n` parts of a PCA; the mean, where it is one of them, stays."""
+        from emcube.kernels.shrinkage import shrink_factors
+
+        step = step or self.step_of("pca", "nmf")
+        node = self[step]
+        if self.verb(step) != "pca":
+            raise InputError(
+                f"shrinkage is for principal components, {step!r} is a {self.verb(step)} step",
+                hint="name a pca step, or leave shrinkage out",
+            )
+        used = (
+            self["input"]["used"].sum()
+            if "used" in self["input"]
+            else self["input"]["total_counts"].size
+        )
+        spectra = np.asarray(node["components"].values).reshape(node.sizes["component"], -1)
+        shape = (int(used), int(np.isfinite(spectra[0]).sum()))
+        variance = float(node.attrs["noise_variance"])
+        found = shrink_factors(node["singular_values"].values, variance, shape)[:n]
+        whole = np.concatenate((found, np.ones(n - found.size)))
+        return xr.DataArray(whole, dims="component")
 
     def _grey(self, image: str | xr.DataArray | None) -> xr.DataArray:
         if isinstance(image, xr.DataArray):

@@ -89,8 +89,8 @@ def maps_of(result: ResultFigures) -> Iterator[tuple[str, xr.DataArray]]:
     for name, image in companions_of(result).items():
         yield f"input/{name}", image
     for step in result.steps:
-        for name in ("loadings", "labels"):
-            if name in result[step] and result[step][name].ndim > (name == "loadings"):
+        for name in ("loadings", "labels", "probabilities"):
+            if name in result[step] and result[step][name].ndim > (name != "labels"):
                 yield f"{step}/{name}", result[step][name]
 
 

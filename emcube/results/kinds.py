@@ -13,5 +13,5 @@ AXES = ("ica", "varimax", "pca")
 COMPONENTS = (*PARTS, *AXES)
 """Components and loadings, of either kind; the first are what is looked at first."""
 
-CLUSTERS = ("kmeans",)
+CLUSTERS = ("kmeans", "gaussian_mixture", "poisson_mixture")
 """Labels and mean spectra."""

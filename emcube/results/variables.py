@@ -227,6 +227,129 @@ for _variable in (
     register(_variable)
 
 for _variable in (
+    Variable(
+        "uncertainty",
+        "loadings_std_counting",
+        (NAV, "component"),
+        "f",
+        None,
+        "standard deviation of counting, components known",
+    ),
+    Variable(
+        "uncertainty",
+        "loadings_std_shared",
+        (NAV, "component"),
+        "f",
+        None,
+        "standard deviation from the components, shared by all pixels",
+    ),
+    Variable(
+        "uncertainty",
+        "loadings_interval",
+        (NAV, "component", "bound"),
+        "f",
+        None,
+        "interval of the loadings, lower and upper end",
+    ),
+    Variable(
+        "uncertainty",
+        "loadings_rotation_range",
+        (NAV, "component", "bound"),
+        "f",
+        None,
+        "loadings of all factorisations that are as good, least and largest",
+    ),
+    Variable(
+        "uncertainty",
+        "components_std",
+        ("component", SIG),
+        "f",
+        ("1 per channel",),
+        "standard deviation of the components",
+    ),
+    Variable(
+        "uncertainty",
+        "components_interval",
+        ("component", SIG, "bound"),
+        "f",
+        ("1 per channel",),
+        "interval of the components, lower and upper end",
+    ),
+    Variable(
+        "uncertainty",
+        "rotation_range",
+        ("component", SIG, "bound"),
+        "f",
+        ("1 per channel",),
+        "components of all factorisations that are as good, least and largest",
+    ),
+    Variable(
+        "uncertainty",
+        "rotation_share",
+        ("component", "bound"),
+        "f",
+        ("1",),
+        "total loading of all factorisations that are as good, over that of the model",
+    ),
+):
+    register(_variable)
+
+for _variable in (
+    Variable(
+        "diagnostics",
+        "chi_square",
+        (NAV,),
+        "f",
+        ("1",),
+        "chi-square per degree of freedom, of counting noise 1",
+    ),
+    Variable(
+        "diagnostics",
+        "deviance",
+        (NAV,),
+        "f",
+        ("1",),
+        "Poisson deviance over its expectation, of counting noise 1",
+        required=False,
+    ),
+    Variable(
+        "diagnostics",
+        "chi_square_spectrum",
+        (SIG,),
+        "f",
+        ("1",),
+        "chi-square by channel, of counting noise 1",
+    ),
+    Variable(
+        "diagnostics",
+        "residual_correlation",
+        ("axis", "lag"),
+        "f",
+        ("1",),
+        "correlation of residuals with those of neighbours",
+    ),
+    Variable(
+        "diagnostics",
+        "residual_correlation_error",
+        ("axis", "lag"),
+        "f",
+        ("1",),
+        "standard error of the correlation",
+    ),
+    *(
+        Variable("diagnostics", _name, ("level",), "f", (_unit,), _prose, required=False)
+        for _name, _unit, _prose in (
+            ("denoised_mean", "counts", "mean of denoised values"),
+            ("raw_mean", "counts", "mean of the counts of the other half"),
+            ("denoised_variance", "1", "variance of denoised values, between halves"),
+            ("theory_variance", "1", "variance of denoised values, by theory"),
+            ("n_cells", "1", "cells of a level"),
+        )
+    ),
+):
+    register(_variable)
+
+for _variable in (
     Variable("kmeans", "labels", (NAV,), "iu", ("1",), "cluster of each pixel, -1 for none"),
     Variable("kmeans", "cluster_centers", ("cluster", SIG), "f", None, "mean of each cluster"),
     Variable(
@@ -236,6 +359,62 @@ for _variable in (
 ):
     register(_variable)
 
+for _verb in ("gaussian_mixture", "poisson_mixture"):
+    for _variable in (
+        Variable(
+            _verb,
+            "labels",
+            (NAV,),
+            "iu",
+            ("1",),
+            "most probable cluster of each pixel, -1 for none",
+        ),
+        Variable(
+            _verb, "probabilities", (NAV, "cluster"), "f", ("1",), "probability of each cluster"
+        ),
+        Variable(_verb, "cluster_centers", ("cluster", SIG), "f", None, "mean of each cluster"),
+        Variable(_verb, "cluster_weights", ("cluster",), "f", ("1",), "share of the pixels"),
+        Variable(_verb, "log_likelihood", (), "f", ("1",), "log-likelihood of all pixels (nats)"),
+        Variable(
+            _verb,
+            "log_likelihood_path",
+            ("pass",),
+            "f",
+            ("1",),
+            "what EM raises, for one pixel, after each pass (nats)",
+        ),
+        Variable(_verb, "bic", (), "f", ("1",), "Bayesian information criterion"),
+        Variable(_verb, "aic", (), "f", ("1",), "Akaike's information criterion"),
+    ):
+        register(_variable)
+
+for _variable in (
+    Variable(
+        "gaussian_mixture", "means", ("cluster", "feature"), "f", ("1",), "means of the features"
+    ),
+    Variable(
+        "gaussian_mixture",
+        "covariances",
+        ("cluster", "feature", "other_feature"),
+        "f",
+        ("1",),
+        "covariances of the features, at a weight of one",
+    ),
+):
+    register(_variable)
+
+for _variable in (
+    Variable("cluster_quality", "silhouette", ("cluster",), "f", ("1",), "1 far apart, 0 touching"),
+    Variable(
+        "cluster_quality", "silhouette_error", ("cluster",), "f", ("1",), "its standard error"
+    ),
+    Variable(
+        "cluster_quality", "stability", ("cluster",), "f", ("1",), "Jaccard index with other models"
+    ),
+    Variable("cluster_quality", "stability_least", ("cluster",), "f", ("1",), "smallest of these"),
+    Variable("cluster_quality", "sampled", ("cluster",), "iu", ("1",), "pixels drawn"),
+):
+    register(_variable)
 for _variable in (
     Variable("mcr", "components", ("component", SIG), "f", ("1 per channel",), "resolved spectra"),
     Variable("mcr", "loadings", (NAV, "component"), "f", None, "loadings"),

@@ -412,16 +412,18 @@ def test_cards_on_a_terminal(
     emcube: Run, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")  # a dumb one has 80 columns whatever is said
     for columns in (80, 40):
         monkeypatch.setenv("COLUMNS", str(columns))
         for what in (finished / "map.zarr", finished / "results" / "map"):
             card = emcube("info", what)
             assert card.status == 0, card.err
-            rows = card.out.splitlines()
+            rows = re.sub(r"\x1b\[[0-9;]*m", "", card.out).splitlines()
             assert rows[0].startswith("╭")
             assert max(len(row) for row in rows if row[0] in "│╭╰") <= columns
     monkeypatch.setenv("COLUMNS", "80")
-    card = emcube("info", finished / "map.zarr").out
+    card = re.sub(r"\x1b\[[0-9;]*m", "", emcube("info", finished / "map.zarr").out)
     assert "0.5 to 2.48 keV" in card
     assert "EDS · Si O · 200 keV" in card
     assert re.search(r"counts +\d+\.?\d* per pixel", card)

@@ -21,6 +21,9 @@ ESTIMATORS = [
     em.MiniBatchNMF(beta_loss="frobenius", random_state=0),
     em.KMeans(random_state=0),
     em.KMeans(2, features="profiles", random_state=0),
+    em.GaussianMixture(random_state=0),
+    em.GaussianMixture(2, features="profiles", random_state=0),
+    em.PoissonMixture(random_state=0),
 ]
 
 EVERYWHERE = {
@@ -37,6 +40,9 @@ PROFILES = "the data of this check are negative whatever the tag positive_only s
 NO_GRAM = "partial_fit sums the Gram matrix exactly and refuses svd_solver='randomized'"
 
 
+PROBABLE = "the check takes whatever has probabilities for a classifier"
+
+
 def expected_failures(estimator: Any) -> dict[str, str]:
     """Checks that do not apply to an estimator, each with the reason."""
     reasons = dict(EVERYWHERE)
@@ -45,8 +51,12 @@ def expected_failures(estimator: Any) -> dict[str, str]:
         reasons |= dict.fromkeys(
             ("check_transformer_data_not_an_array", "check_transformer_general"), ZERO_MEAN
         )
-    if parameters.get("features") == "profiles":
+    if parameters.get("features") == "profiles" or "prior_counts" in parameters:
         reasons["check_clustering"] = PROFILES
+    if hasattr(estimator, "predict_proba"):
+        reasons |= dict.fromkeys(
+            ("check_estimator_sparse_array", "check_estimator_sparse_matrix"), PROBABLE
+        )
     if parameters.get("svd_solver") == "randomized":
         reasons |= dict.fromkeys(
             ("check_fit_score_takes_y", "check_n_features_in_after_fitting"), NO_GRAM

@@ -24,6 +24,8 @@ MODELS: dict[str, Callable[[], Any]] = {
     "nmf frobenius": lambda: em.MiniBatchNMF(2, beta_loss="frobenius", random_state=0),
     "kmeans": lambda: em.KMeans(2, features="counts", random_state=0),
     "kmeans profiles": lambda: em.KMeans(2, features="profiles", random_state=0),
+    "gaussian mixture": lambda: em.GaussianMixture(2, features="profiles", random_state=0),
+    "poisson mixture": lambda: em.PoissonMixture(2, random_state=0),
 }
 
 

@@ -20,7 +20,14 @@ from emcube.errors import CubeError, InputError, NotFittedError, SelectionError
 
 Make = Callable[[], Any]
 
-COUNTS_ONLY = ("pca-poisson", "nmf-kl", "ica-spatial", "kmeans-profiles")
+COUNTS_ONLY = (
+    "pca-poisson",
+    "nmf-kl",
+    "ica-spatial",
+    "kmeans-profiles",
+    "gaussian-mixture-profiles",
+)
+COUNTS_ONLY += ("poisson-mixture",)
 """Of these the parameters say that values are counts, whatever their dtype."""
 
 ESTIMATORS: dict[str, Make] = {
@@ -39,6 +46,14 @@ ESTIMATORS: dict[str, Make] = {
     "nfindr": lambda: em.NFINDR(3, random_state=0),
     "kmeans-profiles": lambda: em.KMeans(3, features="profiles", random_state=0),
     "kmeans-counts": lambda: em.KMeans(3, features="counts", random_state=0),
+    "gaussian-mixture-profiles": lambda: em.GaussianMixture(3, features="profiles", random_state=0),
+    "gaussian-mixture-scores": lambda: em.GaussianMixture(
+        3, features="scores", covariance_type="tied", random_state=0
+    ),
+    "gaussian-mixture-counts": lambda: em.GaussianMixture(
+        3, features="counts", covariance_type="diag", random_state=0
+    ),
+    "poisson-mixture": lambda: em.PoissonMixture(3, random_state=0),
 }
 
 

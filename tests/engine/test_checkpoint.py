@@ -661,6 +661,10 @@ WORK: dict[str, Callable[[], Any]] = {
     ),
     "kmeans-profiles": fitted(lambda: em.KMeans(3, features="profiles", random_state=0), more=True),
     "kmeans-counts": fitted(lambda: em.KMeans(3, features="counts", max_iter=3, random_state=0)),
+    "gaussian-mixture": fitted(
+        lambda: em.GaussianMixture(3, max_iter=6, random_state=0), more=True
+    ),
+    "poisson-mixture": fitted(lambda: em.PoissonMixture(3, max_iter=6, random_state=0), more=True),
     "estimate": estimate(),
     "estimate-quadratic": estimate(noise="quadratic"),
     "score": lambda: np.array(em.MiniBatchNMF(2, random_state=0).fit(cube()).score(cube(4))),

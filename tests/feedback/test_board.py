@@ -232,7 +232,7 @@ def test_a_display_that_is_gone_costs_no_work(
 def test_drawing_takes_a_hundredth_of_the_time_however_slow_it_is(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A display that takes 30 ms is drawn at most every 3 s."""
+    """A display that takes 30 ms is drawn twice, to see what it takes, and then at most every 3 s."""
     monkeypatch.undo()
     drawn: list[float] = []
 
@@ -254,7 +254,7 @@ def test_drawing_takes_a_hundredth_of_the_time_however_slow_it_is(
         time.sleep(0.01)
     time.sleep(1.2)
     found.take(Event("end", "fit", n_blocks=100, work=1))
-    assert len(drawn) == 1
+    assert 1 <= len(drawn) <= 2
 
 
 def test_telling_costs_microseconds(board: Board) -> None:

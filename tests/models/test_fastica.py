@@ -16,9 +16,7 @@ MODELS = {
     "ica": lambda **more: em.FastICA(3, random_state=0, **more),
     "ica-spatial": lambda **more: em.FastICA(3, domain="spatial", random_state=0, **more),
     "varimax": lambda **more: em.Varimax(3, random_state=0, **more),
-    "varimax-spectral": lambda **more: em.Varimax(
-        3, domain="spectral", random_state=0, **more
-    ),
+    "varimax-spectral": lambda **more: em.Varimax(3, domain="spectral", random_state=0, **more),
 }
 
 
@@ -71,9 +69,7 @@ def test_turning_keeps_the_model(needle, make):
 def test_turning_keeps_the_model_of_centred_values(make):
     rng = np.random.default_rng(0)
     values = rng.laplace(size=(400, 3)) @ rng.normal(size=(3, 80)) + 5.0
-    cube = em.make_cube(
-        values.reshape(20, 20, 80), dims=("y", "x", "energy"), sig_dims=("energy",)
-    )
+    cube = em.make_cube(values.reshape(20, 20, 80), dims=("y", "x", "energy"), sig_dims=("energy",))
     model = make().fit(cube)
     assert model.noise_.centred
     np.testing.assert_allclose(
@@ -113,7 +109,9 @@ def test_the_spectral_domain_is_scikit_learns_answer_on_differences(needle):
     sources /= np.abs(sources).sum(axis=1, keepdims=True)
     found = model.components_.values
     for one in sources:
-        assert min(np.abs(found - one).max(axis=1).min(), np.abs(found + one).max(axis=1).min()) < 1e-5
+        assert (
+            min(np.abs(found - one).max(axis=1).min(), np.abs(found + one).max(axis=1).min()) < 1e-5
+        )
 
 
 def test_the_spatial_domain_separates_independent_maps():
@@ -170,14 +168,19 @@ def test_differences_do_not_cross_channels_that_are_left_out(needle):
     rows = _differences(pca._vectors.T, pca.axes_, 1)
     assert len(rows) == sum(np.diff(np.flatnonzero(used.values)) == 1)
     assert len(_differences(pca._vectors.T, pca.axes_, 0)) == int(used.sum())
-    assert np.isfinite(em.FastICA(3, random_state=0).fit(cube, where=used).components_.values).sum() > 0
+    assert (
+        np.isfinite(em.FastICA(3, random_state=0).fit(cube, where=used).components_.values).sum()
+        > 0
+    )
 
 
 def test_one_pass_or_two(needle):
     _, cube = needle
     for model, n in ((em.FastICA(3, random_state=0), 1), (em.Varimax(3), 2)):
         passes = []
-        with listen(lambda event, p=passes: p.append(event.name) if event.kind == "start" else None):
+        with listen(
+            lambda event, p=passes: p.append(event.name) if event.kind == "start" else None
+        ):
             model.fit(cube)
         assert len(passes) == n
 

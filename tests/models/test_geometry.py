@@ -34,7 +34,7 @@ def needle():
 
 
 def worst(model, scene, cube):
-    """Angles (degrees, KK-weighted) to the truth, and what each may be: 2, or 1.5 times the counting limit."""
+    """Angles (degrees, weighted) to the truth; what each may be: 2, or 1.5 times the counting limit."""
     sig = cube.shape[-1]
     mean = cube.values.reshape(-1, sig).mean(axis=0)
     order, angles = match_components(model.components_.values, scene.components.values, mean)
@@ -146,7 +146,7 @@ def test_single_points_are_pixels(estimator):
     values = shares @ spectra * 100
     model = estimator(3, noise=None, pool=1, n_average=1, random_state=0).fit(values)
     assert sorted(model.purest_[:, 0]) == [5, 50, 150]
-    order, angles = match_components(model.components_, spectra, np.ones(20))
+    _order, angles = match_components(model.components_, spectra, np.ones(20))
     # What noise would make negative is a thousandth of the mean, at the least.
     assert angles.max() < 0.02
 
@@ -167,7 +167,7 @@ def test_more_pixels_join_the_cloud(needle):
 def test_a_sample_is_enough_where_pixels_are_many(monkeypatch, rock, estimator):
     from emcube.models import cloud
 
-    scene, cube = rock
+    _scene, cube = rock
     monkeypatch.setattr(cloud, "POINTS", 1500)
     lazy = cube.chunk(y=32)
     answers = []

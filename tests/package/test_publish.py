@@ -392,7 +392,7 @@ def test_pages_for_people(lab: Lab, quick: Lab) -> None:
     )
     assert not re.search(r"<script|<link|src=\"(?!data:)", preview)
     # Nothing is loaded, and nothing runs but what the policy names by its hash.
-    assert "default-src 'none'" in report
+    assert "default-src &#39;none&#39;" in report
     assert not re.search(r"<link|src=\"(?!data:)", report)
     assert "nmf (3 components)" in members[names.README].decode()
     without = members_of(quick.crate)[names.REPORT].decode()

@@ -12,13 +12,17 @@ import emcube as em
 from emcube.models.fastica import RotatedPCA
 from emcube.models.mixing import MixingModel
 from emcube.recipe.schema import (
+    DiagnosticsStep,
     EstimateStep,
+    GaussianMixtureStep,
     ICAStep,
     KMeansStep,
     MCRStep,
     NFINDRStep,
     NMFStep,
     PCAStep,
+    PoissonMixtureStep,
+    UncertaintyStep,
     VarimaxStep,
     VCAStep,
 )
@@ -33,8 +37,12 @@ STEPS = [
     (VCAStep, em.VCA),
     (NFINDRStep, em.NFINDR),
     (KMeansStep, em.KMeans),
+    (GaussianMixtureStep, em.GaussianMixture),
+    (PoissonMixtureStep, em.PoissonMixture),
+    (UncertaintyStep, em.uncertainty),
+    (DiagnosticsStep, em.diagnostics),
 ]
-NOT_IN_A_RECIPE = {"cube", "where", "known"}
+NOT_IN_A_RECIPE = {"cube", "where", "known", "model"}
 OWN_DEFAULTS = {"n_components", "n_clusters", "random_state"}
 
 
@@ -56,6 +64,9 @@ def test_what_a_recipe_accepts_an_estimator_accepts() -> None:
     counts = np.random.default_rng(0).poisson(5.0, (60, 12))
     em.IncrementalPCA(**{**PCAStep().parameters(), "n_components": 3}).fit(counts)
     em.KMeans(**{**KMeansStep().parameters(), "n_clusters": 2, "random_state": 0}).fit(counts)
+    few = {"n_clusters": 2, "random_state": 0}
+    em.GaussianMixture(**{**GaussianMixtureStep().parameters(), **few}).fit(counts)
+    em.PoissonMixture(**{**PoissonMixtureStep().parameters(), **few}).fit(counts)
     em.MiniBatchNMF(**{**NMFStep().parameters(), "n_components": 2, "random_state": 0}).fit(counts)
     for model, estimator in STEPS:
         if isinstance(estimator, type) and issubclass(estimator, MixingModel | RotatedPCA):

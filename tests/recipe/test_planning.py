@@ -122,9 +122,34 @@ def require_counted(found: Plan, passes: dict[str, int]) -> None:
         [{"pca": {"n_components": 3, "svd_solver": "randomized"}}],
         [{"kmeans": {"n_clusters": 3, "features": "counts", "random_state": 0}}],
         [
+            {"ica": {"n_components": 3, "random_state": 0}},
+            {"varimax": {"n_components": 3}},
+            {"mcr": {"n_components": 3, "random_state": 0}},
+            {"vca": {"n_components": 3, "random_state": 0}},
+            {"nfindr": {"n_components": 3, "noise": None, "random_state": 0}},
+            {"kmeans": {"n_clusters": 2, "on": "vca", "random_state": 0}},
+        ],
+        [
             {"kmeans": {"n_clusters": 3, "random_state": 0}},
             {"pca": {"n_components": 3}},
             {"kmeans": {"name": "again", "n_clusters": 2, "on": "pca", "random_state": 0}},
+        ],
+        [
+            {"pca": {"n_components": 3}},
+            {"gaussian_mixture": {"n_clusters": 3, "random_state": 0}},
+            {"gaussian_mixture": {"name": "on", "n_clusters": 2, "on": "pca", "random_state": 0}},
+            {"poisson_mixture": {"n_clusters": 3, "random_state": 0}},
+        ],
+        [{"gaussian_mixture": {"n_clusters": 2, "features": "scores", "random_state": 0}}],
+        [
+            {"poisson_mixture": {"n_clusters": 3, "random_state": 0}},
+            {"cluster_quality": {"of": "poisson_mixture", "n_repeats": 2}},
+        ],
+        [
+            {"nmf": {"n_components": 3, "random_state": 0}},
+            {"uncertainty": {"method": "bootstrap", "n_replicates": 3}},
+            {"uncertainty": {"name": "plain", "method": "fisher"}},
+            "diagnostics",
         ],
     ],
 )

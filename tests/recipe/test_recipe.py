@@ -160,6 +160,24 @@ BAD = [
         "'on' of kmeans is 'nmf'",
         "there are 'pca'",
     ),
+    (
+        "emcube: 1\nsteps:\n  - pca\n  - cluster_quality: {of: pca}",
+        4,
+        "'of' of cluster_quality is 'pca', expected an earlier step with clusters",
+        "put a kmeans or mixture step before it",
+    ),
+    (
+        "emcube: 1\nsteps:\n  - kmeans: {n_clusters: 2}\n  - cluster_quality: {of: k}",
+        4,
+        "'of' of cluster_quality is 'k'",
+        "there are 'kmeans'",
+    ),
+    (
+        "emcube: 1\nsteps:\n  - gaussian_mixture: {n_clusters: 2, on: nmf}",
+        3,
+        "'on' of gaussian_mixture is 'nmf', expected an earlier step with loadings",
+        "put a pca or nmf step before it",
+    ),
     ("emcube: 1\ninput: {}\nsteps: [pca]", 2, "expected either 'path' or 'catalog'", ""),
     (
         "emcube: 1\ninput: {path: a, catalog: b, dataset: c}\nsteps: [pca]",

@@ -83,6 +83,45 @@ def test_the_whole_way(whole: Any) -> None:
     assert whole.verify() == {}
 
 
+def test_mixtures_and_their_quality(store: Path, tmp_path: Path) -> None:
+    steps: list[Any] = [
+        {"pca": {"n_components": 3}},
+        {"gaussian_mixture": {"n_clusters": 3, "on": "pca", "random_state": 0}},
+        {"poisson_mixture": {"n_clusters": 3, "random_state": 0}},
+        {"cluster_quality": {"of": "poisson_mixture", "n_samples": 200, "n_repeats": 2}},
+    ]
+    found = em.run({"input": {"path": str(store)}, "steps": steps}, out=tmp_path / "r")
+    for step in ("gaussian_mixture", "poisson_mixture"):
+        node = found[step].load()
+        assert node["probabilities"].sizes == {"y": 24, "x": 30, "cluster": 3}
+        np.testing.assert_allclose(node["probabilities"].sum("cluster"), 1.0)
+        held = node["labels"].values >= 0
+        np.testing.assert_array_equal(
+            node["labels"].values[held], node["probabilities"].values.argmax(axis=-1)[held]
+        )
+        np.testing.assert_allclose(node["cluster_weights"].sum(), 1.0)
+    assert found["gaussian_mixture"]["covariances"].shape == (3, 3, 3)
+    alone = em.PoissonMixture(3, random_state=0).fit(em.open(store))
+    np.testing.assert_array_equal(found["poisson_mixture"]["labels"], alone.labels_)
+    assert float(found["poisson_mixture"]["bic"]) == alone.bic_
+    quality = found["cluster_quality"]
+    assert quality.attrs["of"] == "poisson_mixture"
+    assert quality.attrs["n_samples"] == 200
+    assert found.verify() == {}
+    saved = {p.name for p in found.save_figures(tmp_path / "figures")}
+    assert {"poisson_mixture-probabilities.png", "cluster_quality-cluster_quality.png"} <= saved
+    page = em.report(found, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "Bayesian information criterion" in page
+    assert "3 of 3 clusters stable" in page
+    # A run that goes on fits the clusters again, to the same quality.
+    more = [
+        *steps[:3],
+        {"cluster_quality": {"of": "gaussian_mixture", "n_samples": 100, "n_repeats": 1}},
+    ]
+    again = em.run({"input": {"path": str(store)}, "steps": more}, out=tmp_path / "again")
+    assert again["cluster_quality"].sizes["cluster"] == 3
+
+
 def test_plain_xarray_opens_it_with_every_unit(whole: Any) -> None:
     with xr.open_datatree(str(whole.path), engine="zarr") as tree:
         assert set(tree.children) == {"input", *whole.steps}

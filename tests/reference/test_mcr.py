@@ -89,9 +89,9 @@ def test_rounds_are_those_of_the_twin(fixed):
     start[:, 5] = 0
     start /= start.sum(axis=1, keepdims=True)
     known = start[:fixed] if fixed else None
-    model = em.MCRALS(
-        3, init=start, known=known, pool=1, tol=0.0, max_iter=6, random_state=0
-    ).fit(counts)
+    model = em.MCRALS(3, init=start, known=known, pool=1, tol=0.0, max_iter=6, random_state=0).fit(
+        counts
+    )
     expected, path = naive_als(counts, start, 6, fixed=fixed)
     np.testing.assert_allclose(model.lack_of_fit_path_, path, rtol=1e-6)
     found = model.components_

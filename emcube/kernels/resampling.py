@@ -1,0 +1,140 @@
+"""The same measurement made again: counts drawn anew, thinned, weighed, and residuals with other signs.
+
+Letters: P pixels, E channels, K components.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from emcube.kernels.rows import CountRows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["area_index", "area_shape", "drawn_again", "flipped", "split", "weighed"]
+
+AREAS = 64
+"""Areas that a field of view is cut into, about."""
+
+
+def drawn_again(rows: CountRows, rng: np.random.Generator) -> CountRows:
+    """Draw each number of counts anew from the Poisson law whose mean it is (the event bootstrap).
+
+    To draw as many events as there are, with replacement, gives the same numbers but for the total, which is
+    fixed there and Poisson here, as it is when a measurement is repeated.
+
+    References
+    ----------
+    B. Efron, Ann. Stat. 7 (1979) 1. https://doi.org/10.1214/aos/1176344552
+    """
+    return _without_zeros(rows, rng.poisson(rows.counts))
+
+
+def split(
+    rows: CountRows, shares: tuple[float, ...], rng: np.random.Generator
+) -> tuple[CountRows, ...]:
+    """Deal the counts to parts: independent Poisson cubes of these shares of the counts (thinning).
+
+    Parameters
+    ----------
+    rows : CountRows
+        Whole numbers; of other values the whole part is dealt.
+    shares : tuple of float
+        Positive, sum at most one; what is left over is dealt to nobody.
+    """
+    left = np.floor(rows.counts).astype(np.int64)
+    room, parts = 1.0, []
+    for share in shares:
+        mine = rng.binomial(left, min(share / room, 1.0))
+        parts.append(_without_zeros(rows, mine))
+        left = left - mine
+        room -= share
+    return tuple(parts)
+
+
+def weighed(
+    data: CountRows | NDArray[Any], times: NDArray[np.int64], *, counts: bool
+) -> CountRows | NDArray[Any]:
+    """Let each pixel count so many times, as if it had been met as often.
+
+    The likelihood of counts is homogeneous: a pixel of m times the counts has m times the say. Of squares the
+    root of the number does the same.
+
+    Parameters
+    ----------
+    data : CountRows or ndarray, (P, E)
+    times : ndarray of int, shape (P,)
+        Not negative.
+    counts : bool
+        Whether the loss is that of counts.
+    """
+    if isinstance(data, CountRows) and counts:
+        values = rows_times(data, times)
+        return _without_zeros(data, values)
+    dense = data.to_dense() if isinstance(data, CountRows) else np.asarray(data, dtype=np.float64)
+    factor = times if counts else np.sqrt(times)
+    return np.asarray(dense * factor[:, None])
+
+
+def rows_times(rows: CountRows, times: NDArray[np.int64]) -> NDArray[Any]:
+    """Counts of each pair times the number of its pixel, shape (N,)."""
+    wide = np.float64 if rows.counts.dtype.kind == "f" else np.int64
+    return np.asarray(rows.counts.astype(wide) * np.repeat(times, np.diff(rows.indptr)))
+
+
+def flipped(
+    data: NDArray[Any], model: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Add the residuals to the model again, each with a sign drawn anew (the wild bootstrap).
+
+    It keeps the size of the noise of every value and asks nothing else of it.
+
+    References
+    ----------
+    C. F. J. Wu, Ann. Stat. 14 (1986) 1261. https://doi.org/10.1214/aos/1176350142
+    """
+    signs = 2.0 * rng.integers(0, 2, size=model.shape) - 1.0
+    return np.asarray(model + signs * (np.asarray(data, dtype=np.float64) - model))
+
+
+def area_shape(nav_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Areas along each navigation dim: about `AREAS`, over the last two dims (over one, along it)."""
+    if not nav_shape:
+        return ()
+    if len(nav_shape) == 1:
+        return (min(nav_shape[0], AREAS),)
+    side = math.isqrt(AREAS)
+    image = tuple(min(n, side) for n in nav_shape[-2:])
+    return (*(1 for _ in nav_shape[:-2]), *image)
+
+
+def area_index(places: NDArray[np.int64], nav_shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Number of the area that each place of the navigation grid lies in.
+
+    Parameters
+    ----------
+    places : ndarray of int, shape (n, D)
+    nav_shape : tuple of int
+        Of the whole cube.
+    """
+    grid = area_shape(nav_shape)
+    index = np.zeros(len(places), dtype=np.int64)
+    for d, (n, parts) in enumerate(zip(nav_shape, grid, strict=True)):
+        index = index * parts + np.minimum(places[:, d] * parts // n, parts - 1)
+    return index
+
+
+def _without_zeros(rows: CountRows, counts: NDArray[Any]) -> CountRows:
+    kept = counts > 0
+    before = np.concatenate(([0], np.cumsum(kept)))
+    values, channels = counts[kept], rows.channels[kept]
+    width = rows.counts.dtype
+    if width.kind != "f" and values.size and values.max() > np.iinfo(width).max:
+        # Both arrays have one width (see `CountRows`).
+        width = np.dtype(np.uint32)
+        channels = channels.astype(width)
+    return CountRows(before[rows.indptr], channels, values.astype(width), rows.n_channels)

@@ -1,0 +1,669 @@
+"""Do count statistics survive? What a model leaves, and what denoising does to variances.
+
+Letters: P pixels, E used channels, G groups of channels, K components, L lags, B levels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from emcube.engine import resident, run_sweep
+from emcube.engine.threads import single_threaded_blas
+from emcube.errors import InputError
+from emcube.kernels.gram import add_symmetric
+from emcube.kernels.misfit import deviance_pixels, lagged, slabs
+from emcube.kernels.poisson_nmf import as_rows
+from emcube.kernels.residuals import channel_groups
+from emcube.models.base import resolve_seed
+from emcube.models.labels import Labels, as_source, map_pixels
+from emcube.models.nmf_gain import in_counts
+from emcube.models.noise import PoissonNoise
+from emcube.models.pca import MAX_GRAM
+from emcube.models.pca_sweeps import GramSweep
+from emcube.models.rebuild import pixels_only
+from emcube.models.replicates import DrawnSource, ThinDraw
+from emcube.models.subspace import leading_vectors
+from emcube.models.uncertainties import Fitted, fitted_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from emcube.engine import Block, BlockSource, RngKey
+
+__all__ = ["Diagnosis", "PixelMisfit", "diagnose", "diagnostics"]
+
+LEAST_COUNTS = 1.0
+"""Neighbouring channels are summed until the mean pixel holds as many counts: with hardly any, single
+counts rule a sum of squares."""
+
+LEVELS = 24
+"""Levels of the mean, two and a half to a decade, from `LOWEST` on."""
+
+LOWEST = 1e-3
+PER_DECADE = 5.0
+HALVES = (0.5, 0.5)
+
+MUCH = 4.0
+"""Standard errors from which a correlation is told as one."""
+
+WORTH = 0.02
+"""Correlations below this are not worth a word, however sure they are."""
+
+
+# ------------------------------------------------------------------------------------- what is left
+
+
+@dataclass(frozen=True, eq=False)
+class PixelMisfit:
+    """Chi-square and deviance of a block's pixels, of noise alone one; pickles.
+
+    Parameters
+    ----------
+    fitted : Fitted
+    starts : ndarray of int, shape (G,)
+        First channels of groups.
+    weights : ndarray, shape (G,)
+        Of squares.
+    noise : float
+        Least squares: variance of a value.
+    """
+
+    fitted: Fitted
+    starts: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    noise: float = 1.0
+
+    def __call__(self, block: Block) -> dict[str, NDArray[Any]]:
+        """Names of variables to values (p,)."""
+        packed = self.packed(block)
+        found = {"chi_square": packed[:, 0]}
+        if self.fitted.loss.counts:
+            found["deviance"] = packed[:, 1]
+        return found
+
+    def packed(self, block: Block) -> NDArray[np.float64]:
+        """Both side by side, shape (p, 2)."""
+        fitted = self.fitted
+        fitted.loss.check(block)
+        data = block.data if fitted.gain == 1.0 else block.dense() / fitted.gain
+        loadings = fitted.loss.loadings(data, fitted.components)
+        out = np.full((block.n_pixels, 2), np.nan)
+        factor = self._factor()
+        for part, values in slabs(data):
+            x, m = self.grouped(values, loadings[part])
+            square = np.square(x - m) @ self.weights
+            if fitted.loss.counts:
+                expected = m @ self.weights
+                two = deviance_pixels(x, m)
+                np.divide(two[:, 0], two[:, 1], out=out[part, 1], where=two[:, 1] > 0.0)
+            else:
+                expected = np.full(len(x), self.noise * self.weights.sum())
+            np.divide(square, expected, out=out[part, 0], where=expected > 0.0)
+        return out * factor
+
+    def _factor(self) -> float:
+        """Groups over degrees of freedom: loadings were fitted."""
+        k, g = len(self.fitted.components), self.starts.size
+        return g / max(g - k, 1)
+
+    def grouped(
+        self, values: NDArray[np.float64], loadings: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Data and model by groups of channels, shape (p, G)."""
+        model = np.add.reduceat(self.fitted.components, self.starts, axis=1)
+        return np.add.reduceat(values, self.starts, axis=1), loadings @ model
+
+
+def misfit_of(fitted: Fitted, n_pixels: int, noise: float) -> PixelMisfit:
+    """Groups and weights that suit a model: of counts, each group holds one in the mean pixel."""
+    k, n_channels = fitted.components.shape
+    if not fitted.loss.counts:
+        return PixelMisfit(fitted, np.arange(n_channels), np.ones(n_channels), noise)
+    mean = fitted.totals @ fitted.components / max(1, n_pixels)
+    # Few counts leave few groups: there must be more of them than components.
+    starts = channel_groups(mean, min(LEAST_COUNTS, float(mean.sum()) / (2 * k + 2)))
+    held = np.add.reduceat(mean, starts)
+    weights = np.divide(1.0, held, out=np.zeros_like(held), where=held > 0.0)
+    return PixelMisfit(fitted, starts, weights)
+
+
+@dataclass(frozen=True, eq=False)
+class _Left:
+    """Sums over pixels of what is left.
+
+    `square`, `expected`: by channel (E,). `pairs`: (axes, lags, 3), see `lagged`. `pixels`: sums of
+    chi-square, of its square, and number of pixels that hold anything.
+    """
+
+    square: NDArray[np.float64]
+    expected: NDArray[np.float64]
+    pairs: NDArray[np.float64]
+    pixels: NDArray[np.float64]
+
+    def __add__(self, other: _Left) -> _Left:
+        return _Left(
+            self.square + other.square,
+            self.expected + other.expected,
+            self.pairs + other.pairs,
+            self.pixels + other.pixels,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualSweep:
+    """Squares by channel, and how residuals of neighbours go together, in one round.
+
+    Pairs of neighbours are those within a block. The last axis is that of the channels.
+    """
+
+    misfit: PixelMisfit
+    n_lags: int
+    channel_weights: NDArray[np.float64]
+    name: str = "diagnostics (residuals)"
+
+    def start(self) -> None:
+        """Nothing."""
+        return
+
+    def map(self, block: Block, state: Any, rng_key: RngKey) -> _Left:
+        """Sums of one block."""
+        fitted = self.misfit.fitted
+        fitted.loss.check(block)
+        loadings = fitted.loss.loadings(block.data, fitted.components)
+        n_groups = self.misfit.starts.size
+        square = np.zeros(fitted.components.shape[1])
+        expected = np.zeros_like(square)
+        along = np.zeros((self.n_lags, 3))
+        box = np.zeros((math.prod(block.nav_shape), n_groups))
+        index = block.box_index()
+        for part, values in slabs(block.data):
+            model = loadings[part] @ fitted.components
+            rest = values - model
+            square += np.square(rest).sum(axis=0)
+            expected += model.sum(axis=0) if fitted.loss.counts else self.misfit.noise * len(model)
+            box[index[part]] = np.add.reduceat(rest, self.misfit.starts, axis=1)
+            rest *= np.sqrt(self.channel_weights)
+            along += _along_channels(rest, self.n_lags)
+        box *= np.sqrt(self.misfit.weights)
+        used = np.zeros(len(box), dtype=bool)
+        used[index] = loadings.sum(axis=1) > 0.0 if fitted.loss.counts else True
+        rest = box.reshape(*block.nav_shape, n_groups)
+        used = used.reshape(block.nav_shape)
+        pairs = [
+            [lagged(rest, used, axis, lag) for lag in range(1, self.n_lags + 1)]
+            for axis in range(len(block.nav_shape))
+        ]
+        chi = self.misfit.packed(block)[:, 0]
+        chi = chi[np.isfinite(chi)]
+        pixels = np.array([chi.sum(), np.square(chi).sum(), chi.size])
+        every = np.concatenate((np.array(pairs).reshape(-1, self.n_lags, 3), along[None]))
+        return _Left(square, expected, every, pixels)
+
+    def combine(self, a: _Left, b: _Left) -> _Left:
+        """Add."""
+        return a + b
+
+    def step(self, state: Any, statistic: _Left, round_number: int) -> tuple[_Left, bool]:
+        """One round is all."""
+        return statistic, True
+
+    def statistic_bytes(self, n_channels: int) -> int:
+        """Bytes of a statistic."""
+        return 16 * n_channels
+
+
+def _along_channels(rest: NDArray[np.float64], n_lags: int) -> NDArray[np.float64]:
+    """The sums of `lagged` along the channels of each pixel, shape (L, 3)."""
+    out = np.zeros((n_lags, 3))
+    for i in range(n_lags):
+        if i + 1 >= rest.shape[1]:
+            break
+        a, b = rest[:, : -i - 1], rest[:, i + 1 :]
+        product = np.einsum("pe,pe->p", a, b)
+        square = 0.5 * (np.einsum("pe,pe->p", a, a) + np.einsum("pe,pe->p", b, b))
+        out[i] = product.sum(), np.square(product).sum(), square.sum()
+    return out
+
+
+# ---------------------------------------------------------------------------- variance against mean
+
+
+@dataclass(frozen=True, eq=False)
+class _Denoiser:
+    """Weighted PCA of one half of the counts: from a pixel's counts to what the components leave of them.
+
+    Attributes
+    ----------
+    vectors : ndarray, shape (E, K)
+        In the weighted space.
+    scale : ndarray, shape (E,)
+        Of the channels.
+    values : ndarray, shape (K,)
+        Squares of the singular values.
+    """
+
+    vectors: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    values: NDArray[np.float64]
+
+    def __call__(
+        self, counts: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Denoised counts (p, E), and the theory's variance over that of the counts (p, E)."""
+        totals = np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
+        scores = (counts * self.scale / np.sqrt(totals)) @ self.vectors
+        found = (scores @ self.vectors.T) * np.sqrt(totals)
+        np.divide(found, self.scale, out=found, where=self.scale > 0.0)
+        u = (np.square(scores) / np.maximum(self.values, 1e-300)).sum(axis=1, keepdims=True)
+        v = np.square(self.vectors).sum(axis=1)
+        return found, u + v - u * v
+
+
+def _denoiser(source: BlockSource, k: int) -> _Denoiser:
+    moments = run_sweep(GramSweep(PoissonNoise(), name="diagnostics (halves)"), source).state
+    totals = moments.totals.channels
+    scale = np.sqrt(np.divide(totals.sum(), totals, out=np.zeros_like(totals), where=totals > 0))
+    gram = add_symmetric(moments.gram.copy())
+    gram *= scale
+    gram *= scale[:, None]
+    vectors = leading_vectors(gram, k)
+    values = np.einsum("ek,ek->k", vectors, gram @ vectors)
+    return _Denoiser(np.ascontiguousarray(vectors), scale, values)
+
+
+@dataclass(frozen=True, eq=False)
+class LevelSweep:
+    """Cells by their denoised value: means, variance between halves, what theory and counting say; one round.
+
+    The level of a cell is the mean of both denoised halves. Sums over a level (B + 1, 6), the first of
+    them for all
+    below `LOWEST`: cells, denoised value, raw value of the other half, squared difference of the halves
+    over two, the theory's variance, and the pixel's expected counts there.
+    """
+
+    denoisers: tuple[_Denoiser, _Denoiser]
+    draws: tuple[ThinDraw, ThinDraw]
+    name: str = "diagnostics (levels)"
+
+    def start(self) -> None:
+        """Nothing."""
+        return
+
+    def map(self, block: Block, state: Any, rng_key: RngKey) -> NDArray[np.float64]:
+        """Sums of one block."""
+        halves = [as_rows(draw(block).data) for draw in self.draws]
+        out = np.zeros((LEVELS + 1, 6))
+        # Two halves and what is made of them are dense at a time.
+        for (_, a), (_, b) in zip(
+            slabs(halves[0], 1 << 17), slabs(halves[1], 1 << 17), strict=True
+        ):
+            one, theory = self.denoisers[0](a)
+            two, other = self.denoisers[1](b)
+            mean = 0.5 * (one + two)
+            level = np.log10(np.maximum(mean, LOWEST / 10.0) / LOWEST) * PER_DECADE
+            index = np.clip(np.floor(level).astype(np.int64) + 1, 0, LEVELS).ravel()
+            expected = _expected(a, b, self.denoisers[0].scale)
+            each = (
+                np.ones_like(mean),
+                one,
+                b,
+                0.5 * np.square(one - two),
+                0.5 * (theory + other) * expected,
+                expected,
+            )
+            for column, values in enumerate(each):
+                out[:, column] += np.bincount(index, values.ravel(), minlength=LEVELS + 1)
+        return out
+
+    def combine(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Add."""
+        return a + b
+
+    def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
+        """One round is all."""
+        return statistic, True
+
+
+def _expected(
+    a: NDArray[np.float64], b: NDArray[np.float64], scale: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Counts g h / N of a half, whose variance is one in the weighted space."""
+    totals = 0.5 * (a + b).sum(axis=1, keepdims=True)
+    share = np.divide(1.0, np.square(scale), out=np.zeros_like(scale), where=scale > 0.0)
+    return np.asarray(totals * share)
+
+
+# ----------------------------------------------------------------------------------------- together
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """Everything but what is asked of single pixels.
+
+    Attributes
+    ----------
+    pixels : PixelMisfit
+    small : Dataset
+        Curves.
+    facts : dict
+        Attributes: numbers, and under ``said`` what they mean in plain words.
+    """
+
+    pixels: PixelMisfit
+    small: xr.Dataset
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def diagnose(
+    fitted: Fitted,
+    cube: Any,
+    where: Any,
+    *,
+    n_components: int | None,
+    max_lag: int,
+    seed: int,
+) -> Diagnosis:
+    """Make the passes that `diagnostics` needs; nothing is asked of single pixels yet."""
+    from emcube.models.uncertainties import InformationSweep
+
+    k = _check(fitted, n_components, max_lag)
+    source, labels = as_source(cube, pixels_only(cube, where), channels=fitted.labels.channels)
+    fitted.labels.require_same_signal(labels, "diagnostics")
+    said: list[str] = []
+    with resident():
+        source = in_counts(source, fitted.gain)
+        sums = run_sweep(
+            InformationSweep(fitted.loss, fitted.components, fitted.totals), source
+        ).state
+        fitted = replace(fitted, totals=sums.loadings)
+        n_free = max(1, sums.n_pixels * (fitted.components.shape[1] - len(fitted.components)))
+        noise = fitted.loss.noise(sums.misfit, n_free)
+        misfit = misfit_of(fitted, sums.n_pixels, noise)
+        weights = fitted.weights if fitted.loss.counts else np.ones(fitted.components.shape[1])
+        left: _Left = run_sweep(ResidualSweep(misfit, max_lag, weights), source).state
+        small = _curves(left, labels, fitted)
+        facts = _facts(left, small, fitted, said)
+        if fitted.loss.counts and fitted.gain == 1.0 and source.n_channels <= MAX_GRAM:
+            small = small.merge(_levels(source, k, seed, facts, said))
+        else:
+            said.append(
+                "Variances after denoising were not looked at: the data are no counts, or have more than "
+                f"{MAX_GRAM} channels."
+            )
+    facts["said"] = said
+    return Diagnosis(misfit, small, facts)
+
+
+def _check(fitted: Fitted, n_components: Any, max_lag: Any) -> int:
+    if isinstance(max_lag, bool) or not isinstance(max_lag, int | np.integer) or max_lag < 1:
+        raise InputError(f"max_lag must be a whole number from 1 on, got {max_lag!r}")
+    k = len(fitted.components) if n_components is None else n_components
+    most = fitted.components.shape[1]
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= most:
+        raise InputError(
+            f"n_components must be None or a whole number from 1 to {most}, got {n_components!r}",
+            hint="so many principal components are kept where denoising is looked at",
+        )
+    return int(k)
+
+
+def _curves(left: _Left, labels: Labels, fitted: Fitted) -> xr.Dataset:
+    ratio = np.full_like(left.square, np.nan)
+    np.divide(left.square, left.expected, out=ratio, where=left.expected > 0.0)
+    spectrum = replace(labels, plain=False, channels=fitted.labels.channels).spectra(
+        ratio, dim=None, name="chi_square_spectrum", attrs={"units": "1"}
+    )
+    product, variance, square = np.moveaxis(left.pairs, -1, 0)
+    found, error = np.full(product.shape, np.nan), np.full(product.shape, np.nan)
+    np.divide(product, square, out=found, where=square > 0.0)
+    np.divide(np.sqrt(variance), square, out=error, where=square > 0.0)
+    axes = [*labels.nav_dims, "signal"]
+    lags = np.arange(1, found.shape[1] + 1)
+    over = ("axis", "lag")
+    return xr.Dataset(
+        {
+            "chi_square_spectrum": spectrum,
+            "residual_correlation": (over, found, {"units": "1"}),
+            "residual_correlation_error": (over, error, {"units": "1"}),
+        },
+        coords={"axis": axes, "lag": lags},
+    )
+
+
+def _facts(left: _Left, small: xr.Dataset, fitted: Fitted, said: list[str]) -> dict[str, Any]:
+    total, square, n = (float(v) for v in left.pixels)
+    mean = total / n if n else math.nan
+    spread = math.sqrt(max(square / n - mean * mean, 0.0)) if n else math.nan
+    whole = float(left.square.sum() / left.expected.sum()) if left.expected.sum() > 0 else math.nan
+    facts = {"chi_square_mean": mean, "chi_square_spread": spread, "square_ratio": whole}
+    if fitted.loss.counts:
+        said.append(_chi_words(mean, spread / math.sqrt(n) if n else math.nan))
+    else:
+        said.append(
+            "The size of the noise is not known beforehand: it was taken from what the model leaves, so that "
+            "chi-square is one on average whatever the model misses. Only its shape says something."
+        )
+    said += _correlation_words(small)
+    return facts
+
+
+def _chi_words(mean: float, error: float) -> str:
+    if not math.isfinite(mean):
+        return "There is nothing in the data that could be compared with the model."
+    told = f"Chi-square is {mean:.3f} on average, where counting noise alone gives 1"
+    if abs(mean - 1.0) <= max(0.02, MUCH * error):
+        return f"{told}: the model leaves what counts leave."
+    if mean > 1.0:
+        return (
+            f"{told}: the model misses something (a component, a peak that shifts), or the data "
+            "scatter more than "
+            "counts do."
+        )
+    return (
+        f"{told}: the data scatter less than counts do. Were they smoothed, interpolated, "
+        "denoised or scaled, or has "
+        "the model too many components?"
+    )
+
+
+def _correlation_words(small: xr.Dataset) -> list[str]:
+    said = []
+    found, error = small["residual_correlation"], small["residual_correlation_error"]
+    for axis in found["axis"].values:
+        value, sure = (float(v.sel(axis=axis).isel(lag=0)) for v in (found, error))
+        if not math.isfinite(value) or not abs(value) > max(WORTH, MUCH * sure):
+            continue
+        if axis == "signal":
+            why = (
+                "channels are not independent (a detector that shares charge, interpolation, "
+                "smoothing), or lines are "
+                "described badly"
+            )
+            what = "neighbouring channels"
+        else:
+            why = (
+                "a probe wider than a pixel, drift, smoothing, or a structure that the model misses"
+            )
+            what = f"neighbours along {axis}"
+        sign = "alike" if value > 0 else "opposed"
+        said.append(f"What is left of {what} is {sign} (correlation {value:+.2f}): {why}.")
+    if not said:
+        said.append("What is left of neighbouring pixels and channels is not correlated.")
+    return said
+
+
+def _levels(
+    source: BlockSource, k: int, seed: int, facts: dict[str, Any], said: list[str]
+) -> xr.Dataset:
+    """Variance against mean, of both halves of the counts denoised separately."""
+    draws = (ThinDraw(seed, 0, HALVES, 0), ThinDraw(seed, 0, HALVES, 1))
+    halves = [DrawnSource(source, draw, f"half{seed}.{i}") for i, draw in enumerate(draws)]
+    one, two = (_denoiser(half, k) for half in halves)
+    sums = run_sweep(LevelSweep((one, two), draws), source).state
+    with single_threaded_blas():
+        there = sums[1:, 0] > 0
+        kept = sums[1:][there]
+        n = kept[:, 0]
+        low = LOWEST * 10.0 ** (np.arange(LEVELS) / PER_DECADE)
+        columns = {
+            "denoised_mean": (kept[:, 1] / n, "counts"),
+            "raw_mean": (kept[:, 2] / n, "counts"),
+            "denoised_variance": (kept[:, 3] / n, "1"),
+            "theory_variance": (kept[:, 4] / n, "1"),
+            "n_cells": (n, "1"),
+        }
+        found = xr.Dataset(
+            {name: ("level", values, {"units": unit}) for name, (values, unit) in columns.items()},
+            coords={"level": ("level", low[there], {"units": "counts"})},
+        )
+    _level_words(found, sums, k, facts, said)
+    return found
+
+
+def _level_words(
+    found: xr.Dataset, sums: NDArray[np.float64], k: int, facts: dict[str, Any], said: list[str]
+) -> None:
+    counted = sums[1:, 5].sum()
+    measured = float(sums[1:, 3].sum() / counted) if counted > 0 else math.nan
+    theory = float(sums[1:, 4].sum() / counted) if counted > 0 else math.nan
+    facts |= {"denoised_over_counting": measured, "theory_over_counting": theory}
+    facts["n_components_denoised"] = k
+    if not measured > 0:
+        said.append("There are too few counts to say what denoising does to variances.")
+        return
+    said.append(
+        f"After denoising with {k} principal component{'' if k == 1 else 's'} a value scatters "
+        f"with {measured:.2g} of "
+        f"the variance of its counts (theory: {theory:.2g}), and neighbouring values scatter "
+        "together. Count statistics "
+        "do not survive: the root of a denoised value is no error bar of it."
+    )
+    below = float(sums[0, 0] / sums[:, 0].sum())
+    weight = found["raw_mean"] * found["n_cells"]
+    full = weight > 100.0
+    bias = (found["denoised_mean"] - found["raw_mean"]) / found["raw_mean"].where(full)
+    worst = float(np.abs(bias).max()) if bool(full.any()) else math.nan
+    facts |= {"largest_bias": worst, "share_below_levels": below}
+    if math.isfinite(worst) and worst > 0.05:
+        at = float(found["denoised_mean"][int(np.nanargmax(np.abs(bias.values)))])
+        said.append(
+            "Denoised values are biased where they are chosen by their size: those of about "
+            f"{at:.2g} counts differ by "
+            f"{100 * worst:.0f} % from the counts of the other half of the data."
+        )
+    else:
+        said.append(
+            "At no level do denoised values differ from the other half of the counts by more than 5 %."
+        )
+
+
+def diagnostics(
+    model: Any,
+    cube: Any,
+    *,
+    n_components: int | None = None,
+    max_lag: int = 4,
+    where: Any = None,
+    random_state: Any = 0,
+) -> xr.Dataset:
+    """Ask whether what a model leaves is counting noise, and what denoising does to count statistics.
+
+    Parameters
+    ----------
+    model : fitted estimator
+        With components that are not negative (`MiniBatchNMF`).
+    cube : DataArray, or matrix of shape (P, E)
+        What it was fitted on.
+    n_components : int, optional
+        Principal components that denoising keeps; default as many as the model has.
+    max_lag : int
+        Farthest neighbours whose residuals are compared.
+    where : DataArray of bool, optional
+        Pixels that are used (True), as for the fit.
+    random_state : int, Generator or None
+        Seed of the halves to which counts are dealt.
+
+    Returns
+    -------
+    Dataset
+        ``chi_square``, ``deviance`` (navigation dims): per degree of freedom, of counting noise alone 1;
+        the first from squares, the second from the likelihood. ``chi_square_spectrum`` (signal dims).
+        ``residual_correlation`` (axis, lag), with its standard error ``residual_correlation_error``: of
+        weighted residuals with those so many pixels (or channels: "signal") away; counting noise gives 0.
+        ``denoised_mean``, ``denoised_variance``, ``theory_variance``, ``raw_mean``, ``n_cells`` (level):
+        of half of the
+        counts. Cells are sorted by what weighted PCA of both halves makes of them; the variance is that
+        between the
+        halves, theory is g h / N (|u|^2 + |v|^2 - |u|^2 |v|^2), and ``raw_mean`` is what the other half
+        counted there, which shows a bias. Of counts only.
+        The attribute ``said`` says it in plain words.
+
+    Raises
+    ------
+    InputError
+        The model has negative components or was fitted on another signal; a parameter is out of range.
+
+    Notes
+    -----
+    Two passes, for counts five; another one where pixels are asked for. Neighbours across the borders of
+    blocks are not compared. The same bits on any number of threads and workers.
+
+    References
+    ----------
+    A. A. Shabalin, A. B. Nobel, J. Multivar. Anal. 118 (2013) 67. https://doi.org/10.1016/j.jmva.2013.03.005
+    M. R. Keenan, P. G. Kotula, Surf. Interface Anal. 36 (2004) 203. https://doi.org/10.1002/sia.1657
+
+    Examples
+    --------
+    >>> import emcube as em
+    >>> scene = em.scenes.srm2135c(scale=0.002, random_state=0)
+    >>> nmf = em.MiniBatchNMF(3, random_state=0).fit(scene.cube)
+    >>> print(em.diagnostics(nmf, scene.cube).attrs["said"][0])  # doctest: +SKIP
+    """
+    fitted = fitted_of(model)
+    seed = resolve_seed(random_state)
+    found = diagnose(fitted, cube, where, n_components=n_components, max_lag=max_lag, seed=seed)
+    packed = map_pixels(
+        cube,
+        _Packed(found.pixels),
+        (2,),
+        labels=fitted.labels,
+        where=pixels_only(cube, where),
+    )
+    _, labels = as_source(cube)
+    labels = replace(labels, plain=False)
+    dataset = found.small.copy()
+    names = ("chi_square", "deviance") if fitted.loss.counts else ("chi_square",)
+    for i, name in enumerate(names):
+        dataset[name] = labels.maps(packed[..., i], dims=(), name=name, attrs={"units": "1"})
+    for key in dataset.data_vars:
+        dataset[key].attrs["long_name"] = WORDS[str(key)]
+    return dataset.assign_attrs(found.facts)
+
+
+@dataclass(frozen=True, eq=False)
+class _Packed:
+    pixels: PixelMisfit
+
+    def __call__(self, block: Block) -> NDArray[np.float64]:
+        return self.pixels.packed(block)
+
+
+WORDS = {
+    "chi_square": "chi-square per degree of freedom, of counting noise 1",
+    "deviance": "Poisson deviance over its expectation, of counting noise 1",
+    "chi_square_spectrum": "chi-square by channel, of counting noise 1",
+    "residual_correlation": "correlation of residuals with those of neighbours",
+    "residual_correlation_error": "standard error of the correlation",
+    "denoised_mean": "mean of denoised values",
+    "raw_mean": "mean of the counts of the other half",
+    "denoised_variance": "variance of denoised values, between halves",
+    "theory_variance": "variance of denoised values, by theory",
+    "n_cells": "cells of a level",
+}
+"""What each variable is, in a few words."""

@@ -1,0 +1,272 @@
+"""Fits of the same measurement made again: all replicates go through the blocks together.
+
+Letters: P pixels (or tiles), E used channels, K components, R replicates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from emcube.engine import Block
+from emcube.engine.memory import current_residency
+from emcube.kernels.poisson_nmf import as_rows
+from emcube.kernels.resampling import (
+    area_index,
+    area_shape,
+    drawn_again,
+    flipped,
+    split,
+    weighed,
+)
+from emcube.models.matching import match_values
+from emcube.models.nmf_sweeps import PassState, PassSweep
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from emcube.engine import BlockPlan, BlockSource, RngKey
+    from emcube.models.nmf_losses import Loss
+    from emcube.models.nmf_start import SampleSweep
+
+__all__ = ["AreaDraw", "Draw", "DrawnSource", "EventDraw", "ReplicateSweep", "ThinDraw", "WildDraw"]
+__all__ += ["PointsSweep", "aligned"]
+
+
+class Draw(Protocol):
+    """Make a measurement again: a pure function of a block, which pickles."""
+
+    def __call__(self, block: Block) -> Block:
+        """The block as another measurement would have had it."""
+        ...
+
+
+@dataclass(frozen=True)
+class EventDraw:
+    """Counts drawn anew from the counts; the seed is that of (replicate, block)."""
+
+    seed: int
+    number: int
+
+    def __call__(self, block: Block) -> Block:
+        """Draw one block."""
+        rng = np.random.default_rng((self.seed, self.number, block.id))
+        return replace(block, data=drawn_again(as_rows(block.data), rng))
+
+
+@dataclass(frozen=True)
+class ThinDraw:
+    """One of several parts to which the counts are dealt; parts of one deal are independent."""
+
+    seed: int
+    number: int
+    shares: tuple[float, ...]
+    part: int
+
+    def __call__(self, block: Block) -> Block:
+        """Draw one block."""
+        rng = np.random.default_rng((self.seed, self.number, block.id))
+        return replace(block, data=split(as_rows(block.data), self.shares, rng)[self.part])
+
+
+@dataclass(frozen=True, eq=False)
+class AreaDraw:
+    """Areas of the field of view, each as often as it was drawn with replacement.
+
+    Parameters
+    ----------
+    times : ndarray of int
+        How often each area was drawn (see `area_index`).
+    nav_shape : tuple of int
+        Of the whole cube.
+    tile : tuple of int
+        Lengths of a pixel of the blocks, in pixels of the cube.
+    counts : bool
+        Whether the loss is that of counts.
+    """
+
+    times: NDArray[np.int64]
+    nav_shape: tuple[int, ...]
+    tile: tuple[int, ...]
+    counts: bool
+
+    def __call__(self, block: Block) -> Block:
+        """Weigh the pixels of one block."""
+        inside = np.column_stack(np.unravel_index(block.box_index(), block.nav_shape))
+        places = np.asarray(block.offset) + inside * np.asarray(self.tile)
+        times = self.times[area_index(places.astype(np.int64), self.nav_shape)]
+        data = as_rows(block.data) if self.counts else block.data
+        return replace(block, data=weighed(data, times, counts=self.counts))
+
+    @classmethod
+    def draw(
+        cls,
+        seed: int,
+        number: int,
+        nav_shape: tuple[int, ...],
+        tile: tuple[int, ...],
+        *,
+        counts: bool,
+    ) -> AreaDraw:
+        """Draw as many areas as there are, with replacement."""
+        n = int(np.prod(area_shape(nav_shape)))
+        rng = np.random.default_rng((seed, number))
+        times = np.bincount(rng.integers(0, n, size=n), minlength=n)
+        return cls(times.astype(np.int64), nav_shape, tile, counts)
+
+
+@dataclass(frozen=True, eq=False)
+class WildDraw:
+    """Residuals of least squares with signs drawn anew."""
+
+    seed: int
+    number: int
+    loss: Loss
+    components: NDArray[np.float64]
+
+    def __call__(self, block: Block) -> Block:
+        """Draw one block."""
+        rng = np.random.default_rng((self.seed, self.number, block.id))
+        data = block.dense()
+        model = self.loss.loadings(data, self.components) @ self.components
+        return replace(block, data=flipped(data, model, rng))
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnSource:
+    """Blocks of another source, each measured again. They are drawn anew whenever they are asked for.
+
+    Parameters
+    ----------
+    source : BlockSource
+    draw : Draw
+    name : str
+        Identity of the draw, for resident blocks.
+    """
+
+    source: BlockSource
+    draw: Draw
+    name: str
+
+    @property
+    def plan(self) -> BlockPlan:
+        """The grid of the underlying source."""
+        return self.source.plan
+
+    @property
+    def n_channels(self) -> int:
+        """Used channels E."""
+        return self.source.n_channels
+
+    @property
+    def n_pixels(self) -> int:
+        """Selected pixels P."""
+        return self.source.n_pixels
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a block of the underlying source."""
+        return self.source.block_bytes
+
+    @property
+    def token(self) -> str:
+        """Identity of what the blocks hold."""
+        return f"{self.source.token}>{self.name}"
+
+    def load(self, block_id: int) -> Block:
+        """Take a block of the underlying source (resident, where it is) and draw."""
+        residency = current_residency()
+        block = residency.get(self.source.token, block_id) if residency else None
+        return self.draw(self.source.load(block_id) if block is None else block)
+
+    def part(self, block_ids: Iterable[int]) -> DrawnSource:
+        """Source that can load these blocks."""
+        return replace(self, source=self.source.part(block_ids))
+
+
+@dataclass(frozen=True, eq=False)
+class ReplicateSweep:
+    """Full passes of NMF over several replicates at once: each block is read and pooled once for all.
+
+    Parameters
+    ----------
+    sweeps : tuple of PassSweep
+        One a replicate.
+    draws : tuple of Draw
+        As many: what a block holds for each. The same in every round.
+    """
+
+    sweeps: tuple[PassSweep, ...]
+    draws: tuple[Draw, ...]
+    name: str = "uncertainty (replicates)"
+
+    def start(self) -> tuple[tuple[PassState, bool], ...]:
+        """State of each, and whether it is done."""
+        return tuple((sweep.start(), False) for sweep in self.sweeps)
+
+    def map(
+        self, block: Block, state: tuple[tuple[PassState, bool], ...], rng_key: RngKey
+    ) -> tuple[Any, ...]:
+        """Statistic of each replicate that is not done."""
+        return tuple(
+            None if done else sweep.map(draw(block), one, rng_key)
+            for sweep, draw, (one, done) in zip(self.sweeps, self.draws, state, strict=True)
+        )
+
+    def combine(self, a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Add each to its own."""
+        return tuple(None if x is None else x + y for x, y in zip(a, b, strict=True))
+
+    def step(
+        self,
+        state: tuple[tuple[PassState, bool], ...],
+        statistic: tuple[Any, ...],
+        round_number: int,
+    ) -> tuple[tuple[tuple[PassState, bool], ...], bool]:
+        """Let each go on until it is done."""
+        new = tuple(
+            (one, True) if done else sweep.step(one, found, round_number)
+            for sweep, (one, done), found in zip(self.sweeps, state, statistic, strict=True)
+        )
+        return new, all(done for _, done in new)
+
+    def statistic_bytes(self, n_channels: int) -> int:
+        """Bytes of the statistics of all."""
+        return sum(sweep.statistic_bytes(n_channels) for sweep in self.sweeps)
+
+
+@dataclass(frozen=True, eq=False)
+class PointsSweep:
+    """Points of the cloud in which each replicate looks for its corners, in one round."""
+
+    sample: SampleSweep
+    draws: tuple[Draw, ...]
+    name: str = "uncertainty (corners)"
+
+    def start(self) -> None:
+        """Nothing."""
+        return
+
+    def map(self, block: Block, state: Any, rng_key: RngKey) -> tuple[NDArray[np.float64], ...]:
+        """Points of one block, for each replicate."""
+        return tuple(self.sample.map(draw(block), state, rng_key) for draw in self.draws)
+
+    def combine(self, a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Gather each with its own."""
+        return tuple(self.sample.combine(x, y) for x, y in zip(a, b, strict=True))
+
+    def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
+        """One round is all."""
+        return statistic, True
+
+
+def aligned(
+    values: NDArray[np.float64], reference: NDArray[np.float64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Components (K, E) in the order of a reference's, each summing to one."""
+    order, _ = match_values(values, reference, weights)
+    out = values[order[np.argsort(order[:, 0]), 1]]
+    return np.asarray(out / out.sum(axis=1, keepdims=True))

@@ -1,0 +1,1025 @@
+"""How sure loadings and components are, and how much of them nothing fixes.
+
+Letters: P pixels, E used channels, K components, R replicates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from emcube.engine import resident, run_sweep
+from emcube.engine.threads import single_threaded_blas
+from emcube.errors import InputError
+from emcube.kernels.feasible import Profile, feasible_turns, slack_of
+from emcube.kernels.fisher import (
+    HALF,
+    component_information,
+    component_shares,
+    flat_intervals,
+    poisson_intervals,
+    shared_variance,
+    unpacked,
+)
+from emcube.kernels.poisson_nmf import as_rows, floored
+from emcube.kernels.rows import CountRows, joined_rows
+from emcube.models.base import resolve_seed
+from emcube.models.labels import Labels, as_source, map_pixels
+from emcube.models.nmf import MiniBatchNMF
+from emcube.models.nmf_gain import in_counts
+from emcube.models.nmf_losses import Loss, resolve_loss
+from emcube.models.nmf_start import corners_of, sample_sweep, sketch, tile_of
+from emcube.models.nmf_sweeps import PassSweep, PooledSource
+from emcube.models.rebuild import pixels_only
+from emcube.models.replicates import (
+    AreaDraw,
+    Draw,
+    EventDraw,
+    PointsSweep,
+    ReplicateSweep,
+    ThinDraw,
+    WildDraw,
+    aligned,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from emcube.engine import Block, BlockSource, RngKey
+
+__all__ = ["METHODS", "Fitted", "PixelUncertainty", "Uncertainty", "errors_by_counts", "evaluate"]
+__all__ += ["fitted_of", "uncertainty"]
+
+METHODS = ("fisher", "bootstrap", "thinning", "area", "restarts")
+
+REPLICATES = {"fisher": 0, "bootstrap": 20, "thinning": 20, "area": 20, "restarts": 5}
+"""Replicates of each method, where the user does not say. Thinning makes them in pairs."""
+
+MOST_PASSES = 10
+"""Passes of a replicate, at most; as a rule two to five do."""
+
+POINTS = 20_000
+"""Pixels (or tiles) in which the corners of a replicate are looked for, about."""
+
+SAMPLE = 2000
+"""Pixels (or tiles) whose likelihood says what else is as good. Fewer say less: the range grows."""
+
+EQUIVALENT = 1e-3
+"""Restarts whose objective is higher than the best by a larger share have not found the same optimum."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What is asked of a model: components over the used channels, and how they were found.
+
+    Attributes
+    ----------
+    components : ndarray, shape (K, E)
+        Not negative; each sums to one.
+    totals : ndarray, shape (K,)
+        Sum of each component's loadings, in counts.
+    loss : Loss
+    labels : Labels
+        Of the fit.
+    gain : float
+        What one count is worth in the values.
+    pool : int
+        Side of the tiles that components were fitted on.
+    sum_to_one : bool
+        Loadings are abundances.
+    parameters : dict or None
+        Of the estimator, where it can be fitted again.
+    """
+
+    components: NDArray[np.float64]
+    totals: NDArray[np.float64]
+    loss: Loss
+    labels: Labels
+    gain: float = 1.0
+    pool: int = 1
+    sum_to_one: bool = False
+    parameters: Mapping[str, Any] | None = None
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """Weights of the channels that even out their noise."""
+        return self.loss.channel_weights(self.totals @ self.components)
+
+
+def fitted_of(model: Any) -> Fitted:
+    """Look at a fitted estimator.
+
+    Raises
+    ------
+    InputError
+        It has no components, or they may be negative.
+    NotFittedError
+        It was not fitted.
+    """
+    if not hasattr(model, "_require_fitted"):
+        raise InputError(
+            f"uncertainty of a {type(model).__name__}: a fitted model is expected",
+            hint="give what fit(cube) returns, as in em.uncertainty(em.MiniBatchNMF(3).fit(cube), cube)",
+        )
+    model._require_fitted()
+    found = getattr(model, "components_", None)
+    values = None if found is None else _over_used_channels(model.axes_, np.asarray(found, float))
+    if values is None or not np.isfinite(values).all() or values.min() < 0.0:
+        raise InputError(
+            f"uncertainty of a {type(model).__name__}: components that are not negative are expected, got "
+            + ("none" if values is None else f"a smallest value of {np.nanmin(values):.3g}"),
+            hint="unmix with em.MiniBatchNMF; how far principal components can be trusted is what "
+            "em.estimate_n_components says",
+        )
+    totals = getattr(model, "component_totals_", None)
+    gain = float(getattr(model, "gain_", 1.0))
+    return Fitted(
+        values / values.sum(axis=1, keepdims=True),
+        np.full(len(values), np.nan) if totals is None else np.asarray(totals, float) / gain,
+        resolve_loss(getattr(model, "beta_loss", "kullback-leibler")),
+        model.axes_,
+        gain,
+        int(getattr(model, "pool_", 1)),
+        bool(getattr(model, "sum_to_one", False)),
+        model.get_params() if isinstance(model, MiniBatchNMF) else None,
+    )
+
+
+def _over_used_channels(labels: Labels, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    flat = values.reshape(len(values), -1)
+    return np.asarray(labels.used_channels(flat), dtype=np.float64)
+
+
+# ------------------------------------------------------------------------------------------ passes
+
+
+@dataclass(frozen=True, eq=False)
+class _Information:
+    """Sums over pixels: information on the components, loadings, squares of what is left."""
+
+    triangle: NDArray[np.float64]
+    loadings: NDArray[np.float64]
+    misfit: float
+    n_pixels: int
+
+    def __add__(self, other: _Information) -> _Information:
+        return _Information(
+            self.triangle + other.triangle,
+            self.loadings + other.loadings,
+            self.misfit + other.misfit,
+            self.n_pixels + other.n_pixels,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class InformationSweep:
+    """What all pixels say about the components, loadings known, in one round.
+
+    For counts the lower triangle of J for each channel; for least squares that of H'H, the same in all.
+    """
+
+    loss: Loss
+    components: NDArray[np.float64]
+    totals: NDArray[np.float64]
+    name: str = "uncertainty (information)"
+
+    def start(self) -> None:
+        """Nothing."""
+        return
+
+    def map(self, block: Block, state: Any, rng_key: RngKey) -> _Information:
+        """Sums of one block."""
+        self.loss.check(block)
+        k = len(self.components)
+        rows, columns = np.tril_indices(k)
+        if not self.loss.counts:
+            found = self.loss.evaluate(block.data, self.components)
+            gram = found.gram[rows, columns][:, None]
+            return _Information(gram, found.loadings, found.divergence, block.n_pixels)
+        loadings = self.loss.loadings(block.data, self.components)
+        half = HALF / np.maximum(self.totals, HALF)[:, None]
+        triangle = component_information(loadings, self.components + half)
+        return _Information(triangle, loadings.sum(axis=0), 0.0, block.n_pixels)
+
+    def combine(self, a: _Information, b: _Information) -> _Information:
+        """Add."""
+        return a + b
+
+    def step(
+        self, state: Any, statistic: _Information, round_number: int
+    ) -> tuple[_Information, bool]:
+        """One round is all."""
+        return statistic, True
+
+    def statistic_bytes(self, n_channels: int) -> int:
+        """Bytes of a statistic."""
+        k = len(self.components)
+        return 8 * n_channels * (k * (k + 1) // 2)
+
+
+@dataclass(frozen=True, eq=False)
+class _TotalsSweep:
+    """Sum of the loadings of given components, in one round."""
+
+    loss: Loss
+    components: NDArray[np.float64]
+    name: str = "uncertainty (loadings)"
+
+    def start(self) -> None:
+        """Nothing."""
+        return
+
+    def map(self, block: Block, state: Any, rng_key: RngKey) -> NDArray[np.float64]:
+        """Sums of one block."""
+        self.loss.check(block)
+        return np.asarray(self.loss.loadings(block.data, self.components).sum(axis=0))
+
+    def combine(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Add."""
+        return a + b
+
+    def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
+        """One round is all."""
+        return statistic, True
+
+
+@dataclass(frozen=True, eq=False)
+class _SampleSweep:
+    """Some pixels as they are, each with the same chance."""
+
+    chance: float
+    name: str = "uncertainty (sample)"
+
+    def start(self) -> None:
+        """Nothing."""
+        return
+
+    def map(self, block: Block, state: Any, rng_key: RngKey) -> CountRows | NDArray[Any]:
+        """Pixels of one block."""
+        drawn = np.random.default_rng(rng_key).random(block.n_pixels) < self.chance
+        data = block.data
+        return data.take(drawn) if isinstance(data, CountRows) else np.asarray(data[drawn])
+
+    def combine(self, a: Any, b: Any) -> CountRows | NDArray[Any]:
+        """Append."""
+        if isinstance(a, CountRows) or isinstance(b, CountRows):
+            return joined_rows([as_rows(a), as_rows(b)])
+        return np.concatenate((a, b))
+
+    def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
+        """One round is all."""
+        return statistic, True
+
+    def statistic_bytes(self, n_channels: int) -> int:
+        """Bytes of a statistic."""
+        return 8 * n_channels * SAMPLE
+
+
+# ----------------------------------------------------------------------------------------- answers
+
+
+@dataclass(frozen=True, eq=False)
+class PixelUncertainty:
+    """Uncertainty of the loadings of a block's pixels; pickles.
+
+    Parameters
+    ----------
+    fitted : Fitted
+    z : float
+        Half width of an interval, in standard deviations.
+    noise : float
+        Least squares: variance of a value.
+    quadratic : ndarray, shape (K, K, K), or None
+        What the components' error does to loadings (see `shared_variance`).
+    replicates : ndarray, shape (R, K, E), or None
+        Or components of replicates, with which loadings are solved.
+    turns : ndarray, shape (N, K, K)
+        Mixings T^-1 of loadings that are as good.
+    """
+
+    fitted: Fitted
+    z: float
+    noise: float
+    quadratic: NDArray[np.float64] | None
+    replicates: NDArray[np.float64] | None
+    turns: NDArray[np.float64]
+
+    def __call__(self, block: Block) -> dict[str, NDArray[Any]]:
+        """Names of variables to values (p, K) or (p, K, 2)."""
+        packed = self.packed(block)
+        return {
+            "loadings_std_counting": packed[..., 0],
+            "loadings_std_shared": packed[..., 1],
+            "loadings_interval": packed[..., 2:4],
+            "loadings_rotation_range": packed[..., 4:6],
+        }
+
+    def packed(self, block: Block) -> NDArray[np.float64]:
+        """All of them side by side, shape (p, K, 6)."""
+        fitted, loss = self.fitted, self.fitted.loss
+        loss.check(block)
+        data = block.data if fitted.gain == 1.0 else block.dense() / fitted.gain
+        data = as_rows(data) if loss.counts else data
+        loadings = loss.loadings(data, fitted.components)
+        shared, moved = self._shared(data, loadings)
+        out = np.empty((*loadings.shape, 6))
+        if loss.counts:
+            found = poisson_intervals(loadings, fitted.components, self.z, shared)
+        else:
+            found = flat_intervals(loadings, fitted.components, self.z, shared, self.noise)
+        out[..., 0] = found[..., 0]
+        out[..., 1] = np.sqrt(shared + moved * moved)
+        out[..., 2], out[..., 3] = extended(found[..., 1], found[..., 2], moved)
+        turned = np.einsum("pk,nkl->npl", loadings, self.turns)
+        out[..., 4] = np.maximum(turned.min(axis=0), 0.0)
+        out[..., 5] = np.maximum(turned.max(axis=0), 0.0)
+        out *= fitted.gain
+        if fitted.sum_to_one:
+            scale = loadings.sum(axis=1) * fitted.gain
+            out /= np.where(scale > 0.0, scale, 1.0)[:, None, None]
+        return out
+
+    def _shared(
+        self, data: Any, loadings: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Variance that the components bring, and where replicates have moved on average, (p, K) each."""
+        nothing = np.zeros(loadings.shape)
+        if self.replicates is not None:
+            total, square = nothing.copy(), nothing.copy()
+            for components in self.replicates:
+                # About the answer: sums of squares of large numbers would lose digits.
+                apart = self.fitted.loss.loadings(data, components) - loadings
+                total += apart
+                square += apart * apart
+            n = len(self.replicates)
+            moved = total / n
+            return np.maximum(square - n * moved * moved, 0.0) / (n - 1), moved
+        if self.quadratic is None:
+            return nothing, nothing
+        found = np.einsum("pl,klm,pm->pk", loadings, self.quadratic, loadings, optimize=True)
+        return np.maximum(found, 0.0), nothing
+
+
+def extended(
+    low: NDArray[np.float64], high: NDArray[np.float64], moved: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Ends of intervals, farther out against the way that replicates have moved from the answer.
+
+    The answer has moved that way from the truth, as far as it is to replicates what the truth is to it.
+    """
+    return (
+        np.maximum(low - np.maximum(moved, 0.0), 0.0),
+        high + np.maximum(-moved, 0.0),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Uncertainty:
+    """Everything that is known before pixels are asked one by one.
+
+    Attributes
+    ----------
+    pixels : PixelUncertainty
+    components_std : ndarray, shape (K, E)
+    components_low, components_high : ndarray, shape (K, E)
+    rotation_low, rotation_high : ndarray, shape (K, E)
+    rotation_share : ndarray, shape (K, 2)
+        Least and largest total of each component's loadings, over its own, among what is as good.
+    facts : dict
+        Attributes of the answer: method, level, replicates, and what they found.
+    """
+
+    pixels: PixelUncertainty
+    components_std: NDArray[np.float64]
+    components_low: NDArray[np.float64]
+    components_high: NDArray[np.float64]
+    rotation_low: NDArray[np.float64]
+    rotation_high: NDArray[np.float64]
+    rotation_share: NDArray[np.float64]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def spectra(self) -> xr.Dataset:
+        """Answers about the components, labelled."""
+        labels = replace(self.pixels.fitted.labels, plain=False)
+        unit = {"units": "1 per channel"}
+        std = labels.spectra(self.components_std, name="components_std", attrs=unit)
+        pairs = {
+            "components_interval": (self.components_low, self.components_high),
+            "rotation_range": (self.rotation_low, self.rotation_high),
+        }
+        found = {"components_std": std}
+        for name, ends in pairs.items():
+            both = [labels.spectra(end, name=name, attrs=unit) for end in ends]
+            joined = xr.concat(both, dim="bound", combine_attrs="override")
+            found[name] = joined.transpose(*std.dims, "bound")
+        found["rotation_share"] = xr.DataArray(
+            self.rotation_share,
+            dims=("component", "bound"),
+            coords={"component": np.arange(len(self.rotation_share))},
+            attrs={"units": "1"},
+        )
+        return xr.Dataset(found)
+
+
+def evaluate(
+    fitted: Fitted,
+    cube: Any,
+    where: Any,
+    *,
+    level: float,
+    method: str,
+    n_replicates: int | None,
+    seed: int,
+) -> Uncertainty:
+    """Make the passes that `uncertainty` needs; nothing is asked of single pixels yet.
+
+    Parameters
+    ----------
+    fitted : Fitted
+    cube, where
+        As for the fit.
+    level, method, n_replicates
+        As for `uncertainty`.
+    seed : int
+    """
+    _check(level, method, n_replicates, fitted)
+    source, labels = as_source(cube, pixels_only(cube, where), channels=fitted.labels.channels)
+    fitted.labels.require_same_signal(labels, "uncertainty")
+    n = REPLICATES[method] if n_replicates is None else int(n_replicates)
+    z = NormalDist().inv_cdf(0.5 + 0.5 * level)
+    with resident():
+        counted = in_counts(source, fitted.gain)
+        if not np.isfinite(fitted.totals).all():
+            totals = run_sweep(_TotalsSweep(fitted.loss, fitted.components), counted).state
+            fitted = replace(fitted, totals=totals)
+        found: _Information = run_sweep(
+            InformationSweep(fitted.loss, fitted.components, fitted.totals), counted
+        ).state
+        with single_threaded_blas():
+            noise, covariance, variance = _components(fitted, found)
+            turns = _turns(fitted, counted, labels, noise, variance, level, seed)
+        facts: dict[str, Any] = {"method": method, "level": level, "n_replicates": n, "seed": seed}
+        values = _replicates(fitted, cube, where, counted, labels, method, n, seed, facts)
+    with single_threaded_blas():
+        return _collected(fitted, covariance, variance, noise, turns, values, z, level, facts)
+
+
+def _check(level: Any, method: str, n_replicates: Any, fitted: Fitted) -> None:
+    if isinstance(level, bool) or not isinstance(level, int | float) or not 0.0 < level < 1.0:
+        raise InputError(f"level must be a number between 0 and 1, got {level!r}", hint="try 0.9")
+    if method not in METHODS:
+        raise InputError(
+            f"method must be one of {', '.join(map(repr, METHODS))}, got {method!r}",
+            hint="'fisher' is the fast one",
+        )
+    if n_replicates is not None and (
+        isinstance(n_replicates, bool)
+        or not isinstance(n_replicates, int | np.integer)
+        or n_replicates < 2
+    ):
+        raise InputError(
+            f"n_replicates must be None or a whole number from 2 on, got {n_replicates!r}",
+            hint="None takes as many as the method needs",
+        )
+    if n_replicates is not None and method == "fisher":
+        raise InputError(
+            f"method='fisher' makes no replicates, got n_replicates={n_replicates}",
+            hint="leave it out, or take method='bootstrap'",
+        )
+    if method != "fisher" and fitted.parameters is None:
+        raise InputError(
+            f"method={method!r} fits the model again, which is done for MiniBatchNMF only",
+            hint="take method='fisher'",
+        )
+    if method == "thinning" and not fitted.loss.counts:
+        raise InputError(
+            "method='thinning' deals counts to two halves; this model is of least squares",
+            hint="take method='bootstrap', which flips the signs of residuals",
+        )
+
+
+def _components(
+    fitted: Fitted, found: _Information
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    """Noise of a value, covariance (E, K, K) and variance (K, E) of the components."""
+    k, n_channels = fitted.components.shape
+    noise = 1.0
+    triangle = found.triangle
+    if not fitted.loss.counts:
+        free = max(1, found.n_pixels * (n_channels - k))
+        noise = max(fitted.loss.noise(found.misfit, free), np.finfo(float).tiny)
+        triangle = np.repeat(triangle, n_channels, axis=1) / noise
+    return (noise, *component_shares(unpacked(triangle, k), fitted.components))
+
+
+def _turns(
+    fitted: Fitted,
+    source: BlockSource,
+    labels: Labels,
+    noise: float,
+    variance: NDArray[np.float64],
+    level: float,
+    seed: int,
+) -> NDArray[np.float64]:
+    """Matrices T of components that are as good (see `feasible_turns`)."""
+    pooled = _pooled(source, labels, fitted.pool)
+    chance = min(1.0, SAMPLE / max(1, pooled.n_pixels))
+    sample = run_sweep(_SampleSweep(chance), pooled, seed=seed).state
+    profile: Profile
+    if fitted.loss.counts:
+        profile = _CountProfile(fitted.loss, as_rows(sample))
+    else:
+        tile_noise = noise * math.prod(_tile(labels, fitted.pool))
+        profile = _FlatProfile(fitted.loss, np.asarray(sample, dtype=np.float64), tile_noise)
+    errors = np.sqrt(np.maximum(variance, np.finfo(float).tiny))
+    return feasible_turns(
+        profile, fitted.components, errors, slack_of(level, len(fitted.components))
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _CountProfile:
+    """Objective of components on counts, with its gradient."""
+
+    loss: Loss
+    data: CountRows
+
+    def __call__(self, components: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        found = self.loss.evaluate(self.data, components)
+        return found.divergence, found.loadings[:, None] - found.counts / floored(components)
+
+
+@dataclass(frozen=True, eq=False)
+class _FlatProfile:
+    """The same for least squares, over the variance of the noise."""
+
+    loss: Loss
+    data: NDArray[np.float64]
+    noise: float
+
+    def __call__(self, components: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        found = self.loss.evaluate(self.data, components)
+        slope = found.gram @ components - found.products
+        return found.divergence / self.noise, slope / self.noise
+
+
+def _tile(labels: Labels, pool: int) -> tuple[int, ...]:
+    return tile_of(labels.nav_dims, pool)
+
+
+def _pooled(source: BlockSource, labels: Labels, pool: int) -> BlockSource:
+    return source if pool == 1 else PooledSource(source, _tile(labels, pool))
+
+
+# -------------------------------------------------------------------------------------- replicates
+
+
+def _replicates(
+    fitted: Fitted,
+    cube: Any,
+    where: Any,
+    source: BlockSource,
+    labels: Labels,
+    method: str,
+    n: int,
+    seed: int,
+    facts: dict[str, Any],
+) -> NDArray[np.float64] | None:
+    """Components of replicates (R, K, E) in the order of the model's; None for Fisher's method."""
+    if method == "fisher":
+        return None
+    if method == "restarts":
+        return _restarts(fitted, cube, where, n, seed, facts)
+    draws: list[Draw]
+    if method == "thinning":
+        halves = (0.5, 0.5)
+        draws = [ThinDraw(seed, i, halves, part) for i in range((n + 1) // 2) for part in (0, 1)]
+    elif method == "area":
+        tile = _tile(labels, fitted.pool)
+        counts = fitted.loss.counts
+        draws = [AreaDraw.draw(seed, i, labels.nav_shape, tile, counts=counts) for i in range(n)]
+    elif fitted.loss.counts:
+        draws = [EventDraw(seed, i) for i in range(n)]
+    else:
+        draws = [WildDraw(seed, i, fitted.loss, fitted.components) for i in range(n)]
+    return refitted(fitted, source, labels, draws, seed)
+
+
+def refitted(
+    fitted: Fitted, source: BlockSource, labels: Labels, draws: list[Draw], seed: int
+) -> NDArray[np.float64]:
+    """Components of each draw (R, K, E), fitted as the model was, from its answer on."""
+    from emcube.kernels.volume import DELTA
+
+    assert fitted.parameters is not None
+    pooled = _pooled(source, labels, fitted.pool)
+    weights = fitted.weights
+    delta = float(DELTA * np.mean((fitted.components * fitted.components) @ weights))
+    sweeps = [
+        PassSweep(
+            fitted.loss,
+            first,
+            weights,
+            float(fitted.parameters["volume"]),
+            delta,
+            pooled.n_pixels,
+            float(fitted.parameters["tol"]),
+        )
+        for first in _starts(fitted, source, pooled, labels, draws, seed)
+    ]
+    together = ReplicateSweep(tuple(sweeps), tuple(draws))
+    states = run_sweep(together, pooled, seed=seed, max_rounds=MOST_PASSES).state
+    found = [state.components if state.best is None else state.best for state, _ in states]
+    return np.array([aligned(values, fitted.components, weights) for values in found])
+
+
+def _starts(
+    fitted: Fitted,
+    source: BlockSource,
+    pooled: BlockSource,
+    labels: Labels,
+    draws: list[Draw],
+    seed: int,
+) -> list[NDArray[np.float64]]:
+    """Components that each replicate starts from: its own corners, where the model started from corners.
+
+    A fit that stops early has much of its noise from its start, which a replicate must have, too.
+    """
+    assert fitted.parameters is not None
+    init = fitted.parameters["init"]
+    if not (isinstance(init, str) and init == "bins"):
+        return [fitted.components] * len(draws)
+    k = len(fitted.components)
+    found = sketch(source, fitted.loss, k, seed)
+    chance = min(1.0, POINTS / max(1, pooled.n_pixels))
+    sample = sample_sweep(found, fitted.loss, labels.nav_dims, fitted.pool, chance)
+    clouds = run_sweep(PointsSweep(sample, tuple(draws)), pooled, seed=seed).state
+    with single_threaded_blas():
+        return [
+            aligned(corners_of(cloud, found, fitted.loss, seed), fitted.components, fitted.weights)
+            for cloud in clouds
+        ]
+
+
+def _restarts(
+    fitted: Fitted, cube: Any, where: Any, n: int, seed: int, facts: dict[str, Any]
+) -> NDArray[np.float64]:
+    """Components of fits from random starts that came to as good an end."""
+    assert fitted.parameters is not None
+    parameters = {**fitted.parameters, "init": "random", "n_epochs": "auto", "pool": fitted.pool}
+    used = _selection(fitted, where)
+    seeds = np.random.SeedSequence((seed, n)).generate_state(n, np.uint32)
+    models = [
+        MiniBatchNMF(**{**parameters, "random_state": int(s)}).fit(cube, where=used) for s in seeds
+    ]
+    objectives = np.array([m.objective_ for m in models])
+    as_good = objectives <= objectives.min() * (1.0 + EQUIVALENT)
+    facts["restart_objectives"] = [float(value) for value in objectives]
+    facts["n_equivalent"] = int(np.count_nonzero(as_good))
+    # The others are other optima: their spread is no error bar of this one, and their number is told.
+    kept = [m for m, good in zip(models, as_good, strict=True) if good]
+    weights = fitted.weights
+    found = [aligned(m._values, fitted.components, weights) for m in kept]
+    return np.array(found if len(found) > 1 else [*found, fitted.components])
+
+
+def _selection(fitted: Fitted, where: Any) -> Any:
+    """The selection of a fit: pixels as given, channels as the model has used them."""
+    labels = fitted.labels
+    if labels.plain or labels.channels is None:
+        return where
+    used = np.zeros(labels.n_all_channels, dtype=bool)
+    used[labels.channels] = True
+    over = xr.DataArray(used.reshape(labels.sig_shape), dims=labels.sig_dims)
+    return over if where is None else where & over
+
+
+def _collected(
+    fitted: Fitted,
+    covariance: NDArray[np.float64],
+    variance: NDArray[np.float64],
+    noise: float,
+    turns: NDArray[np.float64],
+    values: NDArray[np.float64] | None,
+    z: float,
+    level: float,
+    facts: dict[str, Any],
+) -> Uncertainty:
+    components = fitted.components
+    if values is None:
+        std = np.sqrt(variance)
+        low, high = _score_interval(fitted, variance, z)
+        quadratic = shared_variance(covariance, components, fitted.weights)
+    else:
+        from scipy.special import stdtrit
+
+        if facts["method"] == "thinning":
+            # Halves hold half the counts each: half their difference has the variance of the whole.
+            half = 0.5 * (values[0::2] - values[1::2])
+            free, apart, moved = len(half), np.concatenate((half, -half)), np.zeros(half.shape[1:])
+            std = np.sqrt(np.square(half).mean(axis=0))
+        else:
+            free, apart = len(values) - 1, values - components
+            moved = apart.mean(axis=0)
+            std = np.sqrt(np.square(apart - moved).sum(axis=0) / free)
+        wide = float(stdtrit(free, 0.5 + 0.5 * level)) * std
+        low, high = extended(components - wide, components + wide, moved)
+        std = np.sqrt(np.square(std) + np.square(moved))
+        quadratic = None
+        values = components + apart
+    solved = None if values is None else _positive(values)
+    turned = np.maximum(np.einsum("nkl,le->nke", turns, components), 0.0)
+    mixings = np.asarray(np.linalg.inv(turns), dtype=np.float64)
+    totals = np.einsum("k,nkl->nl", fitted.totals, mixings)
+    share_of = np.maximum(totals, 0.0) / np.maximum(fitted.totals, np.finfo(float).tiny)
+    facts["noise_variance"] = float(noise)
+    facts["n_feasible"] = len(turns)
+    return Uncertainty(
+        PixelUncertainty(fitted, z, noise, quadratic, solved, mixings),
+        std,
+        low,
+        high,
+        turned.min(axis=0),
+        turned.max(axis=0),
+        np.column_stack((share_of.min(axis=0), share_of.max(axis=0))),
+        facts,
+    )
+
+
+def _positive(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Components that can be solved with: not negative, each summing to one."""
+    kept = np.maximum(values, 0.0)
+    return np.asarray(kept / kept.sum(axis=-1, keepdims=True))
+
+
+def _score_interval(
+    fitted: Fitted, variance: NDArray[np.float64], z: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Interval of the components' values, in which the variance grows with the value for counts."""
+    slope = np.zeros(variance.shape)
+    if fitted.loss.counts:
+        slope += 1.0 / np.maximum(fitted.totals, 1.0)[:, None]
+    middle = 0.5 * z * z * slope
+    half = np.sqrt(middle * middle + z * z * variance)
+    return np.maximum(fitted.components + middle - half, 0.0), fitted.components + middle + half
+
+
+# ---------------------------------------------------------------------------------------- in words
+
+
+def uncertainty(
+    model: Any,
+    cube: Any,
+    *,
+    level: float = 0.9,
+    method: str = "bootstrap",
+    n_replicates: int | None = None,
+    where: Any = None,
+    random_state: Any = 0,
+) -> xr.Dataset:
+    """Say how sure the loadings and components of a model are.
+
+    Three parts are kept apart, because averaging treats them differently: counting noise of each pixel, which
+    averages out; the error of the components, which all pixels share; and rotation, the freedom that no
+    number of counts takes away, which is no standard deviation and is never hidden in one.
+
+    Parameters
+    ----------
+    model : fitted estimator
+        With components that are not negative (`MiniBatchNMF`).
+    cube : DataArray, or matrix of shape (P, E)
+        What it was fitted on.
+    level : float
+        Of the intervals.
+    method : {"bootstrap", "fisher", "thinning", "area", "restarts"}
+        How components are made uncertain. "bootstrap": every count is drawn anew from a Poisson law (least
+        squares: residuals get new signs) and components are found again, corners first. "fisher":
+        information of the counts as if loadings were known, in one pass: fast, and too sure where components
+        are found from few pixels. "thinning": the counts are dealt to two halves, which are fitted
+        separately. "area": about 64 areas of the field are drawn with replacement, which asks another
+        question: what another field of view of the same specimen would give. "restarts": fits from random
+        starts, which ask whether the answer is the only one; those that end as well as the best are compared.
+    n_replicates : int, optional
+        20 (thinning: as 10 pairs), for restarts 5; fisher makes none.
+    where : DataArray of bool, optional
+        Pixels that are used (True), as for the fit.
+    random_state : int, Generator or None
+        Seed of replicates, and of the sample on which rotations are tried.
+
+    Returns
+    -------
+    Dataset
+        ``loadings_std_counting`` (navigation dims, component): of counting, components known (Fisher
+        information of the pixel). Independent from pixel to pixel.
+        ``loadings_std_shared``: what the error of the components adds; one and the same error in all pixels.
+        ``components_std`` (component, signal dims): by the method.
+        ``loadings_interval`` (..., bound), ``components_interval`` (..., bound): at the level, from "low" to
+        "high"; zero is the lowest low end, so that an interval there is one-sided.
+        ``rotation_range`` (component, signal dims, bound), ``loadings_rotation_range``: the least and the
+        largest value among factorisations that describe the data as well (see `emcube.kernels.feasible`).
+        ``rotation_share`` (component, bound): their totals over that of the model; 1 to 1 where all is fixed.
+        Attributes tell method, level, replicates and seed. Lazy per pixel where the cube is.
+
+    Raises
+    ------
+    InputError
+        The model has negative components or was fitted on another signal; a parameter is out of range; the
+        method does not fit the model.
+
+    Notes
+    -----
+    One pass for the information and one for the sample; replicates take the four of the subspace where it is
+    not known, one for their corners and up to 10 further ones, all of them together. An interval is longer
+    on one side where replicates move away from the answer on average: so far has the answer moved from the
+    truth. Memory: K (K + 1) / 2 sums a channel, and 16 K E bytes a replicate. The same bits on any number of
+    threads and workers.
+
+    References
+    ----------
+    R. A. Fisher, Math. Proc. Camb. Philos. Soc. 22 (1925) 700. https://doi.org/10.1017/S0305004100009580
+    B. Efron, Ann. Stat. 7 (1979) 1. https://doi.org/10.1214/aos/1176344552
+    R. Tauler, J. Chemom. 15 (2001) 627. https://doi.org/10.1002/cem.667
+
+    Examples
+    --------
+    >>> import emcube as em
+    >>> scene = em.scenes.srm2135c(scale=0.002, random_state=0)
+    >>> nmf = em.MiniBatchNMF(3, random_state=0).fit(scene.cube)
+    >>> sure = em.uncertainty(nmf, scene.cube)
+    >>> sure.components_interval.dims
+    ('component', 'energy', 'bound')
+    """
+    fitted = fitted_of(model)
+    seed = resolve_seed(random_state)
+    found = evaluate(
+        fitted, cube, where, level=level, method=method, n_replicates=n_replicates, seed=seed
+    )
+    packed = map_pixels(
+        cube,
+        _Packed(found.pixels),
+        (len(fitted.components), 6),
+        labels=fitted.labels,
+        where=pixels_only(cube, where),
+    )
+    return _labelled(found, cube, packed)
+
+
+@dataclass(frozen=True, eq=False)
+class _Packed:
+    pixels: PixelUncertainty
+
+    def __call__(self, block: Block) -> NDArray[np.float64]:
+        return self.pixels.packed(block)
+
+
+WORDS = {
+    "loadings_std_counting": "standard deviation of counting, components known",
+    "loadings_std_shared": "standard deviation from the components, shared by all pixels",
+    "loadings_interval": "interval of the loadings",
+    "loadings_rotation_range": "loadings of all factorisations that are as good",
+    "components_std": "standard deviation of the components",
+    "components_interval": "interval of the components",
+    "rotation_range": "components of all factorisations that are as good",
+    "rotation_share": "total loading of all factorisations that are as good, over that of the model",
+}
+"""What each variable is, in a few words."""
+
+
+def _labelled(found: Uncertainty, cube: Any, packed: Any) -> xr.Dataset:
+    fitted = found.pixels.fitted
+    _, labels = as_source(cube)
+    labels = replace(labels, plain=False)
+    attrs = {"units": "1"} if fitted.sum_to_one else {}
+    dataset = found.spectra()
+    parts = {
+        "loadings_std_counting": (packed[..., 0], ("component",)),
+        "loadings_std_shared": (packed[..., 1], ("component",)),
+        "loadings_interval": (packed[..., 2:4], ("component", "bound")),
+        "loadings_rotation_range": (packed[..., 4:6], ("component", "bound")),
+    }
+    for name, (values, dims) in parts.items():
+        maps = labels.maps(values, dims=dims, name=name, attrs=attrs)
+        dataset[name] = maps.drop_vars("bound", errors="ignore")
+    dataset = dataset.assign_coords(bound=["low", "high"])
+    for name, words in WORDS.items():
+        dataset[name].attrs["long_name"] = words
+    return dataset[list(WORDS)].assign_attrs(found.facts)
+
+
+# --------------------------------------------------------------------------- errors against counts
+
+
+def errors_by_counts(
+    model: Any,
+    cube: Any,
+    *,
+    shares: tuple[float, ...] = (0.5, 0.25, 0.125, 0.0625),
+    n_pairs: int = 4,
+    where: Any = None,
+    random_state: Any = 0,
+) -> xr.Dataset:
+    """Find how the components' errors fall with counts, by thinning the data at hand.
+
+    At each share two independent parts of that share of the counts are fitted, each from the model's
+    answer on; the
+    angle between them over sqrt(2) is the error of one of them. Pure counting goes with one over the root
+    of the counts; an error that stays has another cause, such as a start that decides or a missing component.
+
+    Parameters
+    ----------
+    model : MiniBatchNMF
+        Fitted on counts.
+    cube : DataArray or matrix
+        What it was fitted on.
+    shares : tuple of float
+        Of the counts, at most one half each.
+    n_pairs : int
+        Pairs of parts at each share.
+    where, random_state
+        As for `uncertainty`.
+
+    Returns
+    -------
+    Dataset
+        ``angle`` (share, component): root mean square error in degrees, weighted for counting noise;
+        ``counts``
+        (share): of one part. ``expected`` (share, component): by the Fisher information at that share,
+        rotations left
+        out. The last row is the whole: its ``angle`` is extrapolated with one over the root of the counts.
+
+    Raises
+    ------
+    InputError
+        The model is not of counts, or a share is not above zero and at most one half.
+    """
+    fitted = fitted_of(model)
+    if fitted.parameters is None or not fitted.loss.counts:
+        raise InputError(
+            "errors by counts need a MiniBatchNMF of counts (beta_loss='kullback-leibler')",
+            hint="counts can be thinned, other values cannot",
+        )
+    if not shares or any(not 0.0 < share <= 0.5 for share in shares):
+        raise InputError(
+            f"shares must be above 0 and at most 0.5, got {shares}",
+            hint="two independent parts of each share are needed",
+        )
+    given: Any = n_pairs
+    if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1:
+        raise InputError(f"n_pairs must be a whole number from 1 on, got {n_pairs!r}")
+    seed = resolve_seed(random_state)
+    source, labels = as_source(cube, pixels_only(cube, where), channels=fitted.labels.channels)
+    fitted.labels.require_same_signal(labels, "errors_by_counts")
+    draws: list[Draw] = [
+        ThinDraw(seed, 1000 * i + j, (share, share), part)
+        for i, share in enumerate(shares)
+        for j in range(n_pairs)
+        for part in (0, 1)
+    ]
+    with resident():
+        counted = in_counts(source, fitted.gain)
+        values = refitted(fitted, counted, labels, draws, seed)
+        found = run_sweep(
+            InformationSweep(fitted.loss, fitted.components, fitted.totals), counted
+        ).state
+    with single_threaded_blas():
+        _, _, variance = _components(fitted, found)
+        return _by_counts(fitted, values, variance, shares, n_pairs)
+
+
+def _by_counts(
+    fitted: Fitted,
+    values: NDArray[np.float64],
+    variance: NDArray[np.float64],
+    shares: tuple[float, ...],
+    n_pairs: int,
+) -> xr.Dataset:
+    root = np.sqrt(fitted.weights)
+    length = np.linalg.norm(fitted.components * root, axis=1)
+    k = len(fitted.components)
+    pairs = (values * root).reshape(len(shares), n_pairs, 2, k, -1)
+    pairs = pairs / np.linalg.norm(pairs, axis=-1, keepdims=True)
+    apart = np.linalg.norm(pairs[:, :, 0] - pairs[:, :, 1], axis=-1)
+    together = np.linalg.norm(pairs[:, :, 0] + pairs[:, :, 1], axis=-1)
+    angles = np.rad2deg(2.0 * np.arctan2(apart, together)) / math.sqrt(2.0)
+    each = np.sqrt(np.square(angles).mean(axis=1))
+    whole = np.rad2deg(np.sqrt((variance * fitted.weights).sum(axis=1)) / length)
+    at = np.array([*shares, 1.0])
+    expected = whole / np.sqrt(at)[:, None]
+    # Of the largest share, which is nearest.
+    last = each[int(np.argmax(shares))] * math.sqrt(max(shares))
+    total = float(fitted.totals.sum())
+    return xr.Dataset(
+        {
+            "angle": (("share", "component"), np.vstack((each, last)), {"units": "deg"}),
+            "expected": (("share", "component"), expected, {"units": "deg"}),
+            "counts": (("share",), at * total, {"units": "counts"}),
+        },
+        coords={"share": at, "component": np.arange(k)},
+        attrs={"n_pairs": n_pairs},
+    )

@@ -1,0 +1,113 @@
+"""What a model leaves, and what denoising does to variances, in one figure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from emcube.errors import InputError
+from emcube.plot import style
+from emcube.plot.frames import draw_image
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["diagnostics"]
+
+
+def diagnostics(data: xr.Dataset, *, title: str | None = None) -> Figure:
+    """Draw chi-square, the correlation of residuals, and variance against mean after denoising.
+
+    Parameters
+    ----------
+    data : Dataset
+        Of `emcube.diagnostics`. Of maps with more than two dims the mean over the first ones is drawn.
+    title : str, optional
+        Over the figure.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    InputError
+        Variables are missing.
+    """
+    missing = [n for n in ("chi_square", "residual_correlation", "axis") if n not in data.variables]
+    if missing:
+        raise InputError(
+            f"diagnostics: {', '.join(missing)} missing, got {sorted(map(str, data.variables))}",
+            hint="hand over what em.diagnostics(model, cube) gives",
+        )
+    levels = "denoised_variance" in data
+    n = 3 if levels else 2
+    figure = style.new_figure(2.7, title=title)
+    panels = np.atleast_1d(figure.subplots(1, n))
+    _chi(panels[0], data["chi_square"])
+    _correlations(panels[1], data)
+    if levels:
+        _variances(panels[2], data)
+    return figure
+
+
+def _chi(axes: Axes, chi: xr.DataArray) -> None:
+    if chi.ndim > 2:
+        chi = chi.mean(chi.dims[:-2])
+    chi = chi.compute()
+    axes.set_title("chi-square", fontsize=style.TEXT, loc="left")
+    if chi.ndim == 2:
+        values = chi.values.astype(np.float64)
+        draw_image(axes, chi, scale=style.ratio_scale(values), colorbar_label="")
+        return
+    axes.plot(np.arange(chi.size), chi.values.ravel(), linewidth=0.8, color=style.color(0))
+    axes.axhline(1.0, color="0.4", linewidth=0.8, linestyle="--")
+    axes.set_xlabel("pixel")
+    style.dress(axes)
+
+
+def _correlations(axes: Axes, data: xr.Dataset) -> None:
+    lags = data["lag"].values
+    for k, name in enumerate(data["axis"].values):
+        values = data["residual_correlation"].isel(axis=k).values
+        error = data["residual_correlation_error"].isel(axis=k).values
+        if not np.isfinite(values).any():
+            continue
+        axes.errorbar(
+            lags + 0.06 * k, values, yerr=2 * error, fmt="o-", markersize=3.5, linewidth=0.9,
+            color=style.color(k), label="channels" if name == "signal" else style.plain(name),
+        )  # fmt: skip
+    axes.axhline(0.0, color="0.4", linewidth=0.8, linestyle="--")
+    axes.set_xlabel("neighbours apart")
+    axes.set_title("correlation of what is left", fontsize=style.TEXT, loc="left")
+    axes.set_xticks(lags)
+    style.dress(axes, grid=True)
+    axes.legend(fontsize=style.SMALL, frameon=False)
+
+
+def _variances(axes: Axes, data: xr.Dataset) -> None:
+    mean = data["raw_mean"].values
+    order = np.argsort(mean)
+    order = order[mean[order] > 0]
+    x = mean[order]
+    axes.plot(x, x, color="0.4", linewidth=0.9, linestyle="--", label="counts")
+    axes.plot(
+        x,
+        data["theory_variance"].values[order],
+        color=style.color(1),
+        linewidth=1.0,
+        label="theory",
+    )
+    axes.plot(
+        x, data["denoised_variance"].values[order], "o", color=style.color(0), markersize=3.5,
+        label="denoised",
+    )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("mean counts")
+    axes.set_title("variance after denoising", fontsize=style.TEXT, loc="left")
+    style.dress(axes, grid=True)
+    axes.legend(fontsize=style.SMALL, frameon=False)
