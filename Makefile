@@ -4,6 +4,7 @@
 #   make test    make check, then every test, in two processes (JOBS=0: in one)
 #   make check   format, lint, types, import contracts, documentation
 #   make docs    the documentation as web pages; prints where they are
+#   make notebooks   run the notebooks and rewrite their outputs; look at the pictures then
 #   make bench   side by side with other tools on small scenes, in minutes; figures under .bench/
 #   make bench-full   the same at full size: benchmarks/results/ and the README's table
 #
@@ -18,7 +19,7 @@ JOBS ?= 2
 SPHINX := $(BIN)/sphinx-build --conf-dir docs --doctree-dir build/doctrees --jobs $(JOBS) --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs bench bench-full
+.PHONY: help demo test check docs notebooks bench bench-full
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -47,6 +48,9 @@ check: $(STAMP)
 docs: $(STAMP)
 	$(SPHINX) . build/docs
 	@echo "file://$(CURDIR)/build/docs/index.html"
+
+notebooks: $(STAMP)
+	$(BIN)/python -m tests.notebooks $(NOTEBOOKS)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(BENCH)

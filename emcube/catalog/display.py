@@ -21,8 +21,7 @@ def catalog_text(catalog: Catalog) -> str:
     """One line: the file, how many entries, and the first of their names."""
     names = list(catalog)
     told = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    count = f"{len(names)} {'entry' if len(names) == 1 else 'entries'}"
-    return f"<Catalog {catalog.path}: {count}{': ' if told else ''}{told}>"
+    return f"<Catalog {catalog.path}: {_count(len(names))}{': ' if told else ''}{told}>"
 
 
 def catalog_html(catalog: Catalog) -> str:
@@ -34,8 +33,12 @@ def catalog_html(catalog: Catalog) -> str:
     )
     more = len(catalog) - _ROWS
     rest = f"<p>and {more} more</p>" if more > 0 else ""
-    title = html.escape(f"{catalog.path}: {len(catalog)} entries")
+    title = html.escape(f"{catalog.path}: {_count(len(catalog))}")
     return f"<table><caption>{title}</caption><tr>{head}</tr>{rows}</table>{rest}"
+
+
+def _count(n: int) -> str:
+    return f"{n} {'entry' if n == 1 else 'entries'}"
 
 
 def _cells(name: str, metadata: Mapping[str, Any]) -> list[str]:

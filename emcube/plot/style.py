@@ -101,6 +101,12 @@ class NotebookFigure(Figure):
                 text.set_text(fonts.spelled_out(said))
         super().draw(renderer)
 
+    def _ipython_display_(self) -> None:
+        """Show it in one size, always: once pyplot was used, a notebook has a way of its own with figures."""
+        from IPython.display import publish_display_data
+
+        publish_display_data({"image/png": self._repr_png_(), "text/plain": repr(self)})
+
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=120)

@@ -149,6 +149,20 @@ def test_figures_need_no_pyplot_and_show_themselves() -> None:
     ]
 
 
+def test_notebooks_show_figures_in_one_size_whatever_pyplot_has_registered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from IPython.core.formatters import DisplayFormatter
+
+    shown: list[dict[str, object]] = []
+    monkeypatch.setattr("IPython.display.publish_display_data", shown.append)
+    formatter = DisplayFormatter()
+    formatter.formatters["image/png"].for_type(Figure, lambda figure: b"as pyplot has it")
+    figure = plot.image(xr.DataArray(np.eye(4), dims=("y", "x")))
+    assert formatter.format(figure) == ({}, {})
+    assert [data["image/png"] for data in shown] == [figure._repr_png_()]
+
+
 def test_threads_may_draw_at_once(loadings: xr.DataArray, tmp_path: Path) -> None:
     def draw(i: int) -> bytes:
         path = tmp_path / f"{i}.png"
