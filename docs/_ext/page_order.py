@@ -1,7 +1,7 @@
 """The tree of pages, from one file, so that pages need no directives.
 
-``docs/_pages.yml`` names below each page those that it leads to; a pattern takes all pages that no line names. The
-tree stands beside the text, and in the text of the pages in `SHOWN`.
+``docs/_pages.yml`` names below each page those that it leads to; a pattern takes all pages that no line
+names. The tree stands beside the text, and in the text of the pages in `SHOWN`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Reference pages: ``.. public::`` lists names, each with a page of its own made from its docstring.
 
-``.. public:: emcube.open emcube.models.*`` takes names and whole packages (all that they export). A name that ``emcube``
-itself exports is written as users write it, and ``emcube.*`` stands for those that no other page lists. So a
-function that joins ``__all__`` joins the reference without a change here.
+``.. public:: emcube.open emcube.models.*`` takes names and whole packages (all that they export). A name
+that ``emcube`` itself exports is written as users write it, and ``emcube.*`` stands for those that no other
+page lists. So a function that joins ``__all__`` joins the reference without a change here.
 
 ``.. autoerrors:: MODULE`` puts a module's exceptions on one page.
 """

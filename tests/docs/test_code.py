@@ -1,8 +1,8 @@
 """The code of the pages runs, page by page, in the order in which it stands there.
 
 A page may take for granted what its reader has: a store ``map.zarr``, a ``recipe.yaml`` with its result
-``results/map``, and the names ``em``, ``cube``, ``result`` and ``nmf`` (not fitted). Blocks that need more carry a comment before them,
-``<!-- not run: REASON -->`` or ``<!-- run by tests/... -->``.
+``results/map``, and the names ``em``, ``cube``, ``result`` and ``nmf`` (not fitted). Blocks that need more
+carry a comment before them, ``<!-- not run: REASON -->`` or ``<!-- run by tests/... -->``.
 """
 
 from __future__ import annotations
