@@ -11,6 +11,8 @@ import hmac
 import json
 import logging
 import mimetypes
+import secrets
+import time
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -38,6 +40,9 @@ LINGER = 120_000
 
 TOKEN_LIFE = 30 * 24 * 3600
 """Seconds for which a browser may come back to its visit; the visit itself ends long before."""
+
+TICKET_LIFE = 300.0
+"""Seconds for which an address that works once may be opened: a browser may take its time to start."""
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
@@ -83,6 +88,7 @@ class Gate(BokehTornado):
         file_of: Callable[[str, str], Path | None] = lambda visit, key: None,
     ) -> None:
         self.token = token
+        self._tickets: dict[str, float] = {}
         self.hosts = frozenset((*LOOPBACK, *(host.lower() for host in hosts)))
         super().__init__(
             application,
@@ -115,6 +121,19 @@ class Gate(BokehTornado):
             ],
         )
 
+    def ticket(self) -> str:
+        """Make an address that leads to the page once, for a browser that is started with it.
+
+        Whoever else works on this machine sees the arguments of every program: no token may be there.
+        """
+        made = secrets.token_urlsafe(32)
+        self._tickets[made] = time.monotonic() + TICKET_LIFE
+        return made
+
+    def redeem(self, ticket: str) -> bool:
+        """Take a ticket; tells whether it was good. It is good once."""
+        return time.monotonic() < self._tickets.pop(ticket, 0.0)
+
     def refusal(self, request: HTTPServerRequest) -> str:
         """Say why a request is not answered; empty if it is.
 
@@ -124,18 +143,29 @@ class Gate(BokehTornado):
         if host_of(request.host) not in self.hosts:
             return "unknown host"
         given = request.path.lstrip("/").split("/", 1)[0]
-        if not hmac.compare_digest(given.encode(), self.token.encode()):
+        known = hmac.compare_digest(given.encode(), self.token.encode())
+        if not known and self._ticket_of(request) is None:
             return "wrong token"
         origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != request.host.lower():
+        if origin is not None and _netloc(origin) != request.host.lower():
             return "another origin"
         return ""
+
+    def _ticket_of(self, request: HTTPServerRequest) -> str | None:
+        """The ticket that is the whole path of a request; None where it is none."""
+        given = request.path.removeprefix("/").encode()
+        # A copy: tickets are made in other threads.
+        known = [t for t in tuple(self._tickets) if hmac.compare_digest(given, t.encode())]
+        return known[0] if known else None
 
     def find_handler(self, request: HTTPServerRequest, **options: Any) -> Any:
         """Find who answers: nobody does before the gate was passed."""
         reason = self.refusal(request)
         if reason:
             return self.get_handler_delegate(request, _Refused, {"why": reason})
+        ticket = self._ticket_of(request)
+        if ticket is not None:
+            return self.get_handler_delegate(request, _Ticket, {"ticket": ticket})
         return super().find_handler(request, **options)
 
 
@@ -150,6 +180,14 @@ def host_of(netloc: str) -> str:
     """The host of ``host:port`` in lower case; brackets of IPv6 stay."""
     name, _, port = netloc.lower().rpartition(":")
     return name if name and port.isdigit() else netloc.lower()
+
+
+def _netloc(origin: str) -> str | None:
+    """``host:port`` of an origin in lower case; None where it is no address."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 class _Headers(OutputTransform):
@@ -179,6 +217,23 @@ class _Refused(RequestHandler):
 
     def log_exception(self, *error: Any) -> None:
         """Say nothing: a refusal is no fault of ours."""
+
+
+class _Ticket(RequestHandler):
+    """Leads from an address that works once to that of the page."""
+
+    def initialize(self, ticket: str) -> None:
+        self.ticket = ticket
+
+    def get(self) -> None:
+        gate = cast(Gate, self.application)
+        if not gate.redeem(self.ticket):
+            raise HTTPError(403)
+        self.set_status(303)
+        self.set_header("Cache-Control", "no-store")
+        # Relative: a proxy may have put something before it.
+        self.set_header("Location", f"{gate.token}/")
+        self.finish()
 
 
 class _Onwards(RequestHandler):

@@ -204,7 +204,7 @@ class Explorer:
         if address is not None:
             base = address.replace("{port}", str(self.port)).rstrip("/") + "/"
             hosts = (urlsplit(base).hostname or "",)
-        self.url = f"{base}{self._token}/"
+        self._base, self.url = base, f"{base}{self._token}/"
         self._thread = threading.Thread(
             target=self._serve, args=(hosts,), name="emcube explorer server", daemon=True
         )
@@ -246,7 +246,7 @@ class Explorer:
             http.add_sockets(self._sockets)
             server = BaseServer(loop, gate, http)
             server.start()
-            self._loop, self._http, self._server = loop, http, server
+            self._loop, self._http, self._server, self._gate = loop, http, server, gate
         except BaseException as error:  # noqa: BLE001 (raised in the thread that waits for it)
             self._problem = error
             for one in self._sockets:
@@ -269,6 +269,8 @@ class Explorer:
             first, self._first = self._first, None
         begin = self._begin if first is None else (lambda: first)
         visit = Visit(document, begin, self._open_other)
+        if first is not None:
+            visit.hold(first)
         key = str(document.session_context.id)
         with self._lock:
             self._visits[key] = visit
@@ -305,9 +307,13 @@ class Explorer:
         self._closing.callback(what)
 
     def open_browser(self) -> None:
-        """Show the page in a browser, where there is one."""
+        """Show the page in a browser, where there is one.
+
+        The browser gets an address that works once and leads to the page: what a program is started with can
+        be read by all who work on this machine.
+        """
         try:
-            webbrowser.open(self.url)
+            webbrowser.open(f"{self._base}{self._gate.ticket()}")
         except webbrowser.Error as error:  # the address was printed; it can be opened by hand
             _log.info("no browser could be opened: %s", error)
 
