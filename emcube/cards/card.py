@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 from emcube.cards.text import (
@@ -179,7 +180,7 @@ def _signals(card: Mapping[str, Any]) -> Card:
         (
             shorten(s["name"], 60),
             s["kind"],
-            ", ".join(f"{d} {n}" for d, n in zip(s["dims"], s["shape"], strict=True)),
+            shorten(", ".join(f"{d} {n}" for d, n in zip(s["dims"], s["shape"], strict=True))),
             s["dtype"],
         )
         for s in card["signals"]
@@ -233,7 +234,7 @@ def _result(card: Mapping[str, Any]) -> Card:
         Table(("step", "outcome", "time"), rows, frozenset({2})) if rows else None,
         _rows(facts),
         warnings,
-        f"emcube report {card['address']}" if card["complete"] else "",
+        _command("report", card["address"]) if card["complete"] else "",
     )
 
 
@@ -251,6 +252,11 @@ def _last(source: Any) -> str:
     if isinstance(source, list | tuple):
         return f"{_last(source[0])} and {len(source) - 1} more" if source else ""
     return str(source or "").rstrip("/").rpartition("/")[2]
+
+
+def _command(verb: str, address: Any) -> str:
+    """A command that may be copied into a shell, whatever the address holds."""
+    return visible(f"emcube {verb} {quote(str(address))}")
 
 
 def _estimate(card: Mapping[str, Any]) -> Card:
@@ -318,7 +324,7 @@ def _entry(card: Mapping[str, Any]) -> Card:
         None,
         _rows(facts),
         warnings,
-        fetch_command(card),
+        visible(fetch_command(card)),
     )
 
 
@@ -358,5 +364,5 @@ def _package(card: Mapping[str, Any]) -> Card:
         None,
         _rows(facts),
         (),
-        f"emcube reproduce {card['address']}",
+        _command("reproduce", card["address"]),
     )

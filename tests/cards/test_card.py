@@ -131,6 +131,28 @@ def test_strangers_steer_and_flood_nothing(columns: int) -> None:
     )
 
 
+def test_commands_and_shapes_of_strangers_steer_nothing() -> None:
+    name, dim = "\x1b]0;x\x07 a; rm -rf ~", "y\x1b[2J"
+    known = {
+        "name": name,
+        "kind": "file",
+        "store": "https://x/y",
+        "available": False,
+        "metadata": {},
+    }
+    entry = card_of({"kind": "entry", "address": f"c.yaml:{name}", "entry": known})
+    signal = {"name": "a", "kind": "cube", "dims": [dim], "shape": [3], "dtype": "u1"}
+    file = card_of({"kind": "signals", "address": name, "signals": [signal]})
+    for card in (entry, file):
+        out = io.StringIO()
+        print_card(card, Console(file=out, width=80))
+        assert not {"\x1b", "\x07"} & set(out.getvalue())
+    package = {"addresses": [], "included": True, "digest": "sha256:0"}
+    about = {"title": "t", "files": 1, "bytes": 1, "run_id": "sha256:0", "sha256": "0"}
+    packed = card_of({"kind": "package", "address": "a b;c.zip", "input": package, **about})
+    assert packed.then == "emcube reproduce 'a b;c.zip'"
+
+
 def test_terminals_without_signs_get_plain_frames(described: dict[str, dict[str, Any]]) -> None:
     text = printed(described["cube"], 80, "ascii")
     assert text.startswith("+")
