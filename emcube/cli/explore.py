@@ -59,13 +59,17 @@ def explore(
 
 @contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """End visits on SIGTERM as on Ctrl-C, so that what belongs to them alone is removed."""
+    """End visits on SIGTERM, and when the terminal is closed, as on Ctrl-C: what belongs to them alone is removed."""
 
     def leave(number: int, frame: Any) -> None:
         sys.exit(0)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    names = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    # nohup has it ignore that the terminal is closed.
+    heard = [n for n in names if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, leave) for number in heard}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
