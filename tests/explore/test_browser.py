@@ -186,9 +186,12 @@ def test_a_whole_visit(open_page: Open, tmp_path: Path, capsys: pytest.CaptureFi
     page.get_by_role("button", name="Preview").click()
     page.wait_for_selector("#tab-results[aria-selected=true]")
     page.wait_for_selector(".outcome .parts [aria-pressed=true]")
+    # A preview is looked at, and not kept.
+    assert not any(button.is_enabled() for button in page.locator("[data-keep]").all())
     page.locator("#tab-steps").click()
     page.get_by_role("button", name="Run on everything").click()
     page.wait_for_selector(".outcome:nth-child(1) [data-run-id='2']")
+    assert all(button.is_enabled() for button in page.locator("[data-keep]").all())
     page.locator(".outcome").first.locator("[data-part='1']").click()
     page.wait_for_selector("#map-title:text('component 1')")
     run_id = run_ids(page)[0]

@@ -222,7 +222,7 @@
       rebuild($("outcomes"), ...found.map((one) => outcome(one, found)));
       if (found.length > before) choose($("tab-results"));
       if (found.length === 0 && before) choose($("tab-steps"));
-      for (const button of all("[data-keep]")) button.disabled = !found.some((one) => button.dataset.keep === "report" || !one.preview);
+      for (const button of all("[data-keep]")) button.disabled = !found.some((one) => !one.preview);
       if (state.comparison) show.comparison(state.comparison);
     },
 
@@ -508,7 +508,7 @@
     text("keep-yes", title);
     $("keep-path").value = usual;
     $("keep-overwrite").checked = false;
-    const usable = (state.outcomes || []).filter((one) => kind === "report" || !one.preview);
+    const usable = (state.outcomes || []).filter((one) => !one.preview);
     rebuild($("keep-outcome"), ...usable.map((one) => make("option", { value: one.number }, `${one.number}: ${one.title} of ${one.of}`)));
     rebuild($("keep-more"), ...(kind === "publish" ? [
       make("label", { class: "block" }, "Title", make("input", { id: "keep-titled", autocomplete: "off" })),
