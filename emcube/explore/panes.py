@@ -269,7 +269,8 @@ def curve_pane(estimate: NComponentsEstimate) -> Plain:
     said = f"{plural(n, 'component')}: " if n is not None else "No number: "
     return {
         "values": [float(v) for v in values],
-        "threshold": float(estimate.threshold),
+        # Where the noise cannot be told there is none, and JSON has no NaN.
+        "threshold": float(estimate.threshold) if np.isfinite(estimate.threshold) else None,
         "n": n,
         "said": said + clean(estimate.reason),
     }
