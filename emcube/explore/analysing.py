@@ -142,6 +142,15 @@ class Analysing(Looking):
                 f"{self.job_title} is still running", hint="wait for it, or cancel it first"
             )
 
+        def begun() -> Job[Any]:
+            # Asked for again before the page knew of it: the first would run on, and nobody could stop it.
+            if self._begun is not None and not self._begun[1].done:
+                raise InputError(
+                    f"{self._begun[0]} is still running", hint="wait for it, or cancel it first"
+                )
+            self._begun = title, start()
+            return self._begun[1]
+
         def started(job: Job[Any]) -> None:
             self.job, self.job_title, self._told = job, title, 0.0
 
@@ -154,7 +163,7 @@ class Analysing(Looking):
             job.listen(news)
             self._job_seen(job, then)
 
-        self.hand.do(f"Starting: {title}", start, started, key="start")
+        self.hand.do(f"Starting: {title}", begun, started)
 
     def _job_seen(self, job: Job[Any], then: Callable[[Any], None]) -> None:
         if job is not self.job:
@@ -259,6 +268,7 @@ class Analysing(Looking):
             lambda: session.exact_component(outcome, part[1], part[2]),
             lambda job: self._follow("component", job, exact),
             key="exact map",
+            lost=Job.cancel,
         )
 
     def _after_part(self, note: str) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,7 @@ class Board:
     def __init__(self, document: Document) -> None:
         self.document = document
         self.session: Session | None = None
+        self._held: list[Session] = []
         self.files: dict[str, Path] = {}
         self._ended = False
         self._notices: list[dict[str, Any]] = []
@@ -105,6 +107,7 @@ class Board:
         self.elements: list[str] = []
         self.job: Job[Any] | None = None
         self.job_title = ""
+        self._begun: tuple[str, Job[Any]] | None = None
         self._told = 0.0
         self._jobs: dict[str, Job[Any]] = {}
         self._timers: dict[str, Any] = {}
@@ -123,11 +126,20 @@ class Board:
         if self._ended:
             return
         self._ended = True
-        session = self.session
-        for job in [self.job, *self._jobs.values()]:
-            if job is not None:
-                job.cancel()
-        self.hand.close(None if session is None else session.close)
+        self._stop_jobs()
+        # What is being opened right now is known only when the hand has opened it.
+        self.hand.close(lambda: self._let_go(list(self._held)))
+
+    def hold(self, session: Session) -> None:
+        """Take over a session: it is closed at the end at the latest, whether it was ever shown or not."""
+        if session not in self._held:
+            self._held.append(session)
+
+    def _let_go(self, sessions: Sequence[Session]) -> None:
+        with ExitStack() as stack:
+            for session in sessions:
+                stack.callback(session.close)
+        self._held = [s for s in self._held if s not in sessions]
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until an ended visit has let go of everything."""

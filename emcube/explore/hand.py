@@ -16,6 +16,7 @@ class _Task:
     key: str
     work: Callable[[], Any]
     then: Callable[[Any], None] | None
+    lost: Callable[[Any], None] | None = None
 
 
 class Hand:
@@ -58,6 +59,7 @@ class Hand:
         then: Callable[[Any], None] | None = None,
         *,
         key: str = "",
+        lost: Callable[[Any], None] | None = None,
     ) -> None:
         """Do something soon.
 
@@ -71,8 +73,10 @@ class Hand:
             Gets the answer, on the page's thread.
         key : str
             Tasks that replace each other.
+        lost : callable, optional
+            Gets an answer that is dropped, on the page's thread: a job that nobody waits for is cancelled.
         """
-        task = _Task(name, key, work, then)
+        task = _Task(name, key, work, then, lost)
         with self._news:
             if self._closed:
                 return
@@ -110,7 +114,11 @@ class Hand:
                 self._tell(task, lambda e=error, t=task: self._failed(t.name, e))  # type: ignore[misc]
             else:
                 if task.then is not None:
-                    self._tell(task, lambda a=answer, t=task: t.then(a))  # type: ignore[misc]
+                    self._tell(
+                        task,
+                        lambda a=answer, t=task: t.then(a),  # type: ignore[misc]
+                        lambda a=answer, t=task: t.lost and t.lost(a),  # type: ignore[misc]
+                    )
             with self._news:
                 self._now = None
             self._say()
@@ -122,10 +130,14 @@ class Hand:
             self._now = self._tasks.pop(0) if self._tasks else None
             return self._now
 
-    def _tell(self, task: _Task, what: Callable[[], None]) -> None:
+    def _tell(
+        self, task: _Task, what: Callable[[], None], otherwise: Callable[[], None] | None = None
+    ) -> None:
         def still() -> None:
             if not task.key or self._latest.get(task.key) is task:
                 what()
+            elif otherwise is not None:
+                otherwise()
 
         self._later(still)
 

@@ -206,6 +206,11 @@ class Job(Generic[T]):
         return self._ended.is_set()
 
     @property
+    def stopping(self) -> bool:
+        """Whether it was asked to stop; it may not have heard yet."""
+        return self._stop.is_set()
+
+    @property
     def result(self) -> T:
         """What it found.
 

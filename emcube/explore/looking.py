@@ -10,6 +10,7 @@ import numpy as np
 from emcube.cube import nav_dims, sig_dims
 from emcube.errors import EmcubeError, InputError
 from emcube.explore.board import Board
+from emcube.explore.jobs import Job
 from emcube.explore.plots import INK, Frame, ImagePlot, Shades, colour, shades_of
 from emcube.explore.regions import Region
 from emcube.explore.typed import real, simple, span, whole
@@ -244,6 +245,7 @@ class Looking(Board):
                 lambda: session.exact_spectrum(region),
                 lambda job: self._follow("spectrum", job, self._spectrum_read),
                 key="exact spectrum",
+                lost=Job.cancel,
             )
 
     def _spectrum_read(self, found: Spectrum) -> None:
@@ -434,6 +436,7 @@ class Looking(Board):
                 lambda: session.exact_map(window),
                 lambda job: self._follow("map", job, self._map_read),
                 key="exact map",
+                lost=Job.cancel,
             )
 
     def _map_read(self, found: Map) -> None:

@@ -130,13 +130,15 @@ class Session:
         self.catalog: Catalog | None = found.catalog
         self._places, self._owns_folder = places, owns_folder
         self._lock = threading.RLock()
+        self._left: list[Job[Any]] = []
         self._begin(found)
 
     def close(self) -> None:
         """Cancel what runs, wait for it, and remove what belongs to this visit alone."""
-        for job in [*self.jobs, *self._reads]:
+        jobs = [*self.jobs, *self._reads, *self._left]
+        for job in jobs:
             job.cancel()
-        for job in [*self.jobs, *self._reads]:
+        for job in jobs:
             job.wait()
         shutil.rmtree(self.folder if self._owns_folder else self._scratch, ignore_errors=True)
 
@@ -229,9 +231,11 @@ class Session:
                 "no catalog was opened", hint="open one: Session.open('catalog.yaml')"
             )
         opened = from_entry(self.catalog, entry, self._places)
-        for job in [*self.jobs, *self._reads]:
-            job.cancel()
         with self._lock:
+            # They stop at the next finished blocks, and write into the folder until then.
+            self._left = [j for j in (*self._left, *self.jobs, *self._reads) if not j.done]
+            for job in self._left:
+                job.cancel()
             self._begin(Found(opened, catalog=self.catalog))
 
     @property
@@ -276,7 +280,7 @@ class Session:
             if self._coarse is not None:
                 return finished("prepare", None)
             running = self._preparing
-            if running is not None and running.state == "running":
+            if running is not None and not running.done and not running.stopping:
                 return running
 
             def work(job: Job[None]) -> None:
@@ -303,10 +307,11 @@ class Session:
         nav = nav_dims(cube)
         found = {"total counts": self._total_counts()}
         for name, coord in cube.coords.items():
-            if name not in cube.dims and coord.ndim >= 2 and set(map(str, coord.dims)) <= set(nav):
+            if name not in cube.dims and _is_image(coord, nav):
                 found[str(name)] = coord.compute().assign_attrs(exact=True)
         for name, image in self._companions():
-            found.setdefault(name, image)
+            if _is_image(image, nav):
+                found.setdefault(name, image)
         return found
 
     def _total_counts(self) -> xr.DataArray:
@@ -926,6 +931,15 @@ def _on_pixels(entry: Mapping[str, Any], nav: tuple[str, ...]) -> dict[str, Any]
     (verb, given), *_ = entry.items()
     kept = {k: v for k, v in given.items() if k in (*nav, "region", "outside", "boundary")}
     return {verb: kept} if set(kept) - {"boundary"} else {}
+
+
+def _is_image(values: xr.DataArray, nav: tuple[str, ...]) -> bool:
+    """Whether values are numbers over the dims in which a cube's images are shown.
+
+    A survey image of a line scan has other dims, and names of grains are no numbers.
+    """
+    dims = set(map(str, values.dims))
+    return values.dtype.kind in "buif" and len(nav) >= 2 and set(nav[-2:]) <= dims <= set(nav)
 
 
 def _nav_sizes(cube: xr.DataArray) -> dict[str, int]:

@@ -53,7 +53,7 @@ class Visit(Analysing):
         self._put("notices", [])
         self._show_view()
         if begin is not None:
-            self.hand.do("Opening", begin, self._opened, key="open")
+            self._open(begin)
 
     def _connect(self) -> None:
         """Add plots and bridge to the document, and hear what happens to them."""
@@ -85,7 +85,15 @@ class Visit(Analysing):
             raise InputError(
                 "nothing was named", hint="give a file, a store, a catalog or a result"
             )
-        self.hand.do("Opening", lambda: self._open_other(source), self._opened, key="open")
+        self._open(lambda: self._open_other(source))
+
+    def _open(self, begin: Callable[[], Session]) -> None:
+        def opened() -> Session:
+            session = begin()
+            self.hold(session)
+            return session
+
+        self.hand.do("Opening", opened, self._opened, key="open")
 
     def do_find(self, asked: Mapping[str, Any]) -> None:
         """Search the catalog."""
@@ -110,14 +118,29 @@ class Visit(Analysing):
             self.entry = entry
             self._show_cube()
 
-        self.hand.do("Opening the dataset", lambda: session.choose(entry), chosen, key="open")
+        def choose() -> None:
+            try:
+                session.choose(entry)
+            except BaseException:
+                self._later(self._go_on_preparing)
+                raise
+
+        self.hand.do("Opening the dataset", choose, chosen, key="open")
+
+    def _go_on_preparing(self) -> None:
+        """Make the coarse cube of what is still looked at, which was stopped for another one."""
+        session = self.session
+        if session is not None and session.has_cube and not session.is_ready:
+            self._follow("coarse", session.prepare(), lambda _: self._look())
 
     def _opened(self, session: Session) -> None:
         """Show what was opened, in place of what was open before."""
-        before, self.session = self.session, session
+        self.session = session
         self._stop_jobs()
-        if before is not None:
-            self.hand.do("Closing", before.close)
+        # With those that were opened and never shown, since another one was asked for meanwhile.
+        before = self._held[: self._held.index(session)]
+        if before:
+            self.hand.do("Closing", lambda: self._let_go(before))
         self._renew(session)
 
     def _renew(self, session: Session) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
+import signal
 import socket
 import threading
 import time
@@ -12,13 +14,16 @@ from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 
 import emcube
 from emcube.cli import main
 from emcube.errors import InputError, ReadError
-from emcube.explore import Explorer, explore
+from emcube.explore import Explorer, Session, explore
+from emcube.explore.jobs import Job
+from emcube.explore.panes import curve_pane
 from emcube.store import write_cube
 from tests.explore.cubes_for_tests import three_phases
 
@@ -120,6 +125,40 @@ def test_another_origin_is_refused(explorer: Explorer, place: str) -> None:
             assert f" {expected} ".encode() in raw.recv(200)
     else:
         assert request(explorer, base(explorer) + place, method, Origin=ours)[0] == expected
+
+
+def test_an_origin_that_is_no_address_is_refused(explorer: Explorer) -> None:
+    status, _, body = request(explorer, base(explorer), Origin="http://[")
+    assert (status, b"another origin" in body) == (403, True)
+
+
+def test_a_browser_is_started_with_an_address_that_works_once(
+    explorer: Explorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Everybody on the machine sees what a program is started with.
+    started: list[str] = []
+    monkeypatch.setattr("webbrowser.open", started.append)
+    explorer.open_browser()
+    path = "/" + started[0].split("/", 3)[3]
+    assert base(explorer).strip("/") not in started[0]
+    assert request(explorer, path, Host="evil.example")[0] == 403
+    assert request(explorer, path, Origin="http://evil.example")[0] == 403
+    assert request(explorer, path + "/page/page.js")[0] == 403
+    assert request(explorer, path, "HEAD")[0] == 405
+    status, headers, _ = request(explorer, path)
+    assert (status, urljoin(started[0], headers["Location"])) == (303, explorer.url)
+    status, headers, body = request(explorer, path)
+    assert (status, "Location" in headers, b"wrong token" in body) == (403, False, True)
+
+
+def test_an_address_that_works_once_does_not_work_for_long(
+    explorer: Explorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+    monkeypatch.setattr("webbrowser.open", started.append)
+    monkeypatch.setattr("emcube.explore.gate.TICKET_LIFE", -1.0)
+    explorer.open_browser()
+    assert request(explorer, "/" + started[0].split("/", 3)[3])[0] == 403
 
 
 def test_only_loopback_is_listened_to(explorer: Explorer) -> None:
@@ -298,6 +337,77 @@ def test_what_goes_wrong_is_a_message_and_the_page_lives(page: Page) -> None:
     page.until("view", lambda v: v["scaling"] == "log")
 
 
+def test_a_run_that_is_asked_for_twice_runs_once(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page.until("view", lambda v: v["ready"])
+    session = page.visit.session
+    assert session is not None
+    starting, go, started = threading.Event(), threading.Event(), list[Job[Any]]()
+
+    def until_cancelled(job: Job[Any]) -> None:
+        while True:
+            job.check()
+            time.sleep(0.01)
+
+    def slow() -> Job[Any]:
+        starting.set()
+        assert go.wait(60)
+        started.append(Job("preview", until_cancelled).start())
+        return started[-1]
+
+    monkeypatch.setattr(session, "preview", slow)
+    page.ask("preview")
+    assert starting.wait(60)
+    page.ask("preview")
+    page.ask("no-such-deed")
+    page.until("notices", lambda n: n)  # the page has heard of both
+    go.set()
+    page.until("notices", lambda n: any("still running" in one["what"] for one in n))
+    page.until("job", lambda j: j["on"])
+    page.ask("cancel")
+    page.until("job", lambda j: not j["on"])
+    assert [job.state for job in started] == ["cancelled"]
+
+
+def test_a_dataset_that_does_not_open_leaves_the_other_one(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from emcube.catalog import add
+    from emcube.explore import session as module
+
+    catalog = tmp_path / "catalog.yaml"
+    add(catalog, store, name="good")
+    with explore(catalog, browser=False, block=False) as served:
+        page = Page(served)
+        page.until("catalog", lambda c: c)
+        making, go, really = threading.Event(), threading.Event(), module._coarse_of
+
+        def slow(opened: Any, check: Callable[[], None]) -> Any:
+            making.set()
+            while not go.is_set():
+                check()
+                time.sleep(0.01)
+            return really(opened, check)
+
+        monkeypatch.setattr(module, "_coarse_of", slow)
+        page.ask("choose", entry="good")
+        assert making.wait(60)
+        page.ask("choose", entry="no such entry")
+        page.until("notices", lambda n: any("no such entry" in one["what"] for one in n))
+        go.set()
+        page.until("view", lambda v: v["ready"] and v["spectrum"]["note"].endswith("768 pixels"))
+
+
+def test_a_curve_without_a_threshold_is_shown() -> None:
+    # So few counts that no noise can be told from them.
+    few = three_phases()[:2, :3, :8]
+    estimate = emcube.estimate_n_components(few.copy(data=few.values * 0))
+    assert estimate.threshold != estimate.threshold
+    pane = curve_pane(estimate)
+    assert json.loads(json.dumps(pane, allow_nan=False))["threshold"] is None
+
+
 def test_visits_do_not_disturb_each_other(explorer: Explorer, page: Page) -> None:
     other = Page(explorer)
     for one in (page, other):
@@ -341,6 +451,65 @@ def test_closing_ends_visits_and_serving(store: Path) -> None:
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", served.port), timeout=5)
     assert "closed" in repr(served)
+
+
+def test_whatever_a_page_opens_is_closed(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Session] = []
+    began, go = threading.Semaphore(0), threading.Semaphore(0)
+    really = Session.open
+
+    def slow(source: str) -> Session:
+        opened.append(really(source))
+        began.release()
+        assert go.acquire(timeout=60)
+        return opened[-1]
+
+    monkeypatch.setattr(Session, "open", slow)
+    with Explorer() as served:
+        page = Page(served)
+        page.ask("open", source=str(store))
+        assert began.acquire(timeout=60)
+        # Another one is asked for before the first is there: that one is never shown.
+        page.ask("open", source=str(store))
+        page.ask("no-such-deed")
+        page.until("notices", lambda n: n)
+        go.release(2)
+        assert began.acquire(timeout=60)
+        page.until("cube", lambda c: c and c["has"])
+        end = time.monotonic() + 60
+        while opened[0].folder.exists():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        assert opened[1].folder.is_dir()
+        # The page goes while a third one is being opened.
+        page.ask("open", source=str(store))
+        assert began.acquire(timeout=60)
+        page.visit.end()
+        go.release()
+        page.visit.join(60)
+        assert [s.folder.exists() for s in opened] == [False] * 3
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_terminal_that_is_closed_ends_in_order(name: str) -> None:
+    from emcube.cli.explore import _ending_in_order
+
+    number = getattr(signal, name, None)
+    if number is None:  # Windows has no SIGHUP
+        assert os.name == "nt"
+        return
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit), _ending_in_order():
+        signal.raise_signal(number)
+    assert signal.getsignal(number) is before
+    # As nohup has it.
+    signal.signal(number, signal.SIG_IGN)
+    try:
+        with _ending_in_order():
+            signal.raise_signal(number)
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
 
 
 def test_the_command_prints_the_address(

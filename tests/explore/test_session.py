@@ -27,6 +27,7 @@ from emcube.errors import (
 )
 from emcube.explore import coarse
 from emcube.explore import session as module
+from emcube.explore.jobs import Job
 from emcube.explore.outcomes import Outcome
 from emcube.explore.regions import Region
 from emcube.explore.session import Session
@@ -554,6 +555,45 @@ def test_a_catalog_is_browsed(store: Path, tmp_path: Path) -> None:
         assert session.title == "another"
         assert session.outcomes == []
         assert [a.verb for a in session.actions] == ["open"]
+
+
+def test_jobs_of_an_earlier_dataset_are_waited_for(store: Path, tmp_path: Path) -> None:
+    from emcube.catalog import add
+
+    catalog = tmp_path / "catalog.yaml"
+    for name in ("one", "two"):
+        add(catalog, store, name=name)
+    session = Session.open(catalog)
+    session.choose("one")
+    go = threading.Event()
+
+    def work(job: Job[None]) -> None:
+        # It hears late that it is to stop, and writes until then.
+        assert go.wait(60)
+        (session.folder / "late").mkdir(parents=True)
+
+    job = session._read("slow", work)
+    session.choose("two")
+    timer = threading.Timer(0.3, go.set)
+    timer.start()
+    session.close()
+    timer.join()
+    assert job.done
+    assert not session.folder.exists()
+
+
+def test_only_what_can_be_drawn_over_the_cube_is_an_image(tmp_path: Path) -> None:
+    cube = three_phases()
+    grains = np.full(SHAPE[:2], "a grain")
+    cube = cube.assign_coords(grain=(("y", "x"), grains))
+    survey = xr.DataArray(np.zeros((50, 40)), dims=("y", "x"), name="survey")
+    place = write_cube(cube, tmp_path / "map.zarr", companions=[survey])
+    with Session.open(place) as session:
+        assert list(session.images()) == ["total counts", "haadf"]
+    series = xr.concat([cube.drop_vars(["grain", "haadf"])] * 2, "tilt")
+    series = series.assign_coords(drift=(("tilt", "y"), np.zeros((2, SHAPE[0]))))
+    with Session.open(series.assign_attrs(cube.attrs)) as session:
+        assert list(session.images()) == ["total counts"]
 
 
 def test_a_missing_dataset_says_what_to_do(store: Path, tmp_path: Path) -> None:
