@@ -59,7 +59,7 @@ def explore(
 
 @contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """End visits on SIGTERM, and when the terminal is closed, as on Ctrl-C: what belongs to them alone is removed."""
+    """End visits on SIGTERM, and when the terminal is closed, as on Ctrl-C: what is theirs is removed."""
 
     def leave(number: int, frame: Any) -> None:
         sys.exit(0)

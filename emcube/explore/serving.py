@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import html
 import logging
 import os
@@ -215,6 +216,8 @@ class Explorer:
                 f"the explorer's server did not start on port {self.port}: {self._problem}",
                 hint="try another port",
             ) from self._problem
+        # At a prompt or in a notebook nobody closes it, and what belongs to its visits may be large.
+        atexit.register(self.close)
 
     def __repr__(self) -> str:
         state = "closed" if self._stopped.is_set() else self.url
@@ -343,6 +346,7 @@ class Explorer:
         if threading.current_thread() is not self._thread:
             self._thread.join(30)
         self._closing.close()
+        atexit.unregister(self.close)
 
     async def _stop(self) -> None:
         self._server.stop(wait=False)

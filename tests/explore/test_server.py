@@ -490,6 +490,24 @@ def test_whatever_a_page_opens_is_closed(store: Path, monkeypatch: pytest.Monkey
         assert [s.folder.exists() for s in opened] == [False] * 3
 
 
+def test_what_nobody_closed_is_closed_at_the_end_of_the_program(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_end: list[Callable[[], None]] = []
+    monkeypatch.setattr("atexit.register", at_end.append)
+    monkeypatch.setattr("atexit.unregister", at_end.remove)
+    served = explore(store, browser=False, block=False)
+    page = Page(served)
+    page.until("cube", lambda c: c and c["has"])
+    session = page.visit.session
+    assert session is not None
+    assert session.folder.is_dir()
+    (end,) = at_end
+    end()
+    assert not session.folder.exists()
+    assert at_end == []
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_terminal_that_is_closed_ends_in_order(name: str) -> None:
     from emcube.cli.explore import _ending_in_order
