@@ -1,7 +1,7 @@
 """How Sphinx makes the pages; ``make docs`` runs it, and decision 0023 says why it is so.
 
-The source folder is the repository itself, so that links between pages, notebooks and other files are the same here and
-where the repository is read.
+The source folder is the repository itself, so that links between pages, notebooks and other files are the
+same here and where the repository is read.
 """
 
 import sys
@@ -83,6 +83,8 @@ html_static_path = ["_static"]
 html_css_files = ["emcube.css"]
 html_favicon = "_static/logo.svg"
 html_copy_source = False
+# From disk a page may not read others, which summaries would need.
+html_show_search_summary = False
 html_show_sourcelink = False
 html_math_renderer = "mathml"
 html_context = {"default_mode": "auto"}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from emcube.catalog import open_catalog
     from emcube.cube import make_cube
     from emcube.deploy import deploy
+    from emcube.explore import explore
     from emcube.feedback import progress
     from emcube.interop import decompose, export, from_hyperspy
     from emcube.models import (
@@ -70,6 +71,7 @@ __all__ = [
     "errors",
     "errors_by_counts",
     "estimate_n_components",
+    "explore",
     "export",
     "from_hyperspy",
     "ingest",
@@ -109,6 +111,7 @@ _HOMES = {
     "diagnostics": "emcube.models",
     "errors_by_counts": "emcube.models",
     "estimate_n_components": "emcube.models",
+    "explore": "emcube.explore",
     "export": "emcube.interop",
     "from_hyperspy": "emcube.interop",
     "ingest": "emcube.sources",
@@ -151,6 +154,7 @@ def __dir__() -> list[str]:
 
 _hooks.after_import("xarray", "emcube.cube")
 _hooks.provide("client", "emcube.deploy.environment:client_for")
+_hooks.provide("explore", "emcube.explore.serving:explore")
 _hooks.provide("cube_page", "emcube.cards.page:cube_page")
 _hooks.provide("estimate_page", "emcube.cards.page:estimate_page")
 _hooks.provide("result_page", "emcube.cards.page:result_page")

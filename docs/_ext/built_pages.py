@@ -52,9 +52,7 @@ def _addresses(text: str) -> Iterator[tuple[str, str]]:
             yield tag.lower(), address.replace("&amp;", "&")
 
 
-def _fault(
-    page: str, tag: str, address: str, anchors: dict[str, set[str]], files: set[str]
-) -> str:
+def _fault(page: str, tag: str, address: str, anchors: dict[str, set[str]], files: set[str]) -> str:
     if SCHEME.match(address):
         loaded = tag in (*LOADED, "link") and not address.startswith("data:")
         return f"<{tag}> loads from elsewhere: {address}" if loaded else ""

@@ -1,7 +1,7 @@
 """The tree of pages, from one file, so that pages need no directives.
 
-``docs/_pages.yml`` names below each page those that it leads to; a pattern takes all pages that no line names. The
-tree stands beside the text, and in the text of the pages in `SHOWN`.
+``docs/_pages.yml`` names below each page those that it leads to; a pattern takes all pages that no line
+names. The tree stands beside the text, and in the text of the pages in `SHOWN`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def children(order: dict[str, list[str]], page: str, known: set[str]) -> list[st
     ValueError
         A page is named that does not exist.
     """
-    named = {entry for entries in order.values() for entry in entries if "*" not in entry} | set(order)
+    named = {entry for entries in order.values() for entry in entries if "*" not in entry} | set(
+        order
+    )
     found: list[str] = []
     for entry in order.get(page, []):
         if "*" in entry:
@@ -37,7 +39,9 @@ def children(order: dict[str, list[str]], page: str, known: set[str]) -> list[st
         elif entry in known:
             found.append(entry)
         else:
-            raise ValueError(f"docs/{FILE} names {entry!r} below {page!r}, and there is no such page")
+            raise ValueError(
+                f"docs/{FILE} names {entry!r} below {page!r}, and there is no such page"
+            )
     return found
 
 
@@ -82,7 +86,9 @@ def read_order(app: Sphinx) -> None:
     ORDER.update(yaml.safe_load(text))
 
 
-def all_pages(app: Sphinx, env: Any, added: set[str], changed: set[str], removed: set[str]) -> set[str]:
+def all_pages(
+    app: Sphinx, env: Any, added: set[str], changed: set[str], removed: set[str]
+) -> set[str]:
     """Read pages with a tree again where pages came or went."""
     if not (added or removed):
         return set()

@@ -1,8 +1,8 @@
 """Reference pages: ``.. public::`` lists names, each with a page of its own made from its docstring.
 
-``.. public:: emcube.open emcube.models.*`` takes names and whole packages (all that they export). A name that ``emcube``
-itself exports is written as users write it, and ``emcube.*`` stands for those that no other page lists. So a
-function that joins ``__all__`` joins the reference without a change here.
+``.. public:: emcube.open emcube.models.*`` takes names and whole packages (all that they export). A name
+that ``emcube`` itself exports is written as users write it, and ``emcube.*`` stands for those that no other
+page lists. So a function that joins ``__all__`` joins the reference without a change here.
 
 ``.. autoerrors:: MODULE`` puts a module's exceptions on one page.
 """
@@ -137,7 +137,11 @@ class AutoErrors(SphinxDirective):
         classes = [getattr(module, name) for name in module.__all__]
         lines: list[str] = []
         for found in sorted(classes, key=lambda c: (len(c.__mro__), c.__name__)):
-            lines += [f".. autoexception:: {module.__name__}.{found.__name__}", "   :show-inheritance:", ""]
+            lines += [
+                f".. autoexception:: {module.__name__}.{found.__name__}",
+                "   :show-inheritance:",
+                "",
+            ]
         return self.parse_text_to_nodes("\n".join(lines))
 
 

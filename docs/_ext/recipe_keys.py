@@ -111,7 +111,9 @@ def table(rows: list[tuple[str, str, str]]) -> nodes.table:
     group = nodes.tgroup(cols=3)
     group += [nodes.colspec(colwidth=width) for width in (25, 50, 25)]
     head = nodes.thead()
-    head += nodes.row("", *(nodes.entry("", nodes.paragraph("", t)) for t in ("key", "value", "default")))
+    head += nodes.row(
+        "", *(nodes.entry("", nodes.paragraph("", t)) for t in ("key", "value", "default"))
+    )
     body = nodes.tbody()
     for key, words, default in rows:
         cells = [nodes.entry() for _ in range(3)]

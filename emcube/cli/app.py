@@ -14,6 +14,7 @@ from emcube.cli import (
     demo,
     doctor,
     estimate,
+    explore,
     export,
     info,
     ingest,
@@ -72,6 +73,7 @@ app.command("run")(run.run)
 app.command("plan")(plan.plan)
 app.command("submit")(submit.submit)
 app.command("estimate")(estimate.estimate)
+app.command("explore")(explore.explore)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("publish")(publish.publish)

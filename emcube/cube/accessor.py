@@ -120,6 +120,12 @@ class EmAccessor:
 
         return cube_overview(self._cube, **{**self._plot_defaults(), **options})
 
+    def explore(self, **options: Any) -> Any:
+        """Look at it in a browser, or in the cell of a notebook; see `emcube.explore`."""
+        from emcube._hooks import provided
+
+        return provided("explore")(self._cube, **options)
+
     def to_hyperspy(self, **options: Any) -> Any:
         """Make a signal of HyperSpy, which must be installed; see `emcube.interop.to_hyperspy`."""
         from emcube._hooks import provided

@@ -230,12 +230,15 @@ class Checkpoints:
         Outcomes and states that were found and used.
     seconds : float
         Time spent on writing.
+    part : str
+        Part of the run that is under way (the outermost `scope`); "" for none.
     """
 
     def __init__(self, folder: Path, interval: float, identity: str | None) -> None:
         self.folder, self.interval, self.identity = folder, interval, identity
         self.restored = 0
         self.seconds = 0.0
+        self.part = ""
         self._scope = ""
         self._numbers: dict[str, int] = {}
         self._waiting: dict[Hashable, _Entry] = {}
@@ -258,10 +261,12 @@ class Checkpoints:
         """
         outer, self._scope = self._scope, name
         self._numbers[name] = 0
+        self.part = self.part or name
         try:
             yield
         finally:
             self._scope = outer
+            self.part = self.part if outer else ""
 
     def _next(self) -> Path:
         number = self._numbers.get(self._scope, 0)

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
-from emcube.feedback.events import Event, Listener, emit, listen, read_event, write_progress
+from emcube.feedback.events import (
+    Event,
+    Listener,
+    emit,
+    listen,
+    listen_here,
+    read_event,
+    write_progress,
+)
 
-__all__ = ["Event", "Listener", "emit", "listen", "read_event", "write_progress"]
+__all__ = ["Event", "Listener", "emit", "listen", "listen_here", "read_event", "write_progress"]

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from emcube.errors import EngineError, PreemptedRunError
+from emcube.errors import EngineError, InterruptedRunError, PreemptedRunError
 
-__all__ = ["check_stop", "passing", "request_stop", "stop_on_signals"]
+__all__ = ["check_stop", "passing", "request_stop"]
+__all__ += ["stop_check", "stop_on_signals", "stop_when"]
 
 _lock = threading.Lock()
 _wanted: str | None = None
 _passes = 0
+_on_this_thread = threading.local()
 
 
 def request_stop(reason: str) -> None:
@@ -35,10 +37,52 @@ def check_stop() -> None:
     Raises
     ------
     PreemptedRunError
-        It was.
+        It was, of all runs of this process.
+    InterruptedRunError
+        It was, of the runs of this thread (see `stop_when`).
     """
-    if _wanted is not None:
-        raise PreemptedRunError(f"stopped by {_wanted}", hint="the same command goes on from here")
+    stop_check()()
+
+
+def stop_check() -> Callable[[], None]:
+    """What does as `check_stop` does on this thread, for helpers of a run that are threads of their own."""
+    questions = _questions()
+
+    def check() -> None:
+        if _wanted is not None:
+            raise PreemptedRunError(
+                f"stopped by {_wanted}", hint="the same command goes on from here"
+            )
+        if any(asked() for asked in questions):
+            raise InterruptedRunError(
+                "the run was cancelled", hint="start it again to go on from there"
+            )
+
+    return check
+
+
+def _questions() -> tuple[Callable[[], bool], ...]:
+    found: tuple[Callable[[], bool], ...] = getattr(_on_this_thread, "questions", ())
+    return found
+
+
+@contextmanager
+def stop_when(asked: Callable[[], bool]) -> Iterator[None]:
+    """Inside this context the runs of this thread stop at their next finished group of blocks once `asked`.
+
+    Runs of other threads go on. `InterruptedRunError` is raised, as where the user interrupts a run.
+
+    Parameters
+    ----------
+    asked : callable
+        Tells whether to stop; cheap, for it is asked after each group.
+    """
+    before = _questions()
+    _on_this_thread.questions = (*before, asked)
+    try:
+        yield
+    finally:
+        _on_this_thread.questions = before
 
 
 @contextmanager

@@ -25,8 +25,10 @@ __all__ = [
     "Listener",
     "Work",
     "emit",
+    "emitter",
     "group",
     "listen",
+    "listen_here",
     "new_work",
     "parent_work",
 ]
@@ -100,6 +102,7 @@ _log = logging.getLogger(__name__)
 Listener = Callable[[Event], None]
 _listeners: list[Listener] = []
 _lock = threading.Lock()
+_on_this_thread = threading.local()
 _numbers = itertools.count(1)
 _parent: ContextVar[int] = ContextVar("emcube_work", default=0)
 _group: ContextVar[Group | None] = ContextVar("emcube_group", default=None)
@@ -125,11 +128,42 @@ def listen(listener: Listener) -> Iterator[None]:
             _listeners.remove(listener)
 
 
+@contextmanager
+def listen_here(listener: Listener) -> Iterator[None]:
+    """Send every event of the work of this thread inside this context to `listener`, and of no other one.
+
+    Work of several threads goes on side by side, each with its own listeners; `listen` hears all of it.
+    """
+    before = _here()
+    _on_this_thread.listeners = (*before, listener)
+    try:
+        yield
+    finally:
+        _on_this_thread.listeners = before
+
+
+def _here() -> tuple[Listener, ...]:
+    found: tuple[Listener, ...] = getattr(_on_this_thread, "listeners", ())
+    return found
+
+
 def emit(event: Event) -> None:
-    """Send an event to the board and to all listeners, in the order in which they came."""
-    _show(event)
-    for listener in tuple(_listeners):
-        listener(event)
+    """Send an event to the board, to all listeners in the order in which they came, and to those of this
+    thread.
+    """
+    emitter()(event)
+
+
+def emitter() -> Listener:
+    """What sends events as `emit` does on this thread, from the threads that help it, too."""
+    here = _here()
+
+    def send(event: Event) -> None:
+        _show(event)
+        for listener in (*_listeners, *here):
+            listener(event)
+
+    return send
 
 
 def _show(event: Event) -> None:
@@ -179,6 +213,8 @@ class Work:
         self.number, self.parent, self.name = new_work(), parent_work(), name
         self._began = time.monotonic()
         self._lock = threading.Lock()
+        # Other threads may tell of it; who listens on this one hears it all the same.
+        self._send = emitter()
         self._counts = {
             "n_blocks": n_blocks,
             "n_pixels": n_pixels,
@@ -220,7 +256,7 @@ class Work:
         """Send an event."""
         with self._lock:
             counts = dict(self._counts)
-        emit(
+        self._send(
             Event(
                 kind,
                 self.name,

@@ -21,6 +21,7 @@ from emcube.engine import (
     map_blocks,
     run_sweep,
 )
+from emcube.engine.checkpoint import current_checkpoints
 from emcube.engine.executor import ThreadExecutor
 from emcube.engine.loop import ArrayTarget
 from emcube.engine.memory import all_resident, resident
@@ -459,7 +460,9 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
         """Label the pixels of the fit: at once where their blocks are in memory anyway."""
         plan = source.plan
         n_pixels = math.prod(plan.nav_shape)
-        if n_pixels > MAX_LABELS or not all_resident(source):
+        # What is in memory differs between the tries of a run that goes on, and its calls may not.
+        lazily = n_pixels > MAX_LABELS or current_checkpoints() is not None
+        if lazily or not all_resident(source):
             return self.predict(X, where=where)
         out = np.full(plan.nav_shape, -1, dtype=np.int32)
         target = {"labels": ArrayTarget(out, -1)}

@@ -181,16 +181,19 @@ def _preparation(recipe: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _prepared(verb: str, given: Mapping[str, Any]) -> str:
-    dims = {k: v for k, v in given.items() if k not in ("boundary", "region")}
+    dims = {k: v for k, v in given.items() if k not in ("boundary", "region", "outside")}
     ranges = _listing([f"{dim} {v[0]:g} to {v[1]:g}" for dim, v in dims.items() if _is_pair(v)])
     if verb == "remove_background":
         return f"a power-law background fitted in {ranges} was subtracted"
     if verb == "window":
         return f"channels were kept with {ranges}"
     if verb == "select":
-        if given.get("region") is not None:
-            return f"the pixels inside a polygon of {len(given['region'])} corners were kept"
-        return f"positions were kept with {ranges} (the last not included)"
+        parts = [f"positions were kept with {ranges} (the last not included)"] if dims else []
+        for word, side in (("region", "inside"), ("outside", "outside")):
+            if given.get(word) is not None:
+                corners = len(given[word])
+                parts.append(f"the pixels {side} a polygon of {corners} corners were kept")
+        return _listing(parts)
     factors = _listing([f"{factor} along {dim}" for dim, factor in dims.items()])
     return f"neighbours were summed, {factors}"
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
 from emcube.addresses import redact
+from emcube.engine.stopping import stop_check
 from emcube.errors import InputError
 from emcube.recipe import schema
 from emcube.recipe.recipe import Recipe
 
-__all__ = ["Input", "find_input", "require_apart", "stored_input"]
+if TYPE_CHECKING:
+    from emcube.store import IngestProgress
+
+__all__ = ["Input", "find_input", "require_apart", "standing_in", "stopping", "stored_input"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +89,28 @@ def find_input(recipe: Recipe, cube: xr.DataArray | None, scratch: Path) -> Iter
         yield found
 
 
+_on_this_thread = threading.local()
+
+
+@contextmanager
+def standing_in(store: Path | None) -> Iterator[None]:
+    """Inside this context runs of this thread read a store that was made of their input, in place of it.
+
+    The answer is the same, and an instrument file is decoded once for many runs. None changes nothing.
+
+    Parameters
+    ----------
+    store : Path or None
+        As `emcube.ingest` makes it of what the recipe names.
+    """
+    before = getattr(_on_this_thread, "store", None)
+    _on_this_thread.store = store
+    try:
+        yield
+    finally:
+        _on_this_thread.store = before
+
+
 @contextmanager
 def _named_input(recipe: Recipe, scratch: Path) -> Iterator[Input]:
     from emcube.sources import ingest
@@ -95,6 +122,10 @@ def _named_input(recipe: Recipe, scratch: Path) -> Iterator[Input]:
     if named is None:
         raise InputError("the recipe names no input")
     address = _recorded(named)
+    there = getattr(_on_this_thread, "store", None)
+    if there is not None:
+        yield Input(open_store(there), read_digest(there), address)
+        return
     where, options = _address(recipe, named)
     cube = open_cube(where, **options)
     place = cube.encoding.get("source")
@@ -106,7 +137,7 @@ def _named_input(recipe: Recipe, scratch: Path) -> Iterator[Input]:
         return
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".emcube-input-", dir=scratch) as folder:
-        path = ingest(cube, Path(folder) / "input.zarr")
+        path = ingest(cube, Path(folder) / "input.zarr", progress=stopping())
         yield Input(open_store(path), read_digest(path), address)
 
 
@@ -249,6 +280,17 @@ def _address(recipe: Recipe, named: schema.Input) -> tuple[str | list[str], dict
             options["values"] = list(named.values)
         return [recipe.locate(p) for p in named.path], options
     return recipe.locate(str(named.path)), {"name": named.name}
+
+
+def stopping() -> Callable[[IngestProgress], None]:
+    """What stops an ingest of this thread where its runs are to stop; it is asked on other threads."""
+    check = stop_check()
+
+    def look(state: IngestProgress) -> None:
+        if state.regions_done < state.n_regions:
+            check()
+
+    return look
 
 
 def _name(cube: xr.DataArray) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,8 +76,47 @@ def _select(state: Prepared, step: Select) -> Prepared:
     cube = cube.isel(slices)
     if region is not None:
         region = region.isel({d: s for d, s in slices.items() if d in region.dims})
-    if step.region is None:
-        return Prepared(cube, region)
+    state = Prepared(cube, region)
+    if step.outside is not None:
+        state = _outside(state, step.outside)
+    return state if step.region is None else _inside(state, step.region)
+
+
+Polygon = Sequence[tuple[float, float]]
+
+
+def _inside(state: Prepared, polygon: Polygon) -> Prepared:
+    """Keep the pixels inside a polygon: the box around them, and which of its pixels they are."""
+    cube, region = state.cube, state.region
+    inside = _drawn(cube, polygon)
+    rows, columns = inside.dims
+    if not inside.any():
+        raise SelectionError(
+            f"select: no pixel centre lies inside the polygon; {rows} goes from 0 to "
+            f"{cube.sizes[rows] - 1} and {columns} from 0 to {cube.sizes[columns] - 1}",
+            hint=f"vertices are positions [{rows}, {columns}]",
+        )
+    box = {d: slice(*_extent(inside.any(str(_other(inside, d))).values)) for d in inside.dims}
+    drawn = inside.isel(box)
+    if region is not None:
+        drawn = region.isel({d: s for d, s in box.items() if d in region.dims}) & drawn
+    return Prepared(cube.isel(box), drawn)
+
+
+def _outside(state: Prepared, polygon: Polygon) -> Prepared:
+    """Leave the pixels inside a polygon out; the cube keeps its size."""
+    outside = ~_drawn(state.cube, polygon)
+    kept = outside if state.region is None else state.region & outside
+    if not bool(kept.any()):
+        raise SelectionError(
+            "select: no pixel centre is left outside the polygon",
+            hint="draw a smaller polygon, or keep what lies inside with 'region'",
+        )
+    return Prepared(state.cube, kept)
+
+
+def _drawn(cube: xr.DataArray, polygon: Polygon) -> xr.DataArray:
+    """Which pixels lie inside a polygon, over the last two navigation dims."""
     nav = nav_dims(cube)
     if len(nav) < 2:
         raise SelectionError(
@@ -85,24 +124,13 @@ def _select(state: Prepared, step: Select) -> Prepared:
             hint="select positions instead, as in {x: [0, 20]}",
         )
     rows, columns = nav[-2:]
-    inside = inside_polygon(np.asarray(step.region), cube.sizes[rows], cube.sizes[columns])
-    if not inside.any():
-        raise SelectionError(
-            f"select: no pixel centre lies inside the polygon; {rows} goes from 0 to "
-            f"{cube.sizes[rows] - 1} and {columns} from 0 to {cube.sizes[columns] - 1}",
-            hint=f"vertices are positions [{rows}, {columns}]",
-        )
-    box = {
-        rows: slice(*_extent(inside.any(axis=1))),
-        columns: slice(*_extent(inside.any(axis=0))),
-    }
-    drawn = xr.DataArray(inside, dims=(rows, columns)).isel(box)
-    drawn = drawn.assign_coords(
-        {d: cube[d].isel({d: s}) for d, s in box.items() if d in cube.coords}
-    )
-    if region is not None:
-        drawn = region.isel({d: s for d, s in box.items() if d in region.dims}) & drawn
-    return Prepared(cube.isel(box), drawn)
+    inside = inside_polygon(np.asarray(polygon), cube.sizes[rows], cube.sizes[columns])
+    coords = {d: cube[d] for d in (rows, columns) if d in cube.coords}
+    return xr.DataArray(inside, dims=(rows, columns), coords=coords)
+
+
+def _other(image: xr.DataArray, dim: Hashable) -> Hashable:
+    return next(d for d in image.dims if d != dim)
 
 
 def _extent(line: Any) -> tuple[int, int]:

@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from emcube.addresses import check_address, is_url, local_part
-from emcube.cube import nav_dims, sig_dims
+from emcube.cube import nav_dims, resolve_where, sig_dims
 from emcube.engine import (
     Checkpoints,
     Target,
@@ -415,7 +415,8 @@ def _carry_out(
 ) -> Result:
     started = now()
     tell_step(0, INPUT)
-    where = prepared.region
+    # A polygon lies over two dims; a series has it at each of its positions.
+    where, _ = resolve_where(prepared.cube, prepared.region)
     seeds, steps = writer.attributes["provenance"]["seeds"], {s.label: s for s in recipe.steps}
     state = Run(writer, prepared.cube, where, seeds, steps)
     if recipe.model.where is None:

@@ -171,7 +171,8 @@ class _Prepare(_Model):
 
     @model_validator(mode="after")
     def _some_dim(self) -> _Prepare:
-        if not self.dims and getattr(self, "region", None) is None:
+        polygons = (getattr(self, part, None) for part in ("region", "outside"))
+        if not self.dims and all(polygon is None for polygon in polygons):
             raise PydanticCustomError(
                 "no_dims", f"nothing is asked for, expected a dim, as in {{{self._example}}}"
             )
@@ -210,11 +211,13 @@ class Window(_Prepare):
 
 
 class Select(_Prepare):
-    """Keep positions (start, stop before the end), or the pixels inside a polygon of positions."""
+    """Keep positions (start, stop before the end), or the pixels inside or outside a polygon of positions."""
 
     verb: Literal["select"] = "select"  # type: ignore[misc]
     _example: ClassVar[str] = "y: [12, 62]"
     region: Annotated[tuple[Vertex, ...], Strict(False), Field(min_length=3)] | None = None
+    # None leaves the normalised form, and with it the identity of runs, as it is without the word.
+    outside: Annotated[tuple[Vertex, ...], Strict(False), Field(min_length=3)] | None = None
     __pydantic_extra__: dict[str, Positions]
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ Run = Callable[..., Any]
 
 VERBS = (
     *("demo", "ingest", "info", "run", "plan", "submit", "estimate", "catalog", "doctor"),
-    *("export", "publish", "report", "reproduce"),
+    *("explore", "export", "publish", "report", "reproduce"),
 )
 
 

@@ -22,7 +22,7 @@ _LINK = re.compile(r"(?<!`)!?\[[^\]]*\]\(([^)\s]+)\)")
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block: where it stands, its language, what it says, and what the comment before says of it."""
+    """One fenced block: where it stands, its language, its text, and what the comment before says of it."""
 
     page: Path
     line: int

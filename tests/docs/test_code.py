@@ -1,8 +1,8 @@
 """The code of the pages runs, page by page, in the order in which it stands there.
 
 A page may take for granted what its reader has: a store ``map.zarr``, a ``recipe.yaml`` with its result
-``results/map``, and the names ``em``, ``cube`` and ``result``. Blocks that need more carry a comment before them,
-``<!-- not run: REASON -->`` or ``<!-- run by tests/... -->``.
+``results/map``, and the names ``em``, ``cube``, ``result`` and ``nmf`` (not fitted). Blocks that need more
+carry a comment before them, ``<!-- not run: REASON -->`` or ``<!-- run by tests/... -->``.
 """
 
 from __future__ import annotations
@@ -104,6 +104,7 @@ def test_the_code_runs(
         "em": em,
         "cube": em.open("map.zarr"),
         "result": em.open_result("results/map"),
+        "nmf": em.MiniBatchNMF(3, random_state=0),
     }
     for block in blocks(page):
         if block.runs and block.language in PYTHON:

@@ -92,6 +92,40 @@ def test_two_polygons_leave_what_both_hold() -> None:
     )
 
 
+def test_outside_a_polygon_the_cube_keeps_its_size() -> None:
+    square = [[1.5, 1.5], [1.5, 4.5], [5.5, 4.5], [5.5, 1.5]]
+    found = done(cube(), {"select": {"outside": square}})
+    assert found.cube.shape == (12, 10, 40)
+    expected = np.ones((12, 10), dtype=bool)
+    expected[2:6, 2:5] = False
+    assert found.region is not None
+    np.testing.assert_array_equal(found.region, expected)
+    np.testing.assert_array_equal(found.region.y, found.cube.y)
+    both = done(
+        cube(),
+        {"select": {"outside": square}},
+        {"select": {"y": [0, 8], "region": [[-1, -1], [-1, 9.5], [7.5, 9.5], [7.5, -1]]}},
+        {"bin": {"y": 2, "x": 2}},
+    )
+    assert both.region is not None
+    parts = expected[:8].reshape(4, 2, 5, 2).all(axis=(1, 3))
+    np.testing.assert_array_equal(both.region, parts)
+
+
+def test_nothing_outside_is_refused() -> None:
+    whole = [[-1, -1], [-1, 10], [12, 10], [12, -1]]
+    with pytest.raises(SelectionError, match="no pixel centre is left outside") as caught:
+        done(cube(), {"select": {"outside": whole}})
+    assert caught.value.hint
+    with pytest.raises(SelectionError, match="two navigation dims"):
+        done(cube((10, 40)), {"select": {"outside": whole}})
+
+
+def test_outside_leaves_the_identity_of_other_recipes_as_it_was() -> None:
+    recipe = Recipe.from_dict({"prepare": [{"select": {"y": [0, 4]}}], "steps": ["pca"]})
+    assert recipe.normalised()["prepare"] == [{"select": {"y": [0, 4]}}]
+
+
 def test_polygons_that_share_an_edge_share_no_pixel() -> None:
     corners = np.array([[0, 0], [0, 9], [9, 9], [9, 0]], dtype=float)
     lower = inside_polygon(corners[[0, 1, 2]], 10, 10)

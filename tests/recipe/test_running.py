@@ -242,6 +242,22 @@ def test_preparation_is_part_of_the_run(store: Path, tmp_path: Path) -> None:
     assert plain.provenance["input"]["digest"] == result.provenance["input"]["digest"]
 
 
+def test_a_polygon_is_the_same_at_each_tilt(tmp_path: Path) -> None:
+    one = simulated()
+    series = (
+        xr.concat([one, one], dim="tilt").assign_coords(tilt=[0.0, 10.0]).assign_attrs(one.attrs)
+    )
+    recipe = {
+        "prepare": [{"select": {"outside": [[-0.5, -0.5], [-0.5, 9.5], [9.5, 9.5], [9.5, -0.5]]}}],
+        "steps": QUICK[:1],
+    }
+    result = em.run(recipe, series, out=tmp_path / "r")
+    used = result["input"]["used"]
+    assert used.dims == ("tilt", "y", "x")
+    assert not bool(used[:, :10, :10].any())
+    assert bool(used[:, 10:].all())
+
+
 def test_an_instrument_file_runs_as_it_is(tmp_path: Path) -> None:
     np.save(tmp_path / "map.npy", simulated().values)
     recipe = {"input": {"path": str(tmp_path / "map.npy")}, "steps": QUICK}
