@@ -106,7 +106,7 @@ class NotebookFigure(Figure):
         from IPython.display import publish_display_data
 
         shown = {"image/png": self._repr_png_(), "text/plain": repr(self)}
-        publish_display_data(shown)  # type: ignore[no-untyped-call]
+        publish_display_data(shown)
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
