@@ -72,7 +72,7 @@ class Notebook:
         from IPython.display import publish_display_data
 
         data: dict[str, Any] = {"text/html": page, "text/plain": text}
-        publish_display_data(  # type: ignore[no-untyped-call]
+        publish_display_data(
             data,
             transient={"display_id": self._name},
             update=self._there,

@@ -102,7 +102,7 @@ def cluster_quality(
         are weighted by their counts); 1 where clusters lie far apart, 0 where they touch, negative where
         pixels are nearer to another one. NaN for clusters of which nothing was drawn, and where there is only
         one. ``silhouette_error``: its standard error. ``stability``: mean over the repeats of the Jaccard
-        index |A and B| / |A or B| of a cluster A and the one of the other model that is most like it; above
+        index ``|A and B| / |A or B|`` of a cluster A and the one of the other model most like it; above
         0.85 it would be found again, below 0.6 it would not (Hennig). ``stability_least``: the smallest.
         ``sampled``: pixels drawn of each cluster. Attributes: ``silhouette`` of all, ``agreement`` (mean
         adjusted Rand index of the repeats), ``n_samples``, ``n_repeats``, ``seed``.

@@ -599,7 +599,7 @@ def diagnostics(
         of half of the
         counts. Cells are sorted by what weighted PCA of both halves makes of them; the variance is that
         between the
-        halves, theory is g h / N (|u|^2 + |v|^2 - |u|^2 |v|^2), and ``raw_mean`` is what the other half
+        halves, theory is ``g h / N (|u|^2 + |v|^2 - |u|^2 |v|^2)``, and ``raw_mean`` is what the other half
         counted there, which shows a bias. Of counts only.
         The attribute ``said`` says it in plain words.
 
