@@ -34,6 +34,8 @@ NAMES: dict[str, list[str]] = {}
 AUTHOR = re.compile(r"(?:[A-Z]\.[ -]?)+[A-Z]\w+")
 """How a reference begins: initials and a name."""
 
+LITERAL = re.compile(r"(``[^`]+``|`[^`]+`)")
+
 # scikit-learn adds these to every estimator; they say nothing of ours.
 FOREIGN = re.compile(r"set_\w+_request|get_metadata_routing")
 
@@ -191,6 +193,17 @@ def separate_references(
         lines[i] = re.sub(r"^- ([A-Z])\.", r"- \1\\.", lines[i])
 
 
+def plain_bars(
+    app: Sphinx, what: str, name: str, found: Any, options: Any, lines: list[str]
+) -> None:
+    """Leave ``|x|`` a modulus: docstrings know no substitutions."""
+    for i, line in enumerate(lines):
+        if not line.lstrip().startswith((">>>", "...", "|", "+")):
+            parts = LITERAL.split(line)
+            parts[::2] = [part.replace("|", "\\|") for part in parts[::2]]
+            lines[i] = "".join(parts)
+
+
 def resolve_ours(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
     """Lead a name to the page of what it names; what exists and has no page stays a word."""
     target = node.get("reftarget", "")
@@ -217,5 +230,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-skip-member", skip_foreign)
     # Before numpydoc reads the sections.
     app.connect("autodoc-process-docstring", separate_references, priority=400)
+    app.connect("autodoc-process-docstring", plain_bars, priority=410)
     app.connect("missing-reference", resolve_ours)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -105,7 +105,8 @@ class NotebookFigure(Figure):
         """Show it in one size, always: once pyplot was used, a notebook has a way of its own with figures."""
         from IPython.display import publish_display_data
 
-        publish_display_data({"image/png": self._repr_png_(), "text/plain": repr(self)})
+        shown = {"image/png": self._repr_png_(), "text/plain": repr(self)}
+        publish_display_data(shown)
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
