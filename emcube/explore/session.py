@@ -433,7 +433,7 @@ class Session:
         coarse = self._quick()
         values = coarse.image(plain)
         # Noted when it is known to be one.
-        self._record.add("window", windows={d: list(w) for d, w in plain.items()})
+        self._record.add("window", windows=_noted(plain))
         return Map(
             values, plain, coarse.factors.whole, time.monotonic() - began, coarse.factors.pixels
         )
@@ -447,7 +447,7 @@ class Session:
         plain = _windows(windows)
         opened = self._look()
         channel_weights(opened.cube, plain)  # refuses a wrong window here and now
-        self._record.add("window", windows={d: list(w) for d, w in plain.items()})
+        self._record.add("window", windows=_noted(plain))
 
         def work(job: Job[Map]) -> Map:
             began = time.monotonic()
@@ -924,6 +924,11 @@ def _windows(windows: Mapping[str, tuple[float, float]]) -> dict[str, tuple[floa
         str(dim): (min(float(a), float(b)), max(float(a), float(b)))
         for dim, (a, b) in windows.items()
     }
+
+
+def _noted(windows: Mapping[str, tuple[float, float]]) -> dict[str, list[float | None]]:
+    """Windows as a record and a script have them: None for an open end, since JSON has no infinity."""
+    return {d: [v if math.isfinite(v) else None for v in ends] for d, ends in windows.items()}
 
 
 def _on_pixels(entry: Mapping[str, Any], nav: tuple[str, ...]) -> dict[str, Any]:

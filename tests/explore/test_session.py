@@ -582,6 +582,14 @@ def test_jobs_of_an_earlier_dataset_are_waited_for(store: Path, tmp_path: Path) 
     assert not session.folder.exists()
 
 
+def test_a_window_without_an_end_is_in_the_script(store: Path, tmp_path: Path) -> None:
+    with Session.open(store) as session:
+        seen = session.window_map({"energy": (4.0, math.inf)})
+        space: dict[str, Any] = {"__name__": "x", "__file__": str(tmp_path / "script.py")}
+        exec(compile(session.script(), "script.py", "exec"), space)
+        np.testing.assert_array_equal(space["map_1"], seen.values)
+
+
 def test_only_what_can_be_drawn_over_the_cube_is_an_image(tmp_path: Path) -> None:
     cube = three_phases()
     grains = np.full(SHAPE[:2], "a grain")
