@@ -252,7 +252,7 @@ class PoissonMixture(Mixture):
     --------
     >>> import numpy as np, emcube as em
     >>> counts = np.random.default_rng(0).poisson([[9, 1, 1]] * 50 + [[1, 1, 9]] * 50)
-    >>> em.PoissonMixture(2, random_state=0).fit(counts).cluster_centers_.round(1).max()
+    >>> float(em.PoissonMixture(2, random_state=0).fit(counts).cluster_centers_.max().round(1))
     0.8
     """
 
