@@ -33,7 +33,7 @@ _FRAME = (
     "display:inline-block;box-sizing:border-box;line-height:1.45;overflow-wrap:anywhere"
 )
 _CELL = "text-align:{};vertical-align:top;padding:.1em 1.2em .1em 0;background:none;border:0"
-_DIM = "opacity:.7"
+_DIM = "opacity:.9"
 _PICTURE = f"image-rendering:pixelated;border:1px solid {_LINE};border-radius:3px;display:block"
 _MOST_PARTS = 12
 _LARGE = 128 * 2**20
