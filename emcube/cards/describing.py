@@ -145,6 +145,10 @@ def describe_signals(what: str) -> dict[str, Any]:
     }
 
 
+_NOTHING_KNOWN = {"dims": [], "shape": [], "dtype": "", "units": "1"}
+"""Of the cube of a result whose provenance does not tell: others write such."""
+
+
 def describe_result(result: Result) -> dict[str, Any]:
     """Describe a result, complete or not."""
     provenance = result.provenance
@@ -165,9 +169,9 @@ def describe_result(result: Result) -> dict[str, Any]:
         "run_id": result.run_id,
         "complete": result.complete,
         "progress": None if result.complete else result.progress,
-        "cube": provenance["cube"],
-        "input": provenance["input"],
-        "seeds": provenance["seeds"],
+        "cube": provenance.get("cube") or _NOTHING_KNOWN,
+        "input": provenance.get("input") or {},
+        "seeds": provenance.get("seeds") or {},
         "metadata": result.metadata,
         "emcube": ((provenance.get("stack") or {}).get("libraries") or {}).get("emcube"),
         "started": provenance.get("started"),

@@ -152,7 +152,7 @@ def step_text(step: Mapping[str, Any]) -> str:
         text = f"{sizes['components'][0]} components"
     else:
         text = ", ".join(sizes) or "done"
-    if "n_iter" in step:
+    if "n_iter" in step and "converged" in step:
         passes = f"{step['n_iter']} {'pass' if step['n_iter'] == 1 else 'passes'}"
         text += f", {'converged after' if step['converged'] else 'not converged in'} {passes}"
     return text

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread, imsave
 from scipy.ndimage import gaussian_filter
 
+import emcube as em
 from emcube import plot
 from emcube.xray import fwhm, line_energy
 
@@ -174,6 +176,36 @@ FIGURES: dict[str, Callable[[], Figure]] = {
         xr.DataArray([[9.0, 1, 0], [2, 5, 1], [0, 0, 8]], dims=("cluster", "component"))
     ),
     "cube_overview": lambda: plot.cube_overview(cube(), elements=["Ni", "Cr", "Si"]),
+}
+
+
+@lru_cache
+def analysis() -> tuple[xr.DataArray, em.MiniBatchNMF, em.KMeans]:
+    """A few hundred pixels, unmixed: for the figures of what is said about a model."""
+    counts = em.scenes.srm2135c(scale=0.002, random_state=0).cube.compute()
+    nmf = em.MiniBatchNMF(3, random_state=0).fit(counts)
+    return counts, nmf, em.KMeans(3, random_state=0).fit(counts)
+
+
+def sure() -> xr.Dataset:
+    counts, nmf, _ = analysis()
+    return em.uncertainty(nmf, counts, method="fisher").assign(components=nmf.components_)
+
+
+FIGURES |= {
+    "bands": lambda: plot.bands(sure(), elements=["Ni", "Cr", "Si"]),
+    "compared": lambda: em.compare(
+        {"first": analysis()[1], "MCR": em.MCRALS(3, random_state=0).fit(analysis()[0])},
+        analysis()[0],
+    ).plot(),
+    "component_survey": lambda: em.survey_n_components(analysis()[0], random_state=0).plot(),
+    "diagnostics": lambda: plot.diagnostics(em.diagnostics(analysis()[1], analysis()[0])),
+    "errors_by_counts": lambda: plot.errors_by_counts(
+        em.errors_by_counts(analysis()[1], analysis()[0], shares=(0.5, 0.25), n_pairs=2)
+    ),
+    "cluster_quality": lambda: plot.cluster_quality(
+        em.cluster_quality(analysis()[2], analysis()[0])
+    ),
 }
 
 
