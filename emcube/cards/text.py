@@ -133,7 +133,7 @@ def step_text(step: Mapping[str, Any]) -> str:
     if not step["complete"]:
         return "not finished"
     verb = step["verb"]
-    if verb == "estimate_n_components":
+    if verb in ("estimate_n_components", "survey_n_components"):
         number = step["n_components"]
         return f"{'no number' if number is None else number}: {step['reason']}"
     sizes = step["variables"]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emcube.results.kinds import ESTIMATES
 from emcube.results.provenance import ARITHMETIC
 
 if TYPE_CHECKING:
@@ -57,6 +58,17 @@ TOLERANCES: dict[str, dict[str, float]] = {
         "objective": 1e-6,
         "objective_path": 1e-5,
         "component_totals": 1e-3,
+    },
+    "survey_n_components": {
+        "singular_value": 1e-3,
+        "accepted": EXACT,
+        "indicator": 1e-3,
+        "threshold": 1e-3,
+        "optimal_threshold": 1e-3,
+        "gain": 1e-2,
+        "gain_error": 1e-2,
+        "worst_angle": 1e-2,
+        "consensus": 1e-2,
     },
     "mcr": {
         "components": 1e-3,
@@ -210,7 +222,7 @@ def _compare_node(published: Result, again: Result, node: str) -> Iterator[Diffe
         return
     first, second = (r.tree.children[node].attrs for r in (published, again))
     verb = str(first["emcube"]["verb"])
-    if verb == "estimate_n_components":
+    if verb in ESTIMATES:
         yield _compare_number(node, first.get("n_components"), second.get("n_components"))
     ours, theirs = (attrs["emcube"].get("digests", {}) for attrs in (first, second))
     for name in sorted({*ours, *theirs}):

@@ -107,6 +107,16 @@ _LANDA = _article(
     2022,
     "10.1137/21M1456807",
 )
+_NEUFELD = _article(
+    "Neufeld2024",
+    "Neufeld et al. 2024",
+    "Neufeld, Anna and Dharamshi, Ameer and Gao, Lucy L. and Witten, Daniela",
+    "Data thinning for convolution-closed distributions",
+    "Journal of Machine Learning Research",
+    "25:1--35",
+    2024,
+    "10.48550/arXiv.2301.07276",
+)
 _HALKO = _article(
     "Halko2011",
     "Halko et al. 2011",
@@ -354,6 +364,8 @@ def _of_step(verb: str, attributes: Mapping[str, Any]) -> list[Reference]:
     parameters = attributes.get("parameters") or {}
     if verb == "estimate_n_components":
         return [_LANDA] if attributes.get("method") == "biwhitening" else []
+    if verb == "survey_n_components":
+        return [_LANDA, _NEUFELD]
     if verb == "pca":
         weights = [_KEENAN] if attributes.get("noise") == "poisson" else []
         return weights + ([_HALKO] if attributes.get("solver") == "randomized" else [])

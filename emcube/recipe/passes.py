@@ -305,6 +305,8 @@ class Passes:
         """Passes of one step; steps are asked in their order."""
         if isinstance(step, schema.EstimateStep):
             found = list(self._estimate(step))
+        elif isinstance(step, schema.SurveyStep):
+            found = list(self._survey(step))
         elif isinstance(step, schema.PCAStep):
             found = list(self._pca(step))
         elif isinstance(step, schema.NMFStep):
@@ -397,6 +399,34 @@ class Passes:
             client={"eigen": float(side) ** 3},
         )
         yield self._parallel(over, side)
+
+    def _survey(self, step: schema.SurveyStep) -> Iterator[Pass]:
+        """An estimate; fits to halves, and from random starts, of each number; held-out counts."""
+        yield from self._estimate(schema.EstimateStep())
+        most = int(min(step.max_components, self.cube.n_pixels, self.cube.n_channels))
+        known, before = dict(self._known), (dict(self._loadings), dict(self._factorised))
+        for k in range(1, most + 1):
+            half = schema.NMFStep(n_components=k)
+            # Halves are drawn anew, and share no sums with what was asked of the whole.
+            for _ in range(2):
+                self._known = {}
+                yield from self._fit_only(half)
+            self._known = dict(known)
+            for _ in range(step.n_restarts if k > 1 else 0):
+                # The side of the tiles is known by then; here, that it is 8 at most.
+                again = schema.NMFStep(n_components=k, init="random", pool=8)
+                yield from self._fit_only(again)
+        self._loadings, self._factorised = before
+        whole = Range(0.0, most * (most + 1) / 2)
+        yield _once(
+            "held-out counts", self.cube, statistic=16 * most,
+            state=whole.times(8.0 * self.cube.n_channels),
+            work=self._nmf_work(self.cube, whole, "solve", Range(0.3, 1.0)),
+        )  # fmt: skip
+
+    def _fit_only(self, step: schema.NMFStep) -> Iterator[Pass]:
+        """Passes of a fit, without what writes its maps."""
+        yield from (one for one in self._nmf(step) if "write maps" not in one.name)
 
     def _pooled_gram(self, over: Facts, side: int, wanted: float) -> dict[str, Range]:
         if over.rows is False or not wanted:
@@ -560,7 +590,7 @@ class Passes:
             change = {"init": "random", "n_epochs": "auto", "pool": side}
             again = target.model_copy(update=change)
             before = dict(self._loadings), dict(self._factorised)
-            fits = [one for one in self._nmf(again) if "write maps" not in one.name]
+            fits = list(self._fit_only(again))
             self._loadings, self._factorised = before
             yield from (one for _ in range(n) for one in fits)
         elif n:

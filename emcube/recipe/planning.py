@@ -782,6 +782,7 @@ class _Numbers:
 _SMALL = {
     "input": 2,
     "estimate_n_components": 4,
+    "survey_n_components": 9,
     "pca": 5,
     "nmf": 4,
     "kmeans": 3,

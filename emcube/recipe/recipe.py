@@ -144,13 +144,13 @@ def _contradictions(model: schema.RecipeModel) -> Iterator[Fault]:
                 f"two steps have the name {step.label!r}{but}",
                 f"give one its own, as in '- {step.verb}: {{name: {step.label}_2, ...}}'",
             )
-        estimated = any(isinstance(s, schema.EstimateStep) for s in earlier.values())
+        estimated = any(isinstance(s, schema.ESTIMATES) for s in earlier.values())
         for parameter in ("n_components", "n_clusters"):
             if getattr(step, parameter, None) == "auto" and not estimated:
                 yield Fault(
                     (*at, parameter),
                     f"{parameter!r} of {step.verb} is 'auto', but no earlier step estimates a number",
-                    "put '- estimate_n_components:' before it, or give a number",
+                    "put '- estimate_n_components:' (or '- survey_n_components:') before it, or give a number",
                 )
         if isinstance(step, schema.KMeansStep | schema.GaussianMixtureStep) and step.on is not None:
             target = earlier.get(step.on)

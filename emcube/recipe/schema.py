@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 __all__ = [
+    "ESTIMATES",
     "FORMAT",
     "WITH_LOADINGS",
     "AnyPrepare",
@@ -46,6 +47,7 @@ __all__ = [
     "RemoveBackground",
     "Select",
     "Step",
+    "SurveyStep",
     "UncertaintyStep",
     "VCAStep",
     "VarimaxStep",
@@ -287,6 +289,15 @@ class EstimateStep(_Step):
     random_state: Seed | None = 0
 
 
+class SurveyStep(_Step):
+    """How many components the data support, by several methods (`emcube.survey_n_components`)."""
+
+    verb: Literal["survey_n_components"] = "survey_n_components"
+    max_components: Annotated[int, Strict(), Field(ge=2)] = 6
+    n_restarts: Annotated[int, Strict(), Field(ge=2)] = 4
+    random_state: Seed | None = 0
+
+
 class PCAStep(_Step):
     """Principal components (`emcube.IncrementalPCA`)."""
 
@@ -481,6 +492,7 @@ def _tag(value: Any) -> str | None:
 
 Step = Annotated[
     Annotated[EstimateStep, Tag("estimate_n_components")]
+    | Annotated[SurveyStep, Tag("survey_n_components")]
     | Annotated[PCAStep, Tag("pca")]
     | Annotated[NMFStep, Tag("nmf")]
     | Annotated[MCRStep, Tag("mcr")]
@@ -508,6 +520,7 @@ PrepareStep = Annotated[
 
 AnyStep = (
     EstimateStep
+    | SurveyStep
     | PCAStep
     | NMFStep
     | MCRStep
@@ -523,6 +536,9 @@ AnyStep = (
     | DiagnosticsStep
 )
 """Any step, as a type."""
+
+ESTIMATES = (EstimateStep, SurveyStep)
+"""Steps that find the number that `auto` stands for."""
 
 WITH_LOADINGS = (PCAStep, NMFStep, MCRStep, ICAStep, VarimaxStep, VCAStep, NFINDRStep)
 """Steps that give loadings, on which others may go on."""

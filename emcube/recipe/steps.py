@@ -21,6 +21,7 @@ from emcube.models.base import Estimator
 from emcube.models.labels import Labels, as_source
 from emcube.recipe import schema
 from emcube.recipe.recipe import Recipe
+from emcube.results.kinds import ESTIMATES
 from emcube.results.provenance import now
 from emcube.results.tree import ResultWriter, frame
 
@@ -59,7 +60,7 @@ class Run:
     @property
     def estimated(self) -> xr.Dataset | None:
         """Node of the latest estimate."""
-        found = [n for n in self.nodes.values() if n.attrs["emcube"]["verb"] == _ESTIMATE]
+        found = [n for n in self.nodes.values() if n.attrs["emcube"]["verb"] in ESTIMATES]
         return found[-1] if found else None
 
     def parameters(self, step: schema.AnyStep) -> dict[str, Any]:
@@ -85,8 +86,6 @@ class Run:
         return int(number)
 
 
-_ESTIMATE = "estimate_n_components"
-
 
 def run_step(step: schema.AnyStep, run: Run) -> xr.Dataset:
     """Run one step and write its node; return the finished node, lazily."""
@@ -97,6 +96,8 @@ def run_step(step: schema.AnyStep, run: Run) -> xr.Dataset:
 
     if isinstance(step, schema.EstimateStep):
         return _estimate(step, run, stamp)
+    if isinstance(step, schema.SurveyStep):
+        return _survey(step, run, stamp)
     if isinstance(step, schema.PCAStep):
         return _pca(step, run, stamp)
     if isinstance(step, schema.NMFStep):
@@ -160,6 +161,20 @@ def _estimate(step: schema.EstimateStep, run: Run, stamp: Stamp) -> xr.Dataset:
         "noise": dict(found.noise),
     }
     return _write(step, run, curve, attributes, stamp)
+
+
+def _survey(step: schema.SurveyStep, run: Run, stamp: Stamp) -> xr.Dataset:
+    from emcube.models import survey_n_components
+
+    found = survey_n_components(run.cube, where=run.where, **run.parameters(step))
+    attributes = {
+        "n_components": found.n_components,
+        "reason": found.reason,
+        "numbers": dict(found.numbers),
+        "trusted": bool(found.estimate.trusted),
+        "noise": dict(found.estimate.noise),
+    }
+    return _write(step, run, found.table, attributes, stamp)
 
 
 def _pca(step: schema.PCAStep, run: Run, stamp: Stamp) -> xr.Dataset:

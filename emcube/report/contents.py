@@ -16,7 +16,7 @@ from emcube.report.quality import Quality, quality_of, sum_residual
 from emcube.report.references import Reference, bibtex, references_of
 from emcube.report.sure import METHODS, Sure, sure_of, wide_rotations
 from emcube.report.text import clean, count, number, percent, plural, shorten, with_unit
-from emcube.results.kinds import AXES, CLUSTERS, PARTS
+from emcube.results.kinds import AXES, CLUSTERS, ESTIMATES, PARTS
 from emcube.units import pretty
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ CLOSE = 5.0
 
 TITLES = {
     "estimate_n_components": "Number of components",
+    "survey_n_components": "Number of components, by several methods",
     "pca": "Principal components",
     "nmf": "Non-negative matrix factorization",
     "mcr": "Multivariate curve resolution",
@@ -51,7 +52,17 @@ TITLES = {
     "diagnostics": "Do count statistics survive?",
 }
 _WITH_PARTS = (*PARTS, *AXES, *CLUSTERS)
-_PLAIN = {"biwhitening": "biwhitening", "parallel": "parallel analysis", "elbow": "the elbow"}
+_PLAIN = {
+    "biwhitening": "biwhitening",
+    "parallel": "parallel analysis",
+    "elbow": "the elbow",
+    "survey": "several methods",
+    "gavish-donoho": "Gavish and Donoho's threshold",
+    "malinowski": "Malinowski's indicator",
+    "held-out": "held-out counts",
+    "stability": "stability between halves",
+    "consensus": "consensus of restarts",
+}
 _PYTHON = """\
 import emcube as em
 
@@ -395,9 +406,16 @@ def _support(found: Mapping[str, Any], used: int | None) -> str:
 
 def _last_estimate(result: Result) -> dict[str, Any] | None:
     for step in reversed(result.steps):
-        if result.verb(step) == "estimate_n_components":
-            return dict(result[step].attrs)
+        if result.verb(step) in ESTIMATES:
+            return _of_survey(dict(result[step].attrs))
     return None
+
+
+def _of_survey(found: dict[str, Any]) -> dict[str, Any]:
+    """A survey in the words of an estimate."""
+    if "numbers" not in found:
+        return found
+    return {**found, "method": "survey", "alternatives": found["numbers"]}
 
 
 def _cards(result: Result, step: str | None, quality: Quality | None) -> list[Card]:
@@ -766,6 +784,8 @@ def _step(result: Result, step: str, figures: dict[str, Any], *, primary: bool) 
             facts.append((label, _value(value)))
     if "seconds" in attributes:
         facts.append(("time", f"{number(float(attributes['seconds']), 3)} s"))
+    if verb == "survey_n_components":
+        _survey(node, step, figures, curves, facts)
     if verb in _WITH_PARTS:
         text.parts = parts_of(result, step, primary=primary)
     if verb == "nmf":
@@ -803,6 +823,45 @@ def _step(result: Result, step: str, figures: dict[str, Any], *, primary: bool) 
     if verb == "pca":
         _scree(node, step, figures, curves, text)
     return text
+
+
+def _survey(
+    node: Any,
+    step: str,
+    figures: dict[str, Any],
+    curves: list[tuple[str, str]],
+    facts: list[Row],
+) -> None:
+    """What each method says of the number of components, and what it looked at."""
+    facts.append(("reason", clean(node.attrs["reason"])))
+    for method, n in node.attrs["numbers"].items():
+        facts.append((_PLAIN.get(method, clean(method)), "no number" if n is None else str(n)))
+    error = node["gain_error"].values
+    sure = node["gain"].values / np.where(error > 0, error, np.nan)
+    n = node["n"].values.astype(np.float64)
+    for key, values, label, rule, what in (
+        (
+            "gain", sure, "standard errors", (3.0, "three standard errors"),
+            "Held-out counts: what each further component gains",
+        ),
+        (
+            "angle", node["worst_angle"].values, "degrees", (20.0, "the same within this"),
+            "Halves of the counts: largest angle between their components",
+        ),
+        (
+            "consensus", node["consensus"].values, "share", (0.9, "agreed from here"),
+            "Fits from random starts: components that are found again",
+        ),
+    ):  # fmt: skip
+        known = np.isfinite(values)
+        if known.sum() < 2:
+            continue
+        name = f"survey-{key}-{step}"
+        figures[name] = curve(
+            n[known], values[known].astype(np.float64), x_label="components", y_label=label,
+            value=label, rule=rule,
+        )  # fmt: skip
+        curves.append((name, what))
 
 
 def _quality_rows(node: Any) -> list[Row]:
@@ -889,7 +948,7 @@ def _scree(
 
 def _summary(result: Result, step: str) -> str:
     attributes, verb = result[step].attrs, result.verb(step)
-    if verb == "estimate_n_components":
+    if verb in ESTIMATES:
         n = attributes["n_components"]
         return "no number" if n is None else _components(int(n))
     if verb == "cluster_quality":

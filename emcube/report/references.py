@@ -41,6 +41,13 @@ _HORN = Reference(
     "Psychometrika 30 (1965) 179",
     "10.1007/BF02289447",
 )
+_NEUFELD = Reference(
+    "number of components (held-out counts)",
+    "A. Neufeld, A. Dharamshi, L. L. Gao, D. Witten",
+    "Data thinning for convolution-closed distributions",
+    "Journal of Machine Learning Research 25 (2024) 57",
+    "10.48550/arXiv.2301.07276",
+)
 _KEENAN = Reference(
     "weights for counting noise",
     "M. R. Keenan, P. G. Kotula",
@@ -215,6 +222,8 @@ def references_of(result: Result) -> list[Reference]:
             found += {"biwhitening": [_BIWHITENING], "parallel": [_HORN]}.get(
                 attributes["method"], []
             )
+        elif verb == "survey_n_components":
+            found += [_BIWHITENING, _HORN, _NEUFELD]
         elif verb == "pca":
             found += [_KEENAN] if attributes["noise"] == "poisson" else []
             found += [_HALKO] if attributes["solver"] == "randomized" else []

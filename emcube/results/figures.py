@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from emcube.errors import InputError
-from emcube.results.kinds import CLUSTERS, COMPONENTS, PARTS
+from emcube.results.kinds import CLUSTERS, COMPONENTS, ESTIMATES, PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,6 +20,7 @@ __all__ = ["ResultFigures"]
 
 _FIGURES = {
     "estimate_n_components": ("scree",),
+    "survey_n_components": ("survey",),
     "pca": ("scree", "components", "loadings"),
     "ica": ("components", "loadings"),
     "varimax": ("components", "loadings"),
@@ -99,6 +100,14 @@ class ResultFigures:
             return scree(node["explained_variance"], **options)
         options.setdefault("n_components", node.attrs["n_components"])
         return scree(node["singular_value"], threshold=float(node["threshold"]), **options)
+
+    def plot_survey(self, step: str | None = None, **options: Any) -> Figure:
+        """Draw what each method says of the number of components (`emcube.plot.component_survey`)."""
+        from emcube.plot import component_survey
+
+        node = self[step or self.step_of("survey_n_components")]
+        options.setdefault("n_components", node.attrs["n_components"])
+        return component_survey(node, node.attrs["numbers"], **options)
 
     def plot_components(self, step: str | None = None, **options: Any) -> Figure:
         """Draw the components of a step with their lines named (`emcube.plot.components`)."""
@@ -492,7 +501,7 @@ class ResultFigures:
 
     def _estimated(self) -> int | None:
         for step in self.steps:
-            if self.verb(step) == "estimate_n_components":
+            if self.verb(step) in ESTIMATES:
                 found = self[step].attrs["n_components"]
                 return None if found is None else int(found)
         return None

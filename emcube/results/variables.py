@@ -185,6 +185,24 @@ for _variable in (
     register(_variable)
 
 for _variable in (
+    *(
+        Variable("survey_n_components", _name, _dims, _kind, (_unit,), _prose)
+        for _name, _dims, _kind, _unit, _prose in (
+            ("singular_value", ("component",), "f", "1", "singular values of the biwhitened matrix"),
+            ("accepted", ("component",), "b", "1", "whether the value stands above the threshold"),
+            ("indicator", ("component",), "f", "1", "Malinowski's indicator"),
+            ("threshold", (), "f", "1", "largest singular value of pure noise"),
+            ("optimal_threshold", (), "f", "1", "threshold of Gavish and Donoho"),
+            ("gain", ("n",), "f", "1", "gain of the n-th component on held-out counts (nats)"),
+            ("gain_error", ("n",), "f", "1", "standard error of the gain"),
+            ("worst_angle", ("n",), "f", "deg", "largest angle between components of halves"),
+            ("consensus", ("n",), "f", "1", "share of components that restarts find again"),
+        )
+    ),
+):
+    register(_variable)
+
+for _variable in (
     Variable("pca", "components", ("component", SIG), "f", None, "principal components"),
     Variable("pca", "loadings", (NAV, "component"), "f", None, "scores"),
     Variable(
