@@ -78,6 +78,7 @@ TITLES = {
     "gaussian_mixture": "Gaussian mixture",
     "poisson_mixture": "Poisson mixture",
     "cluster_quality": "Cluster quality",
+    "phase_fractions": "Phase fractions",
 }
 
 LABELS = {

@@ -44,6 +44,21 @@ class Fields:
         return len(self.cubes)
 
     @property
+    def dims(self) -> tuple[str, ...]:
+        """Dims of what the cubes are together."""
+        return (FIELD, *map(str, self.cubes[0].dims))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of cubes, and the largest lengths of their dims."""
+        return (len(self), *map(max, zip(*(cube.shape for cube in self.cubes), strict=True)))
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """Attributes of the first cube."""
+        return dict(self.cubes[0].attrs)
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Dtype that holds the values of all."""
         return np.dtype(np.result_type(*(cube.dtype for cube in self.cubes)))

@@ -221,6 +221,7 @@ def _step_sentences(result: Result, step: str, cite: Mapping[str, str]) -> Itera
         "cluster_quality": _cluster_quality,
         "uncertainty": _uncertainty,
         "diagnostics": _diagnostics,
+        "phase_fractions": _phase_fractions,
     }[result.verb(step)]
     yield write(result, step, attributes, cite)
 
@@ -428,6 +429,18 @@ def _diagnostics(
         f"What {found['on']} leaves of the data was held against counting noise: chi-square per "
         "degree of freedom is "
         f"{float(found['chi_square_mean']):.3f} on average over the pixels."
+    )
+
+
+def _phase_fractions(
+    result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]
+) -> str:
+    n = result[step].sizes["field"]
+    return (
+        f"Fractions of the phases of {found['of']} were measured in {_count(n, 'field')} of view; counts "
+        f"were drawn anew {found['parameters']['n_draws']} times to tell what counting noise does, and tiles "
+        f"of each field what its finite area does{cite.get('Flyvbjerg1989', '')}, at a level of "
+        f"{100.0 * float(found['level']):g} %."
     )
 
 

@@ -117,6 +117,16 @@ _NEUFELD = _article(
     2024,
     "10.48550/arXiv.2301.07276",
 )
+_FLYVBJERG = _article(
+    "Flyvbjerg1989",
+    "Flyvbjerg and Petersen 1989",
+    "Flyvbjerg, H. and Petersen, H. G.",
+    "Error estimates on averages of correlated data",
+    "The Journal of Chemical Physics",
+    "91:461--466",
+    1989,
+    "10.1063/1.457480",
+)
 _HALKO = _article(
     "Halko2011",
     "Halko et al. 2011",
@@ -388,6 +398,8 @@ def _of_step(verb: str, attributes: Mapping[str, Any]) -> list[Reference]:
         return [_DEMPSTER]
     if verb == "cluster_quality":
         return [_ROUSSEEUW, _HENNIG]
+    if verb == "phase_fractions":
+        return [_FLYVBJERG]
     if verb == "uncertainty":
         resampled = attributes.get("method") in ("bootstrap", "area")
         return [_TAULER, *([_EFRON] if resampled else [])]

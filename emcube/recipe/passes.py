@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+from emcube.kernels import fractions
 from emcube.models import cloud, fastica, nmf_start, pca, uncertainties
 from emcube.models import n_components as number
 from emcube.models.gaussian_mixture import AS_IS
@@ -327,6 +328,8 @@ class Passes:
             found = list(self._uncertainty(step))
         elif isinstance(step, schema.DiagnosticsStep):
             found = list(self._diagnostics(step))
+        elif isinstance(step, schema.PhaseFractionsStep):
+            found = list(self._phase_fractions(step))
         else:
             found = list(self._kmeans(step))
         self._steps[step.label] = step
@@ -1036,6 +1039,25 @@ class Passes:
             yield Pass(
                 name, half, 1, -1, (step.n_repeats, 100 * step.n_repeats), "the sample decides"
             )
+
+    def _phase_fractions(self, step: schema.PhaseFractionsStep) -> Iterator[Pass]:
+        """Each pixel as it was measured, and with counts drawn anew."""
+        able = [s for s in self._steps.values() if isinstance(s, schema.WITH_PHASES)]
+        of = self._steps[step.of] if step.of is not None else able[-1]
+        on = getattr(of, "on", None)
+        over = self.cube if on is None else self._loadings[on]
+        given: Any = getattr(of, "n_components", getattr(of, "n_clusters", "auto"))
+        k, times = _components(given), 1.0 + (step.n_draws if self.counts and on is None else 0)
+        solved = isinstance(of, schema.NMFStep | schema.MCRStep | schema.VCAStep | schema.NFINDRStep)
+        work = (
+            self._nmf_work(over, k.times(times), "solve", Range(1.0, 1.0))
+            if solved
+            else self._product_work(over, k.times(times))
+        )
+        yield _once(
+            "phase fractions", over, statistic=int(8 * times * fractions.MOST_TILES * k.high),
+            state=k.times(8.0 * over.n_channels), work=work,
+        )  # fmt: skip
 
     def _cluster_spectra(self, over: Facts, k: Range, features: Range) -> Iterator[Pass]:
         spectra = _added(self._product_work(over, k), self._sum_work(over))

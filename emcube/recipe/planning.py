@@ -783,6 +783,7 @@ _SMALL = {
     "input": 2,
     "estimate_n_components": 4,
     "survey_n_components": 9,
+    "phase_fractions": 17,
     "pca": 5,
     "nmf": 4,
     "kmeans": 3,

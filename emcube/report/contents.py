@@ -50,6 +50,7 @@ TITLES = {
     "cluster_quality": "Quality of the clusters",
     "uncertainty": "How sure the components are",
     "diagnostics": "Do count statistics survive?",
+    "phase_fractions": "Is one image representative?",
 }
 _WITH_PARTS = (*PARTS, *AXES, *CLUSTERS)
 _PLAIN = {
@@ -784,6 +785,8 @@ def _step(result: Result, step: str, figures: dict[str, Any], *, primary: bool) 
             facts.append((label, _value(value)))
     if "seconds" in attributes:
         facts.append(("time", f"{number(float(attributes['seconds']), 3)} s"))
+    if verb == "phase_fractions":
+        _fractions(node, step, figures, curves, facts)
     if verb == "survey_n_components":
         _survey(node, step, figures, curves, facts)
     if verb in _WITH_PARTS:
@@ -823,6 +826,58 @@ def _step(result: Result, step: str, figures: dict[str, Any], *, primary: bool) 
     if verb == "pca":
         _scree(node, step, figures, curves, text)
     return text
+
+
+_MOST_PHASES = 8
+"""Phases of which fractions are drawn."""
+
+
+def _fractions(
+    node: Any,
+    step: str,
+    figures: dict[str, Any],
+    curves: list[tuple[str, str]],
+    facts: list[Row],
+) -> None:
+    """Fractions of phases by field, in words and drawn."""
+    facts.append(("representative?", clean(node.attrs["said"])))
+    if node.attrs.get("fields"):
+        named = ", ".join(f"{i} {clean(name)}" for i, name in enumerate(node.attrs["fields"]))
+        facts.append(("fields", named))
+    several = node.sizes["field"] > 1
+    for k in range(node.sizes["phase"]):
+        one = node.isel(phase=k)
+        mean = float(one["mean"])
+        facts.append((f"phase {int(one['phase'])}", _fraction_words(one, several=several)))
+        if several and k < _MOST_PHASES:
+            key = f"fractions-{step}-{k}"
+            figures[key] = curve(
+                one["field"].values.astype(np.float64),
+                one["fraction"].values.astype(np.float64),
+                x_label="field",
+                y_label="fraction",
+                rule=(mean, "of all fields"),
+                value="fraction",
+            )
+            curves.append((key, f"Phase {int(one['phase'])}: fraction in each field"))
+
+
+def _fraction_words(one: Any, *, several: bool) -> str:
+    """Mean, spread and what it comes from, of one phase."""
+    mean = percent(float(one["mean"]))
+    if not several:
+        area = percent(float(one["fraction_std_area"][0]))
+        return f"{mean} ± {area} (another place of this field's size, one standard error)"
+    low, high = (percent(float(v)) for v in one["mean_interval"].values)
+    shares = [float(one[name]) for name in ("share_counting", "share_area", "share_fields")]
+    words = zip(("counting", "finite area", "fields that differ"), shares, strict=True)
+    told = ", ".join(f"{word} {percent(v)}" for word, v in words if np.isfinite(v))
+    needed = float(one["fields_needed"])
+    fields = f"; {plural(int(needed), 'field')} needed" if np.isfinite(needed) else ""
+    return (
+        f"{mean} ({low} to {high}); from field to field ± {percent(float(one['spread']))}, of which "
+        f"{told}{fields}"
+    )
 
 
 def _survey(
@@ -954,6 +1009,8 @@ def _summary(result: Result, step: str) -> str:
     if verb == "cluster_quality":
         stable = result[step]["stability"].values
         return f"{int((stable >= STABLE).sum())} of {plural(stable.size, 'cluster')} stable"
+    if verb == "phase_fractions":
+        return f"of {clean(attributes['of'])}: {plural(result[step].sizes['field'], 'field')}"
     if verb == "diagnostics":
         return (
             f"of {clean(attributes['on'])}: chi-square {float(attributes['chi_square_mean']):.3f}"

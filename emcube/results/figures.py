@@ -31,6 +31,7 @@ _FIGURES = {
     "cluster_quality": ("cluster_quality",),
     "uncertainty": ("bands",),
     "diagnostics": ("diagnostics",),
+    "phase_fractions": ("phase_fractions",),
 }
 """Figures of each kind of step, after their methods ``plot_...``."""
 
@@ -141,6 +142,13 @@ class ResultFigures:
 
         node = self[step or self.step_of("diagnostics")]
         return diagnostics(node.assign_coords(axis=list(node.attrs["axes"])), **options)
+
+    def plot_phase_fractions(self, step: str | None = None, **options: Any) -> Figure:
+        """Draw fractions of phases by field, and their spread (`emcube.plot.phase_fractions`)."""
+        from emcube.plot import phase_fractions
+
+        node = self[step or self.step_of("phase_fractions")]
+        return phase_fractions(node.assign_attrs(of=node.attrs["what"]), **options)
 
     def plot_centers(self, step: str | None = None, **options: Any) -> Figure:
         """Draw the mean spectra of the clusters of a step (`emcube.plot.components`).
