@@ -10,15 +10,6 @@ from scipy.ndimage import gaussian_filter
 import emcube as em
 from emcube.engine import use_threads
 from emcube.errors import InputError, NotFittedError
-from emcube.kernels.fractions import (
-    coarser,
-    fraction_of,
-    levels,
-    ratio_variance,
-    resampled,
-    tile_grid,
-    tile_number,
-)
 
 
 def labels(rng: np.random.Generator, share: float, size: int = 64, blur: float = 2.0) -> xr.DataArray:
@@ -41,60 +32,6 @@ def measured(found: xr.DataArray, rng: np.random.Generator, counts: float = 40.0
     """Counts of a field of labels."""
     drawn = rng.poisson(counts * SPECTRA[found.values]).astype(np.uint16)
     return em.make_cube(drawn, dims=("y", "x", "energy"), sig_dims=("energy",))
-
-
-# ------------------------------------------------------------------------------------------ kernels
-
-
-def naive_variance(table: np.ndarray) -> np.ndarray:
-    """Cochran's formula, tile by tile."""
-    total = sum(row.sum() for row in table)
-    p = [sum(row[k] for row in table) / total for k in range(table.shape[1])]
-    used = [row for row in table if row.sum() > 0]
-    out = []
-    for k, fraction in enumerate(p):
-        squares = sum((row[k] - fraction * row.sum()) ** 2 for row in used)
-        out.append(len(used) / (len(used) - 1) * squares / total**2)
-    return np.array(out)
-
-
-def test_variance_of_a_ratio_is_cochrans_and_that_of_jackknife_and_bootstrap() -> None:
-    rng = np.random.default_rng(0)
-    whole = rng.integers(20, 40, 64)
-    first = rng.binomial(whole, rng.beta(4.0, 6.0, 64))
-    table = np.column_stack((first, whole - first)).astype(float)
-    table[5] = 0.0  # nothing was used there
-    found, freedom = ratio_variance(table)
-    np.testing.assert_allclose(found, naive_variance(table), rtol=1e-12)
-    assert freedom == 62
-    used = table[table.sum(axis=1) > 0]
-    left_out = np.array([fraction_of(np.delete(used, i, axis=0)) for i in range(len(used))])
-    jackknife = (len(used) - 1) ** 2 / len(used) * left_out.var(axis=0, ddof=1)
-    np.testing.assert_allclose(found, jackknife, rtol=0.05)
-    drawn = resampled(table, 4000, np.random.default_rng(1))
-    np.testing.assert_allclose(found, drawn.var(axis=0), rtol=0.12)
-    assert np.isnan(ratio_variance(table[:1])[0]).all()
-
-
-def test_tiles_are_joined_two_by_two() -> None:
-    grid = tile_grid((100, 37))
-    assert grid == (16, 16)
-    assert tile_grid((5,)) == (4,)
-    assert tile_grid(()) == ()
-    places = np.stack(np.meshgrid(np.arange(100), np.arange(37), indexing="ij"), -1).reshape(-1, 2)
-    number = tile_number(places, (100, 37), grid)
-    assert set(number) == set(range(256))
-    table = np.bincount(number, minlength=256).astype(float)[:, None]
-    for level in levels(grid):
-        n = 16 >> level
-        joined = coarser(table, grid, level)
-        by_hand = np.zeros((n, n))
-        for (y, x), _ in zip(places, number, strict=True):
-            by_hand[(y * 16 // 100) >> level, (x * 16 // 37) >> level] += 1
-        np.testing.assert_array_equal(joined[:, 0], by_hand.reshape(-1))
-    assert levels((16, 16)) == [0, 1, 2]
-    assert levels((8,)) == [0]
-    assert levels(()) == [0]
 
 
 # ------------------------------------------------------------------------------------------- fractions
