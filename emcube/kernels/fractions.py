@@ -117,8 +117,13 @@ def redraw_variance(tables: NDArray[np.float64]) -> NDArray[np.float64]:
     Noise of one tile tells nothing of that of another, so that variances of the tiles add: T (R - 1) degrees
     of freedom.
     """
-    left, _ = _left(tables)
-    return np.asarray(left.var(axis=0, ddof=1).sum(axis=0))
+    # About the fraction of all measurements: about its own one each would leave nothing over all tiles.
+    pooled = tables.mean(axis=0)
+    whole = float(pooled.sum())
+    if whole <= 0.0:
+        return np.full(tables.shape[-1], np.nan)
+    beyond = tables - fraction_of(pooled) * tables.sum(axis=-1, keepdims=True)
+    return np.asarray((beyond / whole).var(axis=0, ddof=1).sum(axis=0))
 
 
 def resampled(

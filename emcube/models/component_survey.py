@@ -95,9 +95,7 @@ class ComponentSurvey:
         """Draw all methods in one figure (see `emcube.plot.component_survey`)."""
         from emcube.plot import component_survey
 
-        return component_survey(
-            self.table, self.numbers, n_components=self.n_components, **options
-        )
+        return component_survey(self.table, self.numbers, n_components=self.n_components, **options)
 
     def __str__(self) -> str:
         number = "refused" if self.refused else str(self.n_components)
@@ -391,7 +389,9 @@ def _recommended(
     n, reason = _by_families(found, numbers, most)
     agreed = numbers["consensus"] or 1
     if n is not None and n > agreed:
-        reason += f"; fits from random starts agree on {agreed} at most, so look at their components"
+        reason += (
+            f"; fits from random starts agree on {agreed} at most, so look at their components"
+        )
     return n, reason
 
 

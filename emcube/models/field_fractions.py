@@ -427,7 +427,10 @@ def summarised(found: Tables, *, level: float, relative_error: float, seed: int)
             "n_tiles": (
                 ("field", "phase"),
                 np.array(
-                    [[len(coarser(t, g, j)) for j in joined] for t, g in zip(plain, found.grids, strict=True)]
+                    [
+                        [len(coarser(t, g, j)) for j in joined]
+                        for t, g in zip(plain, found.grids, strict=True)
+                    ]
                 ),
             ),
         },
@@ -612,7 +615,5 @@ def _and(numbers: Sequence[int]) -> str:
 
 def _listed(phases: Sequence[int], numbers: NDArray[np.float64]) -> str:
     return ", ".join(
-        f"{int(m)} (phase {k})"
-        for k, m in zip(phases, numbers, strict=True)
-        if np.isfinite(m)
+        f"{int(m)} (phase {k})" for k, m in zip(phases, numbers, strict=True) if np.isfinite(m)
     )

@@ -270,9 +270,7 @@ def _channels(labels: Labels) -> Any:
     return np.arange(labels.n_all_channels) if labels.channels is None else labels.channels
 
 
-def _require_same_axis(
-    first: Labels, other: Labels, dim: str, n: int, m: int, where: str
-) -> None:
+def _require_same_axis(first: Labels, other: Labels, dim: str, n: int, m: int, where: str) -> None:
     """Refuse a signal axis that is not that of the first cube, and say how to align it."""
     from emcube.models.labels import AXIS_TOLERANCE
 

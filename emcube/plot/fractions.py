@@ -107,7 +107,9 @@ def _fields(axes: Axes, data: xr.Dataset, named: list[str]) -> None:
     axes.set_xlim(-0.6, n_phases - 0.4)
     axes.set_ylim(bottom=0.0)
     of = {"loadings": "share of the signal"}.get(str(data.attrs.get("of")), "fraction of the area")
-    axes.set_title(f"{of}, {n_fields} field{'s' if n_fields > 1 else ''}", fontsize=style.TEXT, loc="left")
+    axes.set_title(
+        f"{of}, {n_fields} field{'s' if n_fields > 1 else ''}", fontsize=style.TEXT, loc="left"
+    )
     style.dress(axes, grid=True)
     axes.tick_params(axis="x", length=0)
 

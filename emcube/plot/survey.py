@@ -114,9 +114,7 @@ def _gain(axes: Axes, data: xr.Dataset) -> None:
 
 
 def _angle(axes: Axes, data: xr.Dataset) -> None:
-    axes.plot(
-        data["n"], data["worst_angle"], "o-", color=style.color(2), markersize=4, linewidth=1
-    )
+    axes.plot(data["n"], data["worst_angle"], "o-", color=style.color(2), markersize=4, linewidth=1)
     axes.axhline(20.0, color=style.color(1), linestyle="--", linewidth=1.0)
     axes.set_ylim(bottom=0)
     _head(axes, "angle between halves (°)")

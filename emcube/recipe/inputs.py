@@ -216,9 +216,7 @@ def standing_in(store: Path | None) -> Iterator[None]:
 
 
 @contextmanager
-def _named_input(
-    recipe: Recipe, named: schema.Input | None, scratch: Path
-) -> Iterator[Input]:
+def _named_input(recipe: Recipe, named: schema.Input | None, scratch: Path) -> Iterator[Input]:
     from emcube.sources import ingest
     from emcube.sources import open as open_cube
     from emcube.store import compute_digest, is_store, read_digest

@@ -97,7 +97,6 @@ class Run:
         return int(number)
 
 
-
 def run_step(step: schema.AnyStep, run: Run) -> xr.Dataset:
     """Run one step and write its node; return the finished node, lazily."""
     started, clock = now(), time.perf_counter()
@@ -519,7 +518,9 @@ class _Place:
     nav: tuple[str, ...]
     sig: tuple[str, ...]
 
-    def write(self, dataset: xr.Dataset, attributes: Mapping[str, Any], *, maps: bool = True) -> Node:
+    def write(
+        self, dataset: xr.Dataset, attributes: Mapping[str, Any], *, maps: bool = True
+    ) -> Node:
         return self.writer.write_node(
             self.node,
             dataset,

@@ -191,7 +191,13 @@ for _variable in (
     *(
         Variable("survey_n_components", _name, _dims, _kind, (_unit,), _prose)
         for _name, _dims, _kind, _unit, _prose in (
-            ("singular_value", ("component",), "f", "1", "singular values of the biwhitened matrix"),
+            (
+                "singular_value",
+                ("component",),
+                "f",
+                "1",
+                "singular values of the biwhitened matrix",
+            ),
             ("accepted", ("component",), "b", "1", "whether the value stands above the threshold"),
             ("indicator", ("component",), "f", "1", "Malinowski's indicator"),
             ("threshold", (), "f", "1", "largest singular value of pure noise"),

@@ -66,7 +66,11 @@ def test_every_model_takes_several_cubes_as_the_one_that_they_make(name, cubes, 
     assert model.score(cubes) == pytest.approx(whole.score(joined), rel=1e-2)
 
 
-@pytest.mark.parametrize("name", sorted(ESTIMATORS))
+@pytest.mark.parametrize(
+    "name",
+    ["pca-poisson", "nmf-frobenius", "ica-spatial", "mcr", "vca", "kmeans-profiles"]
+    + ["gaussian-mixture-profiles", "poisson-mixture"],
+)
 def test_same_bits_on_any_number_of_threads(name, cubes) -> None:
     many = ESTIMATORS[name]().fit(cubes)
     with use_threads(1):
@@ -129,7 +133,7 @@ def test_where_is_a_list_with_one_a_cube(cubes) -> None:
     assert np.isfinite(model.transform(cubes, where=None)[0].values).all()
 
 
-def test_partial_fit_and_clusters_take_several_cubes(cubes) -> None:
+def test_partial_fit_and_clusters_take_several_cubes(cubes, joined) -> None:
     pca = em.IncrementalPCA(3).partial_fit(cubes[:2]).partial_fit(cubes[2:])
     np.testing.assert_allclose(
         pca.explained_variance_, em.IncrementalPCA(3).fit(cubes).explained_variance_, rtol=1e-9
@@ -140,7 +144,7 @@ def test_partial_fit_and_clusters_take_several_cubes(cubes) -> None:
     labels = em.KMeans(3, random_state=0).fit_predict(cubes)
     np.testing.assert_array_equal(labels[0], kmeans.labels_[0])
     assert em.cluster_quality(kmeans, cubes, n_samples=60, n_repeats=2)["silhouette"].size == 3
-    assert em.estimate_n_components(cubes).n_components == 3
+    assert em.estimate_n_components(cubes).reason == em.estimate_n_components(joined).reason
     loadings = em.MiniBatchNMF(3, random_state=0).fit(cubes).transform(cubes)
     again = em.KMeans(3, random_state=0).fit(loadings)
     agree = [float((a == b).mean()) for a, b in zip(again.labels_, kmeans.labels_, strict=True)]
@@ -188,7 +192,9 @@ def with_axis(cube: xr.DataArray, values: Any, units: str = "keV") -> xr.DataArr
         (lambda c: c.assign_attrs(units="counts/s"), "counts/s", "convert the values"),
     ],
 )  # fmt: skip
-def test_cubes_that_do_not_go_together_are_refused_with_a_way_out(cubes, change, said, hint) -> None:
+def test_cubes_that_do_not_go_together_are_refused_with_a_way_out(
+    cubes, change, said, hint
+) -> None:
     other = change(cubes[1])
     if "sig_dims" in other.attrs and "wavelength" in other.dims:
         other.attrs["sig_dims"] = ["wavelength"]
