@@ -454,9 +454,9 @@ def _cards(result: Result, step: str | None, quality: Quality | None) -> list[Ca
 def _size_card(result: Result) -> Card:
     cube = result.provenance["cube"]
     shape = dict(zip(cube["dims"], cube["shape"], strict=True))
-    nav = _nav(result)
-    pixels = math.prod(shape[d] for d in nav)
-    channels = math.prod(n for d, n in shape.items() if d not in nav)
+    nav = _nav(result.field(result.fields[0]) if result.fields else result)
+    pixels = _n_pixels(result)
+    channels = math.prod(n for d, n in shape.items() if d not in (*nav, "field"))
     note = f"{count(channels)} channel{'' if channels == 1 else 's'} each"
     if "input" in result and cube["units"] == "counts":
         total = float(result["input"]["sum_spectrum"].sum())
@@ -471,9 +471,18 @@ def _input(result: Result) -> xr.Dataset | None:
 
 
 def _nav(result: Result) -> list[str]:
-    if "input" in result:
+    if "input" in result and "total_counts" in result["input"]:
         return [str(d) for d in result["input"]["total_counts"].dims]
     return []
+
+
+def _n_pixels(result: Result) -> int:
+    """Pixels of the cube, or of all cubes of a run of several."""
+    if result.fields:
+        return sum(_n_pixels(result.field(name)) for name in result.fields)
+    if "input" in result:
+        return int(result["input"]["total_counts"].size)
+    return 1
 
 
 def _cautions(

@@ -498,6 +498,8 @@ class ResultFigures:
             return bool(node.sizes.get("component", 1))
         if what in _MAPS:  # a single spectrum has no map
             name = what if what in ("labels", "probabilities") else "loadings"
+            if name not in node:  # of several cubes each has its own
+                return False
             nav = node[name].ndim - (name != "labels")
             few = what != "composite" or 2 <= node.sizes["component"] <= _MOST_COLORS
             return nav >= 1 and few
