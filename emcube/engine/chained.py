@@ -104,12 +104,12 @@ class ChainedPlan(BlockPlan):
         return {"parts": [p.as_dict() for p in self.parts]}
 
     @property
-    def grid(self) -> tuple[int, ...]:  # type: ignore[override]
+    def grid(self) -> tuple[int, ...]:
         """There is none."""
         self._refuse()
 
     @property
-    def group_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+    def group_shape(self) -> tuple[int, ...]:
         """There is none."""
         self._refuse()
 

@@ -63,7 +63,7 @@ def coarser(table: NDArray[np.float64], grid: tuple[int, ...], level: int) -> ND
     for d, n in enumerate(grid):
         joined = max(1, n >> level)
         axis = len(lead) + d
-        shape = out.shape[:axis] + (joined, n // joined) + out.shape[axis + 1 :]
+        shape = (*out.shape[:axis], joined, n // joined, *out.shape[axis + 1 :])
         out = out.reshape(shape).sum(axis=axis + 1)
     return out.reshape(*lead, -1, k)
 

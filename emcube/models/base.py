@@ -57,8 +57,8 @@ def _fresh_seed() -> int:
     return int(np.random.SeedSequence().generate_state(1, np.uint32)[0])
 
 
-PER_PIXEL = ("transform", "fit_transform", "predict", "predict_proba", "fit_predict")
-PER_PIXEL += ("score_samples", "scale")
+PER_PIXEL: tuple[str, ...] = ("transform", "fit_transform", "predict", "predict_proba")
+PER_PIXEL += ("fit_predict", "score_samples", "scale")
 """Methods that answer for each pixel: of several cubes one answer a cube."""
 
 
@@ -197,7 +197,7 @@ def _told(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _unless_labelled(plain: Callable[..., Any], framed: Callable[..., Any]) -> Callable[..., Any]:
-    """`plain` for labelled cubes, one or several, `framed` (scikit-learn's ``set_output``) for everything else."""
+    """`plain` for labelled cubes, one or several, `framed` (``set_output``) for everything else."""
 
     @wraps(plain)
     def either(self: Estimator, X: Any, *args: Any, **kwargs: Any) -> Any:

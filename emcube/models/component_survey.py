@@ -50,6 +50,12 @@ ALIKE = 20.0
 AGREED = 0.9
 """Share of the components that restarts must find again, on average over pairs of them."""
 
+AS_GOOD = 0.01
+"""Share of the objective within which a start has ended as well as the best one."""
+
+RESTART_TOL = 1e-6
+"""Tolerance of fits from random starts."""
+
 SURE = 3.0
 """Standard errors by which a further component must predict held-out counts better."""
 
@@ -250,7 +256,8 @@ def survey_n_components(
     where the
     components of both halves are the same within 20 degrees. Consensus asks something else: whether the
     objective has one answer, whatever the noise. All counts are fitted from random starts, and the number
-    is the largest of which 90 % of the components are found again within 20 degrees, on average over pairs.
+    is the largest of which 90 % of the components are found again within 20 degrees, on average over pairs of
+    those that end within 1 % of the best objective.
     The recommendation needs one of each of the first two families; it says so where restarts do not agree.
     Costs two fits of half the counts, and `n_restarts` of all, for each number; they are read once while
     they fit in memory.
@@ -289,7 +296,13 @@ def survey_n_components(
         gains, angles, pools = _halves(source, labels, most, seed)
         shares = _restarts(source, labels, pools, int(n_restarts), seed)
     numbers = _numbers(found, gains, angles, shares)
-    n, reason = _recommended(found, numbers, most)
+    n, reason = _recommended(
+        found,
+        numbers,
+        most,
+        frozenset(int(i) + 1 for i in np.flatnonzero(angles <= ALIKE)),
+        frozenset(int(i) + 1 for i in np.flatnonzero(shares >= AGREED)),
+    )
     table = _table(found, gains, angles, shares)
     return ComponentSurvey(n, reason, numbers, table, _shortened(found))
 
@@ -322,10 +335,15 @@ def _restarts(
     shares = np.ones(len(pools))
     for k, pool in enumerate(pools[1:], 2):
         seeds = np.random.SeedSequence((seed, k)).generate_state(n_restarts)
+        # To the end: what stops early is still on its way from where it began.
         fits = [
-            _fit(source, labels, k, int(one), init="random", pool=pool)._values for one in seeds
+            _fit(source, labels, k, int(one), init="random", pool=pool, tol=RESTART_TOL)
+            for one in seeds
         ]
-        shares[k - 1] = np.mean([_found_again(a, b) for a, b in combinations(fits, 2)])
+        least = min(fit.objective_path_[-1] for fit in fits)
+        good = [f._values for f in fits if f.objective_path_[-1] - least <= AS_GOOD * abs(least)]
+        pairs = [_found_again(one, other) for one, other in combinations(good, 2)]
+        shares[k - 1] = np.mean(pairs) if pairs else 0.0
     return shares
 
 
@@ -383,61 +401,77 @@ def _stable(angles: NDArray[np.float64]) -> int | None:
 
 
 def _recommended(
-    found: NComponentsEstimate, numbers: dict[str, int | None], most: int
+    found: NComponentsEstimate,
+    numbers: dict[str, int | None],
+    most: int,
+    halves: frozenset[int],
+    restarts: frozenset[int],
 ) -> tuple[int | None, str]:
-    """One number that both families support, or none, with the reason, and what restarts say of it."""
-    n, reason = _by_families(found, numbers, most)
-    agreed = numbers["consensus"] or 1
-    if n is not None and n > agreed:
-        reason += (
-            f"; fits from random starts agree on {agreed} at most, so look at their components"
-        )
-    return n, reason
+    """One number that both families support, or none, with the reason.
 
-
-def _by_families(
-    found: NComponentsEstimate, numbers: dict[str, int | None], most: int
-) -> tuple[int | None, str]:
-    """One number that both families support, or none, with the reason."""
+    `halves` and `restarts` are the numbers of components that are the same in both halves, and from
+    all starts.
+    """
     spectral = numbers["biwhitening"] if found.trusted else None
     predicted = numbers["held-out"]
     assert predicted is not None
-    stable = numbers["stability"] or 0
     told = f"held-out counts say {predicted}" + (" or more" if predicted >= most else "")
     if spectral is None:
-        if predicted < most and predicted <= stable:
-            return predicted, (
-                f"{told}, and both halves of the data give the same components; the spectrum of "
-                "the noise does not "
-                "follow its law, so that methods by singular values are not trusted"
-            )
-        return None, (
-            f"the spectrum of the noise does not follow its law ({found.reason}), {told}, and "
-            "both halves of the data "
-            f"agree on {stable} components at most"
-        )
+        return _without_spectrum(found, predicted, told, most, halves, restarts)
     if spectral > most:
         return None, (
             f"biwhitening says {spectral}, and models of up to {most} were fitted: raise max_components"
         )
-    if spectral == predicted:
-        same = " and both halves of the data give the same components"
-        return spectral, (
-            f"biwhitening and held-out counts agree{same if spectral <= stable else ''}"
-            + ("" if spectral <= stable else ", though the halves do not give the same components")
-        )
     if abs(spectral - predicted) > APART:
         return None, f"biwhitening says {spectral}, {told}: too far apart to recommend either"
     low, high = sorted((spectral, predicted))
-    if high <= stable:
-        return high, (
-            f"biwhitening says {spectral}, {told}; up to {high} components are the same in both "
-            "halves of the data"
+    if low == high:
+        n, same = low, low in halves
+        reason = "biwhitening and held-out counts agree" + (
+            " and both halves of the data give the same components"
+            if same
+            else ", though the halves do not give the same components"
         )
-    return low, (
-        f"biwhitening says {spectral}, {told}; more than {max(low, stable)} components are not "
-        "the same in both halves "
-        "of the data, so the smaller number is taken"
+    elif high in halves:
+        n = high
+        reason = f"biwhitening says {spectral}, {told}; {high} components are the same in both halves of the data"
+    else:
+        n = low
+        reason = (
+            f"biwhitening says {spectral}, {told}; {high} components are not the same in both halves of the "
+            "data, so the smaller number is taken"
+        )
+    if n not in restarts:
+        reason += f"; fits from random starts do not agree on {n} components, so look at them"
+    return n, reason
+
+
+def _without_spectrum(
+    found: NComponentsEstimate,
+    predicted: int,
+    told: str,
+    most: int,
+    halves: frozenset[int],
+    restarts: frozenset[int],
+) -> tuple[int | None, str]:
+    """The recommendation where the singular values are not to be trusted: all others must agree."""
+    if predicted < most and predicted in halves and predicted in restarts:
+        return predicted, (
+            f"{told}, and both halves of the data and all starts give the same components; the spectrum of "
+            "the noise does not follow its law, so that methods by singular values are not trusted"
+        )
+    doubts = [
+        word
+        for agreed, word in (
+            (predicted < most, f"no more than {most} were fitted"),
+            (predicted in halves, "both halves of the data do not give the same components"),
+            (predicted in restarts, "fits from random starts do not agree"),
+        )
+        if not agreed
+    ]
+    return None, (
+        f"the spectrum of the noise does not follow its law ({found.reason}); {told}, but "
+        + " and ".join(doubts)
     )
 
 

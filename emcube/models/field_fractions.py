@@ -43,7 +43,7 @@ N_RESAMPLES = 999
 """Fields made of a field's own tiles, for intervals."""
 
 Amounts = Callable[["Block"], "NDArray[np.float64]"]
-"""``function(block) -> ndarray (p, K)``: how much of each phase a pixel holds; zeros where nothing is told."""
+"""``function(block) -> ndarray (p, K)``: how much of each phase a pixel holds; zeros where none is told."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -380,7 +380,8 @@ def phase_fractions(
     array([0.5, 0.5])
     """
     level, relative_error = _fraction("level", level), _fraction("relative_error", relative_error)
-    if isinstance(n_draws, bool) or not isinstance(n_draws, int | np.integer) or n_draws < 2:
+    given: Any = n_draws
+    if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 2:
         raise InputError(f"n_draws must be a whole number from 2 on, got {n_draws!r}")
     seed = resolve_seed(random_state)
     tables = tables_of(of, cubes, where=where, n_draws=int(n_draws), seed=seed)

@@ -44,9 +44,10 @@ def phase_fractions(
     Returns
     -------
     Figure
-        Left, for each phase: its fraction in each field with the interval that the field's own tiles give, the
-        mean over all fields as a line, and its interval as a band. Right, above: parts of the spread from
-        field to field. Right, below: the interval of the mean against the number of fields, with the aim.
+        Left, for each phase: its fraction in each field with the interval that the field's own tiles give,
+        the mean over all fields as a line, and its interval as a band. Right, above: parts of the spread
+        from field to field. Right, below: the interval of the mean against the number of fields, with the
+        aim.
 
     Raises
     ------
@@ -145,13 +146,13 @@ def _numbers(axes: Axes, data: xr.Dataset, named: list[str]) -> None:
     aim = float(data.attrs["relative_error"])
     most = float(np.max(needed[known], initial=1.0))
     x = np.geomspace(1.0, max(10.0, 2.0 * most), 60)
-    for k in np.flatnonzero(known):
-        half = _half_width(data, k)
+    for place, k in enumerate(np.flatnonzero(known)):
+        half = _half_width(data, int(k))
         axes.plot(x, 100 * half / np.sqrt(x), color=style.color(int(k)), linewidth=1.2)
         axes.plot([needed[k]], [100 * half / np.sqrt(needed[k])], "o", color=style.color(int(k)),
                   markersize=4)  # fmt: skip
         axes.annotate(
-            f"{int(needed[k])}", (needed[k], 100 * half / np.sqrt(needed[k])), xytext=(3, 4),
+            f"{int(needed[k])}", (needed[k], 100 * half / np.sqrt(needed[k])), xytext=_LABELS[place % 3],
             textcoords="offset points", fontsize=style.SMALL, color=style.color(int(k)),
         )  # fmt: skip
     axes.axhline(100 * aim, color="0.3", linestyle="--", linewidth=0.9)
@@ -165,6 +166,10 @@ def _numbers(axes: Axes, data: xr.Dataset, named: list[str]) -> None:
         axis.set_major_formatter(_plain_number)
         axis.set_minor_formatter("")
     style.dress(axes, grid=True)
+
+
+_LABELS = ((3, 4), (-3, -11), (9, -3))
+"""Where numbers stand beside their points, in points: those of neighbours apart from each other."""
 
 
 def _plain_number(value: float, _: object) -> str:

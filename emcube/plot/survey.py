@@ -69,7 +69,7 @@ def component_survey(
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         axes.set_xlabel("components")
         style.dress(axes, grid=True)
-        if n_components is not None:
+        if n_components is not None and axes.has_data() and axes.get_yticks().size:
             axes.axvline(n_components + 0.5, color="0.4", linewidth=0.8, linestyle=":")
     return figure
 
@@ -79,13 +79,16 @@ def _scree(axes: Axes, data: xr.Dataset) -> None:
     kept = values > 0
     x = np.arange(1, values.size + 1)
     axes.plot(x[kept], values[kept], "o-", color=style.color(0), markersize=3.5, linewidth=0.8)
-    axes.set_yscale("log")
+    if kept.any():
+        axes.set_yscale("log")
     for name, line, color in (("threshold", "--", 1), ("optimal_threshold", "-.", 5)):
         level = float(data[name]) if name in data else float("nan")
         if level > 0:
             word = "edge of noise" if name == "threshold" else "Gavish and Donoho"
             axes.axhline(level, color=style.color(color), linestyle=line, linewidth=1.0, label=word)
-    if axes.get_legend_handles_labels()[0]:
+    if not kept.any():
+        _nothing(axes)
+    elif axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=style.SMALL, loc="upper right")
     _head(axes, "singular values")
 
@@ -132,7 +135,12 @@ def _head(axes: Axes, text: str) -> None:
 
 
 def _nothing(axes: Axes) -> None:
-    axes.text(0.5, 0.5, "no number", transform=axes.transAxes, ha="center", color="0.4")
+    axes.text(
+        0.5, 0.5, "no number", transform=axes.transAxes, ha="center", color="0.4",
+        fontsize=style.TEXT,
+    )  # fmt: skip
+    axes.set_yticks([])
+    axes.set_xlim(0.5, 1.5)
 
 
 def _votes(axes: Axes, numbers: Mapping[str, int | None], n_components: int | None) -> None:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from emcube.kernels import fractions
 from emcube.models import cloud, fastica, nmf_start, pca, uncertainties
 from emcube.models import n_components as number
+from emcube.models.component_survey import RESTART_TOL
 from emcube.models.gaussian_mixture import AS_IS
 from emcube.models.kmeans_start import SAMPLE_NUMBERS
 from emcube.recipe import schema
@@ -417,7 +418,7 @@ class Passes:
             self._known = dict(known)
             for _ in range(step.n_restarts if k > 1 else 0):
                 # The side of the tiles is known by then; here, that it is 8 at most.
-                again = schema.NMFStep(n_components=k, init="random", pool=8)
+                again = schema.NMFStep(n_components=k, init="random", pool=8, tol=RESTART_TOL)
                 yield from self._fit_only(again)
         self._loadings, self._factorised = before
         whole = Range(0.0, most * (most + 1) / 2)

@@ -366,7 +366,7 @@ def _require_one_cube(recipe: Recipe, cube: Any) -> None:
     if (named is not None and named.several) or several(cube) is not None:
         raise InputError(
             "a plan counts the passes over one cube, and this run has several",
-            hint="plan it with one of them ('input: {path: ...}'): the passes are the same, their times add up",
+            hint="plan it with one of them ('input: {path: ...}'): passes are the same, their times add up",
         )
 
 

@@ -150,7 +150,7 @@ def _contradictions(model: schema.RecipeModel) -> Iterator[Fault]:
                 yield Fault(
                     (*at, parameter),
                     f"{parameter!r} of {step.verb} is 'auto', but no earlier step estimates a number",
-                    "put '- estimate_n_components:' (or '- survey_n_components:') before it, or give a number",
+                    "put '- estimate_n_components:' or '- survey_n_components:' before it, or give a number",
                 )
         if isinstance(step, schema.KMeansStep | schema.GaussianMixtureStep) and step.on is not None:
             target = earlier.get(step.on)

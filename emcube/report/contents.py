@@ -283,6 +283,8 @@ def _title(result: Result) -> str:
     ):
         if isinstance(candidate, str) and candidate.strip():
             return shorten(candidate)
+    if result.fields:
+        return shorten(", ".join(result.fields))
     return shorten(result.path.name)
 
 
@@ -315,6 +317,9 @@ def _main_title(result: Result, step: str | None) -> str:
     node = result[step]
     name = "cluster_centers" if verb in CLUSTERS else "components"
     what = "patterns" if node[name].ndim == 3 else "spectra"
+    if result.fields:
+        parts = plural(n, "cluster") if verb in CLUSTERS else _components(n)
+        return f"The {parts} of {plural(len(result.fields), 'field')}: their {what}"
     if verb in PARTS:
         many = f"The {_components(n)}: where they are, and their {what}"
         return (
@@ -369,6 +374,9 @@ def _answer(
             said.append(
                 f"The model leaves {percent(quality.ratio - 1)} more than counting noise explains."
             )
+    told = [s for s in result.steps if result.verb(s) == "phase_fractions"]
+    if told:
+        said.append(clean(result[told[-1]].attrs["said"]))
     return said
 
 
@@ -416,7 +424,8 @@ def _of_survey(found: dict[str, Any]) -> dict[str, Any]:
     """A survey in the words of an estimate."""
     if "numbers" not in found:
         return found
-    return {**found, "method": "survey", "alternatives": found["numbers"]}
+    named = {k: v for k, v in found["numbers"].items() if v is not None}
+    return {**found, "method": "survey", "alternatives": named}
 
 
 def _cards(result: Result, step: str | None, quality: Quality | None) -> list[Card]:

@@ -153,7 +153,7 @@ class Result(ResultFigures):
         """
         if name not in self.fields:
             raise KeyError(f"{name!r} is not a field of this result; it has {list(self.fields)}")
-        tree = self.tree[f"{FIELDS}/{name}"].copy()
+        tree = self.tree.children[FIELDS].children[name].copy()
         tree.attrs = dict(self.tree.attrs)
         return Result(f"{self.location.rstrip('/')}/{FIELDS}/{name}", tree)
 

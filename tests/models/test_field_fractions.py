@@ -164,9 +164,7 @@ def test_intervals_of_the_mean_hold_the_truth() -> None:
         first = rng.binomial(64, rng.beta(6.0, 14.0, (8, 1)), (8, 4))
         tables = [np.column_stack((a, 64 - a))[None].astype(float) for a in first]
         names = tuple(f"field {i}" for i in range(8))
-        known = Tables(
-            tables, [(2, 2)] * 8, np.full(8, 256), names, "labels", np.arange(2)
-        )
+        known = Tables(tables, [(2, 2)] * 8, np.full(8, 256), names, "labels", np.arange(2))
         found = summarised(known, level=0.9, relative_error=0.1, seed=0)
         low, high = found["mean_interval"].values[0]
         held += low <= 0.3 <= high

@@ -68,8 +68,16 @@ def test_every_model_takes_several_cubes_as_the_one_that_they_make(name, cubes, 
 
 @pytest.mark.parametrize(
     "name",
-    ["pca-poisson", "nmf-frobenius", "ica-spatial", "mcr", "vca", "kmeans-profiles"]
-    + ["gaussian-mixture-profiles", "poisson-mixture"],
+    [
+        "pca-poisson",
+        "nmf-frobenius",
+        "ica-spatial",
+        "mcr",
+        "vca",
+        "kmeans-profiles",
+        "gaussian-mixture-profiles",
+        "poisson-mixture",
+    ],
 )
 def test_same_bits_on_any_number_of_threads(name, cubes) -> None:
     many = ESTIMATORS[name]().fit(cubes)

@@ -180,7 +180,7 @@ def test_an_interrupted_run_goes_on(folder, result, tmp_path) -> None:
     wanted = recipe(folder, STEPS[1:4])
 
     def stop(event: Any) -> None:
-        if event.name.startswith("fields/edge/nmf: write maps"):
+        if event.name.startswith("fields/edge/nmf: write maps") and event.kind == "block":
             raise KeyboardInterrupt
 
     with pytest.raises(InterruptedRunError), listen(stop):
