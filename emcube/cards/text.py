@@ -145,7 +145,7 @@ def step_text(step: Mapping[str, Any]) -> str:
     if verb == "uncertainty":
         return f"of {sizes['components_std'][0]} components"
     if verb == "phase_fractions":
-        return f"fractions of {sizes['mean'][0]} phases in {sizes['n_pixels'][0]} fields"
+        return f"fractions of {sizes['mean_fraction'][0]} phases in {sizes['n_pixels'][0]} fields"
     if verb == "diagnostics":
         return "what is left of the data"
     if "cluster_centers" in sizes:

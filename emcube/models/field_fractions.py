@@ -339,7 +339,7 @@ def phase_fractions(
         Over ``field`` and ``phase``: ``fraction``, ``fraction_std_counting`` (another measurement of the same
         place; NaN where values are no counts, or labels are given alone), ``fraction_std_area`` (another
         place of the same field, of this size; counting comes with it), ``fraction_interval`` (with ``bound``;
-        bootstrap of tiles). Over ``phase``: ``mean`` (pooled over the area), ``spread`` (standard deviation
+        bootstrap of tiles). Over ``phase``: ``mean_fraction`` (pooled over the area), ``spread`` (standard deviation
         from field to field), ``standard_error`` of the mean and ``mean_interval`` (Student's t),
         ``share_counting``, ``share_area`` and ``share_fields`` (parts of s^2; they sum to one),
         ``p_value`` (that fields as alike as their own tiles would scatter as much), ``fields_needed`` with
@@ -376,7 +376,7 @@ def phase_fractions(
     >>> import numpy as np, xarray as xr, emcube as em
     >>> rng = np.random.default_rng(0)
     >>> labels = [xr.DataArray(rng.integers(0, 2, (32, 32)), dims=("y", "x")) for _ in range(5)]
-    >>> em.phase_fractions(labels)["mean"].values.round(1)
+    >>> em.phase_fractions(labels)["mean_fraction"].values.round(1)
     array([0.5, 0.5])
     """
     level, relative_error = _fraction("level", level), _fraction("relative_error", relative_error)
@@ -536,7 +536,7 @@ def _between(
         p_value = np.where(some, stats.f.sf(ratio, n - 1, np.maximum(freedom, 1)), np.nan)
     counted, placed, differ = _shares(square, noise, within)
     return {
-        "mean": ("phase", mean),
+        "mean_fraction": ("phase", mean),
         "spread": ("phase", spread),
         "standard_error": ("phase", error),
         "mean_interval": (

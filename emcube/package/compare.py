@@ -107,7 +107,7 @@ TOLERANCES: dict[str, dict[str, float]] = {
         "fraction_std_counting": 5e-2,
         "fraction_std_area": 1e-2,
         "fraction_interval": 1e-2,
-        "mean": 1e-3,
+        "mean_fraction": 1e-3,
         "spread": 1e-2,
         "standard_error": 1e-2,
         "mean_interval": 1e-2,

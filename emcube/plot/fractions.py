@@ -54,7 +54,7 @@ def phase_fractions(
     InputError
         A variable is missing.
     """
-    needed = ("fraction", "fraction_interval", "mean", "share_area", "fields_needed")
+    needed = ("fraction", "fraction_interval", "mean_fraction", "share_area", "fields_needed")
     missing = [name for name in needed if name not in data]
     if missing:
         raise InputError(
@@ -89,7 +89,7 @@ def _fields(axes: Axes, data: xr.Dataset, named: list[str]) -> None:
     n_fields, n_phases = data.sizes["field"], data.sizes["phase"]
     fraction = data["fraction"].values
     interval = data["fraction_interval"].values
-    mean, band = data["mean"].values, data["mean_interval"].values
+    mean, band = data["mean_fraction"].values, data["mean_interval"].values
     width = 0.8
     for k in range(n_phases):
         x = k + width * ((np.arange(n_fields) + 0.5) / n_fields - 0.5)
@@ -186,4 +186,4 @@ def _half_width(data: xr.Dataset, k: int) -> NDArray[np.float64]:
         size = stats.t.isf(tail, n - 1) * data["spread"].values[k]
     else:
         size = stats.norm.isf(tail) * data["fraction_std_area"].values[0, k]
-    return np.asarray(size / data["mean"].values[k])
+    return np.asarray(size / data["mean_fraction"].values[k])

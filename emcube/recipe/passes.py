@@ -408,24 +408,26 @@ class Passes:
         """An estimate; fits to halves, and from random starts, of each number; held-out counts."""
         yield from self._estimate(schema.EstimateStep())
         most = int(min(step.max_components, self.cube.n_pixels, self.cube.n_channels))
-        known, before = dict(self._known), (dict(self._loadings), dict(self._factorised))
+        before = dict(self._loadings), dict(self._factorised)
+        # Sums of a half are shared by the fits to it, and by nothing else.
+        whole = self._known
+        halves: tuple[dict[str, int], ...] = ({}, {})
         for k in range(1, most + 1):
-            half = schema.NMFStep(n_components=k)
-            # Halves are drawn anew, and share no sums with what was asked of the whole.
-            for _ in range(2):
-                self._known = {}
-                yield from self._fit_only(half)
-            self._known = dict(known)
-            for _ in range(step.n_restarts if k > 1 else 0):
+            for half in halves:
+                self._known = half
+                yield from self._fit_only(schema.NMFStep(n_components=k))
+        self._known = whole
+        for k in range(2, most + 1):
+            for _ in range(step.n_restarts):
                 # The side of the tiles is known by then; here, that it is 8 at most.
                 again = schema.NMFStep(n_components=k, init="random", pool=8, tol=RESTART_TOL)
                 yield from self._fit_only(again)
         self._loadings, self._factorised = before
-        whole = Range(0.0, most * (most + 1) / 2)
+        models = Range(0.0, most * (most + 1) / 2)
         yield _once(
             "held-out counts", self.cube, statistic=16 * most,
-            state=whole.times(8.0 * self.cube.n_channels),
-            work=self._nmf_work(self.cube, whole, "solve", Range(0.3, 1.0)),
+            state=models.times(8.0 * self.cube.n_channels),
+            work=self._nmf_work(self.cube, models, "solve", Range(0.3, 1.0)),
         )  # fmt: skip
 
     def _fit_only(self, step: schema.NMFStep) -> Iterator[Pass]:

@@ -865,7 +865,7 @@ def _fractions(
     several = node.sizes["field"] > 1
     for k in range(node.sizes["phase"]):
         one = node.isel(phase=k)
-        mean = float(one["mean"])
+        mean = float(one["mean_fraction"])
         facts.append((f"phase {int(one['phase'])}", _fraction_words(one, several=several)))
         if several and k < _MOST_PHASES:
             key = f"fractions-{step}-{k}"
@@ -882,7 +882,7 @@ def _fractions(
 
 def _fraction_words(one: Any, *, several: bool) -> str:
     """Mean, spread and what it comes from, of one phase."""
-    mean = percent(float(one["mean"]))
+    mean = percent(float(one["mean_fraction"]))
     if not several:
         area = percent(float(one["fraction_std_area"][0]))
         return f"{mean} ± {area} (another place of this field's size, one standard error)"

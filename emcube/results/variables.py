@@ -452,7 +452,7 @@ for _variable in (
             ("fraction_std_counting", ("field", "phase"), "standard deviation of counting"),
             ("fraction_std_area", ("field", "phase"), "standard deviation of another place"),
             ("fraction_interval", ("field", "phase", "bound"), "interval from a field's own tiles"),
-            ("mean", ("phase",), "fraction of all fields"),
+            ("mean_fraction", ("phase",), "fraction of all fields"),
             ("spread", ("phase",), "standard deviation from field to field"),
             ("standard_error", ("phase",), "standard error of the mean"),
             ("mean_interval", ("phase", "bound"), "interval of the mean"),

@@ -56,12 +56,16 @@ def test_fractions_of_labels_are_counted(fields) -> None:
     found = em.phase_fractions(fields)
     by_hand = [(one == 0).mean().item() for one in fields]
     np.testing.assert_allclose(found["fraction"].sel(phase=0), by_hand, rtol=1e-12)
-    np.testing.assert_allclose(found["mean"], [np.mean(by_hand), 1 - np.mean(by_hand)], rtol=1e-12)
+    np.testing.assert_allclose(
+        found["mean_fraction"], [np.mean(by_hand), 1 - np.mean(by_hand)], rtol=1e-12
+    )
     np.testing.assert_allclose(found["spread"][0], np.std(by_hand, ddof=1), rtol=1e-12)
     error = np.std(by_hand, ddof=1) / np.sqrt(5)
     np.testing.assert_allclose(found["standard_error"][0], error, rtol=1e-12)
     half = 2.7764451 * error  # Student's t of 4 degrees of freedom
-    np.testing.assert_allclose(found["mean_interval"][0, 1] - found["mean"][0], half, rtol=1e-6)
+    np.testing.assert_allclose(
+        found["mean_interval"][0, 1] - found["mean_fraction"][0], half, rtol=1e-6
+    )
     needed = (2.7764451 * np.std(by_hand, ddof=1) / (0.1 * np.mean(by_hand))) ** 2
     assert found["fields_needed"][0] == np.ceil(needed)
     low, high = found["fields_needed_interval"].values[0]
@@ -89,7 +93,7 @@ def test_fractions_by_a_model_are_those_of_its_answers(cubes, fields) -> None:
     kmeans = em.KMeans(2, random_state=0).fit(cubes)
     found = em.phase_fractions(kmeans, cubes)
     alone = em.phase_fractions(kmeans.labels_)
-    for name in ("fraction", "mean", "spread", "fraction_std_area", "fields_needed"):
+    for name in ("fraction", "mean_fraction", "spread", "fraction_std_area", "fields_needed"):
         np.testing.assert_allclose(found[name], alone[name], rtol=1e-9, err_msg=name)
     assert np.isfinite(found["fraction_std_counting"]).all()
     total = found["share_counting"] + found["share_area"] + found["share_fields"]
@@ -187,7 +191,7 @@ def test_the_figure_shows_fields_and_parts(cubes, fields) -> None:
     assert len(figure.axes) == 3
     assert len(em.plot.phase_fractions(em.phase_fractions(fields[0])).axes) == 3
     with pytest.raises(InputError, match="missing"):
-        em.plot.phase_fractions(em.phase_fractions(fields).drop_vars("mean"))
+        em.plot.phase_fractions(em.phase_fractions(fields).drop_vars("mean_fraction"))
     with pytest.raises(InputError, match="3 names for 2 phases"):
         em.plot.phase_fractions(em.phase_fractions(fields), names=["a", "b", "c"])
 

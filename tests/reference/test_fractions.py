@@ -119,7 +119,7 @@ def naive_summary(maps: list[np.ndarray], along: int) -> dict[str, float]:
         error += f / (f - 1) * (w * (p - mean)) ** 2
         area += w * v
     return {
-        "mean": mean,
+        "mean_fraction": mean,
         "spread": square**0.5,
         "standard_error": error**0.5,
         "share_area": min(1.0, area / square),
