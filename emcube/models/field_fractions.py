@@ -31,6 +31,7 @@ from emcube.models.labels import Labels, as_source
 from emcube.models.nmf_start import tile_of
 from emcube.models.rebuild import pixels_only
 from emcube.models.replicates import EventDraw
+from emcube.models.sweeps import OnePass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -116,7 +117,7 @@ def _one_hot(labels: NDArray[Any], n: int) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True, eq=False)
-class TileSweep:
+class TileSweep(OnePass):
     """Amounts by tile of one field, as measured and drawn anew, in one round."""
 
     amounts: Amounts
@@ -125,10 +126,6 @@ class TileSweep:
     lengths: tuple[int, ...]
     grid: tuple[int, ...]
     name: str = "phase fractions"
-
-    def start(self) -> None:
-        """Nothing."""
-        return
 
     def map(self, block: Block, state: Any, rng_key: RngKey) -> tuple[NDArray[np.float64], int]:
         """Amounts (1 + R, T, K) of one block, and its pixels."""
@@ -144,14 +141,6 @@ class TileSweep:
             for k, column in enumerate(values.T):
                 table[:, k] = np.bincount(number, column, minlength=n)
         return out, block.n_pixels
-
-    def combine(self, a: Any, b: Any) -> Any:
-        """Add."""
-        return a[0] + b[0], a[1] + b[1]
-
-    def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
-        """One round is all."""
-        return statistic, True
 
 
 def _table(
@@ -339,8 +328,8 @@ def phase_fractions(
         Over ``field`` and ``phase``: ``fraction``, ``fraction_std_counting`` (another measurement of the same
         place; NaN where values are no counts, or labels are given alone), ``fraction_std_area`` (another
         place of the same field, of this size; counting comes with it), ``fraction_interval`` (with ``bound``;
-        bootstrap of tiles). Over ``phase``: ``mean_fraction`` (pooled over the area), ``spread`` (standard deviation
-        from field to field), ``standard_error`` of the mean and ``mean_interval`` (Student's t),
+        bootstrap of tiles). Over ``phase``: ``mean_fraction`` (pooled over the area), ``spread`` (standard
+        deviation from field to field), ``standard_error`` of the mean and ``mean_interval`` (Student's t),
         ``share_counting``, ``share_area`` and ``share_fields`` (parts of s^2; they sum to one),
         ``p_value`` (that fields as alike as their own tiles would scatter as much), ``fields_needed`` with
         ``fields_needed_interval``, and ``fields_needed_area`` (if fields differ by no more than finite areas

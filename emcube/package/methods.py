@@ -244,7 +244,8 @@ def _survey(result: Result, step: str, found: Mapping[str, Any], cite: Mapping[s
     number, reason = found.get("n_components"), found.get("reason")
     told = "no number was named" if number is None else f"{number} were recommended"
     return (
-        f"The number of components was asked of singular values after biwhitening{cite.get('Landa2022', '')}, "
+        "The number of components was asked of singular values after "
+        f"biwhitening{cite.get('Landa2022', '')}, "
         f"of held-out counts{cite.get('Neufeld2024', '')}, of halves of the counts and of fits from random "
         f"starts: {told} ({reason})."
     )

@@ -231,8 +231,8 @@ def _require_new(path: Path, overwrite: bool) -> None:
 def _require_one_cube(result: Result) -> None:
     if result.fields:
         raise InputError(
-            f"the result at {str(result.path)!r} is of {len(result.fields)} cubes, a package holds the result "
-            "of one",
+            f"the result at {str(result.path)!r} is of {len(result.fields)} cubes, a package holds the "
+            "result of one",
             hint="put the result's folder, its recipe and the stores into an archive of their own; "
             "their digests are in provenance['input']",
         )
