@@ -434,12 +434,14 @@ def _recommended(
         )
     elif high in halves:
         n = high
-        reason = f"biwhitening says {spectral}, {told}; {high} components are the same in both halves of the data"
+        reason = (
+            f"biwhitening says {spectral}, {told}; {high} components are the same in both halves"
+        )
     else:
         n = low
         reason = (
-            f"biwhitening says {spectral}, {told}; {high} components are not the same in both halves of the "
-            "data, so the smaller number is taken"
+            f"biwhitening says {spectral}, {told}; {high} components are not the same in both halves, so the "
+            "smaller number is taken"
         )
     if n not in restarts:
         reason += f"; fits from random starts do not agree on {n} components, so look at them"
