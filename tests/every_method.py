@@ -99,12 +99,12 @@ def steps(k: int, *, counts: bool) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def small_blocks() -> Iterator[None]:
-    """Cut stores and blocks far smaller than usual, so that small cubes have several of each."""
+def small_blocks(chunk_bytes: int = 1) -> Iterator[None]:
+    """Cut stores into small chunks (not smaller than digests allow), and blocks at every chunk."""
     with (
         mock.patch(
-            "emcube.store.write.plan_layout", functools.partial(plan_layout, target=1)
-        ),  # as small as digests allow
+            "emcube.store.write.plan_layout", functools.partial(plan_layout, target=chunk_bytes)
+        ),
         mock.patch(
             "emcube.engine.source.plan_blocks", functools.partial(plan_blocks, target_bytes=1)
         ),
@@ -159,9 +159,9 @@ def _finite(
         assert np.isfinite(values.values), (step, name)
 
 
-def ingested(cube: xr.DataArray | Path, store: Path) -> Path:
-    """The store of a cube in small chunks, of which there are several."""
-    with small_blocks():
+def ingested(cube: xr.DataArray, store: Path) -> Path:
+    """The store of a cube in some eight chunks."""
+    with small_blocks(cube.nbytes // 8):
         path = Path(em.ingest(cube, store))
         opened = em.open(path)
     assert max(map(len, opened.chunks)) > 1, "one chunk only: nothing is combined"

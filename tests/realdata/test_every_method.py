@@ -49,7 +49,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 @pytest.fixture(scope="module")
 def recipe(case: Case, data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    store = ingested(data_dir / case.file, tmp_path_factory.mktemp("store") / "map.zarr")
+    store = ingested(em.open(data_dir / case.file), tmp_path_factory.mktemp("store") / "map.zarr")
     found: dict[str, Any] = {
         "input": {"path": str(store)},
         "prepare": list(case.prepare),
