@@ -433,6 +433,7 @@ class ICAStep(_Step):
     noise: Literal["auto", "poisson"] | None = "auto"
     domain: Literal["spectral", "spatial"] = "spectral"
     derivative: Annotated[int, Strict(), Field(ge=0)] | Literal["auto"] = "auto"
+    span: Count | Literal["auto"] = "auto"
     fun: Literal["logcosh", "exp", "cube"] = "logcosh"
     max_iter: Count = 1000
     tol: Positive = 1e-8
