@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from emcube.models.pca import IncrementalPCA
     from emcube.models.poisson_mixture import PoissonMixture
     from emcube.models.uncertainties import errors_by_counts, uncertainty
+    from emcube.models.xray_basis import xray_basis
 
 __all__ = [
     "MCRALS",
@@ -39,6 +40,7 @@ __all__ = [
     "match",
     "survey_n_components",
     "uncertainty",
+    "xray_basis",
 ]
 
 _HOMES = {
@@ -60,6 +62,7 @@ _HOMES = {
     "match": "matching",
     "survey_n_components": "component_survey",
     "uncertainty": "uncertainties",
+    "xray_basis": "xray_basis",
 }
 
 

@@ -205,11 +205,12 @@ class PassSweep:
         noise = self.loss.noise(statistic.divergence, free)
         if strength is None:
             strength = 0.5 * self.volume * self.loss.n_effective(statistic, self.n_pixels) * noise
-        value = statistic.divergence
+        value = statistic.objective
         if self.earlier is not None:
             value += self.loss.earlier(components, self.earlier)
         if strength:
-            value += strength * log_volume(components, self.weights, self.delta)
+            spectra = self.loss.spectra(components)
+            value += strength * log_volume(spectra, self.weights, self.delta)
         seen = statistic if self.earlier is None else statistic + self.earlier
         slope = self.loss.slope(components, seen, self.weights, strength, self.delta)
         memory = state.memory
