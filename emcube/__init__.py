@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         match,
         survey_n_components,
         uncertainty,
+        xray_basis,
     )
     from emcube.package import publish, reproduce
     from emcube.recipe import Recipe, plan, run
@@ -91,6 +92,7 @@ __all__ = [
     "scenes",
     "survey_n_components",
     "uncertainty",
+    "xray_basis",
 ]
 
 # Public name -> the module it lives in; a name that is a module stands for itself.
@@ -133,6 +135,7 @@ _HOMES = {
     "scenes": "emcube.scenes",
     "survey_n_components": "emcube.models",
     "uncertainty": "emcube.models",
+    "xray_basis": "emcube.models",
 }
 
 

@@ -206,7 +206,7 @@ class MiniBatchNMF(ComponentFigures, Estimator):
     _values: NDArray[np.float64]
     _totals: NDArray[np.float64]
     _statistic: Any
-    _variant: Variant
+    _variant: Variant = Variant()
     _anchors: Any
 
     def __init__(
