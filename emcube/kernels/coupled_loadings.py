@@ -306,15 +306,32 @@ def _data_slope(basis, x, padded, n_components, h, r, w, g, hessian):
 
 @jit(**FAST)
 def _kept_step(
-    h, g, hessian, n_components, tolerance, concordance, kept, gk, hk, hess, d, y, inverse, lower, free, clamped
+    h,
+    g,
+    hessian,
+    n_components,
+    closed,
+    tolerance,
+    concordance,
+    kept,
+    gk,
+    hk,
+    hess,
+    d,
+    y,
+    inverse,
+    lower,
+    free,
+    clamped,
 ):
     """One damped Newton step on h (K,) with h >= 0; returns the squared Newton decrement.
 
-    A loading that is zero and would fall is left out of the step.
+    A loading that is zero and would fall is left out of the step; not under closure, where it may have to
+    rise because others fall.
     """
     m = 0
     for k in range(n_components):
-        if h[k] > 0.0 or g[k] < 0.0:
+        if closed or h[k] > 0.0 or g[k] < 0.0:
             kept[m] = k
             gk[m] = g[k]
             hk[m] = h[k]
@@ -462,6 +479,7 @@ def _poisson(
                     g,
                     hessian,
                     n_components,
+                    closed,
                     tolerance,
                     1.0 / sqrt(least),
                     kept,

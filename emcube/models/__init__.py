@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from emcube.models.pca import IncrementalPCA
     from emcube.models.poisson_mixture import PoissonMixture
     from emcube.models.uncertainties import errors_by_counts, uncertainty
-    from emcube.models.xray_basis import xray_basis
+    from emcube.models.xray_features import xray_basis
 
 __all__ = [
     "MCRALS",
@@ -62,7 +62,7 @@ _HOMES = {
     "match": "matching",
     "survey_n_components": "component_survey",
     "uncertainty": "uncertainties",
-    "xray_basis": "xray_basis",
+    "xray_basis": "xray_features",
 }
 
 

@@ -29,7 +29,7 @@ from emcube.models.nmf_penalties import (
 )
 from emcube.models.nmf_start import Sketch, spatial_dims
 from emcube.models.nmf_structure import StructuredLoss
-from emcube.models.xray_basis import basis_for
+from emcube.models.xray_features import basis_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
