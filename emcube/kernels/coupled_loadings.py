@@ -474,6 +474,16 @@ def _poisson(
                 for k in range(n_components):
                     g[k] += linear[k] + quadratic[k] * h[k]
                     hessian[k, k] += quadratic[k]
+                if closed:
+                    # Where the sum is held all slopes may be shifted alike: by Lagrange's multiplier, so that
+                    # they vanish at the end and the spring has nothing to hold.
+                    level = 0.0
+                    multiplier = 0.0
+                    for k in range(n_components):
+                        level += h[k]
+                        multiplier += h[k] * g[k]
+                    for k in range(n_components):
+                        g[k] -= multiplier / level
                 decrement = _kept_step(
                     h,
                     g,

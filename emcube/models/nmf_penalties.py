@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,9 +80,17 @@ class Penalties:
         return self.sparsity > 0.0 or self.smoothness > 0.0
 
     def coupling(
-        self, block: Block, n_components: int, dims: tuple[int, ...], anchors: Faces | None
+        self,
+        block: Block,
+        n_components: int,
+        dims: tuple[int, ...],
+        anchors: Faces | None,
+        weight_of_one: float = 2.0,
     ) -> Coupling:
-        """What a block's pixels are asked for, with the middles that its outline is drawn to."""
+        """What a block's pixels are asked for, with what its outline is drawn to.
+
+        That are middles, which weigh two, or the neighbours themselves, which weigh one.
+        """
         n_pixels = block.n_pixels
         if not self.smoothness:
             return Coupling.apart(n_pixels, n_components, self.sparsity, closed=self.closed)
@@ -94,8 +102,8 @@ class Penalties:
                     continue
                 met = (face >= 0) & np.isfinite(middle[:, 0])
                 # A corner lies on two faces: its pulls add.
-                np.add.at(pull, face[met], 2.0 * middle[met])
-                np.add.at(weight, face[met], 2.0)
+                np.add.at(pull, face[met], weight_of_one * middle[met])
+                np.add.at(weight, face[met], weight_of_one)
         near = _neighbours(rows, dims, n_pixels)
         return Coupling(self.sparsity, self.smoothness, self.closed, near, pull, weight)
 
@@ -314,11 +322,18 @@ class PenalisedLoss:
 
 
 def _meet(
-    plan: BlockPlan, dims: tuple[int, ...], faces: tuple[tuple[int, Faces], ...]
+    plan: BlockPlan,
+    dims: tuple[int, ...],
+    faces: tuple[tuple[int, Faces], ...],
+    *,
+    middles: bool = True,
 ) -> tuple[dict[int, Faces], float]:
-    """Middles between the outlines of neighbouring blocks, and the sum of their squared distances."""
+    """What lies across the borders of each block, and the sum of the squared distances across.
+
+    That are the middles of both sides, or the other side itself.
+    """
     known = dict(faces)
-    middles: dict[int, list[NDArray[np.float64]]] = {
+    across: dict[int, list[NDArray[np.float64]]] = {
         number: [np.zeros((0, 0))] * (2 * len(dims)) for number in known
     }
     apart = 0.0
@@ -330,11 +345,12 @@ def _meet(
                 continue
             yours = known[after][2 * i]
             middle = 0.5 * (mine + yours)
-            between = (mine - yours)[np.isfinite(middle[:, 0])]
+            met = np.isfinite(middle[:, 0])
+            between = (mine - yours)[met]
             apart += float(np.vdot(between, between))
-            middles[number][2 * i + 1] = middle
-            middles[after][2 * i] = middle
-    return {number: tuple(found) for number, found in middles.items()}, apart
+            across[number][2 * i + 1] = middle if middles else yours
+            across[after][2 * i] = middle if middles else mine
+    return {number: tuple(found) for number, found in across.items()}, apart
 
 
 def _outline(
@@ -473,7 +489,7 @@ class Anchors:
     plan : BlockPlan
     dims : tuple of int
     faces : dict of int to Faces
-        Middles between blocks.
+        What lies across the borders of each block.
     n_rounds : int
         Passes until they settled.
     """
@@ -493,18 +509,24 @@ class _AnchorState:
 
 @dataclass(frozen=True, eq=False)
 class AnchorSweep:
-    """Rounds in which blocks with given components come to terms with each other."""
+    """Rounds in which blocks with given components come to terms with each other (block Jacobi).
+
+    Each block takes its neighbours as they were. For quadratic losses that converges, since with the signs
+    of the pairs across borders turned the form stays positive (a P-regular splitting); twice as fast as with
+    middles, whose guarantee is not needed where components stay.
+    """
 
     loss: Loss
     spectra: NDArray[np.float64]
     penalties: Penalties
     plan: BlockPlan
     dims: tuple[int, ...]
+    first: dict[int, Faces] = field(default_factory=dict)
     name: str = "NMF (smooth maps)"
 
     def start(self) -> _AnchorState:
-        """Blocks that do not know of each other."""
-        return _AnchorState({})
+        """Blocks that do not know of each other, or as far as the fit got."""
+        return _AnchorState(self.first)
 
     def map(
         self, block: Block, state: _AnchorState, rng_key: RngKey
@@ -512,7 +534,7 @@ class AnchorSweep:
         """Outline of one block."""
         self.loss.check(block)
         coupling = self.penalties.coupling(
-            block, len(self.spectra), self.dims, state.faces.get(block.id)
+            block, len(self.spectra), self.dims, state.faces.get(block.id), 1.0
         )
         loadings, _, _ = _solved(self.loss, block.data, self.spectra, coupling, exact=True)
         return ((block.id, _outline(self.plan, block, self.penalties, self.dims, loadings)),)
@@ -524,13 +546,13 @@ class AnchorSweep:
     def step(
         self, state: _AnchorState, statistic: Any, round_number: int
     ) -> tuple[_AnchorState, bool]:
-        """Meet in the middle; done when the middles stay."""
-        middles, _ = _meet(self.plan, self.dims, statistic)
-        size, change = _distance(middles, state.faces)
-        return _AnchorState(middles, change), change <= ANCHOR_TOLERANCE * size
+        """Tell each other; done when nobody moves."""
+        found, _ = _meet(self.plan, self.dims, statistic, middles=False)
+        size, change = _distance(found, state.faces)
+        return _AnchorState(found, change), change <= ANCHOR_TOLERANCE * size
 
     def objective(self, state: _AnchorState) -> float:
-        """How far the middles have moved."""
+        """How far what lies between blocks has moved."""
         return state.change
 
     def state_bytes(self, n_channels: int) -> int:
@@ -562,6 +584,7 @@ def solve_anchors(
     spectra: NDArray[np.float64],
     penalties: Penalties,
     token: str | None = None,
+    first: dict[int, Faces] | None = None,
 ) -> Anchors:
     """Let the blocks of a source come to terms, in some passes with the components as they are.
 
@@ -571,8 +594,10 @@ def solve_anchors(
         In counts.
     token : str, optional
         Identity of what the user gave, where `source` was made from it.
+    first : dict of int to Faces, optional
+        What blocks are drawn to at first.
     """
-    sweep = AnchorSweep(loss, spectra, penalties, source.plan, dims)
+    sweep = AnchorSweep(loss, spectra, penalties, source.plan, dims, first or {})
     outcome = run_sweep(sweep, source, max_rounds=ANCHOR_ROUNDS)
     name = source.token if token is None else token
     return Anchors(name, source.plan, dims, outcome.state.faces, outcome.n_rounds)
@@ -602,7 +627,7 @@ class SmoothSolve:
         if self.gain != 1.0:
             block = replace(block, data=block.dense() / self.gain)
         coupling = self.penalties.coupling(
-            block, len(self.spectra), self.anchors.dims, self.anchors.faces.get(block.id)
+            block, len(self.spectra), self.anchors.dims, self.anchors.faces.get(block.id), 1.0
         )
         loadings, _, _ = _solved(self.loss, block.data, self.spectra, coupling, exact=True)
         loadings = loadings * self.gain

@@ -235,11 +235,18 @@ def with_penalties(
 
 
 def anchors_of(
-    variant: Variant, source: BlockSource, loss: Loss, spectra: NDArray[np.float64], gain: float
+    variant: Variant,
+    source: BlockSource,
+    loss: Loss,
+    spectra: NDArray[np.float64],
+    gain: float,
+    first: dict[int, Any] | None = None,
 ) -> Anchors:
     """What blocks of a source of the user's values have to know of each other."""
     counted = in_counts(source, gain)
-    return solve_anchors(counted, variant.dims, loss, spectra, variant.penalties, source.token)
+    return solve_anchors(
+        counted, variant.dims, loss, spectra, variant.penalties, source.token, first
+    )
 
 
 def smooth_solve(model: Any, loss: Loss, anchors: Anchors) -> SmoothSolve:
