@@ -1,7 +1,7 @@
 """espm's answer to one problem: ``python -m benchmarks.variants_espm FOLDER`` in its own environment.
 
-Reads ``problem.npz`` of the folder (counts, start, basis, weights) and writes ``espm.npz``: spectra and loadings,
-a few times on the way, with the seconds so far. Nothing of emcube is imported.
+Reads ``problem.npz`` of the folder (counts, start, basis, weights) and writes ``espm.npz``: spectra and
+loadings, a few times on the way, with the seconds so far. Nothing of emcube is imported.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Loadings of given components under penalties: few components in a pixel, and neighbours that are alike.
 
-Letters: P pixels, E channels, K components, N neighbours of a pixel at most. For given components S the pixels
-of a block minimise together
+Letters: P pixels, E channels, K components, N neighbours of a pixel at most. For given components S the
+pixels of a block minimise together
 
     sum_p [ d(x_p, h_p S) + R(h_p) ] + tau / 2 sum_pq |a_p - a_q|^2,    h >= 0,
 
-with d the Kullback-Leibler divergence or half the squared distance, q the neighbours of p, and a = h / g, where
-g is the pixel's own number of counts under closure (sum_k h_pk = g_p) and one otherwise. R is
+with d the Kullback-Leibler divergence or half the squared distance, q the neighbours of p, and a = h / g,
+where g is the pixel's own number of counts under closure (sum_k h_pk = g_p) and one otherwise. R is
 lambda sum_k log(1 + h_k / (eps g)) for counts and lambda sum_k h_k for least squares.
 
 With S given this is convex but for the logarithm of R, which is replaced by its tangent again and again
@@ -92,8 +92,8 @@ class Coupling:
 
     Notes
     -----
-    A neighbour outside the block is not moved here. |a_p - a_q|^2 <= 2 |a_p - m|^2 + 2 |a_q - m|^2 for every m,
-    with equality at the middle: both sides may move towards the old middle at once, and the sum never
+    A neighbour outside the block is not moved here. |a_p - a_q|^2 <= 2 |a_p - m|^2 + 2 |a_q - m|^2 for every
+    m, with equality at the middle: both sides may move towards the old middle at once, and the sum never
     rises (A. R. De Pierro, IEEE Trans. Med. Imaging 14 (1995) 132, https://doi.org/10.1109/42.370409).
     """
 
@@ -255,7 +255,7 @@ def coupled_frobenius(
 
 @jit(**FAST)
 def _pulled(p, h, near, pull, weight, smoothness, by, linear, quadratic):
-    """Add the pull of a pixel's neighbours to its linear and quadratic terms; `by` is what h is divided by."""
+    """Add the pull of a pixel's neighbours to its linear and quadratic terms; h is divided by `by`."""
     if smoothness == 0.0:
         return
     n_components = h.shape[1]
@@ -460,7 +460,9 @@ def _poisson(
                     linear[k] = 1.0
                     quadratic[k] = 0.0
                     if sparsity > 0.0:
-                        linear[k] += sparsity / (h[k] + SHARE * (scale[p] if scale[p] > 0.0 else 1.0))
+                        linear[k] += sparsity / (
+                            h[k] + SHARE * (scale[p] if scale[p] > 0.0 else 1.0)
+                        )
                 _pulled(p, loadings, near, pull, weight, smoothness, by, linear, quadratic)
                 if closed:
                     stiff = STIFF / scale[p]
@@ -566,9 +568,7 @@ def _frobenius(
                 for j in range(n_components):
                     hessian[k, j] = gram[k, j]
                 hessian[k, k] = hessian[k, k] * (1.0 + 1e-12) + quadratic[k] + 1e-290
-            bounded_step(
-                hessian, g, zero, d, n_components, 1e-26, y, inverse, lower, free, clamped
-            )
+            bounded_step(hessian, g, zero, d, n_components, 1e-26, y, inverse, lower, free, clamped)
             for k in range(n_components):
                 new = max(d[k], 0.0)
                 change = max(change, abs(new - loadings[p, k]))

@@ -589,7 +589,9 @@ def _solve(indptr, channels, counts, table, loadings, tiles, sums, max_steps, to
         if n == 0:
             continue
         padded = (n + LANES - 1) // LANES * LANES
-        total = gather_pixel(channels, counts, first, n, padded, table, n_components, at, x, basis, h)
+        total = gather_pixel(
+            channels, counts, first, n, padded, table, n_components, at, x, basis, h
+        )
         least = 1.0
         for i in range(n):
             if x[i] < least:

@@ -572,8 +572,8 @@ def _refuse_penalties(model: Any) -> None:
     words = [name for name in ("sparsity", "smoothness") if getattr(model, name, 0.0)]
     if words:
         raise InputError(
-            f"diagnostics of a MiniBatchNMF with {words[0]}: loadings of each pixel's own are expected, since "
-            "what a penalty leaves is no sign of a bad model",
+            f"diagnostics of a MiniBatchNMF with {words[0]}: loadings of each pixel's own are expected, "
+            "since what a penalty leaves is no sign of a bad model",
             hint="ask for the diagnostics of a fit without it, or look at model.plot_quality(cube)",
         )
 

@@ -75,7 +75,7 @@ class Loss(Protocol):
         ...
 
     def evaluate(self, data: CountRows | NDArray[Any], components: NDArray[np.float64]) -> Any:
-        """Statistic of some pixels: a pass object with ``divergence``, ``objective`` and ``loadings``; it adds."""
+        """Statistic of some pixels: it adds, and has ``divergence``, ``objective`` and ``loadings``."""
         ...
 
     def loadings(

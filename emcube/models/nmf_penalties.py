@@ -6,8 +6,8 @@ Loadings are solved anew in every pass, so that sparsity asks nothing of the eng
 across the borders of blocks. Blocks are solved at the same time and know of each other only what the client
 keeps from one pass to the next: for every pair of pixels on both sides of a border the middle of what
 they were (see `emcube.kernels.coupled_loadings.Coupling`). So a block's answer depends on the block and the
-state alone, the same bits come out on any number of workers, what is kept is the size of the blocks' outlines,
-and the objective, told with the pairs across borders, never rises.
+state alone, the same bits come out on any number of workers, what is kept has the size of the blocks'
+outlines, and the objective, told with the pairs across borders, never rises.
 """
 
 from __future__ import annotations
@@ -119,9 +119,7 @@ def _rows_of(block: Block, closed: bool) -> NDArray[np.int64]:
     return rows.reshape(block.nav_shape)
 
 
-def _faces(
-    values: NDArray[Any], dims: tuple[int, ...], *, trailing: int = 0
-) -> list[NDArray[Any]]:
+def _faces(values: NDArray[Any], dims: tuple[int, ...], *, trailing: int = 0) -> list[NDArray[Any]]:
     """First and last slice along each dim, flat but for the trailing dims."""
     tail = values.shape[values.ndim - trailing :]
     return [
@@ -131,9 +129,7 @@ def _faces(
     ]
 
 
-def _neighbours(
-    rows: NDArray[np.int64], dims: tuple[int, ...], n_pixels: int
-) -> NDArray[np.int64]:
+def _neighbours(rows: NDArray[np.int64], dims: tuple[int, ...], n_pixels: int) -> NDArray[np.int64]:
     """Rows (P, 2 dims) of the neighbours of each row; -1 where there is none."""
     near = np.full((n_pixels, 2 * len(dims)), -1, dtype=np.int64)
     for i, d in enumerate(dims):
@@ -729,5 +725,3 @@ def penalties_of(
         unit = counts_per_pixel if closed else 1.0 / counts_per_pixel
         return Penalties(sparsity, smoothness * unit, closed)
     return Penalties(sparsity * math.sqrt(noise * length), smoothness * length, closed)
-
-

@@ -1,15 +1,15 @@
 """What is known of the components of NMF: some of them, or what they are made of.
 
-Letters: E used channels, K components, M features of a basis, C known components. The first C components stay as
-they are. Of a basis G (M, E), whose rows sum to one, components are S = A G with A >= 0 (K, M), whose rows
-then sum to one as well: passes step A.
+Letters: E used channels, K components, M features of a basis, C known components. The first C components
+stay as they are. Of a basis G (M, E), whose rows sum to one, components are S = A G with A >= 0 (K, M), whose
+rows then sum to one as well: passes step A.
 
 References
 ----------
 A. Teurtrie et al., "espm: A Python library for the simulation of STEM-EDXS datasets", Ultramicroscopy 249
 (2023) 113719: X-ray physics as a basis. https://doi.org/10.1016/j.ultramic.2023.113719
-C. H. Q. Ding, T. Li, M. I. Jordan, "Convex and semi-nonnegative matrix factorizations", IEEE Trans. Pattern Anal.
-Mach. Intell. 32 (2010) 45. https://doi.org/10.1109/TPAMI.2008.277
+C. H. Q. Ding, T. Li, M. I. Jordan, "Convex and semi-nonnegative matrix factorizations", IEEE Trans. Pattern
+Anal. Mach. Intell. 32 (2010) 45. https://doi.org/10.1109/TPAMI.2008.277
 """
 
 from __future__ import annotations
@@ -145,9 +145,7 @@ class StructuredLoss:
         found, length = self.inner.ahead(components, stepped, length, slope, memory)
         return self._held(found, components), length
 
-    def _held(
-        self, new: NDArray[np.float64], old: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def _held(self, new: NDArray[np.float64], old: NDArray[np.float64]) -> NDArray[np.float64]:
         """New numbers with the rows of known components as they were."""
         return np.concatenate((old[: self.n_known], new[self.n_known :]))
 
@@ -191,9 +189,7 @@ class StructuredLoss:
         if strength:
             by_spectra, curvature = volume_slope(spectra, weights, delta)
             part = components * (by_spectra @ basis.T)
-            gradient = gradient + strength * (
-                part - components * part.sum(axis=1, keepdims=True)
-            )
+            gradient = gradient + strength * (part - components * part.sum(axis=1, keepdims=True))
             scale = scale + strength * components * ((curvature * spectra) @ basis.T)
         return Slope(np.log(components), gradient, scale)
 
@@ -215,9 +211,7 @@ class StructuredLoss:
         if self.basis is None:
             if self.counts:
                 # The bound of each component stands alone: those that are known are left out afterwards.
-                new = self.inner.step(
-                    self.spectra(components), statistic, weights, strength, delta
-                )
+                new = self.inner.step(self.spectra(components), statistic, weights, strength, delta)
             else:
                 new = frobenius_step(
                     components, found.products, found.gram, strength, delta, n_known=self.n_known

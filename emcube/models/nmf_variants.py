@@ -6,7 +6,7 @@ Letters: E used channels, K components, M features of a basis, C known component
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,7 +64,7 @@ class Variant:
     known: NDArray[np.float64] | None = None
     basis: NDArray[np.float64] | None = None
     features: tuple[str, ...] = ()
-    penalties: Penalties = Penalties()
+    penalties: Penalties = field(default_factory=Penalties)
     dims: tuple[int, ...] = ()
 
     @property

@@ -303,7 +303,9 @@ def _counted(
     share = np.ones(energy.size)
     for element, thickness in layers.items():
         if not thickness >= 0.0:
-            raise InputError(f"layers: {element} has the mass thickness {thickness!r}, from 0 on is meant")
+            raise InputError(
+                f"layers: {element} has the mass thickness {thickness!r}, from 0 on is meant"
+            )
         try:
             share *= np.exp(-np.asarray(xraydb.mu_elam(element, ev)) * thickness * 1e-6)
         except (ValueError, KeyError) as error:

@@ -208,11 +208,11 @@ def _without_target(
             f"{step.verb} is not there for an nmf step with {asked[0]!r}, as {target.label!r} is",
             "put an nmf step without it before this one, and name that in 'on'",
         )
-    if isinstance(step, schema.UncertaintyStep):
-        if step.method == "thinning" and getattr(target, "beta_loss", "") == "frobenius":
-            yield Fault(
-                (*at, "method"),
-                f"'method' of {step.verb} is 'thinning', which deals counts to two halves, but "
-                f"{target.label!r} is of least squares",
-                "take 'bootstrap', which gives residuals new signs",
-            )
+    least_squares = getattr(target, "beta_loss", "") == "frobenius"
+    if isinstance(step, schema.UncertaintyStep) and step.method == "thinning" and least_squares:
+        yield Fault(
+            (*at, "method"),
+            f"'method' of {step.verb} is 'thinning', which deals counts to two halves, but "
+            f"{target.label!r} is of least squares",
+            "take 'bootstrap', which gives residuals new signs",
+        )

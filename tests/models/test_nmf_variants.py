@@ -219,7 +219,7 @@ def make(request, small):
     options = dict(VARIANTS[request.param])
     if options.get("known"):
         options["known"] = small.spectra[:1]
-    return lambda: em.MiniBatchNMF(3, random_state=0, max_iter=20, **options)
+    return lambda: em.MiniBatchNMF(3, random_state=0, max_iter=6, **options)
 
 
 @pytest.fixture
@@ -275,9 +275,7 @@ def test_the_objective_is_divergence_and_penalty(make, small):
 def test_defaults_are_the_plain_model_to_the_bit(small):
     plain = em.MiniBatchNMF(3, random_state=0).fit(small.cube)
     same = em.MiniBatchNMF(3, sparsity=0.0, smoothness=0, known=None, random_state=0)
-    np.testing.assert_array_equal(
-        plain.components_.values, same.fit(small.cube).components_.values
-    )
+    np.testing.assert_array_equal(plain.components_.values, same.fit(small.cube).components_.values)
     assert plain.penalty_ == 0.0
     assert not hasattr(plain, "coefficients_")
 
@@ -323,7 +321,9 @@ def test_images_of_a_series_are_smoothed_each_on_its_own(small):
     model = em.MiniBatchNMF(3, smoothness=1.0, random_state=0).fit(twice)
     assert model._variant.dims == (1, 2)
     maps = model.transform(twice)
-    np.testing.assert_allclose(maps[0].values, maps[1].values[:, ::-1], atol=1e-3 * float(maps.max()))
+    np.testing.assert_allclose(
+        maps[0].values, maps[1].values[:, ::-1], atol=1e-3 * float(maps.max())
+    )
 
 
 def test_known_spectra_come_in_many_forms(small):
@@ -365,7 +365,9 @@ def test_all_components_may_be_known(small):
 
 
 def test_partial_fit_goes_on_with_what_is_known(small):
-    model = em.MiniBatchNMF(3, known=small.spectra[:1], basis={"elements": ELEMENTS}, random_state=0)
+    model = em.MiniBatchNMF(
+        3, known=small.spectra[:1], basis={"elements": ELEMENTS}, random_state=0
+    )
     model.partial_fit(small.cube.isel(y=slice(0, 8)))
     model.partial_fit(small.cube.isel(y=slice(8, 16)))
     np.testing.assert_allclose(model.components_.values[0], small.spectra[0], atol=1e-12)
@@ -382,9 +384,7 @@ def test_what_is_left_out_has_no_say(make, small):
     pixels = xr.ones_like(nav, dtype=bool)
     for y, x in ((0, 0), (5, 7), (5, 8), (15, 17)):
         pixels[y, x] = False
-    channels = xr.DataArray(
-        np.ones(391, bool), dims="energy", coords={"energy": small.cube.energy}
-    )
+    channels = xr.DataArray(np.ones(391, bool), dims="energy", coords={"energy": small.cube.energy})
     channels[[3, 100, 390]] = False
     used = pixels & channels
     poison = small.cube.copy(

@@ -7,7 +7,7 @@ import pytest
 
 import emcube as em
 from emcube import xray
-from emcube.errors import InputError
+from emcube.errors import InputError, UnitsError
 from emcube.models.xray_features import GROUPS
 
 
@@ -119,5 +119,5 @@ def test_what_makes_no_basis_is_refused(options, words):
 
 def test_a_cube_without_energies_is_refused():
     plain = em.make_cube(np.zeros((1, 1, 5), np.uint8), dims=("y", "x", "ky"), sig_dims=("ky",))
-    with pytest.raises(Exception, match="units|energies"):
+    with pytest.raises((InputError, UnitsError), match=r"units|energies"):
         em.xray_basis(plain, ["Si"], beam_energy=20.0)

@@ -27,7 +27,10 @@ def divergence(x, mu):
 def pairs(shape):
     """Every pair of neighbours of an image once."""
     number = np.arange(np.prod(shape)).reshape(shape)
-    along = [(number[:-1].ravel(), number[1:].ravel()), (number[:, :-1].ravel(), number[:, 1:].ravel())]
+    along = [
+        (number[:-1].ravel(), number[1:].ravel()),
+        (number[:, :-1].ravel(), number[:, 1:].ravel()),
+    ]
     return np.concatenate([np.column_stack(p) for p in along])
 
 
@@ -38,7 +41,9 @@ def naive_objective(x, h, s, *, counts, sparsity=0.0, smoothness=0.0, closed=Fal
         value = divergence(x, h @ s)
         for p in range(len(x)):
             if sparsity and total[p] > 0:
-                value += sparsity * sum(np.log1p(h[p, k] / (SHARE * total[p])) for k in range(h.shape[1]))
+                value += sparsity * sum(
+                    np.log1p(h[p, k] / (SHARE * total[p])) for k in range(h.shape[1])
+                )
     else:
         value = 0.5 * float(((x - h @ s) ** 2).sum()) + sparsity * float(h.sum())
     a = h / total[:, None] if closed else h
@@ -77,9 +82,7 @@ def neighbours(shape):
 
 def coupling(k, *, sparsity=0.0, smoothness=0.0, closed=False, shape=SHAPE):
     n = int(np.prod(shape))
-    return Coupling(
-        sparsity, smoothness, closed, neighbours(shape), np.zeros((n, k)), np.zeros(n)
-    )
+    return Coupling(sparsity, smoothness, closed, neighbours(shape), np.zeros((n, k)), np.zeros(n))
 
 
 @pytest.fixture(scope="module")
