@@ -3,7 +3,8 @@
 One scene (simulated jadeite), one start, the same objective: Kullback-Leibler divergence plus lambda / 2
 tr(H L H'), spectra that sum to one; once smooth, once smooth with a basis of X-ray physics (the one that
 `emcube.xray_basis` makes is given to espm as its matrix G). emcube runs here, espm in its own environment
-(``.venv-bench/espm``); both answers are judged by the same function. espm's factors are rescaled so that its spectra sum to one first.
+(``.venv-bench/espm``); both answers are judged by the same function. espm's factors are rescaled so that its
+spectra sum to one first.
 """
 
 from __future__ import annotations

@@ -244,10 +244,10 @@ class PassSweep:
         Fitting noise alone gains about one nat for each value of the components (Akaike 1974): at the
         default `tol` less than that is no evidence that they got better, and a smaller one asks for more.
         """
-        k, width = self.first.shape
+        width = self.first.shape[1]
         if width == self.weights.size:
             width = int(np.count_nonzero(self.weights))
-        n_values = k * width
+        n_values = len(self.first) * int(width)
         return self.tol * max(abs(divergence), noise * n_values / DEFAULT_TOL)
 
     def objective(self, state: PassState) -> float:
