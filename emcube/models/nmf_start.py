@@ -89,7 +89,7 @@ POWER_ROUNDS = 4
 
 def spatial_dims(nav_dims: tuple[str, ...]) -> list[int]:
     """Which navigation dims are those of the image: the last two that are neither time nor angle."""
-    apart = {"tilt", "time", "t", "z", "temperature", "file"}
+    apart = {"tilt", "time", "t", "z", "temperature", "file", "field"}
     return [d for d, name in enumerate(nav_dims) if name not in apart][-2:]
 
 

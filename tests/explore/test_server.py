@@ -21,7 +21,7 @@ import pytest
 import emcube
 from emcube.cli import main
 from emcube.errors import InputError, ReadError
-from emcube.explore import Explorer, Session, explore
+from emcube.explore import Explorer, Session, explore, gate
 from emcube.explore.jobs import Job
 from emcube.explore.panes import curve_pane
 from emcube.store import write_cube
@@ -156,7 +156,7 @@ def test_an_address_that_works_once_does_not_work_for_long(
 ) -> None:
     started: list[str] = []
     monkeypatch.setattr("webbrowser.open", started.append)
-    monkeypatch.setattr("emcube.explore.gate.TICKET_LIFE", -1.0)
+    monkeypatch.setattr(gate, "TICKET_LIFE", -1.0)
     explorer.open_browser()
     assert request(explorer, "/" + started[0].split("/", 3)[3])[0] == 403
 
