@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from emcube.errors import InputError
+from emcube.models.fields import FIELD
 from emcube.models.given import known_spectra, replaced
 from emcube.models.labels import as_source
 from emcube.models.nmf_gain import in_counts
@@ -193,6 +194,11 @@ def variant_of(model: Any, labels: Labels) -> Variant:
         known = known_spectra(model.known, labels, int(model.n_components))
         basis, features = basis_for(model.basis, labels)
     dims = () if labels.plain else tuple(spatial_dims(labels.nav_dims))
+    if "smoothness" in words and FIELD in labels.nav_dims:
+        raise InputError(
+            "smoothness is one of a single image, got several cubes",
+            hint="fit the cubes together without it, then each with known=model and smoothness",
+        )
     if "smoothness" in words and not dims:
         what = "a bare matrix has none" if labels.plain else f"its dims are {labels.nav_dims}"
         raise InputError(

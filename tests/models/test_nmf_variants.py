@@ -467,6 +467,17 @@ def test_smoothness_needs_an_image(small):
         model.partial_fit(small.cube)
 
 
+def test_several_cubes_share_what_is_known_and_are_not_smooth_together(small):
+    both = [small.cube.isel(y=slice(0, 8)), small.cube.isel(y=slice(8, 16))]
+    model = em.MiniBatchNMF(3, known=small.spectra[:1], sparsity=0.2, random_state=0).fit(both)
+    np.testing.assert_allclose(model.components_.values[0], small.spectra[0], atol=1e-12)
+    with pytest.raises(InputError, match="several cubes"):
+        em.MiniBatchNMF(3, smoothness=1.0).fit(both)
+    # The way that the message names.
+    each = em.MiniBatchNMF(3, known=model, smoothness=1.0, random_state=0).fit(both[0])
+    assert each.transform(both[0]).shape == (8, 18, 3)
+
+
 def test_a_basis_by_name_needs_energies(small):
     with pytest.raises(InputError, match="energies of the channels"):
         em.MiniBatchNMF(3, basis={"elements": ["Si"]}).fit(small.cube.values.reshape(-1, 391))
