@@ -1,8 +1,8 @@
 """Where variants of NMF help and where they mislead: ``python -m benchmarks.variants_truth [--seeds N]``.
 
-Spectra are those of the jadeite scene in 391 channels, maps are made to suit or to hurt each variant. Written for each
-case and model: the mean angle of the components (degrees, weighted) and the relative error of the maps, medians
-over the seeds, which are not those of the tests.
+Spectra are those of the jadeite scene in 391 channels, maps are made to suit or to hurt each variant. Written
+for each case and model: the mean angle of the components (degrees, weighted) and the relative error of the
+maps, medians over the seeds, which are not those of the tests.
 """
 
 from __future__ import annotations
