@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         phase_fractions,
         survey_n_components,
         uncertainty,
+        xray_basis,
     )
     from emcube.package import publish, reproduce
     from emcube.recipe import Recipe, plan, run
@@ -93,6 +94,7 @@ __all__ = [
     "scenes",
     "survey_n_components",
     "uncertainty",
+    "xray_basis",
 ]
 
 # Public name -> the module it lives in; a name that is a module stands for itself.
@@ -136,6 +138,7 @@ _HOMES = {
     "scenes": "emcube.scenes",
     "survey_n_components": "emcube.models",
     "uncertainty": "emcube.models",
+    "xray_basis": "emcube.models",
 }
 
 

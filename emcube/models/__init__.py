@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from emcube.models.pca import IncrementalPCA
     from emcube.models.poisson_mixture import PoissonMixture
     from emcube.models.uncertainties import errors_by_counts, uncertainty
+    from emcube.models.xray_features import xray_basis
 
 __all__ = [
     "MCRALS",
@@ -41,6 +42,7 @@ __all__ = [
     "phase_fractions",
     "survey_n_components",
     "uncertainty",
+    "xray_basis",
 ]
 
 _HOMES = {
@@ -63,6 +65,7 @@ _HOMES = {
     "phase_fractions": "field_fractions",
     "survey_n_components": "component_survey",
     "uncertainty": "uncertainties",
+    "xray_basis": "xray_features",
 }
 
 

@@ -36,6 +36,7 @@ from emcube.models.nmf_gain import in_counts
 from emcube.models.nmf_losses import Loss, resolve_loss
 from emcube.models.nmf_start import corners_of, sample_sweep, sketch, tile_of
 from emcube.models.nmf_sweeps import PassSweep, PooledSource
+from emcube.models.nmf_variants import variant_words
 from emcube.models.rebuild import pixels_only
 from emcube.models.replicates import (
     AreaDraw,
@@ -149,6 +150,22 @@ def fitted_of(model: Any) -> Fitted:
         bool(getattr(model, "sum_to_one", False)),
         model.get_params() if isinstance(model, MiniBatchNMF) else None,
     )
+
+
+def refuse_variants(parameters: Any) -> None:
+    """Refuse a model whose spread is not that of the plain likelihood.
+
+    Raises
+    ------
+    InputError
+        Components are known or made of a basis, or loadings are penalised.
+    """
+    if words := variant_words(parameters):
+        raise InputError(
+            f"uncertainty of a MiniBatchNMF with {', '.join(words)}: a model without is expected, since "
+            "what is known or asked for takes away spread, and adds bias that no spread shows",
+            hint="ask for the uncertainty of a fit without it, and hold the answers side by side",
+        )
 
 
 def _over_used_channels(labels: Labels, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -856,6 +873,7 @@ def uncertainty(
     ('component', 'energy', 'bound')
     """
     fitted = fitted_of(model)
+    refuse_variants(model)
     seed = resolve_seed(random_state)
     found = evaluate(
         fitted, cube, where, level=level, method=method, n_replicates=n_replicates, seed=seed
@@ -959,6 +977,7 @@ def errors_by_counts(
         The model is not of counts, or a share is not above zero and at most one half.
     """
     fitted = fitted_of(model)
+    refuse_variants(model)
     if fitted.parameters is None or not fitted.loss.counts:
         raise InputError(
             "errors by counts need a MiniBatchNMF of counts (beta_loss='kullback-leibler')",

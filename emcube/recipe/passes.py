@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from emcube.kernels import fractions
-from emcube.models import cloud, fastica, nmf_start, pca, uncertainties
+from emcube.models import cloud, fastica, nmf_penalties, nmf_start, pca, uncertainties
 from emcube.models import n_components as number
 from emcube.models.component_survey import RESTART_TOL
 from emcube.models.gaussian_mixture import AS_IS
@@ -549,10 +549,16 @@ class Passes:
                 held=held, work=scores,
             )  # fmt: skip
         most = 8 if tries else (step.pool if isinstance(step.pool, int) else 1)
+        penalised = step.sparsity > 0 or step.smoothness > 0
+        if penalised and step.pool == "auto":
+            most = 1  # The start is that of tiles, the passes are over single pixels.
         pooled = self._pooled(over, most, fixed=isinstance(step.pool, int))
         yield from self._batches(step, over, pooled, k)
         likely = (2, min(25, step.max_iter)) if step.tol else (step.max_iter // 4, step.max_iter)
         share = Range(1.0 if most == 1 else 0.15, 1.0)
+        if penalised:
+            # A pixel is solved again and again, until it and its neighbours stay.
+            share = share.times(2.0, 20.0)
         yield Pass(
             "NMF",
             pooled,
@@ -566,6 +572,12 @@ class Passes:
             work=self._nmf_work(over, k, "nmf", share),
             also_reads=over if most > 1 else None,
         )
+        if step.smoothness:
+            yield Pass(
+                "NMF (smooth maps)", over, 1, nmf_penalties.ANCHOR_ROUNDS, (1, 25),
+                "ends when what lies between blocks stays", state=state,
+                work=self._nmf_work(over, k, "solve", Range(2.0, 20.0)),
+            )  # fmt: skip
         yield self._writes(step, over, k)
         self._loadings[step.label] = self._loadings_of(over, k)
         self._factorised[step.label] = (step, k, pooled)

@@ -58,6 +58,7 @@ __all__ = [
     "VarimaxStep",
     "Where",
     "Window",
+    "XrayBasis",
 ]
 
 FORMAT = 1
@@ -309,6 +310,9 @@ class _Step(_Model):
     """A step of the analysis."""
 
     name: Name | None = None
+    # Parameters that came later: at their defaults they are left out of the normalised form, so that the
+    # identity of runs without them stays.
+    added: ClassVar[tuple[str, ...]] = ()
 
     @field_validator("name")
     @classmethod
@@ -335,6 +339,13 @@ class _Step(_Model):
         """Name of the step's node in the result: its own, or its verb."""
         verb: str = self.verb  # type: ignore[attr-defined]
         return self.name or verb
+
+    def normalised(self) -> dict[str, Any]:
+        """The step with every default filled in that was there in the first release of its verb."""
+        fields = type(self).model_fields
+        at_default = {k for k in self.added if getattr(self, k) == fields[k].default}
+        values = self.model_dump(mode="json", exclude={"verb", *at_default})
+        return {**values, "name": self.label}
 
     def parameters(self) -> dict[str, Any]:
         """The estimator's parameters, defaults filled in."""
@@ -378,8 +389,22 @@ class PCAStep(_Step):
     random_state: Seed | None = 0
 
 
+class XrayBasis(_Model):
+    """X-ray physics as a basis of spectra (`emcube.xray_basis`)."""
+
+    elements: Annotated[tuple[Text, ...], Strict(False), Field(min_length=1)] | None = None
+    beam_energy: Positive | None = None
+    resolution: Positive | None = None
+    group: Literal["family", "subshell", "element"] = "family"
+    bremsstrahlung: Annotated[bool, Strict()] = True
+    layers: dict[str, NotNegative] | None = None
+    crystal: Positive | None = None
+
+
 class NMFStep(_Step):
     """Non-negative components (`emcube.MiniBatchNMF`)."""
+
+    added: ClassVar[tuple[str, ...]] = ("basis", "sparsity", "smoothness")
 
     verb: Literal["nmf"] = "nmf"
     n_components: Count | Literal["auto"] = "auto"
@@ -392,7 +417,26 @@ class NMFStep(_Step):
     n_epochs: Annotated[int, Strict(), Field(ge=0)] | Literal["auto"] = "auto"
     batch_size: Count = 32768
     sum_to_one: Annotated[bool, Strict()] = False
+    basis: XrayBasis | None = None
+    sparsity: NotNegative = 0.0
+    smoothness: NotNegative = 0.0
     random_state: Seed | None = None
+
+    @model_validator(mode="after")
+    def _together(self) -> NMFStep:
+        if self.smoothness and self.pool not in ("auto", 1):
+            raise PydanticCustomError(
+                "parameter",
+                "'smoothness' takes the place of 'pool', got pool={pool}: leave it out",
+                {"pool": self.pool},
+            )
+        if self.sum_to_one and self.beta_loss == "frobenius" and (self.smoothness or self.sparsity):
+            raise PydanticCustomError(
+                "parameter",
+                "'sum_to_one' with a penalty is there for counts, got beta_loss 'frobenius': leave "
+                "'sum_to_one' out",
+            )
+        return self
 
 
 class KMeansStep(_Step):

@@ -219,7 +219,7 @@ def _nmf(step: schema.NMFStep, run: Run, stamp: Stamp) -> xr.Dataset:
 
     model = MiniBatchNMF(**run.parameters(step)).fit(run.cube, where=run.where)
     run.models[step.label] = model, run.cube
-    small = {
+    small: dict[str, xr.DataArray] = {
         "components": model.components_,
         "objective": xr.DataArray(float(model.objective_), attrs={"units": "1"}),
         "objective_path": xr.DataArray(
@@ -229,12 +229,22 @@ def _nmf(step: schema.NMFStep, run: Run, stamp: Stamp) -> xr.Dataset:
         ),
         "component_totals": _component_totals(model, run),
     }
-    attributes = {
+    attributes: dict[str, Any] = {
         "n_iter": int(model.n_iter_),
         "converged": bool(model.converged_),
         "pool": int(model.pool_),
         "gain": float(model.gain_),
     }
+    if step.basis is not None:
+        # Names of features stand in the attributes: texts in arrays are no part of Zarr's third version yet.
+        small["coefficients"] = model.coefficients_.drop_vars("feature")
+        attributes["features"] = [str(name) for name in model.coefficients_.feature.values]
+    if step.sparsity or step.smoothness:
+        attributes |= {
+            "penalty": float(model.penalty_),
+            "sparsity_strength": float(model.sparsity_strength_),
+            "smoothness_strength": float(model.smoothness_strength_),
+        }
     n_components = model.components_.sizes["component"]
     return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)
 

@@ -250,6 +250,14 @@ for _variable in (
     Variable(
         "nmf", "component_totals", ("component",), "f", None, "sum of each component's loadings"
     ),
+    Variable(
+        "nmf",
+        "coefficients",
+        ("component", "feature"),
+        "f",
+        ("1",),
+        "share of each feature of the basis in each component",
+    ),
 ):
     register(_variable)
 
