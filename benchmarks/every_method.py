@@ -417,7 +417,12 @@ def checks(found: dict[str, Any]) -> list[tuple[str, float, float, bool]]:
         row = found["ways"].get(way.name, {})
         if way.most is not None and "passes" in row:
             made.append(
-                (f"{way.title}: bare read passes", way.most, row["passes"], row["passes"] <= way.most)
+                (
+                    f"{way.title}: bare read passes",
+                    way.most,
+                    row["passes"],
+                    row["passes"] <= way.most,
+                )
             )
         if "nmf_seconds" in row:
             fits = row["seconds"]["fit"] / row["nmf_seconds"]

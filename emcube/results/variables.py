@@ -257,6 +257,7 @@ for _variable in (
         "f",
         ("1",),
         "share of each feature of the basis in each component",
+        required=False,
     ),
 ):
     register(_variable)
