@@ -229,3 +229,13 @@ def test_mistakes_are_named(cubes, fields) -> None:
     for name, value in (("level", 1.0), ("relative_error", 0.0), ("n_draws", 1)):
         with pytest.raises(InputError, match=name):
             em.phase_fractions(fields, **{name: value})
+
+
+def test_one_cube_takes_one_selection(cubes) -> None:
+    """As in a recipe of a single map: a list of one is not asked for."""
+    used = (cubes[0].y < 40).broadcast_like(cubes[0].isel(energy=0, drop=True))
+    model = em.KMeans(2, random_state=0).fit(cubes[0], where=used)
+    alone = em.phase_fractions(model, cubes[0], where=used, n_draws=2, random_state=0)
+    listed = em.phase_fractions(model, cubes[0], where=[used], n_draws=2, random_state=0)
+    xr.testing.assert_identical(alone, listed)
+    assert float(alone["fraction"].sum("phase")) == pytest.approx(1.0)
