@@ -498,8 +498,11 @@ def _poisson_steps(
 def _deal(state, first, last, channels, counts, table, own, won, counted, collect):
     """Give each count to a component."""
     n = own.size
+    end = 0
     for k in range(n):
         won[k] = 0.0
+        if own[k] > 0.0:
+            end = k
     for i in range(first, last):
         e = channels[i]
         left = np.int64(counts[i])
@@ -511,8 +514,8 @@ def _deal(state, first, last, channels, counts, table, own, won, counted, collec
             while left > 0:
                 part = own[k] * table[e, k]
                 mine = left
-                if k < n - 1 and part < mu:
-                    mine = _binomial(state, left, part / mu)
+                if k < end:
+                    mine = _binomial(state, left, min(part / mu, 1.0))
                 won[k] += mine
                 if collect:
                     counted[e, k] += mine

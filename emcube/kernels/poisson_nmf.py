@@ -135,7 +135,9 @@ def _start(components: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.ascontiguousarray(np.linalg.solve(gram, weighted).T)
 
 
-def poisson_loadings(rows: CountRows, components: NDArray[Any]) -> NDArray[np.float64]:
+def poisson_loadings(
+    rows: CountRows, components: NDArray[Any], tolerance: float = EXACT_TOLERANCE
+) -> NDArray[np.float64]:
     """Find the maximum-likelihood loadings of every pixel.
 
     Parameters
@@ -143,6 +145,8 @@ def poisson_loadings(rows: CountRows, components: NDArray[Any]) -> NDArray[np.fl
     rows : CountRows, (P, E)
     components : ndarray, shape (K, E)
         Non-negative; each is taken to sum to one.
+    tolerance : float
+        Squared Newton decrement at which a pixel takes its last step.
 
     Returns
     -------
@@ -160,7 +164,7 @@ def poisson_loadings(rows: CountRows, components: NDArray[Any]) -> NDArray[np.fl
         np.zeros((1, 1, TILE)),
         np.zeros(4),
         MAX_STEPS,
-        EXACT_TOLERANCE,
+        tolerance,
         False,
     )
     return loadings

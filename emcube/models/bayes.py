@@ -6,7 +6,7 @@ Letters: P pixels, E used channels, K components, C chains, N draws of each.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -16,25 +16,26 @@ from emcube.engine import resident, run_sweep
 from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels.convergence import effective_size, split_r_hat
-from emcube.models.base import Estimator, as_source, resolve_seed
+from emcube.models.base import resolve_seed
 from emcube.models.bayes_sweeps import (
     COUNT_STEPS,
     DENSE_STEPS,
+    TOTAL_SHAPE,
     Chain,
     CountModel,
     DenseModel,
     GibbsSweep,
     Moments,
     gamma_interval,
+    middle_of,
+    posterior,
 )
-from emcube.models.figures import ComponentFigures
-from emcube.models.labels import dtype_of
-from emcube.models.mixtures import require_number, require_whole
+from emcube.models.labels import as_source, dtype_of
+from emcube.models.mixing import MixingModel, require_choice, require_whole
 from emcube.models.nmf import MiniBatchNMF
-from emcube.models.nmf_losses import resolve_loss
 from emcube.models.nmf_start import tile_of
-from emcube.models.nmf_sweeps import PooledSource, ScoreSweep
-from emcube.models.rebuild import in_order, pixels_only, rebuild
+from emcube.models.nmf_sweeps import PooledSource
+from emcube.models.rebuild import pixels_only
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,22 +52,28 @@ LOADING_DRAWS = 32
 """Draws of the components, of all chains, over which the loadings of a pixel are drawn."""
 
 CONVERGED = 1.1
-"""R-hat of components up to which their chains have met."""
+"""R-hat up to which chains have met."""
 
-WEIGHTY = 1e-3
-"""Share of a component that a channel holds whose R-hat counts."""
+FEW_PIXELS = 4096
+"""Pixels up to which nothing is pooled."""
+
+PRESENCE_ROUNDS = (2, 2)
+"""Passes over single pixels in which their chances of presence settle, and are averaged, where components
+were drawn from tiles."""
 
 
-class BayesianUnmixing(ComponentFigures, Estimator):
+class BayesianUnmixing(MixingModel):
     """Find components, loadings and how sure both are, by Gibbs sampling.
 
     Counts ("gamma-poisson"):
 
-        x_pe ~ Poisson(sum_k h_pk s_ke),  h_pk ~ Gamma(a, b_k),  s_k ~ Dirichlet(1/2),  b_k ~ 1 / b_k.
+        x_pe ~ Poisson(t_p sum_k a_pk s_ke),  t_p ~ Gamma(1/2, b),  a_p ~ Dirichlet(c) on the components that
+        the pixel holds,  Pr(pixel holds A) proportional to prod_{k in A} q_k prod_{k not in A} (1 - q_k),
+        s_k ~ Dirichlet(1/2),  q_k ~ uniform,  b ~ 1 / b.
 
     Dense values ("gaussian", after Dobigeon et al.):
 
-        x_p ~ Normal(sum_k h_pk s_k, v),  h_pk >= 0,  sum_k h_pk = 1 (on request),  s_ke >= 0,  v ~ 1 / v.
+        x_p ~ Normal(sum_k a_pk s_k, v),  a_pk >= 0,  sum_k a_pk = 1 (on request),  s_ke >= 0,  v ~ 1 / v.
 
     Parameters
     ----------
@@ -74,6 +81,10 @@ class BayesianUnmixing(ComponentFigures, Estimator):
         K.
     model : {"auto", "gamma-poisson", "gaussian"}
         "auto": gamma-poisson for integer counts.
+    sparse : bool
+        Of "gamma-poisson": components may be absent from a pixel. False: all are everywhere, if little.
+    concentration : float
+        c, of "gamma-poisson": 1 prefers no shares to others, more prefers even ones.
     sum_to_one : bool
         Of "gaussian": loadings of a pixel sum to one, and components carry the cube's unit. False: they are
         positive, and components sum to one, where pixels differ in brightness (thickness).
@@ -84,14 +95,13 @@ class BayesianUnmixing(ComponentFigures, Estimator):
     n_draws : int
         N, passes that are kept, in each chain.
     n_steps : int or "auto"
-        Gibbs steps of the loadings in a pass; "auto" is 3 for counts, 20 for dense values.
-    loadings_shape : float
-        a; 1 is an exponential prior, smaller ones prefer fewer components in a pixel.
+        Gibbs steps of the loadings in a pass; "auto" is 4 for counts, 20 for dense values.
     level : float
         Of credible intervals.
     pool : int or "auto"
         Side of the square tiles of which counts are summed while components are drawn (sums of Poisson counts
-        are Poisson counts); "auto" as `MiniBatchNMF` chooses. Loadings are always those of single pixels.
+        are Poisson counts). "auto": 1 up to 4096 pixels and for dense values, else as `MiniBatchNMF` chooses.
+        Loadings are always those of single pixels.
     random_state : None, int or numpy.random.Generator
         None draws a seed, kept in ``seed_``.
 
@@ -103,21 +113,23 @@ class BayesianUnmixing(ComponentFigures, Estimator):
     components_std_ : same
         Posterior standard deviation.
     components_interval_ : DataArray (component, signal dims, bound), or ndarray (K, E, 2)
-        Credible interval (see Notes).
+        Credible interval, of a gamma law with the posterior's mean and deviation.
     component_totals_, component_totals_std_ : ndarray (K,)
-        Sum of the loadings over the pixels of the last fit.
-    r_hat_ : DataArray (component, signal dims), or ndarray (K, E)
-        Of each value of the components; 1 where chains tell the same.
-    ess_ : same
-        Number of independent draws that all draws are worth.
+        Sum of the loadings over the pixels of the last fit, and its posterior standard deviation.
+    presence_ : ndarray (K,)
+        q of single pixels ("gamma-poisson"): about the share of pixels that hold the component.
+    r_hat_, ess_ : DataArray (component, signal dims), or ndarray (K, E)
+        Split R-hat and effective sample size of each value, of rank-normalised draws.
+    mixing_r_hat_, mixing_ess_ : ndarray (K, K)
+        The same for how much of component j is mixed into component k: where chains are slowest.
     worst_r_hat_ : float
-        Largest ``r_hat_`` of the channels that hold a thousandth of their component or more.
+        Largest ``mixing_r_hat_``.
     converged_ : bool
         Whether that is at most 1.1. If not, intervals are too narrow: draw more, or ask for fewer components.
     draws_ : ndarray (C, N, K, E)
         Of the components.
     noise_variance_ : float
-        Posterior mean of v ("gaussian"), in the square of the cube's unit.
+        Posterior mean of v ("gaussian"), in the square of the cube's unit; else zero.
     model_ : str
     n_iter_ : int
         Passes.
@@ -126,19 +138,22 @@ class BayesianUnmixing(ComponentFigures, Estimator):
 
     Notes
     -----
-    Passes: those of `MiniBatchNMF`, whose components are the start of all chains (mixed by up to a tenth with
-    each other, differently in each), then n_warmup + n_draws; `transform` draws loadings at up to 32 of the
-    draws of the components, so that the components' uncertainty is in them.
+    Passes: those of `MiniBatchNMF`, whose components are the start of all chains (mixed by up to a twentieth
+    with each other, differently in each), n_warmup + n_draws, and four over single pixels where components
+    are drawn from tiles; `transform` draws loadings at up to 32 of the draws of the components, so that the
+    components' uncertainty is in them.
 
     Loadings are drawn anew in each pass, `n_steps` from Laplace's approximation (counts) or the mode (dense
     values): nothing is kept for a pixel between passes, and what a pass draws is the posterior given the
     components up to what these steps leave of their start.
 
-    Intervals have equal tails; where zero lies within the same number of standard deviations of the mean they
-    begin at zero and have one tail.
+    Intervals of loadings have equal tails. Of counts the posterior has a lump at zero, so that zero is their
+    lower end where it must be. Of dense values they have one tail where zero lies within as many standard
+    deviations of the mean.
 
-    Same bits for any number of workers. The loadings of a pixel depend on its values and the seed: equal
-    pixels get equal answers, wherever they are.
+    Memory: 8 C N K E bytes of draws in the client; of a pixel nothing but its answer. Same bits for any
+    number of workers. The loadings of a pixel depend on its values and the seed: equal pixels get equal
+    answers, wherever they are.
 
     References
     ----------
@@ -159,48 +174,54 @@ class BayesianUnmixing(ComponentFigures, Estimator):
     (200, 2, 2)
     """
 
-    components_: Any
     components_std_: Any
     components_interval_: Any
     r_hat_: Any
     ess_: Any
     component_totals_: NDArray[np.float64]
     component_totals_std_: NDArray[np.float64]
+    presence_: NDArray[np.float64]
+    mixing_r_hat_: NDArray[np.float64]
+    mixing_ess_: NDArray[np.float64]
+    worst_r_hat_: float
+    converged_: bool
     draws_: NDArray[np.float64]
+    noise_variance_: float
+    model_: str
+    n_iter_: int
+    pool_: int
+    seed_: int
     _chains: tuple[Chain, ...]
     _summed: Moments
-    _values: NDArray[np.float64]
 
     def __init__(
         self,
         n_components: int = 2,
         *,
         model: str = "auto",
+        sparse: bool = True,
+        concentration: float = 1.0,
         sum_to_one: bool = True,
-        n_chains: int = 2,
-        n_warmup: int = 30,
-        n_draws: int = 30,
+        n_chains: int = 4,
+        n_warmup: int = 20,
+        n_draws: int = 40,
         n_steps: int | str = "auto",
-        loadings_shape: float = 1.0,
         level: float = 0.9,
         pool: int | str = "auto",
         random_state: Any = None,
     ) -> None:
         self.n_components = n_components
         self.model = model
+        self.sparse = sparse
+        self.concentration = concentration
         self.sum_to_one = sum_to_one
         self.n_chains = n_chains
         self.n_warmup = n_warmup
         self.n_draws = n_draws
         self.n_steps = n_steps
-        self.loadings_shape = loadings_shape
         self.level = level
         self.pool = pool
         self.random_state = random_state
-
-    @property
-    def _n_features_out(self) -> int:
-        return len(self._values)
 
     @property
     def _counts_only(self) -> bool:
@@ -208,26 +229,21 @@ class BayesianUnmixing(ComponentFigures, Estimator):
 
     def _check_parameters(self) -> None:
         for name in ("n_components", "n_chains", "n_draws"):
-            require_whole(self, name, 1)
-        require_whole(self, "n_warmup", 0)
+            require_whole(name, getattr(self, name), 1)
+        require_whole("n_warmup", self.n_warmup, 0)
         for name in ("n_steps", "pool"):
-            if getattr(self, name) != "auto":
-                require_whole(self, name, 1)
-        require_number(self, "loadings_shape", 1e-3)
-        level: Any = self.level
-        if not isinstance(level, float | np.floating) or not 0.0 < level < 1.0:
-            raise InputError(
-                f"BayesianUnmixing: level must be a number between 0 and 1, got {level!r}"
-            )
-        if self.model not in ("auto", "gamma-poisson", "gaussian"):
-            raise InputError(
-                "BayesianUnmixing: model must be 'auto', 'gamma-poisson' or 'gaussian', got "
-                f"{self.model!r}"
-            )
-        if not isinstance(self.sum_to_one, bool | np.bool_):
-            raise InputError(
-                f"BayesianUnmixing: sum_to_one must be True or False, got {self.sum_to_one!r}"
-            )
+            require_whole(name, getattr(self, name), 1, auto=True)
+        require_choice("model", self.model, ("auto", "gamma-poisson", "gaussian"))
+        for name in ("sparse", "sum_to_one"):
+            if not isinstance(getattr(self, name), bool | np.bool_):
+                raise InputError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        for name, least, most in (("concentration", 1e-3, np.inf), ("level", 0.0, 1.0)):
+            value: Any = getattr(self, name)
+            number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+            if not number or not least < value < most:
+                raise InputError(
+                    f"{name} must be a number between {least:g} and {most:g}, got {value!r}"
+                )
 
     # -- fitting ------------------------------------------------------------------------------------
 
@@ -238,7 +254,7 @@ class BayesianUnmixing(ComponentFigures, Estimator):
         ----------
         X : DataArray, or matrix of shape (P, E)
         y : None
-            Not used; scikit-learn's manners.
+            Ignored, as scikit-learn's pipelines want it.
         where : DataArray of bool, optional
             Pixels and channels to use (True).
 
@@ -252,11 +268,10 @@ class BayesianUnmixing(ComponentFigures, Estimator):
         with resident(), single_threaded_blas():
             source, labels = as_source(X, where)
             self.seed_ = resolve_seed(self.random_state)
-            kind = dtype_of(X).kind
-            auto = "gamma-poisson" if kind in "iub" else "gaussian"
+            auto = "gamma-poisson" if dtype_of(X).kind in "iub" else "gaussian"
             self.model_ = auto if self.model == "auto" else self.model
             start = self._start(X, where)
-            self.pool_ = int(start.pool_) if self._is_counts else 1
+            self.pool_ = self._side(source, start)
             self._remember(labels)
             self._run(source, labels, self._first(start, source), None)
         self._remember_columns(X)
@@ -267,6 +282,11 @@ class BayesianUnmixing(ComponentFigures, Estimator):
 
         The first call is `fit`; it fixes channels and pooling. Later calls sample anew, from the components
         found so far.
+
+        Raises
+        ------
+        InputError
+            As for `fit`, or the signal differs from that of the first call.
         """
         if not hasattr(self, "axes_"):
             return self.fit(X, where=where)
@@ -274,11 +294,7 @@ class BayesianUnmixing(ComponentFigures, Estimator):
         self._check_signal(X)
         with resident(), single_threaded_blas():
             source, labels = as_source(X, pixels_only(X, where), channels=self.axes_.channels)
-            middle = Chain(
-                self._values,
-                np.mean([chain.rates for chain in self._chains], axis=0),
-                float(np.mean([chain.variance for chain in self._chains])),
-            )
+            middle = middle_of(self._chains)
             self._run(source, labels, (middle,) * self.n_chains, self._summed)
         return self
 
@@ -287,48 +303,48 @@ class BayesianUnmixing(ComponentFigures, Estimator):
         return self.model_ == "gamma-poisson"
 
     @property
-    def loadings_units_(self) -> str:
-        """Unit of the loadings: the cube's, or none where they sum to one."""
-        self._require_fitted()
-        return "1" if self._simplex else self.axes_.units
-
-    @property
     def _simplex(self) -> bool:
         return not self._is_counts and bool(self.sum_to_one)
 
     def _sampler(self) -> CountModel | DenseModel:
         if self._is_counts:
             steps = COUNT_STEPS if self.n_steps == "auto" else int(self.n_steps)
-            return CountModel(float(self.loadings_shape), steps)
+            return CountModel(float(self.concentration), steps, bool(self.sparse))
         steps = DENSE_STEPS if self.n_steps == "auto" else int(self.n_steps)
         return DenseModel(self._simplex, steps)
 
     def _start(self, X: Any, where: Any) -> MiniBatchNMF:
         loss = "kullback-leibler" if self._is_counts else "frobenius"
-        nmf = MiniBatchNMF(
-            self.n_components, beta_loss=loss, pool=self.pool, random_state=self.seed_
-        )
+        pool = self.pool if self._is_counts else "auto"
+        nmf = MiniBatchNMF(self.n_components, beta_loss=loss, pool=pool, random_state=self.seed_)
         return nmf.fit(X, where=where)
+
+    def _side(self, source: BlockSource, start: MiniBatchNMF) -> int:
+        """Side of the tiles: dense values are not pooled, nor are few pixels."""
+        if not self._is_counts:
+            return 1
+        if self.pool == "auto" and source.n_pixels <= FEW_PIXELS:
+            return 1
+        return int(start.pool_)
 
     def _first(self, start: MiniBatchNMF, source: BlockSource) -> tuple[Chain, ...]:
         """Chains that begin apart: each component mixed with a little of the others."""
         spectra, k = start._values, len(start._values)
-        totals = np.maximum(start.component_totals_, 1e-300)
+        total = max(float(start.component_totals_.sum()), 1e-300)
         n_tiles = max(1.0, source.n_pixels / self.pool_**2)
-        rates = self.loadings_shape * n_tiles / totals
-        variance = 0.0
+        presence, rate, variance = np.full(k, 0.5), TOTAL_SHAPE * n_tiles / total, 0.0
         if not self._is_counts:
             variance = 2.0 * start.objective_ / max(1, source.n_pixels * spectra.shape[1])
             variance = max(variance, 1e-12)
-            rates = np.zeros(k)
+            presence, rate = np.ones(k), 0.0
         if self._simplex:
-            spectra = spectra * float(totals.sum()) / source.n_pixels
+            spectra = spectra * total / source.n_pixels
         chains = []
         for i in range(self.n_chains):
             rng = np.random.default_rng((self.seed_, 17, i))
             share = MIXED * rng.random((k, 1))
             mixing = (1.0 - share) * np.eye(k) + share * rng.dirichlet(np.ones(k), size=k)
-            chains.append(Chain(mixing @ spectra, rates, variance))
+            chains.append(Chain(mixing @ spectra, presence, rate, variance))
         return tuple(chains)
 
     def _run(
@@ -347,67 +363,90 @@ class BayesianUnmixing(ComponentFigures, Estimator):
         rounds = self.n_warmup + self.n_draws
         found = run_sweep(sweep, pooled, seed=self.seed_, max_rounds=rounds)
         self.n_iter_ = found.n_rounds
-        self._take(found.state, source.n_pixels, earlier)
+        self._take(found.state, earlier)
+        if self.pool_ > 1:
+            self._settle(source)
+        self.presence_ = np.mean([chain.presence for chain in self._chains], axis=0)
 
-    def _take(self, chains: tuple[Chain, ...], n_pixels: int, earlier: Moments | None) -> None:
+    def _settle(self, source: BlockSource) -> None:
+        """Learn from single pixels how often they hold a component: tiles hold more."""
+        warmup, kept = PRESENCE_ROUNDS
+        sweep = GibbsSweep(
+            self._sampler(),
+            (middle_of(self._chains),),
+            warmup,
+            kept,
+            self.seed_,
+            fixed=True,
+            name="Gibbs sampling (pixels)",
+        )
+        (chain,) = run_sweep(sweep, source, seed=self.seed_, max_rounds=warmup + kept).state
+        middle = middle_of(chain.kept)
+        self._chains = tuple(
+            replace(one, presence=middle.presence, rate=middle.rate) for one in self._chains
+        )
+
+    def _take(self, chains: tuple[Chain, ...], earlier: Moments | None) -> None:
         """Answers from the draws."""
         totals = np.array([chain.kept_totals for chain in chains])
         order = np.argsort(-totals.mean(axis=(0, 1)), kind="stable")
-        draws = np.array([chain.kept_spectra for chain in chains])[:, :, order]
         totals = totals[:, :, order]
+        draws = np.array([[one.spectra[order] for one in chain.kept] for chain in chains])
         self.draws_ = draws
         self._values = draws.mean(axis=(0, 1))
+        self._weights = np.ones(self._values.shape[1])
+        self.loadings_by_ = "poisson" if self._is_counts else "nnls"
         self.component_totals_ = totals.mean(axis=(0, 1))
         self.component_totals_std_ = totals.std(axis=(0, 1))
         parts = [chain.summed for chain in chains if chain.summed is not None]
         whole = sum(parts[1:], parts[0]).times(1.0 / (len(parts) * self.n_draws)).taken(order)
         self._summed = whole if earlier is None else whole + earlier
-        self.noise_variance_ = float(np.mean([chain.kept_variances for chain in chains]))
-        # Of the tiles' prior, that of the pixels: these hold so many times less.
-        tiles_over = n_pixels / max(1.0, whole.n_pixels) if self._is_counts else 1.0
-        flat = [
-            Chain(s[order], r[order] * tiles_over, v)
-            for chain in chains
-            for s, r, v in zip(
-                chain.kept_spectra, chain.kept_rates, chain.kept_variances, strict=True
-            )
-        ]
+        flat = [one.taken(order) for chain in chains for one in chain.kept]
+        self.noise_variance_ = float(np.mean([one.variance for one in flat]))
         picked = np.unique(np.linspace(0, len(flat) - 1, min(LOADING_DRAWS, len(flat))).round())
         self._chains = tuple(flat[int(i)] for i in picked)
         self._describe(draws)
 
     def _describe(self, draws: NDArray[np.float64]) -> None:
         deviation = draws.std(axis=(0, 1))
-        r_hat, ess = split_r_hat(draws), effective_size(draws)
         units = self.axes_.units if self._simplex else "1 per channel"
         label = self.axes_.spectra
         self.components_ = label(self._values, attrs={"units": units})
         self.components_std_ = label(deviation, name="components_std", attrs={"units": units})
         interval = gamma_interval(self._values, deviation, float(self.level))
         self.components_interval_ = self._bounds(interval, units)
-        self.r_hat_ = label(r_hat, name="r_hat", attrs={"units": "1"})
-        self.ess_ = label(ess, name="ess", attrs={"units": "1"})
-        weighty = self._values >= WEIGHTY * self._values.sum(axis=1, keepdims=True)
-        weighty &= np.isfinite(r_hat)
-        self.worst_r_hat_ = float(r_hat[weighty].max()) if weighty.any() else float("nan")
+        self.r_hat_ = label(split_r_hat(draws), name="r_hat", attrs={"units": "1"})
+        self.ess_ = label(effective_size(draws), name="ess", attrs={"units": "1"})
+        mixings = self._mixings(draws)
+        self.mixing_r_hat_, self.mixing_ess_ = split_r_hat(mixings), effective_size(mixings)
+        known = self.mixing_r_hat_[np.isfinite(self.mixing_r_hat_)]
+        self.worst_r_hat_ = float(known.max()) if known.size else float("nan")
         self.converged_ = bool(self.worst_r_hat_ <= CONVERGED)
+
+    def _mixings(self, draws: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Each draw of the components as a mixture of their means, (C, N, K, K)."""
+        mean = np.maximum(self._values, 0.0)
+        weights = np.ones(mean.shape[1])
+        if self._is_counts:
+            # The noise of a channel goes with the root of its counts.
+            weights = 1.0 / np.sqrt(np.maximum(mean.sum(axis=0), 1e-12))
+        return np.asarray((draws * weights) @ np.linalg.pinv(mean * weights))
 
     def _bounds(self, interval: NDArray[np.float64], units: str) -> Any:
         """Spectra (K, E, 2) as labelled bounds."""
         ends = [self.axes_.spectra(interval[..., i], attrs={"units": units}) for i in (0, 1)]
         if self.axes_.plain:
             return np.stack(ends, axis=-1)
-        both = xr.concat(ends, "bound").assign_coords(bound=["lower", "upper"])
-        return (
-            both.transpose(..., "bound").rename("components_interval").assign_attrs(ends[0].attrs)
-        )
+        both = xr.concat(ends, "bound").assign_coords(bound=["low", "high"])
+        both = both.transpose(*ends[0].dims, "bound").rename("components_interval")
+        return both.assign_attrs(ends[0].attrs)
 
     # -- answers ------------------------------------------------------------------------------------
 
     def pixel_function(self) -> Callable[[Block], dict[str, NDArray[Any]]]:
         """Mean, standard deviation and interval of a block's loadings."""
         self._require_fitted()
-        return _Loadings(self._sampler(), self._chains, self.seed_, float(self.level))
+        return PixelPosterior(self._sampler(), self._chains, self.seed_, float(self.level))
 
     def transform(self, X: Any, *, where: Any = None) -> Any:
         """Posterior mean of the loadings of each pixel, lazily where `X` is lazy.
@@ -422,86 +461,49 @@ class BayesianUnmixing(ComponentFigures, Estimator):
         Returns
         -------
         DataArray (navigation dims, component), or array (P, K)
-            In the units of the cube; with ``sum_to_one`` fractions without a unit.
+            In the units of the cube; with ``sum_to_one`` of "gaussian" fractions without a unit.
         """
-        return self._map(
-            X, "loadings", self._k(), where=where, attrs=self._loading_attrs("loadings")
-        )
+        return self._answers(X, "loadings", "loadings", where)
 
     def loadings_std(self, X: Any, *, where: Any = None) -> Any:
         """Posterior standard deviation of the loadings; as `transform`."""
-        attrs = self._loading_attrs("standard deviation of the loadings")
-        return self._map(X, "loadings_std", self._k(), where=where, attrs=attrs)
+        return self._answers(X, "loadings_std", "standard deviation of the loadings", where)
 
     def loadings_interval(self, X: Any, *, where: Any = None) -> Any:
         """Credible interval of the loadings, over (..., component, bound); as `transform`."""
-        found = self._map(
-            X,
-            "loadings_interval",
-            (*self._k(), 2),
-            dims=("component", "bound"),
-            where=where,
-            attrs=self._loading_attrs("credible interval of the loadings"),
-        )
+        found = self._answers(X, "loadings_interval", "credible interval of the loadings", where)
         if isinstance(found, xr.DataArray):
-            found = found.assign_coords(bound=["lower", "upper"])
+            found = found.assign_coords(bound=["low", "high"])
         return found
 
-    def fit_transform(self, X: Any, y: None = None, *, where: Any = None) -> Any:
-        """Fit, and give the posterior mean of the loadings."""
-        return self.fit(X, where=where).transform(X, where=pixels_only(X, where))
-
-    def inverse_transform(self, loadings: Any) -> Any:
-        """Compute D = L S with the posterior means; lazy where the loadings are.
-
-        Parameters
-        ----------
-        loadings : DataArray (navigation dims, component), or array (P, K)
-
-        Raises
-        ------
-        InputError
-            The loadings have another number of components.
-        """
-        self._require_fitted()
-        k = len(self._values)
-        if isinstance(loadings, xr.DataArray):
-            loadings = in_order(loadings, k)
-        if loadings.shape[-1] != k:
-            raise InputError(
-                f"loadings of {loadings.shape[-1]} components were given, the model has {k}"
-            )
-        return rebuild(self.axes_, loadings, self.axes_.full_channels(self._values))
-
-    def score(self, X: Any, y: None = None, *, where: Any = None) -> float:
-        """Score the posterior mean of the components as `MiniBatchNMF.score` does, on held-out data."""
-        self._check_signal(X)
-        loss = resolve_loss("kullback-leibler" if self._is_counts else "frobenius")
-        source, _ = as_source(X, pixels_only(X, where), channels=self.axes_.channels)
-        sums = run_sweep(ScoreSweep(loss, self._values), source, seed=self.seed_).state
-        if sums[1] <= 0.0:
-            raise InputError("there is nothing to score: every used value is zero")
-        return float(sums[0] / sums[1]) if loss.counts else float(1.0 - sums[0] / sums[1])
-
-    def _k(self) -> tuple[int]:
-        return (len(self._values) if hasattr(self, "_values") else 0,)
-
-    def _loading_attrs(self, words: str) -> dict[str, Any]:
-        simplex = hasattr(self, "model_") and self._simplex
-        return {"long_name": words, **({"units": "1"} if simplex else {})}
+    def _answers(self, X: Any, name: str, words: str, where: Any) -> Any:
+        k = len(self._require_values())
+        bounds = name == "loadings_interval"
+        attrs: dict[str, Any] = {"long_name": words, **({"units": "1"} if self._simplex else {})}
+        return self._map(
+            X,
+            name,
+            (k, 2) if bounds else (k,),
+            dims=("component", "bound") if bounds else ("component",),
+            where=where,
+            attrs=attrs,
+        )
 
 
 @dataclass(frozen=True, eq=False)
-class _Loadings:
-    """Posterior of a block's loadings."""
+class PixelPosterior:
+    """Posterior of a block's loadings; pickles."""
 
-    sampler: Any
+    sampler: CountModel | DenseModel
     chains: tuple[Chain, ...]
     seed: int
     level: float
 
     def __call__(self, block: Block) -> dict[str, NDArray[Any]]:
-        mean, deviation, interval = self.sampler.posterior(
-            block, self.chains, self.seed, self.level
-        )
-        return {"loadings": mean, "loadings_std": deviation, "loadings_interval": interval}
+        """Mean (p, K), standard deviation (p, K) and interval (p, K, 2)."""
+        found = posterior(self.sampler, block, self.chains, self.seed, self.level)
+        return {
+            "loadings": found.mean,
+            "loadings_std": found.deviation,
+            "loadings_interval": found.interval,
+        }

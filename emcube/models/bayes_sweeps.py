@@ -1,7 +1,7 @@
 """The passes over blocks that `emcube.models.bayes` is made of: a pass is a Gibbs step of all chains.
 
 A chain's state is its components and a few numbers. The loadings of a pixel are drawn anew in every pass,
-from a start that depends on its values, the components and the random numbers of (seed, chain, round, block)
+from a start that depends on its values, the components and the random numbers of (seed, round, block, chain)
 alone: nothing is kept for a pixel between passes, and a block that is mapped twice gives the same twice.
 
 Letters: P pixels, E used channels, K components, C chains.
@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from scipy.special import log_ndtr, ndtri_exp
+from scipy.special import log_ndtr, ndtri, ndtri_exp
 
 from emcube.errors import InputError
 from emcube.kernels.frobenius_nmf import frobenius_loadings, pieces
 from emcube.kernels.gibbs import (
     content_streams,
+    gammas,
     gaussian_draws,
     poisson_draws,
     scattered,
@@ -33,20 +34,30 @@ if TYPE_CHECKING:
 
     from emcube.engine import Block, RngKey
 
-__all__ = ["Chain", "CountModel", "DenseModel", "GibbsSweep", "Moments", "UnmixingModel"]
+__all__ = ["Chain", "CountModel", "DenseModel", "GibbsSweep", "Moments", "Posterior"]
+__all__ += ["UnmixingModel", "gamma_interval", "posterior"]
 
 CHANNEL_PRIOR = 0.5
 """Counts of a channel that a component has beforehand (Jeffreys' prior of a multinomial)."""
 
-COUNT_STEPS, DENSE_STEPS = 3, 20
+TOTAL_SHAPE = 0.5
+"""Shape of the prior of a pixel's total (as Jeffreys' prior of a Poisson mean): how spread totals are."""
+
+COUNT_STEPS, DENSE_STEPS = 4, 20
 """Gibbs steps of the loadings in a pass. Counts begin at Laplace's approximation, dense values at the
 mode."""
 
 SPECTRUM_STEPS = 3
 """Gibbs steps of the components of dense values in a pass, given all loadings."""
 
-TILE_PIXELS = 4096
+TILE_PIXELS = 2048
 """Pixels whose draws are held at a time."""
+
+PIXEL_WARMUP = 12
+"""Steps of a pixel's loadings before any are kept."""
+
+PIXEL_DRAWS = 128
+"""Draws of a pixel's loadings that are kept, at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +72,8 @@ class Moments:
         sum_p h_pk h_pj (dense values; else zeros).
     totals : ndarray, shape (K,)
         sum_p h_pk.
+    present : ndarray, shape (K,)
+        Pixels that hold the component (counts; else zeros).
     square : float
         sum x^2 (dense values).
     n_pixels : float
@@ -70,6 +83,7 @@ class Moments:
     crossed: NDArray[np.float64]
     gram: NDArray[np.float64]
     totals: NDArray[np.float64]
+    present: NDArray[np.float64]
     square: float
     n_pixels: float
 
@@ -78,6 +92,7 @@ class Moments:
             self.crossed + other.crossed,
             self.gram + other.gram,
             self.totals + other.totals,
+            self.present + other.present,
             self.square + other.square,
             self.n_pixels + other.n_pixels,
         )
@@ -88,14 +103,21 @@ class Moments:
             self.crossed * factor,
             self.gram * factor,
             self.totals * factor,
+            self.present * factor,
             self.square * factor,
             self.n_pixels * factor,
         )
 
     def taken(self, order: NDArray[np.int64]) -> Moments:
         """The components in another order."""
-        gram = self.gram[np.ix_(order, order)]
-        return Moments(self.crossed[order], gram, self.totals[order], self.square, self.n_pixels)
+        return Moments(
+            self.crossed[order],
+            self.gram[np.ix_(order, order)],
+            self.totals[order],
+            self.present[order],
+            self.square,
+            self.n_pixels,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,41 +127,61 @@ class Chain:
     Attributes
     ----------
     spectra : ndarray, shape (K, E)
-    rates : ndarray, shape (K,)
-        Of the prior of the loadings (counts); else zeros.
+    presence : ndarray, shape (K,)
+        Chance, beforehand, that a pixel holds the component (counts; else ones).
+    rate : float
+        Of the prior of the totals (counts); else zero.
     variance : float
         Of the noise (dense values); else zero.
-    kept_spectra, kept_rates, kept_totals : tuple of ndarray
-        A draw each.
-    kept_variances : tuple of float
+    kept : tuple of Chain
+        The draws.
+    kept_totals : tuple of ndarray
+        Sums of the loadings at each draw.
     summed : Moments or None
         Of the passes that were kept.
     """
 
     spectra: NDArray[np.float64]
-    rates: NDArray[np.float64]
+    presence: NDArray[np.float64]
+    rate: float
     variance: float
-    kept_spectra: tuple[NDArray[np.float64], ...] = ()
-    kept_rates: tuple[NDArray[np.float64], ...] = ()
+    kept: tuple[Chain, ...] = ()
     kept_totals: tuple[NDArray[np.float64], ...] = ()
-    kept_variances: tuple[float, ...] = ()
     summed: Moments | None = None
+
+    @property
+    def bare(self) -> Chain:
+        """Where it stands, without its draws."""
+        return Chain(self.spectra, self.presence, self.rate, self.variance)
 
     def __getstate__(self) -> dict[str, Any]:
         # Workers need no draws.
-        bare = Chain(self.spectra, self.rates, self.variance)
-        return dict(vars(bare))
+        return dict(vars(self.bare))
 
     def keeping(self, moments: Moments) -> Chain:
         """With what it is now as a further draw."""
         return replace(
             self,
-            kept_spectra=(*self.kept_spectra, self.spectra),
-            kept_rates=(*self.kept_rates, self.rates),
+            kept=(*self.kept, self.bare),
             kept_totals=(*self.kept_totals, moments.totals),
-            kept_variances=(*self.kept_variances, self.variance),
             summed=moments if self.summed is None else self.summed + moments,
         )
+
+    def taken(self, order: NDArray[np.int64], *, rate: float = 1.0) -> Chain:
+        """The components in another order; the rate so many times as large."""
+        return Chain(
+            self.spectra[order], self.presence[order], self.rate * rate, self.variance
+        )
+
+
+def middle_of(chains: tuple[Chain, ...]) -> Chain:
+    """Mean of several draws."""
+    return Chain(
+        np.mean([chain.spectra for chain in chains], axis=0),
+        np.mean([chain.presence for chain in chains], axis=0),
+        float(np.mean([chain.rate for chain in chains])),
+        float(np.mean([chain.variance for chain in chains])),
+    )
 
 
 class UnmixingModel(Protocol):
@@ -153,16 +195,38 @@ class UnmixingModel(Protocol):
         """Draw components and the rest, given all loadings."""
         ...
 
-    def posterior(
-        self, block: Block, chains: tuple[Chain, ...], seed: int, level: float
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Mean (p, K), standard deviation (p, K) and interval (p, K, 2) of the loadings, over given draws."""
+    def checked(self, block: Block) -> CountRows | NDArray[Any]:
+        """Values of a block; refuses what cannot be."""
+        ...
+
+    def tile_draws(
+        self, part: CountRows | NDArray[Any], chains: tuple[Chain, ...], seed: int
+    ) -> NDArray[np.float64]:
+        """Draws (n, p, K) of the loadings of some pixels over given draws of the components."""
+        ...
+
+    def interval(self, draws: NDArray[np.float64], level: float) -> NDArray[np.float64]:
+        """Credible intervals (p, K, 2) from draws (n, p, K)."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class GibbsSweep:
-    """Gibbs steps of C chains in the same passes: loadings on the workers, components in the client."""
+    """Gibbs steps of C chains in the same passes: loadings on the workers, components in the client.
+
+    Parameters
+    ----------
+    model : UnmixingModel
+    chains : tuple of Chain
+        Where they start.
+    n_warmup, n_draws : int
+        Passes that are not kept, and that are.
+    seed : int
+    earlier : Moments, optional
+        What other pixels have told.
+    fixed : bool
+        Components stay as they are.
+    """
 
     model: Any
     chains: tuple[Chain, ...]
@@ -170,6 +234,7 @@ class GibbsSweep:
     n_draws: int
     seed: int
     earlier: Moments | None = None
+    fixed: bool = False
     name: str = "Gibbs sampling"
 
     def start(self) -> tuple[Chain, ...]:
@@ -195,6 +260,8 @@ class GibbsSweep:
             rng = np.random.default_rng((self.seed, round_number, i))
             seen = moments if self.earlier is None else moments + self.earlier
             moved = self.model.drawn(chain, seen, rng)
+            if self.fixed:
+                moved = replace(moved, spectra=chain.spectra)
             new.append(moved.keeping(moments) if round_number >= self.n_warmup else moved)
         return tuple(new), round_number + 1 >= self.n_warmup + self.n_draws
 
@@ -207,98 +274,213 @@ class GibbsSweep:
         return (self.n_draws + 3) * self.statistic_bytes(n_channels)
 
 
+# ----------------------------------------------------------------------------------- what pixels hold
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """Posterior of the loadings of a block's pixels.
+
+    Attributes
+    ----------
+    mean, deviation : ndarray, shape (p, K)
+    interval : ndarray, shape (p, K, 2)
+    """
+
+    mean: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+    interval: NDArray[np.float64]
+
+
+def posterior(
+    model: UnmixingModel, block: Block, chains: tuple[Chain, ...], seed: int, level: float
+) -> Posterior:
+    """Draw the loadings of a block's pixels over given draws of the components, some pixels at a time.
+
+    Parameters
+    ----------
+    model : UnmixingModel
+    block : Block
+    chains : tuple of Chain
+        Draws of the components, which stay as they are.
+    seed : int
+        With a pixel's values it decides what is drawn.
+    level : float
+        Of the intervals.
+    """
+    data, k = model.checked(block), len(chains[0].spectra)
+    p = block.n_pixels
+    found = Posterior(np.zeros((p, k)), np.zeros((p, k)), np.zeros((p, k, 2)))
+    for first, piece in pieces(data):
+        for start in range(0, piece.shape[0], TILE_PIXELS):
+            stop = min(start + TILE_PIXELS, piece.shape[0])
+            rows = isinstance(piece, CountRows)
+            part = piece.take(np.arange(start, stop)) if rows else piece[start:stop]
+            draws = model.tile_draws(part, chains, seed)
+            some = slice(first + start, first + stop)
+            found.mean[some] = draws.mean(axis=0)
+            found.deviation[some] = draws.std(axis=0)
+            found.interval[some] = model.interval(draws, level)
+    return found
+
+
+def quantiles(draws: NDArray[np.float64], shares: tuple[float, ...]) -> list[NDArray[np.float64]]:
+    """Quantiles of draws (n, ...), each (...): a further draw lies below with just this chance.
+
+    References
+    ----------
+    R. J. Hyndman, Y. Fan, Am. Stat. 50 (1996) 361, doi:10.1080/00031305.1996.10473566 (definition 6).
+    """
+    ordered = np.sort(np.ascontiguousarray(np.moveaxis(draws, 0, -1)), axis=-1)
+    n = ordered.shape[-1]
+    found = []
+    for share in shares:
+        place = min(max(share * (n + 1) - 1.0, 0.0), n - 1.0)
+        low = min(int(place), n - 2) if n > 1 else 0
+        high = min(low + 1, n - 1)
+        rest = place - low
+        found.append((1.0 - rest) * ordered[..., low] + rest * ordered[..., high])
+    return found
+
+
 # -------------------------------------------------------------------------------------------- counts
 
 
 @dataclass(frozen=True)
 class CountModel:
-    """Poisson counts, gamma loadings, Dirichlet components.
+    """Poisson counts, gamma totals, Dirichlet shares of the components that a pixel holds.
 
     Parameters
     ----------
-    shape : float
-        Of the prior of the loadings.
+    concentration : float
+        Of the shares' prior.
     n_steps : int
         Gibbs steps of the loadings in a pass.
+    sparse : bool
+        Whether components may be absent.
     """
 
-    shape: float
+    concentration: float = 1.0
     n_steps: int = COUNT_STEPS
+    sparse: bool = True
+
+    def checked(self, block: Block) -> CountRows:
+        """Rows of whole counts."""
+        return whole_counts(block)
 
     def moments(self, block: Block, chain: Chain, seed: tuple[int, ...]) -> Moments:
         """Draw the loadings of a block, and whose its counts are."""
         rows = whole_counts(block)
-        spectra = floored(chain.spectra)
+        full = np.diff(rows.indptr) > 0
+        if not full.all():
+            rows = rows.take(full)
+        spectra, k = floored(chain.spectra), len(chain.spectra)
         stream = streams(seed, rows.n_pixels)
-        modes = poisson_loadings(rows, spectra, PASS_TOLERANCE)
-        loadings = scattered(rows, spectra, modes, chain.rates, stream)
-        counted = np.zeros((rows.n_channels, len(spectra)))
+        shares = self._begun(rows, spectra, stream)
+        counted = np.zeros((rows.n_channels, k))
         poisson_draws(
             rows,
             spectra,
-            loadings,
-            chain.rates,
+            shares,
+            self._odds(chain),
             stream,
-            shape=self.shape,
+            concentration=self.concentration,
             n_steps=self.n_steps,
             counted=counted,
         )
-        full = np.flatnonzero(np.diff(rows.indptr))
-        k = len(spectra)
-        totals = loadings[full].sum(axis=0)
-        crossed = np.ascontiguousarray(counted.T)
-        return Moments(crossed, np.zeros((k, k)), totals, 0.0, float(full.size))
+        totals = self._totals(rows, chain.rate, stream)
+        return Moments(
+            np.ascontiguousarray(counted.T),
+            np.zeros((k, k)),
+            totals @ shares,
+            np.count_nonzero(shares, axis=0).astype(np.float64),
+            0.0,
+            float(rows.n_pixels),
+        )
+
+    def _begun(
+        self, rows: CountRows, spectra: NDArray[np.float64], stream: NDArray[np.uint64]
+    ) -> NDArray[np.float64]:
+        """Shares that scatter about the most probable ones, which may be zero."""
+        modes = poisson_loadings(rows, spectra, PASS_TOLERANCE)
+        loadings = scattered(rows, spectra, modes, np.zeros(len(spectra)), stream)
+        if self.sparse:
+            loadings[modes <= 1e-6 * modes.sum(axis=1, keepdims=True)] = 0.0
+        sums = loadings.sum(axis=1, keepdims=True)
+        even = 1.0 / len(spectra)
+        return np.where(sums > 0.0, loadings / np.where(sums > 0.0, sums, 1.0), even)
+
+    def _odds(self, chain: Chain) -> NDArray[np.float64]:
+        if not self.sparse:
+            return np.full(len(chain.presence), np.inf)
+        chance = np.clip(chain.presence, 1e-9, 1.0 - 1e-9)
+        return np.asarray(chance / (1.0 - chance))
+
+    def _totals(
+        self, rows: CountRows, rate: float, stream: NDArray[np.uint64]
+    ) -> NDArray[np.float64]:
+        """Brightness of each pixel: its counts alone tell of it."""
+        held = rows.pixel_totals().astype(np.float64)
+        return gammas(held + TOTAL_SHAPE, stream) / (1.0 + rate)
 
     def drawn(self, chain: Chain, moments: Moments, rng: np.random.Generator) -> Chain:
-        """Dirichlet components; gamma rates."""
+        """Dirichlet components; beta chances of presence; the gamma rate of the totals."""
         seen = moments.crossed.any(axis=0)
         weights = rng.standard_gamma(moments.crossed + np.where(seen, CHANNEL_PRIOR, 0.0))
-        shapes = self.shape * max(1.0, moments.n_pixels)
-        rates = rng.standard_gamma(shapes, size=len(weights)) / np.maximum(moments.totals, 1e-300)
         spectra = weights / weights.sum(axis=1, keepdims=True)
-        return replace(chain, spectra=spectra, rates=rates)
+        n = moments.n_pixels
+        presence = chain.presence
+        if self.sparse and n > 0:
+            # A pixel holds something: those of the prior that would hold nothing were not seen, and are
+            # drawn (their number is negative binomial) so that the chances have a beta law.
+            something = 1.0 - float(np.prod(1.0 - presence))
+            unseen = float(rng.negative_binomial(n, something)) if something < 1.0 else 0.0
+            held = moments.present
+            presence = rng.beta(1.0 + held, 1.0 + np.maximum(n - held, 0.0) + unseen)
+        total = float(moments.totals.sum())
+        rate = float(rng.standard_gamma(TOTAL_SHAPE * max(1.0, n))) / max(total, 1e-300)
+        return replace(chain, spectra=spectra, presence=presence, rate=rate)
 
-    def posterior(
-        self, block: Block, chains: tuple[Chain, ...], seed: int, level: float
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Moments of the loadings, and the interval of the gamma distribution that has them."""
-        rows = whole_counts(block)
-        k = len(chains[0].spectra)
-        mean, square = np.zeros((rows.n_pixels, k)), np.zeros((rows.n_pixels, k))
-        for start in range(0, rows.n_pixels, TILE_PIXELS):
-            some = rows.take(np.arange(start, min(start + TILE_PIXELS, rows.n_pixels)))
-            found = self._sums(some, chains, seed)
-            mean[start : start + some.n_pixels] = found[0]
-            square[start : start + some.n_pixels] = found[1]
-        deviation = np.sqrt(square)
-        return mean, deviation, gamma_interval(mean, deviation, level)
-
-    def _sums(
-        self, rows: CountRows, chains: tuple[Chain, ...], seed: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and variance of the loadings of some pixels."""
-        stream = content_streams(seed, rows)
-        middle = floored(np.mean([chain.spectra for chain in chains], axis=0))
-        modes = poisson_loadings(rows, middle, PASS_TOLERANCE)
-        loadings = scattered(rows, middle, modes, chains[0].rates, stream)
+    def tile_draws(
+        self, part: CountRows | NDArray[Any], chains: tuple[Chain, ...], seed: int
+    ) -> NDArray[np.float64]:
+        """Loadings (n, p, K): shares go on from one draw of the components to the next."""
+        assert isinstance(part, CountRows)
+        stream = content_streams(seed, part)
+        middle = middle_of(chains)
+        shares = self._begun(part, floored(middle.spectra), stream)
+        some: dict[str, Any] = {"concentration": self.concentration, "n_tries": 1}
         poisson_draws(
-            rows, middle, loadings, chains[0].rates, stream, shape=self.shape, n_steps=self.n_steps
+            part,
+            floored(middle.spectra),
+            shares,
+            self._odds(middle),
+            stream,
+            n_steps=PIXEL_WARMUP,
+            **some,
         )
-        moments = np.zeros((3, *loadings.shape))
-        for chain in chains:
+        kept = -(-PIXEL_DRAWS // len(chains))
+        out = np.empty((len(chains) * kept, *shares.shape))
+        for i, chain in enumerate(chains):
+            held = out[i * kept : (i + 1) * kept]
             poisson_draws(
-                rows,
+                part,
                 floored(chain.spectra),
-                loadings,
-                chain.rates,
+                shares,
+                self._odds(chain),
                 stream,
-                shape=self.shape,
-                n_steps=self.n_steps,
-                moments=moments,
+                n_steps=kept,
+                draws=held,
+                **some,
             )
-        moments /= len(chains) * self.n_steps
-        mean, squares, own = moments
-        return mean, own + np.maximum(squares - mean * mean, 0.0)
+            for one in held:
+                one *= self._totals(part, chain.rate, stream)[:, None]
+        return out
+
+    def interval(self, draws: NDArray[np.float64], level: float) -> NDArray[np.float64]:
+        """Equal tails. Where a component may be absent, zero is the lower end by itself."""
+        tail = 0.5 * (1.0 - level)
+        return np.stack(quantiles(draws, (tail, 1.0 - tail)), axis=-1)
 
 
 def whole_counts(block: Block) -> CountRows:
@@ -331,7 +513,7 @@ def gamma_interval(
     With equal tails; where zero lies within the same number of standard deviations of the mean, from zero on
     with one tail: a lower bound above it would say that something is there.
     """
-    from scipy.special import gammaincinv, ndtri
+    from scipy.special import gammaincinv
 
     tail = 0.5 * (1.0 - level)
     variance = np.square(deviation)
@@ -366,7 +548,8 @@ class DenseModel:
         require_finite_values(block)
         spectra, k = chain.spectra, len(chain.spectra)
         stream = streams(seed, block.n_pixels)
-        out = Moments(np.zeros(spectra.shape), np.zeros((k, k)), np.zeros(k), 0.0, 0.0)
+        nothing = np.zeros(k)
+        out = Moments(np.zeros(spectra.shape), np.zeros((k, k)), nothing, nothing, 0.0, 0.0)
         for first, part in pieces(block.data):
             n = part.shape[0]
             own = np.ascontiguousarray(stream[first : first + n])
@@ -388,6 +571,7 @@ class DenseModel:
                 crossed,
                 loadings.T @ loadings,
                 loadings.sum(axis=0),
+                nothing,
                 float(np.square(values, dtype=np.float64).sum()),
                 float(n),
             )
@@ -423,31 +607,18 @@ class DenseModel:
             spectra = spectra / np.where(sums > 0.0, sums, 1.0)
         return replace(chain, spectra=spectra, variance=variance)
 
-    def posterior(
-        self, block: Block, chains: tuple[Chain, ...], seed: int, level: float
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Moments and quantiles of the draws of the loadings."""
+    def checked(self, block: Block) -> CountRows | NDArray[Any]:
+        """Finite values."""
         require_finite_values(block)
-        p, k = block.n_pixels, len(chains[0].spectra)
-        mean, deviation, interval = np.zeros((p, k)), np.zeros((p, k)), np.zeros((p, k, 2))
-        for first, piece in pieces(block.data):
-            for start in range(0, piece.shape[0], TILE_PIXELS):
-                stop = min(start + TILE_PIXELS, piece.shape[0])
-                some = slice(first + start, first + stop)
-                rows = isinstance(piece, CountRows)
-                part = piece.take(np.arange(start, stop)) if rows else piece[start:stop]
-                draws = self._draws(part, chains, seed)
-                mean[some] = draws.mean(axis=0)
-                deviation[some] = draws.std(axis=0)
-                interval[some] = self._interval(draws, level)
-        return mean, deviation, interval
+        return block.data
 
-    def _draws(self, part: Any, chains: tuple[Chain, ...], seed: int) -> NDArray[np.float64]:
-        """Loadings (draws, p, K) of some pixels: some steps at each draw of the components."""
+    def tile_draws(
+        self, part: CountRows | NDArray[Any], chains: tuple[Chain, ...], seed: int
+    ) -> NDArray[np.float64]:
+        """Loadings (n, p, K): some steps at each draw of the components."""
         stream = content_streams(seed, part)
-        middle = np.mean([chain.spectra for chain in chains], axis=0)
-        loadings = self._start(part, middle)
-        kept = max(1, -(-MIN_DENSE_DRAWS // len(chains)))
+        loadings = self._start(part, middle_of(chains).spectra)
+        kept = -(-PIXEL_DRAWS // len(chains))
         out = np.empty((len(chains) * kept, *loadings.shape))
         for i, chain in enumerate(chains):
             gram, products = chain.spectra @ chain.spectra.T, _products(part, chain.spectra)
@@ -461,25 +632,21 @@ class DenseModel:
             )
         return out
 
-    def _interval(self, draws: NDArray[np.float64], level: float) -> NDArray[np.float64]:
-        """Equal tails, or one tail where a bound lies within the same number of deviations of the mean."""
-        from scipy.special import ndtri
+    def interval(self, draws: NDArray[np.float64], level: float) -> NDArray[np.float64]:
+        """Equal tails, or one tail where a bound lies within the same number of deviations of the mean.
 
+        A law without a lump at the bound never has it in its middle: with equal tails a loading that is zero
+        would never be held.
+        """
         tail = 0.5 * (1.0 - level)
         reach = float(ndtri(1.0 - tail)) * draws.std(axis=0)
         mean = draws.mean(axis=0)
-        low, high, one_up, one_down = np.quantile(
-            draws, [tail, 1.0 - tail, level, 1.0 - level], axis=0
-        )
+        low, high, one_up, one_down = quantiles(draws, (tail, 1.0 - tail, level, 1.0 - level))
         at_zero = mean < reach
         at_one = (1.0 - mean < reach) & ~at_zero if self.simplex else np.zeros_like(at_zero)
         low = np.where(at_zero, 0.0, np.where(at_one, one_down, low))
         high = np.where(at_zero, one_up, np.where(at_one, 1.0, high))
         return np.stack([low, high], axis=-1)
-
-
-MIN_DENSE_DRAWS = 200
-"""Draws of each dense pixel's loadings, at least, of which quantiles are taken."""
 
 
 def _products(part: Any, spectra: NDArray[np.float64]) -> NDArray[np.float64]:
