@@ -85,7 +85,7 @@ class BayesianUnmixing(MixingModel):
         Of "gamma-poisson": components may be absent from a pixel. False: all are everywhere, if little.
     concentration : float
         c, of "gamma-poisson": 1 prefers no shares to others, more prefers even ones.
-    sum_to_one : bool
+    simplex : bool
         Of "gaussian": loadings of a pixel sum to one, and components carry the cube's unit. False: they are
         positive, and components sum to one, where pixels differ in brightness (thickness).
     n_chains : int
@@ -109,7 +109,7 @@ class BayesianUnmixing(MixingModel):
     ----------
     components_ : DataArray (component, signal dims), or ndarray (K, E)
         Posterior mean. Each sums to one over the used channels (unit "1 per channel"), but for "gaussian"
-        with ``sum_to_one``. Ordered by their total loading, the largest first.
+        with ``simplex``. Ordered by their total loading, the largest first.
     components_std_ : same
         Posterior standard deviation.
     components_interval_ : DataArray (component, signal dims, bound), or ndarray (K, E, 2)
@@ -201,7 +201,7 @@ class BayesianUnmixing(MixingModel):
         model: str = "auto",
         sparse: bool = True,
         concentration: float = 1.0,
-        sum_to_one: bool = True,
+        simplex: bool = True,
         n_chains: int = 4,
         n_warmup: int = 20,
         n_draws: int = 40,
@@ -214,7 +214,7 @@ class BayesianUnmixing(MixingModel):
         self.model = model
         self.sparse = sparse
         self.concentration = concentration
-        self.sum_to_one = sum_to_one
+        self.simplex = simplex
         self.n_chains = n_chains
         self.n_warmup = n_warmup
         self.n_draws = n_draws
@@ -234,7 +234,7 @@ class BayesianUnmixing(MixingModel):
         for name in ("n_steps", "pool"):
             require_whole(name, getattr(self, name), 1, auto=True)
         require_choice("model", self.model, ("auto", "gamma-poisson", "gaussian"))
-        for name in ("sparse", "sum_to_one"):
+        for name in ("sparse", "simplex"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise InputError(f"{name} must be True or False, got {getattr(self, name)!r}")
         for name, least, most in (("concentration", 1e-3, np.inf), ("level", 0.0, 1.0)):
@@ -304,7 +304,13 @@ class BayesianUnmixing(MixingModel):
 
     @property
     def _simplex(self) -> bool:
-        return not self._is_counts and bool(self.sum_to_one)
+        return not self._is_counts and bool(self.simplex)
+
+    @property
+    def component_units_(self) -> str:
+        """Unit of the components."""
+        self._require_fitted()
+        return self.axes_.units if self._simplex else "1 per channel"
 
     def _sampler(self) -> CountModel | DenseModel:
         if self._is_counts:
@@ -409,7 +415,7 @@ class BayesianUnmixing(MixingModel):
 
     def _describe(self, draws: NDArray[np.float64]) -> None:
         deviation = draws.std(axis=(0, 1))
-        units = self.axes_.units if self._simplex else "1 per channel"
+        units = self.component_units_
         label = self.axes_.spectra
         self.components_ = label(self._values, attrs={"units": units})
         self.components_std_ = label(deviation, name="components_std", attrs={"units": units})
@@ -461,7 +467,7 @@ class BayesianUnmixing(MixingModel):
         Returns
         -------
         DataArray (navigation dims, component), or array (P, K)
-            In the units of the cube; with ``sum_to_one`` of "gaussian" fractions without a unit.
+            In the units of the cube; with ``simplex`` of "gaussian" fractions without a unit.
         """
         return self._answers(X, "loadings", "loadings", where)
 
