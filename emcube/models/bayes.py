@@ -31,7 +31,7 @@ from emcube.models.bayes_sweeps import (
     posterior,
 )
 from emcube.models.labels import as_source, dtype_of
-from emcube.models.mixing import MixingModel, require_choice, require_whole
+from emcube.models.mixing import MixingModel, loss_of, require_whole
 from emcube.models.nmf import MiniBatchNMF
 from emcube.models.nmf_start import tile_of
 from emcube.models.nmf_sweeps import PooledSource
@@ -65,13 +65,13 @@ were drawn from tiles."""
 class BayesianUnmixing(MixingModel):
     """Find components, loadings and how sure both are, by Gibbs sampling.
 
-    Counts ("gamma-poisson"):
+    Counts (gamma-Poisson):
 
         x_pe ~ Poisson(t_p sum_k a_pk s_ke),  t_p ~ Gamma(1/2, b),  a_p ~ Dirichlet(c) on the components that
         the pixel holds,  Pr(pixel holds A) proportional to prod_{k in A} q_k prod_{k not in A} (1 - q_k),
         s_k ~ Dirichlet(1/2),  q_k ~ uniform,  b ~ 1 / b.
 
-    Dense values ("gaussian", after Dobigeon et al.):
+    Dense values (Gaussian, after Dobigeon et al.):
 
         x_p ~ Normal(sum_k a_pk s_k, v),  a_pk >= 0,  sum_k a_pk = 1 (on request),  s_ke >= 0,  v ~ 1 / v.
 
@@ -79,14 +79,14 @@ class BayesianUnmixing(MixingModel):
     ----------
     n_components : int
         K.
-    model : {"auto", "gamma-poisson", "gaussian"}
-        "auto": gamma-poisson for integer counts.
+    noise : {"auto", "poisson"} or None
+        "poisson" is the gamma-Poisson model, None the Gaussian one; "auto" is "poisson" for integer counts.
     sparse : bool
-        Of "gamma-poisson": components may be absent from a pixel. False: all are everywhere, if little.
+        Of counts: components may be absent from a pixel. False: all are everywhere, if little.
     concentration : float
-        c, of "gamma-poisson": 1 prefers no shares to others, more prefers even ones.
+        c, of counts: 1 prefers no shares to others, more prefers even ones.
     simplex : bool
-        Of "gaussian": loadings of a pixel sum to one, and components carry the cube's unit. False: they are
+        Of dense values: loadings of a pixel sum to one, and components carry the cube's unit. False: they are
         positive, and components sum to one, where pixels differ in brightness (thickness).
     n_chains : int
         C, each from a start of its own.
@@ -108,8 +108,8 @@ class BayesianUnmixing(MixingModel):
     Attributes
     ----------
     components_ : DataArray (component, signal dims), or ndarray (K, E)
-        Posterior mean. Each sums to one over the used channels (unit "1 per channel"), but for "gaussian"
-        with ``simplex``. Ordered by their total loading, the largest first.
+        Posterior mean. Each sums to one over the used channels (unit "1 per channel"), but for dense values on
+        the simplex. Ordered by their total loading, the largest first.
     components_std_ : same
         Posterior standard deviation.
     components_interval_ : DataArray (component, signal dims, bound), or ndarray (K, E, 2)
@@ -117,7 +117,7 @@ class BayesianUnmixing(MixingModel):
     component_totals_, component_totals_std_ : ndarray (K,)
         Sum of the loadings over the pixels of the last fit, and its posterior standard deviation.
     presence_ : ndarray (K,)
-        q of single pixels ("gamma-poisson"): about the share of pixels that hold the component.
+        q of single pixels (counts; else ones): about the share of pixels that hold the component.
     r_hat_, ess_ : DataArray (component, signal dims), or ndarray (K, E)
         Split R-hat and effective sample size of each value, of rank-normalised draws.
     mixing_r_hat_, mixing_ess_ : ndarray (K, K)
@@ -129,8 +129,9 @@ class BayesianUnmixing(MixingModel):
     draws_ : ndarray (C, N, K, E)
         Of the components.
     noise_variance_ : float
-        Posterior mean of v ("gaussian"), in the square of the cube's unit; else zero.
-    model_ : str
+        Posterior mean of v (dense values), in the square of the cube's unit; else zero.
+    likelihood_ : str
+        "gamma-poisson" or "gaussian".
     n_iter_ : int
         Passes.
     pool_ : int
@@ -187,7 +188,7 @@ class BayesianUnmixing(MixingModel):
     converged_: bool
     draws_: NDArray[np.float64]
     noise_variance_: float
-    model_: str
+    likelihood_: str
     n_iter_: int
     pool_: int
     seed_: int
@@ -198,7 +199,7 @@ class BayesianUnmixing(MixingModel):
         self,
         n_components: int = 2,
         *,
-        model: str = "auto",
+        noise: str | None = "auto",
         sparse: bool = True,
         concentration: float = 1.0,
         simplex: bool = True,
@@ -211,7 +212,7 @@ class BayesianUnmixing(MixingModel):
         random_state: Any = None,
     ) -> None:
         self.n_components = n_components
-        self.model = model
+        self.noise = noise
         self.sparse = sparse
         self.concentration = concentration
         self.simplex = simplex
@@ -225,7 +226,7 @@ class BayesianUnmixing(MixingModel):
 
     @property
     def _counts_only(self) -> bool:
-        return self.model == "gamma-poisson"
+        return self.noise == "poisson"
 
     def _check_parameters(self) -> None:
         for name in ("n_components", "n_chains", "n_draws"):
@@ -233,7 +234,7 @@ class BayesianUnmixing(MixingModel):
         require_whole("n_warmup", self.n_warmup, 0)
         for name in ("n_steps", "pool"):
             require_whole(name, getattr(self, name), 1, auto=True)
-        require_choice("model", self.model, ("auto", "gamma-poisson", "gaussian"))
+        loss_of(self.noise, np.dtype(np.float64))
         for name in ("sparse", "simplex"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise InputError(f"{name} must be True or False, got {getattr(self, name)!r}")
@@ -268,8 +269,8 @@ class BayesianUnmixing(MixingModel):
         with resident(), single_threaded_blas():
             source, labels = as_source(X, where)
             self.seed_ = resolve_seed(self.random_state)
-            auto = "gamma-poisson" if dtype_of(X).kind in "iub" else "gaussian"
-            self.model_ = auto if self.model == "auto" else self.model
+            counts = loss_of(self.noise, dtype_of(X)).counts
+            self.likelihood_ = "gamma-poisson" if counts else "gaussian"
             start = self._start(X, where)
             self.pool_ = self._side(source, start)
             self._remember(labels)
@@ -300,7 +301,7 @@ class BayesianUnmixing(MixingModel):
 
     @property
     def _is_counts(self) -> bool:
-        return self.model_ == "gamma-poisson"
+        return self.likelihood_ == "gamma-poisson"
 
     @property
     def _simplex(self) -> bool:
@@ -311,6 +312,12 @@ class BayesianUnmixing(MixingModel):
         """Unit of the components."""
         self._require_fitted()
         return self.axes_.units if self._simplex else "1 per channel"
+
+    @property
+    def loadings_units_(self) -> str:
+        """Unit of the loadings: the cube's, or none on the simplex."""
+        self._require_fitted()
+        return "1" if self._simplex else self.axes_.units
 
     def _sampler(self) -> CountModel | DenseModel:
         if self._is_counts:
@@ -467,7 +474,7 @@ class BayesianUnmixing(MixingModel):
         Returns
         -------
         DataArray (navigation dims, component), or array (P, K)
-            In the units of the cube; with ``simplex`` of "gaussian" fractions without a unit.
+            In the units of the cube; on the simplex fractions without a unit.
         """
         return self._answers(X, "loadings", "loadings", where)
 

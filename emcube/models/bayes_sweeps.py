@@ -500,7 +500,7 @@ def whole_counts(block: Block) -> CountRows:
             value = data[pixel][data[pixel] != np.rint(data[pixel])][0]
             raise InputError(
                 f"the gamma-poisson model needs whole counts, pixel {pixel} of a block holds {value}",
-                hint="use model='gaussian' for values that are no counts",
+                hint="use noise=None for values that are no counts",
             )
     return as_rows(data)
 
