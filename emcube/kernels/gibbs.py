@@ -9,9 +9,10 @@ is drawn, too: A with Pr(A) proportional to the product of the odds of its membe
 and zero elsewhere. A step
 (1) gives a component a share or takes it away (reversible jump: births are proposed from a mixture of a normal
 law at the top of the likelihood and the uniform one),
-(2) lets two components change places (pixels of few counts only),
-(3) gives each count to component k with a probability proportional to a_k S_ke (multinomial), and
-(4) draws a ~ Dirichlet(alpha + counts given).
+(2) lets two components change places (pixels of few counts only), and
+(3) divides the share of two components anew between them (Metropolis and Hastings, with a normal proposal at the
+top of the likelihood as it looks from where they stand, so that it hardly remembers).
+For the components each count is given to component k with a probability proportional to a_k S_ke (multinomial).
 Only counts that exist are visited.
 
 Dense values. x = sum_k h_k s_k + noise of variance v: given the others a loading is normal, cut at zero; on
@@ -22,7 +23,8 @@ References
 ----------
 A. T. Cemgil, Comput. Intell. Neurosci. 2009, 785152, doi:10.1155/2009/785152, and T. L. Griffiths, M. Steyvers,
 Proc. Natl. Acad. Sci. 101 (2004) 5228, doi:10.1073/pnas.0307752101 (counts). P. J. Green, Biometrika 82 (1995)
-711, doi:10.1093/biomet/82.4.711 (births and deaths).
+711, doi:10.1093/biomet/82.4.711 (births and deaths). Y. Qi, T. P. Minka, "Hessian-based Markov chain Monte-Carlo
+algorithms", Workshop on Monte Carlo Methods, 2002 (divisions).
 N. Dobigeon, S. Moussaoui, M. Coulon, J.-Y. Tourneret, A. O. Hero, IEEE Trans. Signal Process. 57 (2009) 4355,
 doi:10.1109/TSP.2009.2025797 (dense values). G. Marsaglia, W. W. Tsang, ACM Trans. Math. Softw. 26 (2000) 363,
 doi:10.1145/358407.358414 (gamma numbers). W. Hoermann, J. Stat. Comput. Simul. 46 (1993) 101,
@@ -130,7 +132,7 @@ def poisson_draws(
     n_tries : int, optional
         Components in each step, drawn anew, that are tried for a birth or death: all of them by default.
     counted : ndarray, shape (E, K), optional
-        The counts of each channel that the last step gave to each component are added.
+        The counts of each channel that belong to each component, after the last step, are added.
     draws : ndarray, shape (n_steps, P, K), optional
         Takes the shares after each step.
     """
@@ -462,7 +464,6 @@ def _poisson_steps(
 ):
     n = table.shape[1]
     state = np.empty(1, dtype=np.uint64)
-    won = np.empty(n)
     for p in range(indptr.size - 1):
         state[0] = stream[p]
         first, last = indptr[p], indptr[p + 1]
@@ -479,28 +480,27 @@ def _poisson_steps(
                     _try(state, first, last, channels, counts, table, own, k, odds[k], alpha, ratio)
             if held <= FEW_COUNTS:
                 _swap(state, first, last, channels, counts, table, own, odds)
-            collect = counted.shape[0] > 0 and step == n_steps - 1
-            _deal(state, first, last, channels, counts, table, own, won, counted, collect)
-            total = 0.0
+            alive = 0
             for k in range(n):
                 if own[k] > 0.0:
-                    # Something that is there stays so, however small its share.
-                    own[k] = _gamma(state, alpha + won[k]) + 1e-300
-                    total += own[k]
-            for k in range(n):
-                own[k] /= total
-                if draws.shape[0] > 0:
+                    alive += 1
+            # So many that each component has been part of one, about.
+            for _ in range(alive // 2):
+                _divide(state, first, last, channels, counts, table, own, alive, alpha)
+            if draws.shape[0] > 0:
+                for k in range(n):
                     draws[step, p, k] = own[k]
+        if counted.shape[0] > 0:
+            _deal(state, first, last, channels, counts, table, own, counted)
         stream[p] = state[0]
 
 
 @jit
-def _deal(state, first, last, channels, counts, table, own, won, counted, collect):
+def _deal(state, first, last, channels, counts, table, own, counted):
     """Give each count to a component."""
     n = own.size
     end = 0
     for k in range(n):
-        won[k] = 0.0
         if own[k] > 0.0:
             end = k
     for i in range(first, last):
@@ -516,26 +516,97 @@ def _deal(state, first, last, channels, counts, table, own, won, counted, collec
                 mine = left
                 if k < end:
                     mine = _binomial(state, left, min(part / mu, 1.0))
-                won[k] += mine
-                if collect:
-                    counted[e, k] += mine
+                counted[e, k] += mine
                 left -= mine
                 mu -= part
                 k += 1
             continue
         for _ in range(left):
             u = _uniform(state) * mu
-            chosen = -1
-            for k in range(n):
+            chosen = end
+            for k in range(end):
                 part = own[k] * table[e, k]
-                if part > 0.0:
+                if u < part:
                     chosen = k
-                    if u < part:
-                        break
-                    u -= part
-            won[chosen] += 1.0
-            if collect:
-                counted[e, chosen] += 1.0
+                    break
+                u -= part
+            counted[e, chosen] += 1.0
+
+
+@jit
+def _divide(state, first, last, channels, counts, table, own, alive, alpha):
+    """Divide the share of two components that are there anew between them."""
+    n = own.size
+    one = int(_uniform(state) * alive)
+    other = int(_uniform(state) * (alive - 1))
+    if other >= one:
+        other += 1
+    j, i, seen = -1, -1, 0
+    for k in range(n):
+        if own[k] > 0.0:
+            if seen == one:
+                j = k
+            if seen == other:
+                i = k
+            seen += 1
+    both = own[j] + own[i]
+    w = own[j] / both
+    slope, bend = 0.0, 0.0
+    for c in range(first, last):
+        e = channels[c]
+        mu = 0.0
+        for k in range(n):
+            mu += own[k] * table[e, k]
+        r = both * (table[e, j] - table[e, i]) / mu
+        slope += counts[c] * r
+        bend += counts[c] * r * r
+    middle, width, inside = _top(w, slope, bend)
+    if inside <= 1e-200:
+        return
+    v = _between(state, middle, width, 0.0, 1.0)
+    if v <= 0.0 or v >= 1.0:
+        return
+    new_slope, new_bend, gain, product = 0.0, 0.0, 0.0, 1.0
+    for c in range(first, last):
+        e = channels[c]
+        mu = 0.0
+        for k in range(n):
+            mu += own[k] * table[e, k]
+        step = both * (table[e, j] - table[e, i])
+        moved = mu + (v - w) * step
+        if moved <= 0.0:
+            return
+        r = step / moved
+        new_slope += counts[c] * r
+        new_bend += counts[c] * r * r
+        if counts[c] == 1:
+            product *= moved / mu
+            if product > 1e100 or product < 1e-100:
+                gain += np.log(product)
+                product = 1.0
+        else:
+            gain += counts[c] * np.log(moved / mu)
+    back, back_width, back_inside = _top(v, new_slope, new_bend)
+    if back_inside <= 1e-200:
+        return
+    gain += np.log(product)
+    gain += (alpha - 1.0) * (np.log(v / w) + np.log((1.0 - v) / (1.0 - w)))
+    there, here = (v - middle) / width, (w - back) / back_width
+    gain += 0.5 * there * there + np.log(width * inside)
+    gain -= 0.5 * here * here + np.log(back_width * back_inside)
+    if np.log(1.0 - _uniform(state)) < gain:
+        own[j] = both * v
+        own[i] = both * (1.0 - v)
+
+
+@jit
+def _top(w, slope, bend):
+    """Normal law between 0 and 1 at the top of the likelihood as it looks from w: middle, width, its share."""
+    if bend < 1e-6:  # hardly any likelihood
+        return 0.5, 1e3, _normal_between(-5e-4, 5e-4)
+    width = 1.0 / np.sqrt(bend)
+    middle = w + slope / bend
+    return middle, width, _normal_between(-middle / width, (1.0 - middle) / width)
 
 
 @jit
@@ -628,6 +699,8 @@ def _normal_between(low, high):
         return 0.5 * (math.erfc(low * root) - math.erfc(high * root))
     if high < 0.0:
         return 0.5 * (math.erfc(-high * root) - math.erfc(-low * root))
+    if high - low < 1e-2:
+        return (high - low) * np.exp(-0.125 * (high + low) ** 2) / np.sqrt(2.0 * np.pi)
     return 1.0 - 0.5 * math.erfc(high * root) - 0.5 * math.erfc(-low * root)
 
 

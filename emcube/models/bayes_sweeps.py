@@ -343,6 +343,22 @@ def quantiles(draws: NDArray[np.float64], shares: tuple[float, ...]) -> list[NDA
     return found
 
 
+def upper_quantile(
+    draws: NDArray[np.float64], last: NDArray[np.int64], share: float
+) -> NDArray[np.float64]:
+    """Quantile of the largest so many (p, K) of draws (n, p, K), as `quantiles`; zero where there are none."""
+    ordered = np.sort(draws, axis=0)
+    n = len(ordered)
+    place = np.clip(share * (last + 1) - 1.0, 0.0, np.maximum(last - 1.0, 0.0))
+    low = place.astype(np.int64)
+    rest = place - low
+    first = np.minimum(n - last + low, n - 1)[None]
+    second = np.minimum(first + 1, n - 1)
+    values = (1.0 - rest) * np.take_along_axis(ordered, first, axis=0)[0]
+    values += rest * np.take_along_axis(ordered, second, axis=0)[0]
+    return np.where(last > 0, values, 0.0)
+
+
 # -------------------------------------------------------------------------------------------- counts
 
 
@@ -478,9 +494,18 @@ class CountModel:
         return out
 
     def interval(self, draws: NDArray[np.float64], level: float) -> NDArray[np.float64]:
-        """Equal tails. Where a component may be absent, zero is the lower end by itself."""
+        """Equal tails; from zero on where a component may be absent, up to what it is at most if it is there.
+
+        Without the last the end would be zero, too, as soon as presence is improbable: pixels of few counts
+        and small shares would be missed more often than others are.
+        """
         tail = 0.5 * (1.0 - level)
-        return np.stack(quantiles(draws, (tail, 1.0 - tail)), axis=-1)
+        low, high = quantiles(draws, (tail, 1.0 - tail))
+        if self.sparse:
+            there = np.count_nonzero(draws, axis=0)
+            # Of ordered draws those of a component that is there are the last ones.
+            high = np.maximum(high, upper_quantile(draws, there, 1.0 - tail))
+        return np.stack([low, high], axis=-1)
 
 
 def whole_counts(block: Block) -> CountRows:
