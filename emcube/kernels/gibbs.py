@@ -13,7 +13,8 @@ law at the top of the likelihood and the uniform one),
 (3) divides the share of two components anew between them (Metropolis and Hastings, with a normal proposal at the
 top of the likelihood as it looks from where they stand, so that it hardly remembers).
 For the components each count is given to component k with a probability proportional to a_k S_ke (multinomial).
-Only counts that exist are visited.
+Only counts that exist are visited. For the shares of a pixel counts may be summed over channels in which the
+components stand in the same proportion: the sums are all that matters.
 
 Dense values. x = sum_k h_k s_k + noise of variance v: given the others a loading is normal, cut at zero; on
 the simplex (sum_k h_k = 1) two loadings at a time change in opposite directions, within what keeps both
@@ -49,9 +50,12 @@ if TYPE_CHECKING:
 __all__ = [
     "between",
     "binomials",
+    "channel_groups",
     "content_streams",
+    "dealt",
     "gammas",
     "gaussian_draws",
+    "grouped",
     "poisson_draws",
     "scattered",
     "streams",
@@ -63,6 +67,9 @@ _TO_UNIT = 2.0**-53
 
 FEW_COUNTS = 64
 """Counts up to which two components of a pixel may change places: with more they never would."""
+
+N_GROUPS = 48
+"""Groups of channels that tell of a pixel's shares."""
 
 ONE_BY_ONE = 12
 """Counts of a cell up to which they are dealt one by one; more are dealt by binomial numbers."""
@@ -99,8 +106,61 @@ def scattered(
     return out
 
 
+def channel_groups(spectra: NDArray[np.float64], n_groups: int = N_GROUPS) -> NDArray[np.int64]:
+    """Put channels in which the components stand in about the same proportion into groups, shape (E,).
+
+    Sums over such channels tell as much of a pixel's shares as the channels do: what is lost of the Fisher
+    information at even shares is sum_e m_e (r_e - r_g)(r_e - r_g)^T, with the mean m of the components, r = s / m,
+    and that of its group. The group that loses most is cut in two, across its longest axis, until there are enough.
+
+    Parameters
+    ----------
+    spectra : ndarray, shape (K, E)
+        Each sums to one.
+    n_groups : int
+    """
+    n_channels = spectra.shape[1]
+    if n_channels <= n_groups:
+        return np.arange(n_channels)
+    weights = spectra.mean(axis=0)
+    ratios = (spectra / np.maximum(weights, 1e-300)).T
+    labels = np.zeros(n_channels, dtype=np.int64)
+    lost = [_longest(ratios, weights)[0]]
+    for new in range(1, n_groups):
+        old = int(np.argmax(lost))
+        mine = np.flatnonzero(labels == old)
+        if lost[old] <= 0.0 or mine.size < 2:
+            break
+        _, places = _longest(ratios[mine], weights[mine])
+        labels[mine[places > 0.0]] = new
+        lost.append(0.0)
+        for group in (old, new):
+            part = labels == group
+            lost[group] = _longest(ratios[part], weights[part])[0]
+    return labels
+
+
+def _longest(
+    ratios: NDArray[np.float64], weights: NDArray[np.float64]
+) -> tuple[float, NDArray[np.float64]]:
+    """Weighted sum of squares of some points along their longest axis, and their places on it."""
+    total = float(weights.sum())
+    if total <= 0.0:
+        return 0.0, np.zeros(len(ratios))
+    apart = ratios - (weights @ ratios) / total
+    values, vectors = np.linalg.eigh((apart * weights[:, None]).T @ apart)
+    return max(float(values[-1]), 0.0), np.asarray(apart @ vectors[:, -1])
+
+
+def grouped(rows: CountRows, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Sum the counts of each pixel over groups of channels, (P, G)."""
+    out = np.zeros((rows.n_pixels, int(labels.max()) + 1))
+    _group(rows.indptr, rows.channels, rows.counts, labels, out)
+    return out
+
+
 def poisson_draws(
-    rows: CountRows,
+    cells: NDArray[np.float64],
     spectra: NDArray[np.float64],
     shares: NDArray[np.float64],
     odds: NDArray[np.float64],
@@ -109,16 +169,15 @@ def poisson_draws(
     concentration: float = 1.0,
     n_steps: int = 1,
     n_tries: int | None = None,
-    counted: NDArray[np.float64] | None = None,
     draws: NDArray[np.float64] | None = None,
 ) -> None:
     """Make some steps of the shares of the components in P pixels of counts, in place.
 
     Parameters
     ----------
-    rows : CountRows, (P, E)
-        Whole counts.
-    spectra : ndarray, shape (K, E)
+    cells : ndarray, shape (P, G)
+        Counts in channels, or in groups of channels.
+    spectra : ndarray, shape (K, G)
         Each sums to one; above zero where there are counts.
     shares : ndarray, shape (P, K)
         Where the chains stand; what they come to. Each row sums to one; zero is "not there".
@@ -131,29 +190,36 @@ def poisson_draws(
     n_steps : int
     n_tries : int, optional
         Components in each step, drawn anew, that are tried for a birth or death: all of them by default.
-    counted : ndarray, shape (E, K), optional
-        The counts of each channel that belong to each component, after the last step, are added.
     draws : ndarray, shape (n_steps, P, K), optional
         Takes the shares after each step.
     """
-    table = np.ascontiguousarray(spectra.T)
-    k = table.shape[1]
-    longest = int(np.diff(rows.indptr).max(initial=0))
+    k, n_groups = spectra.shape
     _poisson_steps(
-        rows.indptr,
-        rows.channels,
-        rows.counts,
-        table,
+        np.ascontiguousarray(cells, dtype=np.float64),
+        np.ascontiguousarray(spectra),
         shares,
         np.ascontiguousarray(odds, dtype=np.float64),
         stream,
         float(concentration),
         int(n_steps),
         k if n_tries is None else int(n_tries),
-        np.zeros((0, k)) if counted is None else counted,
         np.zeros((0, 0, 0)) if draws is None else draws,
-        np.empty(max(1, longest)),
+        np.empty((4, n_groups)),
+        np.empty((k, n_groups)),
     )
+
+
+def dealt(
+    rows: CountRows,
+    spectra: NDArray[np.float64],
+    shares: NDArray[np.float64],
+    stream: NDArray[np.uint64],
+) -> NDArray[np.float64]:
+    """Give each count to a component: how many counts of each channel belong to each, (K, E)."""
+    table = np.ascontiguousarray(spectra.T)
+    counted = np.zeros(table.shape)
+    _deal(rows.indptr, rows.channels, rows.counts, table, shares, stream, counted)
+    return np.ascontiguousarray(counted.T)
 
 
 def gammas(shapes: NDArray[np.float64], stream: NDArray[np.uint64]) -> NDArray[np.float64]:
@@ -447,192 +513,138 @@ def _scatter(indptr, channels, counts, table, rates, loadings, stream):
 
 
 @jit
-def _poisson_steps(
-    indptr,
-    channels,
-    counts,
-    table,
-    shares,
-    odds,
-    stream,
-    alpha,
-    n_steps,
-    n_tries,
-    counted,
-    draws,
-    ratio,
-):
+def _group(indptr, channels, counts, labels, out):
+    for p in range(indptr.size - 1):
+        for i in range(indptr[p], indptr[p + 1]):
+            out[p, labels[channels[i]]] += counts[i]
+
+
+@jit
+def _deal(indptr, channels, counts, table, shares, stream, counted):
     n = table.shape[1]
     state = np.empty(1, dtype=np.uint64)
     for p in range(indptr.size - 1):
         state[0] = stream[p]
-        first, last = indptr[p], indptr[p + 1]
-        held = 0.0
-        for i in range(first, last):
-            held += counts[i]
+        own = shares[p]
+        end = 0
+        for k in range(n):
+            if own[k] > 0.0:
+                end = k
+        for i in range(indptr[p], indptr[p + 1]):
+            e = channels[i]
+            left = np.int64(counts[i])
+            mu = 0.0
+            for k in range(n):
+                mu += own[k] * table[e, k]
+            if left > ONE_BY_ONE:
+                k = 0
+                while left > 0:
+                    part = own[k] * table[e, k]
+                    mine = left
+                    if k < end:
+                        mine = _binomial(state, left, min(part / mu, 1.0))
+                    counted[e, k] += mine
+                    left -= mine
+                    mu -= part
+                    k += 1
+                continue
+            for _ in range(left):
+                u = _uniform(state) * mu
+                chosen = end
+                for k in range(end):
+                    part = own[k] * table[e, k]
+                    if u < part:
+                        chosen = k
+                        break
+                    u -= part
+                counted[e, chosen] += 1.0
+        stream[p] = state[0]
+
+
+@jit
+def _poisson_steps(
+    cells, spectra, shares, odds, stream, alpha, n_steps, n_tries, draws, room, parts
+):
+    n, n_groups = spectra.shape
+    state = np.empty(1, dtype=np.uint64)
+    for p in range(cells.shape[0]):
+        state[0] = stream[p]
+        size, held = 0, 0.0
+        for g in range(n_groups):
+            if cells[p, g] > 0.0:
+                room[0, size] = cells[p, g]
+                held += cells[p, g]
+                for k in range(n):
+                    parts[k, size] = spectra[k, g]
+                size += 1
+        x, mu, rest, ratio = room[0, :size], room[1, :size], room[2, :size], room[3, :size]
         own = shares[p]
         for step in range(n_steps):
+            _mixed_into(parts, own, -1, mu)
             for t in range(n_tries):
                 k = t
                 if n_tries < n:
                     k = min(int(_uniform(state) * n), n - 1)
                 if np.isfinite(odds[k]):
-                    _try(state, first, last, channels, counts, table, own, k, odds[k], alpha, ratio)
+                    _try(state, x, parts, own, k, odds[k], alpha, mu, rest, ratio)
             if held <= FEW_COUNTS:
-                _swap(state, first, last, channels, counts, table, own, odds)
+                _swap(state, x, parts, own, odds, mu, rest)
             alive = 0
             for k in range(n):
                 if own[k] > 0.0:
                     alive += 1
             # So many that each component has been part of one, about.
             for _ in range(alive // 2):
-                _divide(state, first, last, channels, counts, table, own, alive, alpha)
+                _divide(state, x, parts, own, alive, alpha, mu, rest, ratio)
             if draws.shape[0] > 0:
                 for k in range(n):
                     draws[step, p, k] = own[k]
-        if counted.shape[0] > 0:
-            _deal(state, first, last, channels, counts, table, own, counted)
         stream[p] = state[0]
 
 
 @jit
-def _deal(state, first, last, channels, counts, table, own, counted):
-    """Give each count to a component."""
-    n = own.size
-    end = 0
-    for k in range(n):
-        if own[k] > 0.0:
-            end = k
-    for i in range(first, last):
-        e = channels[i]
-        left = np.int64(counts[i])
-        mu = 0.0
-        for k in range(n):
-            mu += own[k] * table[e, k]
-        if left > ONE_BY_ONE:
-            k = 0
-            while left > 0:
-                part = own[k] * table[e, k]
-                mine = left
-                if k < end:
-                    mine = _binomial(state, left, min(part / mu, 1.0))
-                counted[e, k] += mine
-                left -= mine
-                mu -= part
-                k += 1
-            continue
-        for _ in range(left):
-            u = _uniform(state) * mu
-            chosen = end
-            for k in range(end):
-                part = own[k] * table[e, k]
-                if u < part:
-                    chosen = k
-                    break
-                u -= part
-            counted[e, chosen] += 1.0
+def _mixed_into(parts, own, without, out):
+    """Mixture of the components that are there, but for one, into `out`."""
+    for i in range(out.size):
+        out[i] = 0.0
+    for k in range(own.size):
+        if k != without and own[k] > 0.0:
+            a = own[k]
+            for i in range(out.size):
+                out[i] += a * parts[k, i]
+
+
+@jit(fastmath={"reassoc"})
+def _moments(x, ratio):
+    """sum_i x_i r_i and sum_i x_i r_i^2."""
+    first, second = 0.0, 0.0
+    for i in range(x.size):
+        xr = x[i] * ratio[i]
+        first += xr
+        second += xr * ratio[i]
+    return first, second
 
 
 @jit
-def _divide(state, first, last, channels, counts, table, own, alive, alpha):
-    """Divide the share of two components that are there anew between them."""
-    n = own.size
-    one = int(_uniform(state) * alive)
-    other = int(_uniform(state) * (alive - 1))
-    if other >= one:
-        other += 1
-    j, i, seen = -1, -1, 0
-    for k in range(n):
-        if own[k] > 0.0:
-            if seen == one:
-                j = k
-            if seen == other:
-                i = k
-            seen += 1
-    both = own[j] + own[i]
-    w = own[j] / both
-    slope, bend = 0.0, 0.0
-    for c in range(first, last):
-        e = channels[c]
-        mu = 0.0
-        for k in range(n):
-            mu += own[k] * table[e, k]
-        r = both * (table[e, j] - table[e, i]) / mu
-        slope += counts[c] * r
-        bend += counts[c] * r * r
-    middle, width, inside = _top(w, slope, bend)
-    if inside <= 1e-200:
-        return
-    v = _between(state, middle, width, 0.0, 1.0)
-    if v <= 0.0 or v >= 1.0:
-        return
-    new_slope, new_bend, gain, product = 0.0, 0.0, 0.0, 1.0
-    for c in range(first, last):
-        e = channels[c]
-        mu = 0.0
-        for k in range(n):
-            mu += own[k] * table[e, k]
-        step = both * (table[e, j] - table[e, i])
-        moved = mu + (v - w) * step
-        if moved <= 0.0:
-            return
-        r = step / moved
-        new_slope += counts[c] * r
-        new_bend += counts[c] * r * r
-        if counts[c] == 1:
-            product *= moved / mu
-            if product > 1e100 or product < 1e-100:
-                gain += np.log(product)
-                product = 1.0
-        else:
-            gain += counts[c] * np.log(moved / mu)
-    back, back_width, back_inside = _top(v, new_slope, new_bend)
-    if back_inside <= 1e-200:
-        return
-    gain += np.log(product)
-    gain += (alpha - 1.0) * (np.log(v / w) + np.log((1.0 - v) / (1.0 - w)))
-    there, here = (v - middle) / width, (w - back) / back_width
-    gain += 0.5 * there * there + np.log(width * inside)
-    gain -= 0.5 * here * here + np.log(back_width * back_inside)
-    if np.log(1.0 - _uniform(state)) < gain:
-        own[j] = both * v
-        own[i] = both * (1.0 - v)
-
-
-@jit
-def _top(w, slope, bend):
-    """Normal law between 0 and 1 at the top of the likelihood as it looks from w: middle, width, its share."""
-    if bend < 1e-6:  # hardly any likelihood
-        return 0.5, 1e3, _normal_between(-5e-4, 5e-4)
-    width = 1.0 / np.sqrt(bend)
-    middle = w + slope / bend
-    return middle, width, _normal_between(-middle / width, (1.0 - middle) / width)
-
-
-@jit
-def _log_ratio(first, last, counts, ratio, w):
-    """sum_i x_i log(1 + w r_i): logarithms of products, which are fewer."""
+def _log_ratio(x, above, below):
+    """sum_i x_i log(above_i / below_i): logarithms of products, which are fewer."""
     total, product = 0.0, 1.0
-    for i in range(first, last):
-        term = 1.0 + w * ratio[i - first]
-        if counts[i] == 1:
+    for i in range(x.size):
+        term = above[i] / below[i]
+        if x[i] == 1.0:
             product *= term
-            if product > 1e100 or product < 1e-100:
-                if product <= 0.0:
-                    return -np.inf
-                total += np.log(product)
-                product = 1.0
+        elif x[i] == 2.0:
+            product *= term * term
         else:
-            if term <= 0.0:
-                return -np.inf
-            total += counts[i] * np.log(term)
-    if product <= 0.0:
-        return -np.inf
+            total += x[i] * np.log(term)
+        if product > 1e100 or product < 1e-100:
+            total += np.log(product)
+            product = 1.0
     return total + np.log(product)
 
 
 @jit
-def _try(state, first, last, channels, counts, table, own, j, odds, alpha, ratio):
+def _try(state, x, parts, own, j, odds, alpha, mu, rest, ratio):
     """Birth of component j where it is not there, death where it is."""
     n = own.size
     others, m = 0.0, 0
@@ -642,25 +654,18 @@ def _try(state, first, last, channels, counts, table, own, j, odds, alpha, ratio
             m += 1
     if m == 0:
         return  # a pixel holds something
-    slope, bend = 0.0, 0.0
-    for i in range(first, last):
-        e = channels[i]
-        mu = 0.0
-        for k in range(n):
-            if k != j:
-                mu += own[k] * table[e, k]
-        r = table[e, j] * others / mu - 1.0
-        ratio[i - first] = r
-        slope += counts[i] * r
-        bend += counts[i] * r * r
+    _mixed_into(parts, own, j, rest)
+    for i in range(x.size):
+        rest[i] /= others
+        ratio[i] = parts[j, i] / rest[i] - 1.0
+    slope, bend = _moments(x, ratio)
     # Top and width of the likelihood along the share w of j, as they look from w = 0.
     normal = bend > 0.0 and slope > -30.0 * np.sqrt(bend)
     middle, width, inside = 0.0, 1.0, 1.0
     if normal:
         width = 1.0 / np.sqrt(bend)
         middle = slope / bend
-        low, high = -middle / width, (1.0 - middle) / width
-        inside = _normal_between(low, high)
+        inside = _normal_between(-middle / width, (1.0 - middle) / width)
         normal = inside > 1e-200
     alive = own[j] > 0.0
     if alive:
@@ -674,38 +679,32 @@ def _try(state, first, last, channels, counts, table, own, j, odds, alpha, ratio
     density = 1.0
     if normal:
         z = (w - middle) / width
-        peak = np.exp(-0.5 * z * z) / (np.sqrt(2.0 * np.pi) * width * inside)
-        density = 0.5 + 0.5 * peak
-    prior = math.lgamma(alpha * (m + 1)) - math.lgamma(alpha) - math.lgamma(alpha * m)
-    prior += (alpha - 1.0) * np.log(w) + (alpha * m - 1.0) * np.log1p(-w)
-    gain = np.log(odds) + prior - np.log(density) + _log_ratio(first, last, counts, ratio, w)
+        density = 0.5 + 0.5 * np.exp(-0.5 * z * z) / (np.sqrt(2.0 * np.pi) * width * inside)
+    prior = np.log(m) + (m - 1.0) * np.log1p(-w)
+    if alpha != 1.0:
+        prior = math.lgamma(alpha * (m + 1)) - math.lgamma(alpha) - math.lgamma(alpha * m)
+        prior += (alpha - 1.0) * np.log(w) + (alpha * m - 1.0) * np.log1p(-w)
+    for i in range(x.size):
+        ratio[i] = (1.0 - w) * rest[i] + w * parts[j, i]
+    gain = np.log(odds) + prior - np.log(density) + _log_ratio(x, ratio, rest)
     u = np.log(1.0 - _uniform(state))
     if alive:
         if u < -gain:
             own[j] = 0.0
             for k in range(n):
                 own[k] /= others
+            for i in range(x.size):
+                mu[i] = rest[i]
     elif u < gain:
         for k in range(n):
             own[k] *= (1.0 - w) / others
         own[j] = w
+        for i in range(x.size):
+            mu[i] = ratio[i]
 
 
 @jit
-def _normal_between(low, high):
-    """Share of a standard normal law between two bounds; of a far tail to relative precision."""
-    root = np.sqrt(0.5)
-    if low > 0.0:
-        return 0.5 * (math.erfc(low * root) - math.erfc(high * root))
-    if high < 0.0:
-        return 0.5 * (math.erfc(-high * root) - math.erfc(-low * root))
-    if high - low < 1e-2:
-        return (high - low) * np.exp(-0.125 * (high + low) ** 2) / np.sqrt(2.0 * np.pi)
-    return 1.0 - 0.5 * math.erfc(high * root) - 0.5 * math.erfc(-low * root)
-
-
-@jit
-def _swap(state, first, last, channels, counts, table, own, odds):
+def _swap(state, x, parts, own, odds, mu, moved):
     """Let a component that is there give its share to one that is not."""
     n = own.size
     alive = 0
@@ -726,21 +725,88 @@ def _swap(state, first, last, channels, counts, table, own, odds):
             if take == 0:
                 i = k
             take -= 1
-    if not np.isfinite(odds[j]):
+    if not (0.0 < odds[i] < np.inf and 0.0 < odds[j] < np.inf):
         return
-    gain = np.log(odds[i]) - np.log(odds[j])
-    for c in range(first, last):
-        e = channels[c]
-        mu = 0.0
-        for k in range(n):
-            mu += own[k] * table[e, k]
-        after = mu + own[j] * (table[e, i] - table[e, j])
-        if after <= 0.0:
-            return
-        gain += counts[c] * np.log(after / mu)
+    share = own[j]
+    own[j], own[i] = 0.0, share
+    _mixed_into(parts, own, -1, moved)
+    gain = np.log(odds[i]) - np.log(odds[j]) + _log_ratio(x, moved, mu)
     if np.log(1.0 - _uniform(state)) < gain:
-        own[i] = own[j]
-        own[j] = 0.0
+        for c in range(x.size):
+            mu[c] = moved[c]
+    else:
+        own[j], own[i] = share, 0.0
+
+
+@jit
+def _divide(state, x, parts, own, alive, alpha, mu, moved, ratio):
+    """Divide the share of two components that are there anew between them."""
+    n = own.size
+    one = int(_uniform(state) * alive)
+    other = int(_uniform(state) * (alive - 1))
+    if other >= one:
+        other += 1
+    j, i, seen = -1, -1, 0
+    for k in range(n):
+        if own[k] > 0.0:
+            if seen == one:
+                j = k
+            if seen == other:
+                i = k
+            seen += 1
+    both = own[j] + own[i]
+    w = own[j] / both
+    for c in range(x.size):
+        ratio[c] = both * (parts[j, c] - parts[i, c]) / mu[c]
+    slope, bend = _moments(x, ratio)
+    middle, width, inside = _top(w, slope, bend)
+    if inside <= 1e-200:
+        return
+    v = _between(state, middle, width, 0.0, 1.0)
+    if v <= 0.0 or v >= 1.0:
+        return
+    held, held_other = own[j], own[i]
+    own[j], own[i] = both * v, both * (1.0 - v)
+    _mixed_into(parts, own, -1, moved)
+    for c in range(x.size):
+        ratio[c] = both * (parts[j, c] - parts[i, c]) / moved[c]
+    slope, bend = _moments(x, ratio)
+    back, back_width, back_inside = _top(v, slope, bend)
+    gain = -np.inf
+    if back_inside > 1e-200:
+        there, here = (v - middle) / width, (w - back) / back_width
+        gain = _log_ratio(x, moved, mu)
+        gain += (alpha - 1.0) * (np.log(v / w) + np.log((1.0 - v) / (1.0 - w)))
+        gain += 0.5 * there * there + np.log(width * inside)
+        gain -= 0.5 * here * here + np.log(back_width * back_inside)
+    if np.log(1.0 - _uniform(state)) < gain:
+        for c in range(x.size):
+            mu[c] = moved[c]
+    else:
+        own[j], own[i] = held, held_other
+
+
+@jit
+def _top(w, slope, bend):
+    """Normal law between 0 and 1 at the top of the likelihood as it looks from w: middle, width, its share."""
+    if bend < 1e-6:  # hardly any likelihood
+        return 0.5, 1e3, _normal_between(-5e-4, 5e-4)
+    width = 1.0 / np.sqrt(bend)
+    middle = w + slope / bend
+    return middle, width, _normal_between(-middle / width, (1.0 - middle) / width)
+
+
+@jit
+def _normal_between(low, high):
+    """Share of a standard normal law between two bounds; of a far tail to relative precision."""
+    root = np.sqrt(0.5)
+    if low > 0.0:
+        return 0.5 * (math.erfc(low * root) - math.erfc(high * root))
+    if high < 0.0:
+        return 0.5 * (math.erfc(-high * root) - math.erfc(-low * root))
+    if high - low < 1e-2:
+        return (high - low) * np.exp(-0.125 * (high + low) ** 2) / np.sqrt(2.0 * np.pi)
+    return 1.0 - 0.5 * math.erfc(high * root) - 0.5 * math.erfc(-low * root)
 
 
 # -------------------------------------------------------------------------------------- dense values

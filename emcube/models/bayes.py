@@ -16,6 +16,8 @@ from emcube.engine import resident, run_sweep
 from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels.convergence import effective_size, split_r_hat
+from emcube.kernels.gibbs import channel_groups
+from emcube.kernels.poisson_nmf import floored
 from emcube.models.base import resolve_seed
 from emcube.models.bayes_sweeps import (
     COUNT_STEPS,
@@ -192,6 +194,7 @@ class BayesianUnmixing(MixingModel):
     n_iter_: int
     pool_: int
     seed_: int
+    _groups: NDArray[np.int64]
     _chains: tuple[Chain, ...]
     _summed: Moments
 
@@ -273,6 +276,7 @@ class BayesianUnmixing(MixingModel):
             self.likelihood_ = "gamma-poisson" if counts else "gaussian"
             start = self._start(X, where)
             self.pool_ = self._side(source, start)
+            self._groups = channel_groups(floored(start._values))
             self._remember(labels)
             self._run(source, labels, self._first(start, source), None)
         self._remember_columns(X)
@@ -322,7 +326,7 @@ class BayesianUnmixing(MixingModel):
     def _sampler(self) -> CountModel | DenseModel:
         if self._is_counts:
             steps = COUNT_STEPS if self.n_steps == "auto" else int(self.n_steps)
-            return CountModel(float(self.concentration), steps, bool(self.sparse))
+            return CountModel(self._groups, float(self.concentration), steps, bool(self.sparse))
         steps = DENSE_STEPS if self.n_steps == "auto" else int(self.n_steps)
         return DenseModel(self._simplex, steps)
 

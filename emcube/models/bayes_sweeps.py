@@ -19,8 +19,10 @@ from emcube.errors import InputError
 from emcube.kernels.frobenius_nmf import frobenius_loadings, pieces
 from emcube.kernels.gibbs import (
     content_streams,
+    dealt,
     gammas,
     gaussian_draws,
+    grouped,
     poisson_draws,
     scattered,
     streams,
@@ -362,12 +364,14 @@ def upper_quantile(
 # -------------------------------------------------------------------------------------------- counts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CountModel:
     """Poisson counts, gamma totals, Dirichlet shares of the components that a pixel holds.
 
     Parameters
     ----------
+    groups : ndarray of int, shape (E,)
+        Group of each channel (see `channel_groups`): over groups counts are summed where shares are drawn.
     concentration : float
         Of the shares' prior.
     n_steps : int
@@ -376,6 +380,7 @@ class CountModel:
         Whether components may be absent.
     """
 
+    groups: NDArray[np.int64]
     concentration: float = 1.0
     n_steps: int = COUNT_STEPS
     sparse: bool = True
@@ -392,21 +397,22 @@ class CountModel:
             rows = rows.take(full)
         spectra, k = floored(chain.spectra), len(chain.spectra)
         stream = streams(seed, rows.n_pixels)
-        shares = self._begun(rows, spectra, stream)
-        counted = np.zeros((rows.n_channels, k))
+        cells = grouped(rows, self.groups)
+        narrow = summed(spectra, self.groups)
+        shares = self._begun(cells, narrow, stream)
         poisson_draws(
-            rows,
-            spectra,
+            cells,
+            narrow,
             shares,
             self._odds(chain),
             stream,
             concentration=self.concentration,
             n_steps=self.n_steps,
-            counted=counted,
         )
-        totals = self._totals(rows, chain.rate, stream)
+        counted = dealt(rows, spectra, shares, stream)
+        totals = self._totals(cells, chain.rate, stream)
         return Moments(
-            np.ascontiguousarray(counted.T),
+            counted,
             np.zeros((k, k)),
             totals @ shares,
             np.count_nonzero(shares, axis=0).astype(np.float64),
@@ -415,9 +421,13 @@ class CountModel:
         )
 
     def _begun(
-        self, rows: CountRows, spectra: NDArray[np.float64], stream: NDArray[np.uint64]
+        self,
+        cells: NDArray[np.float64],
+        spectra: NDArray[np.float64],
+        stream: NDArray[np.uint64],
     ) -> NDArray[np.float64]:
         """Shares that scatter about the most probable ones, which may be zero."""
+        rows = as_rows(cells)
         modes = poisson_loadings(rows, spectra, PASS_TOLERANCE)
         loadings = scattered(rows, spectra, modes, np.zeros(len(spectra)), stream)
         if self.sparse:
@@ -433,11 +443,10 @@ class CountModel:
         return np.asarray(chance / (1.0 - chance))
 
     def _totals(
-        self, rows: CountRows, rate: float, stream: NDArray[np.uint64]
+        self, cells: NDArray[np.float64], rate: float, stream: NDArray[np.uint64]
     ) -> NDArray[np.float64]:
         """Brightness of each pixel: its counts alone tell of it."""
-        held = rows.pixel_totals().astype(np.float64)
-        return gammas(held + TOTAL_SHAPE, stream) / (1.0 + rate)
+        return gammas(cells.sum(axis=1) + TOTAL_SHAPE, stream) / (1.0 + rate)
 
     def drawn(self, chain: Chain, moments: Moments, rng: np.random.Generator) -> Chain:
         """Dirichlet components; beta chances of presence; the gamma rate of the totals."""
@@ -463,25 +472,21 @@ class CountModel:
         """Loadings (n, p, K): shares go on from one draw of the components to the next."""
         assert isinstance(part, CountRows)
         stream = content_streams(seed, part)
-        middle = middle_of(chains)
-        shares = self._begun(part, floored(middle.spectra), stream)
+        middle, cells = middle_of(chains), grouped(part, self.groups)
+        narrow = summed(floored(middle.spectra), self.groups)
+        shares = self._begun(cells, narrow, stream)
         some: dict[str, Any] = {"concentration": self.concentration, "n_tries": 1}
         poisson_draws(
-            part,
-            floored(middle.spectra),
-            shares,
-            self._odds(middle),
-            stream,
-            n_steps=PIXEL_WARMUP,
-            **some,
+            cells, narrow, shares, self._odds(middle), stream, n_steps=PIXEL_WARMUP, **some
         )
         kept = -(-PIXEL_DRAWS // len(chains))
         out = np.empty((len(chains) * kept, *shares.shape))
         for i, chain in enumerate(chains):
             held = out[i * kept : (i + 1) * kept]
+            narrow = summed(floored(chain.spectra), self.groups)
             poisson_draws(
-                part,
-                floored(chain.spectra),
+                cells,
+                narrow,
                 shares,
                 self._odds(chain),
                 stream,
@@ -490,7 +495,7 @@ class CountModel:
                 **some,
             )
             for one in held:
-                one *= self._totals(part, chain.rate, stream)[:, None]
+                one *= self._totals(cells, chain.rate, stream)[:, None]
         return out
 
     def interval(self, draws: NDArray[np.float64], level: float) -> NDArray[np.float64]:
@@ -506,6 +511,12 @@ class CountModel:
             # Of ordered draws those of a component that is there are the last ones.
             high = np.maximum(high, upper_quantile(draws, there, 1.0 - tail))
         return np.stack([low, high], axis=-1)
+
+
+def summed(spectra: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Components (K, E) over groups of channels, (K, G)."""
+    n = int(groups.max()) + 1
+    return np.array([np.bincount(groups, weights=one, minlength=n) for one in spectra])
 
 
 def whole_counts(block: Block) -> CountRows:

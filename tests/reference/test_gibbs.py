@@ -55,7 +55,7 @@ def test_shares_have_the_right_posterior(alpha, n_tries):
     spectra = np.array([[0.5, 0.3, 0.2], [0.1, 0.3, 0.6]])
     odds = np.array([0.4, 2.0])
     for x in np.array([[9, 6, 2], [0, 0, 3], [2, 0, 0], [0, 0, 0], [30, 25, 20]]):
-        rows = rows_from_dense(np.repeat(x[None].astype(np.uint8), 500, axis=0))
+        rows = np.repeat(x[None].astype(float), 500, axis=0)
         stream = kernel.streams((3, 1), 500)
         shares = np.full((500, 2), 0.5)
         some = {"concentration": alpha, "n_tries": n_tries}
@@ -119,11 +119,9 @@ def test_a_pass_agrees_with_the_naive_twin():
     shares, spectra = np.full((24, 2), 0.5), true
     stream, draw = kernel.streams((1,), 24), np.random.default_rng(7)
     for i in range(2100):
-        counted = np.zeros((4, 2))
-        kernel.poisson_draws(
-            rows, spectra, shares, chances / (1 - chances), stream, n_steps=2, counted=counted
-        )
-        spectra = np.array([draw.dirichlet(c + 0.5) for c in counted.T])
+        kernel.poisson_draws(x, spectra, shares, chances / (1 - chances), stream, n_steps=2)
+        counted = kernel.dealt(rows, spectra, shares, stream)
+        spectra = np.array([draw.dirichlet(c + 0.5) for c in counted])
         if i >= 100:
             quick.append(np.concatenate([spectra.ravel(), shares[:, 0]]))
     slow, quick = np.array(slow), np.array(quick)
@@ -170,17 +168,10 @@ def test_data_and_parameters_drawn_in_turn_keep_the_prior():
         stream = kernel.streams((2, chain), p)
         for step in range(12):
             x = rng.poisson(9.0 * shares @ spectra).astype(np.uint8)
-            counted = np.zeros((e, k))
-            kernel.poisson_draws(
-                rows_from_dense(x),
-                spectra,
-                shares,
-                chances / (1 - chances),
-                stream,
-                concentration=alpha,
-                counted=counted,
-            )
-            spectra = np.array([rng.dirichlet(c + prior) for c in counted.T])
+            odds = chances / (1 - chances)
+            kernel.poisson_draws(x, spectra, shares, odds, stream, concentration=alpha)
+            counted = kernel.dealt(rows_from_dense(x), spectra, shares, stream)
+            spectra = np.array([rng.dirichlet(c + prior) for c in counted])
             if step >= 8:
                 after.append(looked_at(spectra, shares))
     after = np.array(after).reshape(n_chains, 4, -1).mean(axis=1)
@@ -201,9 +192,10 @@ def test_laplace_starts_near_the_posterior():
     stream = kernel.streams((5,), 4000)
     few = kernel.scattered(rows, spectra, modes, np.zeros(3), stream)
     few /= few.sum(axis=1, keepdims=True)
-    kernel.poisson_draws(rows, spectra, few, odds, stream, n_steps=4)
+    cells = rows.to_dense()
+    kernel.poisson_draws(cells, spectra, few, odds, stream, n_steps=4)
     many = few.copy()
-    kernel.poisson_draws(rows, spectra, many, odds, stream, n_steps=200)
+    kernel.poisson_draws(cells, spectra, many, odds, stream, n_steps=100)
     deviation = many.std(axis=0)
     assert (np.abs(few.mean(axis=0) - many.mean(axis=0)) < 0.25 * deviation).all()
     np.testing.assert_allclose(few.std(axis=0), deviation, rtol=0.2)
@@ -214,14 +206,34 @@ def test_counts_are_given_away_whole():
     counts[7, 3] = 5000  # dealt by binomial numbers
     rows = rows_from_dense(counts)
     spectra = np.random.default_rng(1).dirichlet(np.ones(12), 3)
-    counted = np.zeros((12, 3))
     shares = np.tile([0.5, 0.5, 0.0], (50, 1))
-    stream = kernel.streams((1,), 50)
-    kernel.poisson_draws(rows, spectra, shares, np.zeros(3), stream, n_tries=0, counted=counted)
-    np.testing.assert_array_equal(counted.sum(axis=1), counts.sum(axis=0))
+    counted = kernel.dealt(rows, spectra, shares, kernel.streams((1,), 50))
+    np.testing.assert_array_equal(counted.sum(axis=0), counts.sum(axis=0))
     np.testing.assert_array_equal(counted, np.rint(counted))
-    # Nothing goes to who is not there; counts are few enough to change places in some pixels.
-    assert counted[3, 2] < 5000
+    assert (counted[2] == 0).all()
+    chance = spectra[:2, 3] / spectra[:2, 3].sum()
+    assert counted[0, 3] == pytest.approx(5000 * chance[0], abs=200)
+
+
+def test_groups_of_channels_lose_little():
+    """Sums over groups tell as much of the shares as the channels do."""
+    rng = np.random.default_rng(2)
+    spectra = rng.dirichlet(np.full(800, 0.4), 3)
+    spectra = 0.6 * spectra + 0.4 * spectra.mean(axis=0)
+    labels = kernel.channel_groups(spectra)
+    assert np.unique(labels).size == kernel.N_GROUPS
+    narrow = np.array([np.bincount(labels, weights=s) for s in spectra])
+    for shares in ([0.34, 0.33, 0.33], [0.9, 0.08, 0.02], [0.05, 0.05, 0.9]):
+        whole = (spectra / (shares @ spectra)) @ spectra.T
+        part = (narrow / (shares @ narrow)) @ narrow.T
+        apart = np.array([[1.0, -1.0, 0.0], [1.0, 0.0, -1.0]])
+        whole, part = apart @ whole @ apart.T, apart @ part @ apart.T
+        kept = np.linalg.eigvals(np.linalg.solve(whole, part)).real
+        assert kept.min() > 0.97
+    np.testing.assert_array_equal(kernel.channel_groups(spectra[:, :20]), np.arange(20))
+    counts = rng.poisson(300 * spectra).astype(np.uint8)
+    cells = kernel.grouped(rows_from_dense(counts), labels)
+    np.testing.assert_array_equal(cells, [np.bincount(labels, weights=c) for c in counts])
 
 
 def test_gamma_numbers():
