@@ -5,6 +5,7 @@ Letters: P pixels, E used channels, K components, C chains, N draws of each.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -35,7 +36,7 @@ from emcube.models.bayes_sweeps import (
 from emcube.models.labels import as_source, dtype_of
 from emcube.models.mixing import MixingModel, loss_of, require_whole
 from emcube.models.nmf import MiniBatchNMF
-from emcube.models.nmf_start import tile_of
+from emcube.models.nmf_start import SIDES, tile_of
 from emcube.models.nmf_sweeps import PooledSource
 from emcube.models.rebuild import pixels_only
 
@@ -57,7 +58,7 @@ CONVERGED = 1.1
 """R-hat up to which chains have met."""
 
 FEW_PIXELS = 4096
-"""Pixels up to which nothing is pooled."""
+"""Pixels up to which nothing is pooled, and tiles that more pixels are pooled to, about."""
 
 PRESENCE_ROUNDS = (2, 2)
 """Passes over single pixels in which their chances of presence settle, and are averaged, where components
@@ -97,12 +98,12 @@ class BayesianUnmixing(MixingModel):
     n_draws : int
         N, passes that are kept, in each chain.
     n_steps : int or "auto"
-        Gibbs steps of the loadings in a pass; "auto" is 4 for counts, 20 for dense values.
+        Gibbs steps of the loadings in a pass; "auto" is 3 for counts, 20 for dense values.
     level : float
         Of credible intervals.
     pool : int or "auto"
         Side of the square tiles of which counts are summed while components are drawn (sums of Poisson counts
-        are Poisson counts). "auto": 1 up to 4096 pixels and for dense values, else as `MiniBatchNMF` chooses.
+        are Poisson counts). "auto": so large that 4096 tiles are left, at most 8; 1 for dense values.
         Loadings are always those of single pixels.
     random_state : None, int or numpy.random.Generator
         None draws a seed, kept in ``seed_``.
@@ -206,9 +207,9 @@ class BayesianUnmixing(MixingModel):
         sparse: bool = True,
         concentration: float = 1.0,
         simplex: bool = True,
-        n_chains: int = 4,
+        n_chains: int = 2,
         n_warmup: int = 20,
-        n_draws: int = 40,
+        n_draws: int = 60,
         n_steps: int | str = "auto",
         level: float = 0.9,
         pool: int | str = "auto",
@@ -275,7 +276,7 @@ class BayesianUnmixing(MixingModel):
             counts = loss_of(self.noise, dtype_of(X)).counts
             self.likelihood_ = "gamma-poisson" if counts else "gaussian"
             start = self._start(X, where)
-            self.pool_ = self._side(source, start)
+            self.pool_ = self._side(source, labels)
             self._groups = channel_groups(floored(start._values))
             self._remember(labels)
             self._run(source, labels, self._first(start, source), None)
@@ -336,13 +337,17 @@ class BayesianUnmixing(MixingModel):
         nmf = MiniBatchNMF(self.n_components, beta_loss=loss, pool=pool, random_state=self.seed_)
         return nmf.fit(X, where=where)
 
-    def _side(self, source: BlockSource, start: MiniBatchNMF) -> int:
+    def _side(self, source: BlockSource, labels: Labels) -> int:
         """Side of the tiles: dense values are not pooled, nor are few pixels."""
         if not self._is_counts:
             return 1
-        if self.pool == "auto" and source.n_pixels <= FEW_PIXELS:
-            return 1
-        return int(start.pool_)
+        if self.pool != "auto":
+            return int(self.pool)
+        for side in SIDES:
+            tile = tile_of(labels.nav_dims, side)
+            if source.n_pixels <= FEW_PIXELS * math.prod(tile):
+                return side
+        return SIDES[-1]
 
     def _first(self, start: MiniBatchNMF, source: BlockSource) -> tuple[Chain, ...]:
         """Chains that begin apart: each component mixed with a little of the others."""

@@ -45,12 +45,15 @@ CHANNEL_PRIOR = 0.5
 TOTAL_SHAPE = 0.5
 """Shape of the prior of a pixel's total (as Jeffreys' prior of a Poisson mean): how spread totals are."""
 
-COUNT_STEPS, DENSE_STEPS = 4, 20
+COUNT_STEPS, DENSE_STEPS = 3, 20
 """Gibbs steps of the loadings in a pass. Counts begin at Laplace's approximation, dense values at the
 mode."""
 
 SPECTRUM_STEPS = 3
 """Gibbs steps of the components of dense values in a pass, given all loadings."""
+
+TRIES = 2
+"""Components in each step that are tried for a birth or death."""
 
 TILE_PIXELS = 2048
 """Pixels whose draws are held at a time."""
@@ -408,6 +411,7 @@ class CountModel:
             stream,
             concentration=self.concentration,
             n_steps=self.n_steps,
+            n_tries=min(TRIES, k),
         )
         counted = dealt(rows, spectra, shares, stream)
         totals = self._totals(cells, chain.rate, stream)

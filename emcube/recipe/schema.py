@@ -360,9 +360,9 @@ class BayesianUnmixingStep(_Step):
     sparse: Annotated[bool, Strict()] = True
     concentration: Annotated[float, Strict(), Field(gt=1e-3, allow_inf_nan=False)] = 1.0
     simplex: Annotated[bool, Strict()] = True
-    n_chains: Count = 4
+    n_chains: Count = 2
     n_warmup: Annotated[int, Strict(), Field(ge=0)] = 20
-    n_draws: Count = 40
+    n_draws: Count = 60
     n_steps: Count | Literal["auto"] = "auto"
     level: Annotated[float, Strict(), Field(gt=0, lt=1)] = 0.9
     pool: Count | Literal["auto"] = "auto"

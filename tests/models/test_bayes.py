@@ -56,7 +56,7 @@ def test_components_and_loadings_of_counts(fitted, cube, truth):
     assert np.max(angles) < 4.0
     assert fitted.converged_
     assert fitted.likelihood_ == "gamma-poisson"
-    assert fitted.draws_.shape == (4, 40, 3, 60)
+    assert fitted.draws_.shape == (2, 60, 3, 60)
     np.testing.assert_allclose(fitted.components_.sum("energy"), 1.0)
     maps = fitted.transform(cube).isel(component=order)
     full = truth.loadings.sum(axis=-1) > 30
