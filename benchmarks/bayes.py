@@ -92,9 +92,11 @@ def table(facts: dict[str, Any]) -> str:
     lines = [
         "# Coverage of Bayesian intervals",
         "",
-        f"`BayesianUnmixing(3)`, nominal level {100 * LEVEL:g} %, scenes of 24 x 24 pixels and 60 channels "
-        f"(`python -m benchmarks.bayes coverage`). Seeds below {FIRST_SEED} were used while the sampler was "
-        "made; those of this table were not.",
+        (
+            f"`BayesianUnmixing(3)`, nominal level {100 * LEVEL:g} %, scenes of 24 x 24 pixels and 60 channels "
+            f"(`python -m benchmarks.bayes coverage`). Seeds below {FIRST_SEED} were used while the sampler "
+            "was made; those of this table were not."
+        ),
         "",
         "| counts a pixel | stratum | held | must hold | | values | realisations |",
         "|---|---|---|---|---|---|---|",
@@ -105,7 +107,10 @@ def table(facts: dict[str, Any]) -> str:
         f"{row['values']:,} | {row['realisations']} |"
         for row in facts["rows"]
     ]
-    lines += ["", "| counts a pixel | pure pixels | chains that met (R-hat up to 1.1) | median R-hat |"]
+    lines += [
+        "",
+        "| counts a pixel | pure pixels | chains that met (R-hat up to 1.1) | median R-hat |",
+    ]
     lines += ["|---|---|---|---|"]
     lines += [
         f"| {chain['counts']:g} | {'yes' if chain['pure'] else 'no'} | "

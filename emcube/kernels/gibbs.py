@@ -4,33 +4,25 @@ Letters: P pixels, E channels, K components. Each pixel has a stream of random n
 draws depends on its stream and its values alone, never on its neighbours.
 
 Counts. x_e ~ Poisson(t sum_k a_k S_ke), where the shares a sum to one. Components sum to one, so that the
-total N of the counts alone tells of t and their channels alone of the shares. Which components a pixel holds
-is drawn, too: A with Pr(A) proportional to the product of the odds of its members, a ~ Dirichlet(alpha) on A
-and zero elsewhere. A step
-(1) gives a component a share or takes it away (reversible jump: births are proposed from a mixture of a normal
-law at the top of the likelihood and the uniform one),
+total N of the counts alone tells of t and their channels alone of the shares. Which components a pixel
+holds
+is drawn, too: A with Pr(A) proportional to the product of the odds of its members, a ~ Dirichlet(alpha) on
+A and zero elsewhere. A step
+(1) gives a component a share or takes it away (reversible jump: births are proposed from a mixture of a
+normal law at the top of the likelihood and the uniform one),
 (2) lets two components change places (pixels of few counts only), and
-(3) divides the share of two components anew between them (Metropolis and Hastings, with a normal proposal at the
-top of the likelihood as it looks from where they stand, so that it hardly remembers).
-For the components each count is given to component k with a probability proportional to a_k S_ke (multinomial).
-Only counts that exist are visited. For the shares of a pixel counts may be summed over channels in which the
-components stand in the same proportion: the sums are all that matters.
+(3) divides the share of two components anew between them (Metropolis and Hastings, with a normal proposal
+at the top of the likelihood as it looks from where they stand, so that it hardly remembers).
+For the components each count is given to component k with a probability proportional to a_k S_ke
+(multinomial). Only counts that exist are visited. For the shares of a pixel counts may be summed over
+channels in which the components stand in the same proportion: the sums are all that matters.
 
 Dense values. x = sum_k h_k s_k + noise of variance v: given the others a loading is normal, cut at zero; on
 the simplex (sum_k h_k = 1) two loadings at a time change in opposite directions, within what keeps both
 positive.
 
 References
-----------
-A. T. Cemgil, Comput. Intell. Neurosci. 2009, 785152, doi:10.1155/2009/785152, and T. L. Griffiths, M. Steyvers,
-Proc. Natl. Acad. Sci. 101 (2004) 5228, doi:10.1073/pnas.0307752101 (counts). P. J. Green, Biometrika 82 (1995)
-711, doi:10.1093/biomet/82.4.711 (births and deaths). Y. Qi, T. P. Minka, "Hessian-based Markov chain Monte-Carlo
-algorithms", Workshop on Monte Carlo Methods, 2002 (divisions).
-N. Dobigeon, S. Moussaoui, M. Coulon, J.-Y. Tourneret, A. O. Hero, IEEE Trans. Signal Process. 57 (2009) 4355,
-doi:10.1109/TSP.2009.2025797 (dense values). G. Marsaglia, W. W. Tsang, ACM Trans. Math. Softw. 26 (2000) 363,
-doi:10.1145/358407.358414 (gamma numbers). W. Hoermann, J. Stat. Comput. Simul. 46 (1993) 101,
-doi:10.1080/00949659308811496 (binomial numbers). C. P. Robert, Stat. Comput. 5 (1995) 121,
-doi:10.1007/BF00143942 (normal numbers between bounds).
+---------- A. T. Cemgil, Comput. Intell. Neurosci. 2009, 785152, doi:10.1155/2009/785152, and T. L. Griffiths, M. Steyvers, Proc. Natl. Acad. Sci. 101 (2004) 5228, doi:10.1073/pnas.0307752101 (counts). P. J. Green, Biometrika 82 (1995) 711, doi:10.1093/biomet/82.4.711 (births and deaths). Y. Qi, T. P. Minka, "Hessian-based Markov chain Monte-Carlo algorithms", Workshop on Monte Carlo Methods, 2002 (divisions). N. Dobigeon, S. Moussaoui, M. Coulon, J.-Y. Tourneret, A. O. Hero, IEEE Trans. Signal Process. 57 (2009) 4355, doi:10.1109/TSP.2009.2025797 (dense values). G. Marsaglia, W. W. Tsang, ACM Trans. Math. Softw. 26 (2000) 363, doi:10.1145/358407.358414 (gamma numbers). W. Hoermann, J. Stat. Comput. Simul. 46 (1993) 101, doi:10.1080/00949659308811496 (binomial numbers). C. P. Robert, Stat. Comput. 5 (1995) 121, doi:10.1007/BF00143942 (normal numbers between bounds).
 """
 
 from __future__ import annotations
@@ -110,8 +102,8 @@ def channel_groups(spectra: NDArray[np.float64], n_groups: int = N_GROUPS) -> ND
     """Put channels in which the components stand in about the same proportion into groups, shape (E,).
 
     Sums over such channels tell as much of a pixel's shares as the channels do: what is lost of the Fisher
-    information at even shares is sum_e m_e (r_e - r_g)(r_e - r_g)^T, with the mean m of the components, r = s / m,
-    and that of its group. The group that loses most is cut in two, across its longest axis, until there are enough.
+    information at even shares is sum_e m_e (r_e - r_g)(r_e - r_g)^T, with the mean m of the components and
+    r = s / m. The group that loses most is cut in two, across its longest axis, until there are enough.
 
     Parameters
     ----------
@@ -788,7 +780,7 @@ def _divide(state, x, parts, own, alive, alpha, mu, moved, ratio):
 
 @jit
 def _top(w, slope, bend):
-    """Normal law between 0 and 1 at the top of the likelihood as it looks from w: middle, width, its share."""
+    """Normal law between 0 and 1 at the top of the likelihood seen from w: middle, width, its share."""
     if bend < 1e-6:  # hardly any likelihood
         return 0.5, 1e3, _normal_between(-5e-4, 5e-4)
     width = 1.0 / np.sqrt(bend)

@@ -111,8 +111,8 @@ class BayesianUnmixing(MixingModel):
     Attributes
     ----------
     components_ : DataArray (component, signal dims), or ndarray (K, E)
-        Posterior mean. Each sums to one over the used channels (unit "1 per channel"), but for dense values on
-        the simplex. Ordered by their total loading, the largest first.
+        Posterior mean. Each sums to one over the used channels (unit "1 per channel"), but for dense values
+        on the simplex. Ordered by their total loading, the largest first.
     components_std_ : same
         Posterior standard deviation.
     components_interval_ : DataArray (component, signal dims, bound), or ndarray (K, E, 2)

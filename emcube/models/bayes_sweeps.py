@@ -174,9 +174,7 @@ class Chain:
 
     def taken(self, order: NDArray[np.int64], *, rate: float = 1.0) -> Chain:
         """The components in another order; the rate so many times as large."""
-        return Chain(
-            self.spectra[order], self.presence[order], self.rate * rate, self.variance
-        )
+        return Chain(self.spectra[order], self.presence[order], self.rate * rate, self.variance)
 
 
 def middle_of(chains: tuple[Chain, ...]) -> Chain:
@@ -351,7 +349,7 @@ def quantiles(draws: NDArray[np.float64], shares: tuple[float, ...]) -> list[NDA
 def upper_quantile(
     draws: NDArray[np.float64], last: NDArray[np.int64], share: float
 ) -> NDArray[np.float64]:
-    """Quantile of the largest so many (p, K) of draws (n, p, K), as `quantiles`; zero where there are none."""
+    """Quantile of the largest so many (p, K) of draws (n, p, K), as `quantiles`; zero without any."""
     ordered = np.sort(draws, axis=0)
     n = len(ordered)
     place = np.clip(share * (last + 1) - 1.0, 0.0, np.maximum(last - 1.0, 0.0))

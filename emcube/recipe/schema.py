@@ -545,8 +545,16 @@ AnyStep = (
 )
 """Any step, as a type."""
 
-WITH_LOADINGS = (PCAStep, NMFStep, MCRStep, BayesianUnmixingStep, ICAStep, VarimaxStep, VCAStep)
-WITH_LOADINGS += (NFINDRStep,)
+WITH_LOADINGS = (
+    PCAStep,
+    NMFStep,
+    MCRStep,
+    BayesianUnmixingStep,
+    ICAStep,
+    VarimaxStep,
+    VCAStep,
+    NFINDRStep,
+)
 """Steps that give loadings, on which others may go on."""
 
 AnyPrepare = RemoveBackground | Window | Select | Bin

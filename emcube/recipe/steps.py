@@ -237,16 +237,14 @@ def _mcr(step: schema.MCRStep, run: Run, stamp: Stamp) -> xr.Dataset:
     return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)
 
 
-def _bayesian_unmixing(
-    step: schema.BayesianUnmixingStep, run: Run, stamp: Stamp
-) -> xr.Dataset:
+def _bayesian_unmixing(step: schema.BayesianUnmixingStep, run: Run, stamp: Stamp) -> xr.Dataset:
     from emcube.models import BayesianUnmixing
 
     model = BayesianUnmixing(**run.parameters(step)).fit(run.cube, where=run.where)
     small = {
         "components": model.components_,
         "components_std": model.components_std_,
-        # Which end is which stands in the attributes: texts in arrays are no part of Zarr's third version yet.
+        # Which end is which stands in the attributes: texts in arrays are no part of Zarr 3 yet.
         "components_interval": model.components_interval_.drop_vars("bound"),
         "component_totals": _component_totals(model, run),
         "component_totals_std": _by_component(model.component_totals_std_).assign_attrs(

@@ -28,7 +28,7 @@ def truth():
 
 @pytest.fixture(scope="module")
 def cube(truth):
-    return truth.draw(np.random.default_rng(21))
+    return truth.draw(np.random.default_rng(21)).compute()
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_components_and_loadings_of_counts(fitted, cube, truth):
 def test_intervals_hold_what_they_promise(truth):
     """A small version of `python -m benchmarks.bayes coverage`."""
     found = Coverage()
-    for seed in range(500, 504):
+    for seed in range(500, 502):
         drawn = truth.draw(np.random.default_rng(seed))
         model = em.BayesianUnmixing(3, random_state=seed).fit(drawn)
         order, _ = matched(model, truth.components)
@@ -250,7 +250,7 @@ def test_uncertainty_hands_out_the_posterior(fitted, cube):
     both = np.hypot(sure.loadings_std_counting, sure.loadings_std_shared)
     whole = fitted.loadings_std(cube)
     assert (both >= whole - 1e-9).all()
-    assert np.median(sure.loadings_std_shared / sure.loadings_std_counting) < 1.0
+    assert sure.loadings_std_shared.mean() < sure.loadings_std_counting.mean()
     values = fitted.components_.values
     assert (sure.rotation_range.isel(bound=0) <= values + 1e-9).all()
     assert (sure.rotation_range.isel(bound=1) >= values - 1e-9).all()
@@ -287,7 +287,10 @@ def test_a_recipe_keeps_intervals(cube, tmp_path):
     recipe = {
         "emcube": 1,
         "input": {"path": str(store)},
-        "steps": [{"bayesian_unmixing": step}, {"kmeans": {"n_clusters": 3, "on": "bayesian_unmixing"}}],
+        "steps": [
+            {"bayesian_unmixing": step},
+            {"kmeans": {"n_clusters": 3, "on": "bayesian_unmixing"}},
+        ],
     }
     result = em.run(recipe, out=tmp_path / "result")
     node = result["bayesian_unmixing"]

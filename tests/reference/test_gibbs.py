@@ -12,7 +12,8 @@ from emcube.kernels.rows import rows_from_dense
 
 
 @pytest.mark.parametrize(
-    ("low", "high"), [(0.0, np.inf), (-0.3, 0.4), (-4.0, 3.0), (2.5, np.inf), (2.0, 2.3), (-9.0, -3.0)]
+    ("low", "high"),
+    [(0.0, np.inf), (-0.3, 0.4), (-4.0, 3.0), (2.5, np.inf), (2.0, 2.3), (-9.0, -3.0)],
 )
 def test_normal_numbers_between_bounds(low, high):
     draws = kernel.between(0.5, 2.0, low, high, 20000, 7)
