@@ -5,9 +5,8 @@ draws depends on its stream and its values alone, never on its neighbours.
 
 Counts. x_e ~ Poisson(t sum_k a_k S_ke), where the shares a sum to one. Components sum to one, so that the
 total N of the counts alone tells of t and their channels alone of the shares. Which components a pixel
-holds
-is drawn, too: A with Pr(A) proportional to the product of the odds of its members, a ~ Dirichlet(alpha) on
-A and zero elsewhere. A step
+holds is drawn, too: A with Pr(A) proportional to the product of the odds of its members, a ~ Dirichlet(alpha)
+on A and zero elsewhere. A step
 (1) gives a component a share or takes it away (reversible jump: births are proposed from a mixture of a
 normal law at the top of the likelihood and the uniform one),
 (2) lets two components change places (pixels of few counts only), and
@@ -22,7 +21,16 @@ the simplex (sum_k h_k = 1) two loadings at a time change in opposite directions
 positive.
 
 References
----------- A. T. Cemgil, Comput. Intell. Neurosci. 2009, 785152, doi:10.1155/2009/785152, and T. L. Griffiths, M. Steyvers, Proc. Natl. Acad. Sci. 101 (2004) 5228, doi:10.1073/pnas.0307752101 (counts). P. J. Green, Biometrika 82 (1995) 711, doi:10.1093/biomet/82.4.711 (births and deaths). Y. Qi, T. P. Minka, "Hessian-based Markov chain Monte-Carlo algorithms", Workshop on Monte Carlo Methods, 2002 (divisions). N. Dobigeon, S. Moussaoui, M. Coulon, J.-Y. Tourneret, A. O. Hero, IEEE Trans. Signal Process. 57 (2009) 4355, doi:10.1109/TSP.2009.2025797 (dense values). G. Marsaglia, W. W. Tsang, ACM Trans. Math. Softw. 26 (2000) 363, doi:10.1145/358407.358414 (gamma numbers). W. Hoermann, J. Stat. Comput. Simul. 46 (1993) 101, doi:10.1080/00949659308811496 (binomial numbers). C. P. Robert, Stat. Comput. 5 (1995) 121, doi:10.1007/BF00143942 (normal numbers between bounds).
+----------
+A. T. Cemgil, Comput. Intell. Neurosci. 2009, 785152, doi:10.1155/2009/785152, and T. L. Griffiths, M.
+Steyvers, Proc. Natl. Acad. Sci. 101 (2004) 5228, doi:10.1073/pnas.0307752101 (counts). P. J. Green,
+Biometrika 82 (1995) 711, doi:10.1093/biomet/82.4.711 (births and deaths). Y. Qi, T. P. Minka, "Hessian-
+based Markov chain Monte-Carlo algorithms", Workshop on Monte Carlo Methods, 2002 (divisions). N. Dobigeon,
+S. Moussaoui, M. Coulon, J.-Y. Tourneret, A. O. Hero, IEEE Trans. Signal Process. 57 (2009) 4355,
+doi:10.1109/TSP.2009.2025797 (dense values). G. Marsaglia, W. W. Tsang, ACM Trans. Math. Softw. 26 (2000)
+363, doi:10.1145/358407.358414 (gamma numbers). W. Hoermann, J. Stat. Comput. Simul. 46 (1993) 101,
+doi:10.1080/00949659308811496 (binomial numbers). C. P. Robert, Stat. Comput. 5 (1995) 121,
+doi:10.1007/BF00143942 (normal numbers between bounds).
 """
 
 from __future__ import annotations
