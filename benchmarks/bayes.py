@@ -94,8 +94,8 @@ def table(facts: dict[str, Any]) -> str:
         "",
         (
             f"`BayesianUnmixing(3)`, nominal level {100 * LEVEL:g} %, scenes of 24 x 24 pixels and 60 "
-            f"channels (`python -m benchmarks.bayes coverage`). Seeds below {FIRST_SEED} were used while the sampler "
-            "was made; those of this table were not."
+            f"channels (`python -m benchmarks.bayes coverage`). Seeds below {FIRST_SEED} were used while the "
+            "sampler was made; those of this table were not."
         ),
         "",
         "| counts a pixel | stratum | held | must hold | | values | realisations |",

@@ -37,6 +37,7 @@ from emcube.models.nmf_gain import in_counts
 from emcube.models.nmf_losses import Loss, resolve_loss
 from emcube.models.nmf_start import corners_of, sample_sweep, sketch, tile_of
 from emcube.models.nmf_sweeps import PassSweep, PooledSource
+from emcube.models.nmf_variants import variant_words
 from emcube.models.rebuild import pixels_only
 from emcube.models.replicates import (
     AreaDraw,
@@ -156,6 +157,22 @@ def _loss_of(model: Any) -> Loss:
     if isinstance(model, MixingModel):
         return model._loss()
     return resolve_loss(getattr(model, "beta_loss", "kullback-leibler"))
+
+
+def refuse_variants(parameters: Any) -> None:
+    """Refuse a model whose spread is not that of the plain likelihood.
+
+    Raises
+    ------
+    InputError
+        Components are known or made of a basis, or loadings are penalised.
+    """
+    if words := variant_words(parameters):
+        raise InputError(
+            f"uncertainty of a MiniBatchNMF with {', '.join(words)}: a model without is expected, since "
+            "what is known or asked for takes away spread, and adds bias that no spread shows",
+            hint="ask for the uncertainty of a fit without it, and hold the answers side by side",
+        )
 
 
 def _over_used_channels(labels: Labels, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -870,6 +887,7 @@ def uncertainty(
         _refuse_replicates(n_replicates)
         return posterior_uncertainty(model, cube, level=level, where=where, seed=seed)
     fitted = fitted_of(model)
+    refuse_variants(model)
     found = evaluate(
         fitted, cube, where, level=level, method=method, n_replicates=n_replicates, seed=seed
     )
@@ -980,6 +998,7 @@ def errors_by_counts(
         The model is not of counts, or a share is not above zero and at most one half.
     """
     fitted = fitted_of(model)
+    refuse_variants(model)
     if fitted.parameters is None or not fitted.loss.counts:
         raise InputError(
             "errors by counts need a MiniBatchNMF of counts (beta_loss='kullback-leibler')",
