@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         MCRALS,
         NFINDR,
         VCA,
+        BayesianUnmixing,
         FastICA,
         GaussianMixture,
         IncrementalPCA,
@@ -56,6 +57,7 @@ __all__ = [
     "MCRALS",
     "NFINDR",
     "VCA",
+    "BayesianUnmixing",
     "FastICA",
     "GaussianMixture",
     "IncrementalPCA",
@@ -99,6 +101,7 @@ __all__ = [
 
 # Public name -> the module it lives in; a name that is a module stands for itself.
 _HOMES = {
+    "BayesianUnmixing": "emcube.models",
     "FastICA": "emcube.models",
     "GaussianMixture": "emcube.models",
     "IncrementalPCA": "emcube.models",

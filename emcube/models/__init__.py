@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from emcube.models.bayes import BayesianUnmixing
     from emcube.models.cluster_checks import cluster_quality
     from emcube.models.component_survey import survey_n_components
     from emcube.models.diagnosing import diagnostics
@@ -26,6 +27,7 @@ __all__ = [
     "MCRALS",
     "NFINDR",
     "VCA",
+    "BayesianUnmixing",
     "FastICA",
     "GaussianMixture",
     "IncrementalPCA",
@@ -46,6 +48,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BayesianUnmixing": "bayes",
     "FastICA": "fastica",
     "GaussianMixture": "gaussian_mixture",
     "Varimax": "fastica",
