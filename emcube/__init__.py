@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from emcube.models import (
         MCRALS,
         NFINDR,
+        SISAL,
         VCA,
         FastICA,
         GaussianMixture,
@@ -53,6 +54,7 @@ __version__ = "0.1.0"
 __all__ = [
     "MCRALS",
     "NFINDR",
+    "SISAL",
     "VCA",
     "FastICA",
     "GaussianMixture",
@@ -102,6 +104,7 @@ _HOMES = {
     "MCRALS": "emcube.models",
     "MiniBatchNMF": "emcube.models",
     "NFINDR": "emcube.models",
+    "SISAL": "emcube.models",
     "PoissonMixture": "emcube.models",
     "Recipe": "emcube.recipe",
     "cluster_quality": "emcube.models",

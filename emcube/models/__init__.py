@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from emcube.models.nmf import MiniBatchNMF
     from emcube.models.pca import IncrementalPCA
     from emcube.models.poisson_mixture import PoissonMixture
+    from emcube.models.sisal import SISAL
     from emcube.models.uncertainties import errors_by_counts, uncertainty
 
 __all__ = [
     "MCRALS",
     "NFINDR",
+    "SISAL",
     "VCA",
     "FastICA",
     "GaussianMixture",
@@ -46,6 +48,7 @@ _HOMES = {
     "GaussianMixture": "gaussian_mixture",
     "Varimax": "fastica",
     "NFINDR": "geometry",
+    "SISAL": "sisal",
     "VCA": "geometry",
     "IncrementalPCA": "pca",
     "KMeans": "kmeans",

@@ -319,7 +319,7 @@ class Passes:
             found = list(self._mcr(step))
         elif isinstance(step, schema.ICAStep | schema.VarimaxStep):
             found = list(self._rotated(step))
-        elif isinstance(step, schema.VCAStep | schema.NFINDRStep):
+        elif isinstance(step, schema.VCAStep | schema.NFINDRStep | schema.SISALStep):
             found = list(self._endmembers(step))
         elif isinstance(step, schema.UncertaintyStep):
             found = list(self._uncertainty(step))
@@ -700,9 +700,11 @@ class Passes:
 
     # -- endmembers
 
-    _POINTS: ClassVar[dict[str, str]] = {"vca": "VCA", "nfindr": "N-FINDR"}
+    _POINTS: ClassVar[dict[str, str]] = {"vca": "VCA", "nfindr": "N-FINDR", "sisal": "SISAL"}
 
-    def _endmembers(self, step: schema.VCAStep | schema.NFINDRStep) -> Iterator[Pass]:
+    def _endmembers(
+        self, step: schema.VCAStep | schema.NFINDRStep | schema.SISALStep
+    ) -> Iterator[Pass]:
         over, k, name = self.cube, _components(step.n_components), self._POINTS[step.verb]
         yield from self._subspace(name, over, k, poisson=self._noise(step) == "poisson")
         if self._tries(step.pool, k):

@@ -38,6 +38,7 @@ __all__ = [
     "KMeansStep",
     "MCRStep",
     "NFINDRStep",
+    "SISALStep",
     "NMFStep",
     "PCAStep",
     "PoissonMixtureStep",
@@ -403,6 +404,16 @@ class NFINDRStep(_GeometryStep):
     max_iter: Count = 100
 
 
+class SISALStep(_GeometryStep):
+    """Endmembers at the corners of the smallest simplex (`emcube.SISAL`)."""
+
+    verb: Literal["sisal"] = "sisal"
+    hinge: Literal["noise"] | Positive = "noise"
+    level: Annotated[float, Strict(), Field(gt=0, lt=1)] = 0.9
+    max_iter: Count = 500
+    tol: NotNegative = 1e-4
+
+
 class GaussianMixtureStep(_Step):
     """Clusters of pixels with probabilities (`emcube.GaussianMixture`)."""
 
@@ -488,6 +499,7 @@ Step = Annotated[
     | Annotated[VarimaxStep, Tag("varimax")]
     | Annotated[VCAStep, Tag("vca")]
     | Annotated[NFINDRStep, Tag("nfindr")]
+    | Annotated[SISALStep, Tag("sisal")]
     | Annotated[KMeansStep, Tag("kmeans")]
     | Annotated[GaussianMixtureStep, Tag("gaussian_mixture")]
     | Annotated[PoissonMixtureStep, Tag("poisson_mixture")]
@@ -515,6 +527,7 @@ AnyStep = (
     | VarimaxStep
     | VCAStep
     | NFINDRStep
+    | SISALStep
     | KMeansStep
     | GaussianMixtureStep
     | PoissonMixtureStep
@@ -524,7 +537,7 @@ AnyStep = (
 )
 """Any step, as a type."""
 
-WITH_LOADINGS = (PCAStep, NMFStep, MCRStep, ICAStep, VarimaxStep, VCAStep, NFINDRStep)
+WITH_LOADINGS = (PCAStep, NMFStep, MCRStep, ICAStep, VarimaxStep, VCAStep, NFINDRStep, SISALStep)
 """Steps that give loadings, on which others may go on."""
 
 AnyPrepare = RemoveBackground | Window | Select | Bin

@@ -111,7 +111,7 @@ def run_step(step: schema.AnyStep, run: Run) -> xr.Dataset:
         return _mcr(step, run, stamp)
     if isinstance(step, schema.ICAStep | schema.VarimaxStep):
         return _rotated(step, run, stamp)
-    if isinstance(step, schema.VCAStep | schema.NFINDRStep):
+    if isinstance(step, schema.VCAStep | schema.NFINDRStep | schema.SISALStep):
         return _endmembers(step, run, stamp)
     if isinstance(step, schema.UncertaintyStep):
         from emcube.recipe.judging import uncertainty_step
@@ -255,10 +255,12 @@ def _rotated(step: schema.ICAStep | schema.VarimaxStep, run: Run, stamp: Stamp) 
     return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)
 
 
-def _endmembers(step: schema.VCAStep | schema.NFINDRStep, run: Run, stamp: Stamp) -> xr.Dataset:
-    from emcube.models import NFINDR, VCA
+def _endmembers(
+    step: schema.VCAStep | schema.NFINDRStep | schema.SISALStep, run: Run, stamp: Stamp
+) -> xr.Dataset:
+    from emcube.models import NFINDR, SISAL, VCA
 
-    estimator = VCA if isinstance(step, schema.VCAStep) else NFINDR
+    estimator = {"vca": VCA, "nfindr": NFINDR, "sisal": SISAL}[step.verb]
     model = estimator(**run.parameters(step)).fit(run.cube, where=run.where)
     small = {
         "components": model.components_,
@@ -270,7 +272,10 @@ def _endmembers(step: schema.VCAStep | schema.NFINDRStep, run: Run, stamp: Stamp
         "loadings_by": model.loadings_by_,
         "purest": np.asarray(model.purest_).tolist(),
     }
-    if isinstance(model, NFINDR):
+    if isinstance(model, SISAL):
+        small |= {"components_range": model.components_range_, "purity": model.purity_}
+        attributes["n_iter"] = int(model.n_iter_)
+    if isinstance(model, NFINDR | SISAL):
         attributes["converged"] = bool(model.converged_)
     n_components = model.components_.sizes["component"]
     return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["AXES", "CLUSTERS", "COMPONENTS", "PARTS"]
 
-PARTS = ("nmf", "mcr", "nfindr", "vca")
+PARTS = ("nmf", "mcr", "sisal", "nfindr", "vca")
 """Components are not negative and sum to one: loadings times components are the data."""
 
 AXES = ("ica", "varimax", "pca")
