@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["extreme_turns"]
 
 MOST_PAIRS = 30
-"""Up to so many ordered pairs of corners each pair is looked at (six corners); beyond, each corner's own share."""
+"""Up to so many ordered pairs of corners each pair is looked at (six corners); beyond, each corner's own
+share."""
 
 STEPS = 30
 
@@ -101,7 +102,7 @@ class _Search:
     def cost(self, turn: NDArray[np.float64]) -> _Cost:
         """What a turn costs."""
         k = len(turn)
-        back = np.linalg.inv(turn)
+        back = np.asarray(np.linalg.inv(turn), dtype=np.float64)
         value, by_back, bend = self.cloud.deficit(back)
         slope = -back.T @ by_back
         curvature = np.zeros((k, k, k, k))

@@ -1,7 +1,7 @@
 """The smallest simplex around a cloud of noisy points: what noise does not explain lies inside.
 
-Letters: N points, K dims, corners and facets. Points lie in a plane that does not hold the origin; their shares A
-of the corners V, ``points = A V``, sum to one.
+Letters: N points, K dims, corners and facets. Points lie in a plane that does not hold the origin; their
+shares A of the corners V, ``points = A V``, sum to one.
 
 The share of corner k at a point is a = u + e with the true share u >= 0 and noise e of known size s. Along a
 facet many points have u = 0, and half of them lie outside by their noise alone: a hinge on a, as the
@@ -11,9 +11,9 @@ distribution G is whatever fits best (Kiefer and Wolfowitz):
 
     D_k = max_G on the line sum log f_G(z)  -  max_G on u >= 0 sum log f_G(z)  >= 0
 
-is what it costs (nats) that no true point lies beyond facet k. It is next to nothing where that is so, whatever
-the true points are, and grows steeply once a facet cuts true points off. s is the noise of a point *on* the
-facet: that of the point's own share would be larger for all whose noise is upwards.
+is what it costs (nats) that no true point lies beyond facet k. It is next to nothing where that is so,
+whatever the true points are, and grows steeply once a facet cuts true points off. s is the noise of a
+point *on* the facet: that of the point's own share would be larger for all whose noise is upwards.
 
 References
 ----------
@@ -227,8 +227,8 @@ def smallest_within_noise(
 ) -> tuple[NDArray[np.float64], float, int, bool]:
     """Corners of the simplex of the least volume outside of which noise explains all points.
 
-    With Q the inverse of the corners in shares of the first ones, minimise -log |det Q| + PRICE sum_k D_k(Q) under
-    Q 1 = 1, by damped Newton steps; noise is taken anew for the corners that were reached.
+    With Q the inverse of the corners in shares of the first ones, minimise -log |det Q| + PRICE sum_k
+    D_k(Q) under Q 1 = 1, by damped Newton steps; noise is taken anew for the corners that were reached.
 
     Parameters
     ----------
@@ -258,7 +258,7 @@ def smallest_within_noise(
         cloud = NoisyCloud.of(points, size, covariance, corners)
         back, damping, used = _descend(cloud, damping, max_iter - n_iter, tol)
         n_iter += used
-        corners = np.linalg.solve(back, corners)
+        corners = np.asarray(np.linalg.solve(back, corners), dtype=np.float64)
         done = float(np.abs(back - np.eye(k)).max()) < 1e-3
         if done or n_iter >= max_iter:
             left = NoisyCloud.of(points, size, covariance, corners).deficit(np.eye(k))[0]

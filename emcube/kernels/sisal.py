@@ -47,8 +47,8 @@ def smallest_simplex(
     first : ndarray, shape (K, K)
         Corners to start from.
     hinge : float
-        Weight of what lies outside. About 1 / hinge is the sum of shares that may; the larger, the nearer to the
-        simplex that holds all points (MVSA).
+        Weight of what lies outside. About 1 / hinge is the sum of shares that may; the larger, the nearer
+        to the simplex that holds all points (MVSA).
     max_iter : int
         Approximations, at most.
     tol : float
@@ -64,8 +64,8 @@ def smallest_simplex(
     ----------
     J. M. Bioucas-Dias, "A variable splitting augmented Lagrangian approach to linear spectral unmixing",
     WHISPERS 2009. https://doi.org/10.1109/WHISPERS.2009.5289072
-    J. Li, A. Agathos, D. Zaharie, J. M. Bioucas-Dias, A. Plaza, X. Li, "Minimum volume simplex analysis: a fast
-    algorithm for linear hyperspectral unmixing", IEEE Trans. Geosci. Remote Sens. 53 (2015) 5067.
+    J. Li, A. Agathos, D. Zaharie, J. M. Bioucas-Dias, A. Plaza, X. Li, "Minimum volume simplex analysis:
+    a fast algorithm for linear hyperspectral unmixing", IEEE Trans. Geosci. Remote Sens. 53 (2015) 5067.
     https://doi.org/10.1109/TGRS.2015.2417162
     """
     corners, curvature = first.copy(), 1.0
@@ -76,7 +76,7 @@ def smallest_simplex(
             turn = _approximated(shares, hinge, curvature)
             # The determinant may not change its sign on the way.
             if np.linalg.slogdet(turn)[0] > 0:
-                ahead = np.linalg.solve(turn, corners)
+                ahead = np.asarray(np.linalg.solve(turn, corners), dtype=np.float64)
                 reached = _objective(points, ahead, hinge)
                 if reached <= value:
                     break

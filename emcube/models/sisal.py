@@ -58,9 +58,10 @@ class SISAL(Purest):
     n_components, noise, abundances, pool, n_average, n_init, random_state
         As for `NFINDR`, whose corners are the start.
     hinge : "noise" or float
-        What keeps pixels inside. "noise": the likelihood of the cloud, given the noise of each point. A number
-        is the weight of the hinge of the published method, which knows nothing of noise: 1 / hinge is about the
-        sum of all shares that may be negative, and with a large one every point lies inside (MVSA).
+        What keeps pixels inside. "noise": the likelihood of the cloud, given the noise of each point. A
+        number is the weight of the hinge of the published method, which knows nothing of noise: 1 / hinge
+        is about the sum of all shares that may be negative, and with a large one every point lies inside
+        (MVSA).
     level : float
         Of the likelihood ratio within which another simplex is as good.
     max_iter : int
@@ -82,8 +83,8 @@ class SISAL(Purest):
 
     Notes
     -----
-    Passes as for `VCA`. The simplex is fitted to at most 16,384 points, the range to 4,096; both are chosen by
-    `random_state`. Memory: 8 K^2 bytes a point. Same bits on any number of workers.
+    Passes as for `VCA`. The simplex is fitted to at most 16,384 points, the range to 4,096; both are
+    chosen by `random_state`. Memory: 8 K^2 bytes a point. Same bits on any number of workers.
 
     References
     ----------
@@ -163,15 +164,15 @@ class SISAL(Purest):
         self, cloud: Cloud, first: NDArray[np.float64], loss: Loss
     ) -> tuple[float, NDArray[np.float64], int, bool]:
         """Objective, corners, steps, and whether it converged."""
-        limits = {"max_iter": int(self.max_iter), "tol": float(self.tol)}
+        max_iter, tol = int(self.max_iter), float(self.tol)
         if not isinstance(self.hinge, str):
             found, n, done = smallest_simplex(
-                cloud.values, first, hinge=float(self.hinge), **limits
+                cloud.values, first, hinge=float(self.hinge), max_iter=max_iter, tol=tol
             )
             outside = np.maximum(-shares_of(cloud.values, found), 0.0).sum()
             return log_volume(found) + float(self.hinge) * float(outside), found, n, done
         corners, nats, n, done = smallest_within_noise(
-            cloud.values, cloud.noise, cloud.covariance(loss), first, **limits
+            cloud.values, cloud.noise, cloud.covariance(loss), first, max_iter=max_iter, tol=tol
         )
         return log_volume(corners) + PRICE * nats, corners, n, done
 
