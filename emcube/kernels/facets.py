@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emcube.kernels._numba import jit
+from emcube.kernels.descent import descend
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,8 +54,8 @@ PRICE = 0.3
 LONGEST = 0.3
 """Largest turn before the noise is taken anew for the corners that were reached."""
 
-SHORTEST = 1e-5
-"""Step at which nothing better is in reach."""
+STILL = 1e-3
+"""Turn at which the noise of the corners so far is that of the corners to come."""
 
 
 def _tables() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -215,6 +216,13 @@ class NoisyCloud:
         curvature = np.stack([(self.shares * b[:, None]).T @ self.shares for b in bend.T])
         return float(value.sum()), slope, curvature
 
+    def priced(
+        self, back: NDArray[np.float64]
+    ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+        """The deficit in units of the logarithm of the volume."""
+        value, slope, curvature = self.deficit(back)
+        return PRICE * value, PRICE * slope, PRICE * curvature
+
 
 def smallest_within_noise(
     points: NDArray[np.float64],
@@ -238,7 +246,8 @@ def smallest_within_noise(
     covariance : callable
         As for `emcube.kernels.vertices.find_vertices`.
     first : ndarray, shape (K, K)
-        Corners to start from, in the plane of the points.
+        Corners to start from, in the plane of the points and rather inside of the cloud than outside: a
+        simplex grows until noise explains what is left, and may get stuck while it shrinks.
     max_iter : int
         Steps, at most.
     tol : float
@@ -256,59 +265,17 @@ def smallest_within_noise(
     k = len(first)
     while True:
         cloud = NoisyCloud.of(points, size, covariance, corners)
-        back, damping, used = _descend(cloud, damping, max_iter - n_iter, tol)
+        back, damping, used = descend(
+            cloud.priced,
+            k,
+            damping=damping,
+            max_iter=max_iter - n_iter,
+            tol=tol,
+            longest=LONGEST,
+        )
         n_iter += used
         corners = np.asarray(np.linalg.solve(back, corners), dtype=np.float64)
-        done = float(np.abs(back - np.eye(k)).max()) < 1e-3
+        done = float(np.abs(back - np.eye(k)).max()) < STILL
         if done or n_iter >= max_iter:
             left = NoisyCloud.of(points, size, covariance, corners).deficit(np.eye(k))[0]
             return corners, left, n_iter, done
-
-
-def _descend(
-    cloud: NoisyCloud, damping: float, max_iter: int, tol: float
-) -> tuple[NDArray[np.float64], float, int]:
-    """Newton steps until nothing is gained, or the corners are far from those of the cloud."""
-    back = np.eye(cloud.shares.shape[1])
-    value, slope, curvature = cloud.deficit(back)
-    objective = PRICE * value
-    for n in range(max_iter):
-        step = _newton(back, PRICE * slope, PRICE * curvature, damping)
-        ahead = back + step
-        sign, log_det = np.linalg.slogdet(ahead)
-        reached, new = np.inf, None
-        # The determinant may not change its sign on the way.
-        if sign > 0:
-            new = cloud.deficit(ahead)
-            reached = PRICE * new[0] - float(log_det)
-        if new is None or reached >= objective:
-            damping *= 4.0
-            if float(np.abs(step).max()) < SHORTEST:
-                return back, min(damping, 1e3), n + 1
-            continue
-        gained = objective - reached
-        back, objective = ahead, reached
-        value, slope, curvature = new
-        damping = max(damping / 3.0, 1e-2)
-        if gained < tol or float(np.abs(back - np.eye(len(back))).max()) > LONGEST:
-            return back, damping, n + 1
-    return back, damping, max_iter
-
-
-def _newton(
-    back: NDArray[np.float64],
-    slope: NDArray[np.float64],
-    curvature: NDArray[np.float64],
-    damping: float,
-) -> NDArray[np.float64]:
-    """Step (K, K) that leaves the sum of each row as it is."""
-    k = len(back)
-    size = k * k
-    gradient = slope - np.linalg.inv(back).T
-    system = np.zeros((size + k, size + k))
-    for f in range(k):
-        own = slice(f * k, (f + 1) * k)
-        system[own, own] = curvature[f] + (1.0 + damping) * np.eye(k)
-        system[size:, own] = system[own, size:] = np.eye(k)
-    right = np.append(-gradient.T.ravel(), np.zeros(k))
-    return np.asarray(np.linalg.solve(system, right)[:size].reshape(k, k).T)

@@ -5,22 +5,20 @@ Letters: N points, K dims and corners. Points lie in a plane that does not hold 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emcube.kernels.corners import log_volume
+from emcube.kernels.descent import descend
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["smallest_simplex"]
 
-INNER = 200
-"""Steps of the augmented Lagrangian for one approximation."""
-
-STEEPEST = 1e8
-"""Curvature at which a step is too short to matter."""
+ROUNDED = 0.1 * 0.25 ** np.arange(7)
+"""Shares below zero over which the hinge is rounded, one descent after the other; at last next to none."""
 
 
 def smallest_simplex(
@@ -37,9 +35,8 @@ def smallest_simplex(
 
         minimise -log |det Q| + hinge sum_ik max(-A_ik, 0)   with A 1 = 1.
 
-    Each step minimises a quadratic approximation of the first term, in the coordinates of the corners so far
-    (there Q is the unit matrix), together with the hinge, by a split augmented Lagrangian; a step that does
-    not lower the objective is made shorter.
+    The objective is the published one. The papers minimise it by quadratic programs and by splitting; here
+    the hinge is rounded where it bends, less and less, and damped Newton steps go down.
 
     Parameters
     ----------
@@ -68,58 +65,38 @@ def smallest_simplex(
     a fast algorithm for linear hyperspectral unmixing", IEEE Trans. Geosci. Remote Sens. 53 (2015) 5067.
     https://doi.org/10.1109/TGRS.2015.2417162
     """
-    corners, curvature = first.copy(), 1.0
-    value = _objective(points, corners, hinge)
-    for n in range(max_iter):
+    k = len(first)
+    corners, n_iter, damping = first, 0, 1.0
+    for width in ROUNDED:
         shares = points @ np.linalg.inv(corners)
-        while True:
-            turn = _approximated(shares, hinge, curvature)
-            # The determinant may not change its sign on the way.
-            if np.linalg.slogdet(turn)[0] > 0:
-                ahead = np.asarray(np.linalg.solve(turn, corners), dtype=np.float64)
-                reached = _objective(points, ahead, hinge)
-                if reached <= value:
-                    break
-            curvature *= 4.0
-            if curvature > STEEPEST:
-                return corners, n + 1, True
-        gained = value - reached
-        corners, value = ahead, reached
-        curvature = max(1.0, curvature / 2.0)
-        if gained <= tol:
-            return corners, n + 1, True
-    return corners, max_iter, False
+        back, damping, used = descend(
+            _Hinge(shares, hinge, float(width)),
+            k,
+            damping=min(damping, 1.0),
+            max_iter=max_iter - n_iter,
+            tol=tol,
+        )
+        n_iter += used
+        corners = np.asarray(np.linalg.solve(back, corners), dtype=np.float64)
+        if n_iter >= max_iter:
+            return corners, n_iter, False
+    return corners, n_iter, True
 
 
-def _objective(points: NDArray[np.float64], corners: NDArray[np.float64], hinge: float) -> float:
-    shares = points @ np.linalg.inv(corners)
-    return log_volume(corners) + hinge * float(np.maximum(-shares, 0.0).sum())
+@dataclass(frozen=True, eq=False)
+class _Hinge:
+    """Sum of what is negative of all shares, rounded over a width below zero."""
 
+    shares: NDArray[np.float64]
+    weight: float
+    width: float
 
-def _approximated(
-    shares: NDArray[np.float64], hinge: float, curvature: float
-) -> NDArray[np.float64]:
-    """Minimise -tr Q + curvature |Q - I|^2 / 2 + hinge sum max(-(A Q), 0) with Q 1 = 1."""
-    k = shares.shape[1]
-    own = shares.T @ shares
-    # A penalty in proportion to what a row of shares weighs.
-    penalty = max(1.0, curvature) * k / max(float(np.trace(own)), 1e-300) * len(shares) ** 0.5
-    system = np.linalg.inv(curvature * np.eye(k) + penalty * own)
-    turn, ones = np.eye(k), np.ones(k)
-    split, dual = np.maximum(shares, 0.0), np.zeros(shares.shape)
-    threshold = hinge / penalty
-    for _ in range(INNER):
-        wanted = (1.0 + curvature) * np.eye(k) + penalty * shares.T @ (split - dual)
-        free = system @ wanted
-        # Rows sum to one: the multiplier is the same for all columns.
-        excess = (free @ ones - ones) / k
-        new = free - np.outer(excess, ones)
-        product = shares @ new
-        moved = product + dual
-        ahead = np.where(moved >= 0.0, moved, np.minimum(moved + threshold, 0.0))
-        dual = moved - ahead
-        change = float(np.abs(new - turn).max())
-        turn, split = new, ahead
-        if change < 1e-9 and float(np.abs(product - split).max()) < 1e-7:
-            break
-    return turn
+    def __call__(
+        self, back: NDArray[np.float64]
+    ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+        below = np.maximum(-(self.shares @ back), 0.0)
+        slope = np.minimum(below / self.width, 1.0)
+        value = float((slope * (below - 0.5 * self.width * slope)).sum())
+        bend = np.divide(slope, below, out=np.zeros_like(below), where=below > 0.0)
+        curvature = np.stack([(self.shares * b[:, None]).T @ self.shares for b in bend.T])
+        return self.weight * value, -self.weight * self.shares.T @ slope, self.weight * curvature
