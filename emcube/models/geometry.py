@@ -466,7 +466,10 @@ def _subspace_errors(cloud: Cloud, corners: NDArray[np.float64]) -> NDArray[np.f
     shares = constrained_shares(products, corners @ corners.T, np.ones(len(products)))
     # Of a sample, as if all pixels were like it.
     whole = float(cloud.found.totals.sum()) / float(cloud.weights.sum())
-    information = (shares * (cloud.weights**2 / cloud.variance)[:, None]).T @ shares * whole
+    square = np.square(cloud.weights)
+    # Data without noise are known to rounding.
+    variance = np.maximum(cloud.variance, np.finfo(float).eps ** 2 * square)
+    information = (shares * (square / variance)[:, None]).T @ shares * whole
     return np.asarray(np.diagonal(np.linalg.pinv(information, hermitian=True)))
 
 
