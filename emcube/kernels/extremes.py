@@ -45,6 +45,8 @@ def extreme_turns(
     components: NDArray[np.float64],
     errors: NDArray[np.float64],
     slack: float,
+    *,
+    first: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Extreme matrices T whose corners T V are as good as V.
 
@@ -58,6 +60,8 @@ def extreme_turns(
         Standard errors of their values.
     slack : float
         Nats that may be lost (see `emcube.kernels.feasible.slack_of`).
+    first : ndarray, shape (K, K), optional
+        Turn from which nats are counted, and searches start; the identity.
 
     Returns
     -------
@@ -79,7 +83,8 @@ def extreme_turns(
     if len(pairs) > MOST_PAIRS:
         pairs = [(i, i) for i in range(k)]
     search = _Search(cloud, *grouped_channels(components, errors), slack)
-    found = [search.extreme(i, j, sign) for i, j in pairs for sign in (1.0, -1.0)]
+    start = np.eye(k) if first is None else first
+    found = [search.extreme(start, i, j, sign) for i, j in pairs for sign in (1.0, -1.0)]
     return np.array([np.eye(k), *found])
 
 
@@ -120,10 +125,12 @@ class _Search:
             curvature[i, :, i, :] += part @ part.T
         return _Cost(value, slope, curvature.reshape(k * k, k * k))
 
-    def extreme(self, i: int, j: int, sign: float) -> NDArray[np.float64]:
+    def extreme(
+        self, start: NDArray[np.float64], i: int, j: int, sign: float
+    ) -> NDArray[np.float64]:
         """The turn whose entry (i, j) is largest (sign 1) or least (-1)."""
         k = len(self.grouped)
-        turn = best = np.eye(k)
+        turn = best = start
         now = self.cost(turn)
         limit, damping = now.value + self.slack, 1.0
         for _ in range(STEPS):

@@ -17,6 +17,7 @@ from emcube.kernels.extremes import extreme_turns
 from emcube.kernels.facets import PRICE, NoisyCloud, smallest_within_noise
 from emcube.kernels.feasible import slack_of
 from emcube.kernels.sisal import smallest_simplex
+from emcube.models.cloud import in_plane
 from emcube.models.geometry import Purest, by_component
 from emcube.models.mixing import require_whole
 from emcube.models.nmf_start import spectra_at
@@ -155,7 +156,7 @@ class SISAL(Purest):
         if len(random) == 1:
             self.n_iter_, self.converged_ = 0, True
             return self._inner
-        starts = [_in_plane(looked, c) for c in (self._inner, self._settled(looked, random, loss))]
+        starts = [in_plane(looked, c) for c in (self._inner, self._settled(looked, random, loss))]
         found = [self._smallest(looked, start, loss) for start in starts]
         _, corners, self.n_iter_, self.converged_ = min(found, key=lambda one: one[0])
         return corners
@@ -187,7 +188,7 @@ class SISAL(Purest):
     def _describe(self, cloud: Cloud, corners: NDArray[np.float64], loss: Loss) -> None:
         super()._describe(cloud, corners, loss)
         shares = shares_of(cloud.values, corners)
-        purity = shares_of(_in_plane(cloud, self._inner), corners).max(axis=0)
+        purity = shares_of(in_plane(cloud, self._inner), corners).max(axis=0)
         plain = self.axes_.plain
         self.purity_ = purity if plain else by_component(purity, **PURITY_WORDS)
         noise = self._noise_of(cloud, corners, shares, loss)
@@ -209,19 +210,13 @@ class SISAL(Purest):
         turns = np.eye(k)[None]
         if k > 1:
             noisy = NoisyCloud.of(
-                cloud.values, cloud.noise, cloud.covariance(loss), _in_plane(cloud, corners)
+                cloud.values, cloud.noise, cloud.covariance(loss), in_plane(cloud, corners)
             )
             turns = extreme_turns(noisy, spectra, errors, slack_of(float(self.level), k))
         low, high = component_bands(turns, spectra, errors)
         # Errors of what a component may be made of come with its largest shares in it.
         wide = ERRORS * np.sqrt(np.square(np.abs(turns).max(axis=0)) @ np.square(errors))
         return np.maximum(low - wide, 0.0), high + wide
-
-
-def _in_plane(cloud: Cloud, corners: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Corners at the same place of their rays, in the plane of the points."""
-    normal = np.linalg.lstsq(cloud.values * cloud.weights[:, None], cloud.weights, rcond=None)[0]
-    return np.asarray(corners / (corners @ normal)[:, None])
 
 
 def _errors_of(cloud: Cloud, noise: Noise) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from emcube.models import cloud, fastica, nmf_start, pca, uncertainties
+from emcube.models import cloud, cloud_rotation, fastica, nmf_start, pca, uncertainties
 from emcube.models import n_components as number
 from emcube.models.gaussian_mixture import AS_IS
 from emcube.models.kmeans_start import SAMPLE_NUMBERS
@@ -548,10 +548,13 @@ class Passes:
             "uncertainty (information)", over, statistic=int(8 * pairs.high * e),
             state=k.times(8.0 * e), work=_added(solve, dense),
         )  # fmt: skip
-        sample = uncertainties.SAMPLE
+        yield from self._subspace("uncertainty", over, k, poisson=poisson)
+        room = int(8 * cloud.POINTS * (2 * k.high + 4))
+        pairs_of = k.high * max(1.0, k.high - 1.0)
         yield _once(
-            "uncertainty (sample)", pooled, statistic=8 * e * sample // max(1, over.n_blocks),
-            held=2 * 8 * e * sample, work=self._sum_work(over), also_reads=over,
+            "uncertainty (points)", over, statistic=room // max(1, over.n_blocks),
+            state=k.times(8.0 * e), held=3 * room, work=self._product_work(over, k),
+            client={"lloyd": 60.0 * pairs_of * cloud_rotation.POINTS * k.high**2},
         )  # fmt: skip
         n = step.n_replicates or uncertainties.REPLICATES[step.method]
         if step.method == "restarts":
