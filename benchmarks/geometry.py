@@ -2,10 +2,10 @@
 
     python -m benchmarks.geometry [--seeds 3] [--write]
 
-For each scene and method the largest angle of an endmember to the truth (degrees, weighted for counting noise; the
-median over seeds) beside what it may be: 2 degrees, or 1.5 times the counting limit that the method reports.
-For SISAL, and for minimum-volume NMF by `emcube.uncertainty`, the smallest share of a true spectrum's signal in
-channels that the range holds. ``--write`` puts the table into benchmarks/results/geometry.md and into
+For each scene and method the angle to the truth of the endmember that is worst (degrees, weighted for
+counting noise; the median over seeds), beside what it may be: 2 degrees, or 1.5 times the counting limit that
+the method reports. For SISAL, and for minimum-volume NMF by `emcube.uncertainty`, the smallest share of a true
+spectrum's signal in channels that the range holds. ``--write`` puts the table into benchmarks/results/geometry.md and into
 the page on endmembers.
 """
 
@@ -122,15 +122,15 @@ def table(n_seeds: int) -> str:
         for method in ("VCA", "NFINDR", "SISAL"):
             angle, allowed = np.median([row[method] for row in rows], axis=0)
             cells.append(f"{angle:.1f} ({allowed:.1f})")
-        for method in ("held", "NMF held"):
-            cells.append(f"{100 * min(row[method][0] for row in rows):.1f} %")
+        least = (min(row[method][0] for row in rows) for method in ("held", "NMF held"))
+        cells.extend(f"{100 * share:.1f} %" for share in least)
         lines.append(f"| {name} | {' | '.join(cells)} |")
         print(lines[-1], flush=True)
     lines.append("")
     lines.append(
-        f"Degrees: the endmember that is worst against what it may be (in brackets: 2, or 1.5 times the counting "
-        f"limit); median of {n_seeds} seeds. Ranges: the smallest share of a true spectrum's signal in channels "
-        f"that the range holds, over all seeds and endmembers."
+        "Degrees: the endmember that is worst against what it may be (in brackets: 2, or 1.5 times the "
+        f"counting limit); median of {n_seeds} seeds. Ranges: the smallest share of a true spectrum's "
+        "signal in channels that the range holds, over all seeds and endmembers."
     )
     return "\n".join(lines) + "\n"
 

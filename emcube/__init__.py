@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         errors_by_counts,
         estimate_n_components,
         match,
+        phase_fractions,
         survey_n_components,
         uncertainty,
     )
@@ -83,6 +84,7 @@ __all__ = [
     "open",
     "open_catalog",
     "open_result",
+    "phase_fractions",
     "plan",
     "plot",
     "progress",
@@ -124,6 +126,7 @@ _HOMES = {
     "open": "emcube.sources",
     "open_catalog": "emcube.catalog",
     "open_result": "emcube.results",
+    "phase_fractions": "emcube.models",
     "plan": "emcube.recipe",
     "plot": "emcube.plot",
     "progress": "emcube.feedback",

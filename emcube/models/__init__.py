@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from emcube.models.component_survey import survey_n_components
     from emcube.models.diagnosing import diagnostics
     from emcube.models.fastica import FastICA, Varimax
+    from emcube.models.field_fractions import phase_fractions
     from emcube.models.gaussian_mixture import GaussianMixture
     from emcube.models.geometry import NFINDR, VCA
     from emcube.models.kmeans import KMeans
@@ -39,6 +40,7 @@ __all__ = [
     "errors_by_counts",
     "estimate_n_components",
     "match",
+    "phase_fractions",
     "survey_n_components",
     "uncertainty",
 ]
@@ -61,6 +63,7 @@ _HOMES = {
     "errors_by_counts": "uncertainties",
     "estimate_n_components": "n_components",
     "match": "matching",
+    "phase_fractions": "field_fractions",
     "survey_n_components": "component_survey",
     "uncertainty": "uncertainties",
 }

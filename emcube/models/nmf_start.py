@@ -92,7 +92,7 @@ def tile_of(nav_dims: tuple[str, ...], side: int) -> tuple[int, ...]:
     Space is pooled, not time or angle: the last two dims that are neither; a single one is pooled as long
     as a square is large.
     """
-    apart = {"tilt", "time", "t", "z", "temperature", "file"}
+    apart = {"tilt", "time", "t", "z", "temperature", "file", "field"}
     spatial = [d for d, name in enumerate(nav_dims) if name not in apart][-2:]
     tile = [1] * len(nav_dims)
     if len(spatial) == 1:

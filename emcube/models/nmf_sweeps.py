@@ -71,12 +71,7 @@ class PooledSource:
     @cached_property
     def n_pixels(self) -> int:
         """Tiles in all blocks."""
-        plan = self.plan
-        along = []
-        for n, b, t in zip(plan.nav_shape, plan.block_shape, self.tile, strict=True):
-            whole, rest = divmod(n, b)
-            along.append(whole * -(-b // t) + -(-rest // t))
-        return math.prod(along)
+        return self.plan.n_tiles(self.tile)
 
     @property
     def block_bytes(self) -> int:
