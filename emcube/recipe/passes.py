@@ -1057,7 +1057,8 @@ class Passes:
         given: Any = getattr(of, "n_components", getattr(of, "n_clusters", "auto"))
         k, times = _components(given), 1.0 + (step.n_draws if self.counts and on is None else 0)
         solved = isinstance(
-            of, schema.NMFStep | schema.MCRStep | schema.VCAStep | schema.NFINDRStep
+            of,
+            schema.NMFStep | schema.MCRStep | schema.VCAStep | schema.NFINDRStep | schema.SISALStep,
         )
         work = (
             self._nmf_work(over, k.times(times), "solve", Range(1.0, 1.0))

@@ -303,7 +303,8 @@ def _endmembers(
         "purest": np.asarray(model.purest_).tolist(),
     }
     if isinstance(model, SISAL):
-        small |= {"components_range": model.components_range_, "purity": model.purity_}
+        ends = model.components_range_.drop_vars("bound")
+        small |= {"components_range": ends, "purity": model.purity_}
         attributes["n_iter"] = int(model.n_iter_)
     if isinstance(model, NFINDR | SISAL):
         attributes["converged"] = bool(model.converged_)
@@ -331,6 +332,7 @@ def fitted(step: schema.AnyStep, run: Run) -> tuple[Any, Any]:
             "mcr": models.MCRALS,
             "vca": models.VCA,
             "nfindr": models.NFINDR,
+            "sisal": models.SISAL,
         }[step.verb]
         model = make(**run.parameters(step)).fit(run.cube, where=run.where)
         run.models[step.label] = model, run.cube
