@@ -3,9 +3,9 @@
     python -m benchmarks.geometry [--seeds 3] [--write]
 
 For each scene and method the angle to the truth of the endmember that is worst (degrees, weighted for
-counting noise; the median over seeds), beside what it may be: 2 degrees, or 1.5 times the counting limit that
-the method reports. For SISAL, and for minimum-volume NMF by `emcube.uncertainty`, the smallest share of a true
-spectrum's signal in channels that the range holds. ``--write`` puts the table into
+counting noise; the median over seeds), beside what it may be: 2 degrees, or 1.5 times the counting limit
+that the method reports. For SISAL, and for minimum-volume NMF by `emcube.uncertainty`, the smallest share of
+a true spectrum's signal in channels that the range holds. ``--write`` puts the table into
 benchmarks/results/geometry.md and into the page on endmembers.
 """
 
