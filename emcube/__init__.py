@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from emcube.models import (
         MCRALS,
         NFINDR,
+        SISAL,
         VCA,
         BayesianUnmixing,
         FastICA,
@@ -56,6 +57,7 @@ __version__ = "0.1.0"
 __all__ = [
     "MCRALS",
     "NFINDR",
+    "SISAL",
     "VCA",
     "BayesianUnmixing",
     "FastICA",
@@ -109,6 +111,7 @@ _HOMES = {
     "MCRALS": "emcube.models",
     "MiniBatchNMF": "emcube.models",
     "NFINDR": "emcube.models",
+    "SISAL": "emcube.models",
     "PoissonMixture": "emcube.models",
     "Recipe": "emcube.recipe",
     "cluster_quality": "emcube.models",

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from emcube.models.nmf import MiniBatchNMF
     from emcube.models.pca import IncrementalPCA
     from emcube.models.poisson_mixture import PoissonMixture
+    from emcube.models.sisal import SISAL
     from emcube.models.uncertainties import errors_by_counts, uncertainty
     from emcube.models.xray_features import xray_basis
 
 __all__ = [
     "MCRALS",
     "NFINDR",
+    "SISAL",
     "VCA",
     "BayesianUnmixing",
     "FastICA",
@@ -53,6 +55,7 @@ _HOMES = {
     "GaussianMixture": "gaussian_mixture",
     "Varimax": "fastica",
     "NFINDR": "geometry",
+    "SISAL": "sisal",
     "VCA": "geometry",
     "IncrementalPCA": "pca",
     "KMeans": "kmeans",

@@ -98,6 +98,7 @@ TOLERANCES: dict[str, dict[str, float]] = {
     "varimax": _ROTATED,
     "vca": _ENDMEMBERS,
     "nfindr": _ENDMEMBERS,
+    "sisal": {**_ENDMEMBERS, "components_range": 1e-2, "purity": 1e-3},
     "uncertainty": {
         "loadings_std_counting": 1e-3,
         "loadings_std_shared": 1e-2,

@@ -216,6 +216,7 @@ def _step_sentences(result: Result, step: str, cite: Mapping[str, str]) -> Itera
         "varimax": _rotated,
         "vca": _endmembers,
         "nfindr": _endmembers,
+        "sisal": _endmembers,
         "kmeans": _kmeans,
         "gaussian_mixture": _gaussian_mixture,
         "poisson_mixture": _poisson_mixture,
@@ -344,12 +345,17 @@ def _endmembers(
     result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]
 ) -> str:
     n = result[step].sizes["component"]
-    name, key, how = {
-        "vca": ("vertex component analysis", "Nascimento2005", "extreme along random directions"),
-        "nfindr": ("N-FINDR", "Winter1999", "the corners of the largest simplex"),
-    }[result.verb(step)]
     pool = int(found.get("pool", 1))
     of = "pixels" if pool == 1 else f"sums over squares of {pool} x {pool} pixels"
+    name, key, how = {
+        "vca": (
+            "vertex component analysis",
+            "Nascimento2005",
+            f"{of} that are extreme along random directions",
+        ),
+        "nfindr": ("N-FINDR", "Winter1999", f"{of} that are the corners of the largest simplex"),
+        "sisal": ("SISAL", "Li2015", f"the corners of the smallest simplex around {of}"),
+    }[result.verb(step)]
     solved = (
         "by the likelihood of Poisson counts"
         if found.get("loadings_by") == "poisson"
@@ -357,7 +363,7 @@ def _endmembers(
     )
     return (
         f"{_count(n, 'endmember').capitalize()} {'was' if n == 1 else 'were'} found by {name}"
-        f"{cite.get(key, '')} as {of} that are {how} in the weighted subspace of the signal"
+        f"{cite.get(key, '')} as {how} in the weighted subspace of the signal"
         f"{_seed(found)}; loadings were solved {solved}."
     )
 

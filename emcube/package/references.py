@@ -294,6 +294,16 @@ _NFINDR = _article(
     1999,
     "10.1117/12.366289",
 )
+_SISAL = _article(
+    "Li2015",
+    "Li et al. 2015",
+    "Li, Jun and Agathos, Alexander and Zaharie, Daniela and Bioucas-Dias, José M. and others",
+    "Minimum volume simplex analysis: a fast algorithm for linear hyperspectral unmixing",
+    "IEEE Transactions on Geoscience and Remote Sensing",
+    "53:5067--5082",
+    2015,
+    "10.1109/TGRS.2015.2417162",
+)
 _FCLS = _article(
     "Heinz2001",
     "Heinz and Chang 2001",
@@ -356,7 +366,7 @@ _XARRAY = _article(
     2017,
     "10.5334/jors.148",
 )
-_ENDMEMBERS = {"vca": [_VCA], "nfindr": [_NFINDR]}
+_ENDMEMBERS = {"vca": [_VCA], "nfindr": [_NFINDR], "sisal": [_SISAL]}
 _SHARED = (_NUMPY, _SCIPY, _XARRAY)
 
 

@@ -12,7 +12,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from emcube.kernels import fractions
-from emcube.models import bayes, cloud, fastica, nmf_penalties, nmf_start, pca, uncertainties
+from emcube.models import (
+    bayes,
+    cloud,
+    cloud_rotation,
+    fastica,
+    nmf_penalties,
+    nmf_start,
+    pca,
+    uncertainties,
+)
 from emcube.models import n_components as number
 from emcube.models.component_survey import RESTART_TOL
 from emcube.models.gaussian_mixture import AS_IS
@@ -325,7 +334,7 @@ class Passes:
             found = list(self._bayesian_unmixing(step))
         elif isinstance(step, schema.ICAStep | schema.VarimaxStep):
             found = list(self._rotated(step))
-        elif isinstance(step, schema.VCAStep | schema.NFINDRStep):
+        elif isinstance(step, schema.VCAStep | schema.NFINDRStep | schema.SISALStep):
             found = list(self._endmembers(step))
         elif isinstance(step, schema.UncertaintyStep):
             found = list(self._uncertainty(step))
@@ -598,10 +607,13 @@ class Passes:
             "uncertainty (information)", over, statistic=int(8 * pairs.high * e),
             state=k.times(8.0 * e), work=_added(solve, dense),
         )  # fmt: skip
-        sample = uncertainties.SAMPLE
+        yield from self._subspace("uncertainty", over, k, poisson=poisson)
+        room = int(8 * cloud.POINTS * (2 * k.high + 4))
+        pairs_of = k.high * max(1.0, k.high - 1.0)
         yield _once(
-            "uncertainty (sample)", pooled, statistic=8 * e * sample // max(1, over.n_blocks),
-            held=2 * 8 * e * sample, work=self._sum_work(over), also_reads=over,
+            "uncertainty (points)", over, statistic=room // max(1, over.n_blocks),
+            state=k.times(8.0 * e), held=3 * room, work=self._product_work(over, k),
+            client={"lloyd": 60.0 * pairs_of * cloud_rotation.POINTS * k.high**2},
         )  # fmt: skip
         n = step.n_replicates or uncertainties.REPLICATES[step.method]
         if step.method == "restarts":
@@ -790,9 +802,11 @@ class Passes:
 
     # -- endmembers
 
-    _POINTS: ClassVar[dict[str, str]] = {"vca": "VCA", "nfindr": "N-FINDR"}
+    _POINTS: ClassVar[dict[str, str]] = {"vca": "VCA", "nfindr": "N-FINDR", "sisal": "SISAL"}
 
-    def _endmembers(self, step: schema.VCAStep | schema.NFINDRStep) -> Iterator[Pass]:
+    def _endmembers(
+        self, step: schema.VCAStep | schema.NFINDRStep | schema.SISALStep
+    ) -> Iterator[Pass]:
         over, k, name = self.cube, _components(step.n_components), self._POINTS[step.verb]
         yield from self._subspace(name, over, k, poisson=self._noise(step) == "poisson")
         if self._tries(step.pool, k):
@@ -1106,7 +1120,8 @@ class Passes:
         given: Any = getattr(of, "n_components", getattr(of, "n_clusters", "auto"))
         k, times = _components(given), 1.0 + (step.n_draws if self.counts and on is None else 0)
         solved = isinstance(
-            of, schema.NMFStep | schema.MCRStep | schema.VCAStep | schema.NFINDRStep
+            of,
+            schema.NMFStep | schema.MCRStep | schema.VCAStep | schema.NFINDRStep | schema.SISALStep,
         )
         work = (
             self._nmf_work(over, k.times(times), "solve", Range(1.0, 1.0))

@@ -51,6 +51,7 @@ __all__ = [
     "PrepareStep",
     "RecipeModel",
     "RemoveBackground",
+    "SISALStep",
     "Select",
     "Step",
     "SurveyStep",
@@ -542,6 +543,16 @@ class NFINDRStep(_GeometryStep):
     max_iter: Count = 100
 
 
+class SISALStep(_GeometryStep):
+    """Endmembers at the corners of the smallest simplex (`emcube.SISAL`)."""
+
+    verb: Literal["sisal"] = "sisal"
+    hinge: Literal["noise"] | Positive = "noise"
+    level: Annotated[float, Strict(), Field(gt=0, lt=1)] = 0.9
+    max_iter: Count = 500
+    tol: NotNegative = 1e-4
+
+
 class GaussianMixtureStep(_Step):
     """Clusters of pixels with probabilities (`emcube.GaussianMixture`)."""
 
@@ -640,6 +651,7 @@ Step = Annotated[
     | Annotated[VarimaxStep, Tag("varimax")]
     | Annotated[VCAStep, Tag("vca")]
     | Annotated[NFINDRStep, Tag("nfindr")]
+    | Annotated[SISALStep, Tag("sisal")]
     | Annotated[KMeansStep, Tag("kmeans")]
     | Annotated[GaussianMixtureStep, Tag("gaussian_mixture")]
     | Annotated[PoissonMixtureStep, Tag("poisson_mixture")]
@@ -670,6 +682,7 @@ AnyStep = (
     | VarimaxStep
     | VCAStep
     | NFINDRStep
+    | SISALStep
     | KMeansStep
     | GaussianMixtureStep
     | PoissonMixtureStep
@@ -692,6 +705,7 @@ WITH_LOADINGS = (
     VarimaxStep,
     VCAStep,
     NFINDRStep,
+    SISALStep,
 )
 """Steps that give loadings, on which others may go on."""
 
@@ -700,6 +714,7 @@ WITH_PHASES = (
     MCRStep,
     VCAStep,
     NFINDRStep,
+    SISALStep,
     KMeansStep,
     GaussianMixtureStep,
     PoissonMixtureStep,

@@ -124,7 +124,7 @@ def run_step(step: schema.AnyStep, run: Run) -> xr.Dataset:
         return _bayesian_unmixing(step, run, stamp)
     if isinstance(step, schema.ICAStep | schema.VarimaxStep):
         return _rotated(step, run, stamp)
-    if isinstance(step, schema.VCAStep | schema.NFINDRStep):
+    if isinstance(step, schema.VCAStep | schema.NFINDRStep | schema.SISALStep):
         return _endmembers(step, run, stamp)
     if isinstance(step, schema.PhaseFractionsStep):
         return _phase_fractions(step, run, stamp)
@@ -333,10 +333,12 @@ def _rotated(step: schema.ICAStep | schema.VarimaxStep, run: Run, stamp: Stamp) 
     return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)
 
 
-def _endmembers(step: schema.VCAStep | schema.NFINDRStep, run: Run, stamp: Stamp) -> xr.Dataset:
-    from emcube.models import NFINDR, VCA
+def _endmembers(
+    step: schema.VCAStep | schema.NFINDRStep | schema.SISALStep, run: Run, stamp: Stamp
+) -> xr.Dataset:
+    from emcube.models import NFINDR, SISAL, VCA
 
-    estimator = VCA if isinstance(step, schema.VCAStep) else NFINDR
+    estimator = {"vca": VCA, "nfindr": NFINDR, "sisal": SISAL}[step.verb]
     model = estimator(**run.parameters(step)).fit(run.cube, where=run.where)
     run.models[step.label] = model, run.cube
     small = {
@@ -349,7 +351,11 @@ def _endmembers(step: schema.VCAStep | schema.NFINDRStep, run: Run, stamp: Stamp
         "loadings_by": model.loadings_by_,
         "purest": np.asarray(model.purest_).tolist(),
     }
-    if isinstance(model, NFINDR):
+    if isinstance(model, SISAL):
+        ends = model.components_range_.drop_vars("bound")
+        small |= {"components_range": ends, "purity": model.purity_}
+        attributes["n_iter"] = int(model.n_iter_)
+    if isinstance(model, NFINDR | SISAL):
         attributes["converged"] = bool(model.converged_)
     n_components = model.components_.sizes["component"]
     return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)
@@ -375,6 +381,7 @@ def fitted(step: schema.AnyStep, run: Run) -> tuple[Any, Any]:
             "mcr": models.MCRALS,
             "vca": models.VCA,
             "nfindr": models.NFINDR,
+            "sisal": models.SISAL,
         }[step.verb]
         model = make(**run.parameters(step)).fit(run.cube, where=run.where)
         run.models[step.label] = model, run.cube

@@ -45,6 +45,7 @@ TITLES = {
     "varimax": "Rotated principal components (varimax)",
     "vca": "Endmembers by vertex component analysis",
     "nfindr": "Endmembers by N-FINDR",
+    "sisal": "Endmembers by the smallest simplex (SISAL)",
     "kmeans": "k-means clusters",
     "gaussian_mixture": "Gaussian mixture",
     "poisson_mixture": "Poisson mixture",

@@ -221,6 +221,13 @@ _NFINDR = Reference(
     "Proceedings of SPIE 3753 (1999) 266",
     "10.1117/12.366289",
 )
+_SISAL = Reference(
+    "SISAL and MVSA",
+    "J. Li, A. Agathos, D. Zaharie, J. M. Bioucas-Dias, A. Plaza, X. Li",
+    "Minimum volume simplex analysis: a fast algorithm for linear hyperspectral unmixing",
+    "IEEE Transactions on Geoscience and Remote Sensing 53 (2015) 5067",
+    "10.1109/TGRS.2015.2417162",
+)
 _FCLS = Reference(
     "fully constrained least squares",
     "D. C. Heinz, C.-I. Chang",
@@ -230,6 +237,7 @@ _FCLS = Reference(
     "10.1109/36.911111",
 )
 _ENDMEMBERS = {"vca": [_VCA, _SMOOTHED], "nfindr": [_NFINDR, _VCA, _SMOOTHED]}
+_ENDMEMBERS["sisal"] = [_SISAL, _NFINDR, _SMOOTHED]
 _EFRON = Reference(
     "bootstrap",
     "B. Efron",

@@ -527,7 +527,7 @@ for _verb, _prose in (("ica", "independent components"), ("varimax", "rotated co
     ):
         register(_variable)
 
-for _verb in ("vca", "nfindr"):
+for _verb in ("vca", "nfindr", "sisal"):
     for _variable in (
         Variable(_verb, "components", ("component", SIG), "f", ("1 per channel",), "endmembers"),
         Variable(_verb, "loadings", (NAV, "component"), "f", None, "loadings"),
@@ -544,3 +544,23 @@ for _verb in ("vca", "nfindr"):
         ),
     ):
         register(_variable)
+
+for _variable in (
+    Variable(
+        "sisal",
+        "components_range",
+        ("component", "bound", SIG),
+        "f",
+        ("1 per channel",),
+        "range that the data leave to each endmember, lower and upper end",
+    ),
+    Variable(
+        "sisal",
+        "purity",
+        ("component",),
+        "f",
+        ("1",),
+        "share of each component where it is purest",
+    ),
+):
+    register(_variable)

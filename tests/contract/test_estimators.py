@@ -51,6 +51,7 @@ ESTIMATORS: dict[str, Make] = {
     "vca": lambda: em.VCA(3, random_state=0),
     "vca-fcls": lambda: em.VCA(3, noise=None, random_state=0),
     "nfindr": lambda: em.NFINDR(3, random_state=0),
+    "sisal": lambda: em.SISAL(3, random_state=0),
     "kmeans-profiles": lambda: em.KMeans(3, features="profiles", random_state=0),
     "kmeans-counts": lambda: em.KMeans(3, features="counts", random_state=0),
     "gaussian-mixture-profiles": lambda: em.GaussianMixture(3, features="profiles", random_state=0),
