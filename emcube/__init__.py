@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from emcube.models import (
         MCRALS,
         NFINDR,
+        SISAL,
         VCA,
+        BayesianUnmixing,
         FastICA,
         GaussianMixture,
         IncrementalPCA,
@@ -55,7 +57,9 @@ __version__ = "0.1.0"
 __all__ = [
     "MCRALS",
     "NFINDR",
+    "SISAL",
     "VCA",
+    "BayesianUnmixing",
     "FastICA",
     "GaussianMixture",
     "IncrementalPCA",
@@ -99,6 +103,7 @@ __all__ = [
 
 # Public name -> the module it lives in; a name that is a module stands for itself.
 _HOMES = {
+    "BayesianUnmixing": "emcube.models",
     "FastICA": "emcube.models",
     "GaussianMixture": "emcube.models",
     "IncrementalPCA": "emcube.models",
@@ -106,6 +111,7 @@ _HOMES = {
     "MCRALS": "emcube.models",
     "MiniBatchNMF": "emcube.models",
     "NFINDR": "emcube.models",
+    "SISAL": "emcube.models",
     "PoissonMixture": "emcube.models",
     "Recipe": "emcube.recipe",
     "cluster_quality": "emcube.models",
