@@ -2,8 +2,8 @@
 
 ``run`` (the default) measures every method on the jadeite map, each in a process of its own: seconds, bare
 read passes of the same store (see `benchmarks.bare`) that they are worth, peak memory, and how good the
-answer is. Figures go to benchmarks/results/methods.json and .md; ``table`` writes the table from figures that are
-there. ``one`` is the measuring process.
+answer is. Figures go to benchmarks/results/methods.json and .md; ``table`` writes the table from figures that
+are there. ``one`` is the measuring process.
 
 Each fit starts from opening the store, with warm kernels; what it costs is its own time over the median of
 bare read passes made before, between and after the fits.

@@ -1,7 +1,7 @@
 """Do we find what others find? ``python -m benchmarks.peers``: same data, same constraints, same objective.
 
 scikit-learn runs here, pyMCR and espm in environments of their own (`benchmarks/environments.py`). Figures go
-to benchmarks/results/peers.json and .md. Problems are small enough for the peers; times are of the same problem.
+to benchmarks/results/peers.json and .md. Problems are small enough for the peers; times are of the same one.
 """
 
 from __future__ import annotations
