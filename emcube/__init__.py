@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from emcube.models import (
         MCRALS,
         NFINDR,
+        SISAL,
         VCA,
+        BayesianUnmixing,
         FastICA,
         GaussianMixture,
         IncrementalPCA,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
         phase_fractions,
         survey_n_components,
         uncertainty,
+        xray_basis,
     )
     from emcube.package import publish, reproduce
     from emcube.recipe import Recipe, plan, run
@@ -54,7 +57,9 @@ __version__ = "0.1.0"
 __all__ = [
     "MCRALS",
     "NFINDR",
+    "SISAL",
     "VCA",
+    "BayesianUnmixing",
     "FastICA",
     "GaussianMixture",
     "IncrementalPCA",
@@ -93,10 +98,12 @@ __all__ = [
     "scenes",
     "survey_n_components",
     "uncertainty",
+    "xray_basis",
 ]
 
 # Public name -> the module it lives in; a name that is a module stands for itself.
 _HOMES = {
+    "BayesianUnmixing": "emcube.models",
     "FastICA": "emcube.models",
     "GaussianMixture": "emcube.models",
     "IncrementalPCA": "emcube.models",
@@ -104,6 +111,7 @@ _HOMES = {
     "MCRALS": "emcube.models",
     "MiniBatchNMF": "emcube.models",
     "NFINDR": "emcube.models",
+    "SISAL": "emcube.models",
     "PoissonMixture": "emcube.models",
     "Recipe": "emcube.recipe",
     "cluster_quality": "emcube.models",
@@ -136,6 +144,7 @@ _HOMES = {
     "scenes": "emcube.scenes",
     "survey_n_components": "emcube.models",
     "uncertainty": "emcube.models",
+    "xray_basis": "emcube.models",
 }
 
 

@@ -100,7 +100,8 @@ METHODS = (
         floats={"on": "nmf_squares"},
     ),
     Entry("diagnostics", {"on": "nmf"}),
-    Entry("phase_fractions", {"of": "nmf", "n_draws": 2}),
+    Entry("phase_fractions", {"of": "kmeans", "n_draws": 2}),
+    Entry("phase_fractions", {"of": "nmf_two", "n_draws": 2}, name="fractions_of_nmf"),
 )
 """Add a method here: it then runs on every scene and every real map."""
 

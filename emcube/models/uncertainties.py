@@ -17,7 +17,7 @@ import xarray as xr
 from emcube.engine import resident, run_sweep
 from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
-from emcube.kernels.feasible import Profile, feasible_turns, slack_of
+from emcube.kernels.bands import component_bands
 from emcube.kernels.fisher import (
     HALF,
     component_information,
@@ -27,15 +27,17 @@ from emcube.kernels.fisher import (
     shared_variance,
     unpacked,
 )
-from emcube.kernels.poisson_nmf import as_rows, floored
-from emcube.kernels.rows import CountRows, joined_rows
+from emcube.kernels.poisson_nmf import as_rows
 from emcube.models.base import resolve_seed
+from emcube.models.cloud_rotation import cloud_turns
 from emcube.models.labels import Labels, as_source, map_pixels
+from emcube.models.mixing import MixingModel
 from emcube.models.nmf import MiniBatchNMF
 from emcube.models.nmf_gain import in_counts
 from emcube.models.nmf_losses import Loss, resolve_loss
 from emcube.models.nmf_start import corners_of, sample_sweep, sketch, tile_of
 from emcube.models.nmf_sweeps import PassSweep, PooledSource
+from emcube.models.nmf_variants import variant_words
 from emcube.models.rebuild import pixels_only
 from emcube.models.replicates import (
     AreaDraw,
@@ -66,9 +68,6 @@ MOST_PASSES = 10
 
 POINTS = 20_000
 """Pixels (or tiles) in which the corners of a replicate are looked for, about."""
-
-SAMPLE = 2000
-"""Pixels (or tiles) whose likelihood says what else is as good. Fewer say less: the range grows."""
 
 EQUIVALENT = 1e-3
 """Restarts whose objective is higher than the best by a larger share have not found the same optimum."""
@@ -142,13 +141,35 @@ def fitted_of(model: Any) -> Fitted:
     return Fitted(
         values / values.sum(axis=1, keepdims=True),
         np.full(len(values), np.nan) if totals is None else np.asarray(totals, float) / gain,
-        resolve_loss(getattr(model, "beta_loss", "kullback-leibler")),
+        _loss_of(model),
         model.axes_,
         gain,
         int(getattr(model, "pool_", 1)),
         bool(getattr(model, "sum_to_one", False)),
         model.get_params() if isinstance(model, MiniBatchNMF) else None,
     )
+
+
+def _loss_of(model: Any) -> Loss:
+    if isinstance(model, MixingModel):
+        return model._loss()
+    return resolve_loss(getattr(model, "beta_loss", "kullback-leibler"))
+
+
+def refuse_variants(parameters: Any) -> None:
+    """Refuse a model whose spread is not that of the plain likelihood.
+
+    Raises
+    ------
+    InputError
+        Components are known or made of a basis, or loadings are penalised.
+    """
+    if words := variant_words(parameters):
+        raise InputError(
+            f"uncertainty of a MiniBatchNMF with {', '.join(words)}: a model without is expected, since "
+            "what is known or asked for takes away spread, and adds bias that no spread shows",
+            hint="ask for the uncertainty of a fit without it, and hold the answers side by side",
+        )
 
 
 def _over_used_channels(labels: Labels, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -247,38 +268,6 @@ class _TotalsSweep:
     def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
         """One round is all."""
         return statistic, True
-
-
-@dataclass(frozen=True, eq=False)
-class _SampleSweep:
-    """Some pixels as they are, each with the same chance."""
-
-    chance: float
-    name: str = "uncertainty (sample)"
-
-    def start(self) -> None:
-        """Nothing."""
-        return
-
-    def map(self, block: Block, state: Any, rng_key: RngKey) -> CountRows | NDArray[Any]:
-        """Pixels of one block."""
-        drawn = np.random.default_rng(rng_key).random(block.n_pixels) < self.chance
-        data = block.data
-        return data.take(drawn) if isinstance(data, CountRows) else np.asarray(data[drawn])
-
-    def combine(self, a: Any, b: Any) -> CountRows | NDArray[Any]:
-        """Append."""
-        if isinstance(a, CountRows) or isinstance(b, CountRows):
-            return joined_rows([as_rows(a), as_rows(b)])
-        return np.concatenate((a, b))
-
-    def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
-        """One round is all."""
-        return statistic, True
-
-    def statistic_bytes(self, n_channels: int) -> int:
-        """Bytes of a statistic."""
-        return 8 * n_channels * SAMPLE
 
 
 # ----------------------------------------------------------------------------------------- answers
@@ -463,7 +452,16 @@ def evaluate(
         ).state
         with single_threaded_blas():
             noise, covariance, variance = _components(fitted, found)
-            turns = _turns(fitted, counted, labels, noise, variance, level, seed)
+            turns = cloud_turns(
+                counted,
+                fitted.loss,
+                labels.nav_dims,
+                fitted.pool,
+                fitted.components,
+                np.sqrt(np.maximum(variance, np.finfo(float).tiny)),
+                level=level,
+                seed=seed,
+            )
         facts: dict[str, Any] = {"method": method, "level": level, "n_replicates": n, "seed": seed}
         values = _replicates(fitted, cube, where, counted, labels, method, n, seed, facts)
     with single_threaded_blas():
@@ -516,57 +514,6 @@ def _components(
         noise = max(fitted.loss.noise(found.misfit, free), np.finfo(float).tiny)
         triangle = np.repeat(triangle, n_channels, axis=1) / noise
     return (noise, *component_shares(unpacked(triangle, k), fitted.components))
-
-
-def _turns(
-    fitted: Fitted,
-    source: BlockSource,
-    labels: Labels,
-    noise: float,
-    variance: NDArray[np.float64],
-    level: float,
-    seed: int,
-) -> NDArray[np.float64]:
-    """Matrices T of components that are as good (see `feasible_turns`)."""
-    pooled = _pooled(source, labels, fitted.pool)
-    chance = min(1.0, SAMPLE / max(1, pooled.n_pixels))
-    sample = run_sweep(_SampleSweep(chance), pooled, seed=seed).state
-    profile: Profile
-    if fitted.loss.counts:
-        profile = _CountProfile(fitted.loss, as_rows(sample))
-    else:
-        tile_noise = noise * math.prod(_tile(labels, fitted.pool))
-        profile = _FlatProfile(fitted.loss, np.asarray(sample, dtype=np.float64), tile_noise)
-    errors = np.sqrt(np.maximum(variance, np.finfo(float).tiny))
-    return feasible_turns(
-        profile, fitted.components, errors, slack_of(level, len(fitted.components))
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _CountProfile:
-    """Objective of components on counts, with its gradient."""
-
-    loss: Loss
-    data: CountRows
-
-    def __call__(self, components: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        found = self.loss.evaluate(self.data, components)
-        return found.divergence, found.loadings[:, None] - found.counts / floored(components)
-
-
-@dataclass(frozen=True, eq=False)
-class _FlatProfile:
-    """The same for least squares, over the variance of the noise."""
-
-    loss: Loss
-    data: NDArray[np.float64]
-    noise: float
-
-    def __call__(self, components: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        found = self.loss.evaluate(self.data, components)
-        slope = found.gram @ components - found.products
-        return found.divergence / self.noise, slope / self.noise
 
 
 def _tile(labels: Labels, pool: int) -> tuple[int, ...]:
@@ -734,7 +681,7 @@ def _collected(
         quadratic = None
         values = components + apart
     solved = None if values is None else _positive(values)
-    turned = np.maximum(np.einsum("nkl,le->nke", turns, components), 0.0)
+    low_turned, high_turned = component_bands(turns, components, np.sqrt(variance))
     mixings = np.asarray(np.linalg.inv(turns), dtype=np.float64)
     totals = np.einsum("k,nkl->nl", fitted.totals, mixings)
     share_of = np.maximum(totals, 0.0) / np.maximum(fitted.totals, np.finfo(float).tiny)
@@ -745,8 +692,8 @@ def _collected(
         std,
         low,
         high,
-        turned.min(axis=0),
-        turned.max(axis=0),
+        low_turned,
+        high_turned,
         np.column_stack((share_of.min(axis=0), share_of.max(axis=0))),
         facts,
     )
@@ -797,7 +744,7 @@ def uncertainty(
         What it was fitted on.
     level : float
         Of the intervals.
-    method : {"bootstrap", "fisher", "thinning", "area", "restarts"}
+    method : {"bootstrap", "fisher", "thinning", "area", "restarts", "posterior"}
         How components are made uncertain. "bootstrap": every count is drawn anew from a Poisson law (least
         squares: residuals get new signs) and components are found again, corners first. "fisher":
         information of the counts as if loadings were known, in one pass: fast, and too sure where components
@@ -805,6 +752,7 @@ def uncertainty(
         separately. "area": about 64 areas of the field are drawn with replacement, which asks another
         question: what another field of view of the same specimen would give. "restarts": fits from random
         starts, which ask whether the answer is the only one; those that end as well as the best are compared.
+        "posterior": the draws of a `BayesianUnmixing`, which other methods but "fisher" do not take.
     n_replicates : int, optional
         20 (thinning: as 10 pairs), for restarts 5; fisher makes none.
     where : DataArray of bool, optional
@@ -822,7 +770,7 @@ def uncertainty(
         ``loadings_interval`` (..., bound), ``components_interval`` (..., bound): at the level, from "low" to
         "high"; zero is the lowest low end, so that an interval there is one-sided.
         ``rotation_range`` (component, signal dims, bound), ``loadings_rotation_range``: the least and the
-        largest value among factorisations that describe the data as well (see `emcube.kernels.feasible`).
+        largest value among factorisations that describe the data as well (see `emcube.kernels.facets`).
         ``rotation_share`` (component, bound): their totals over that of the model; 1 to 1 where all is fixed.
         Attributes tell method, level, replicates and seed. Lazy per pixel where the cube is.
 
@@ -834,7 +782,8 @@ def uncertainty(
 
     Notes
     -----
-    One pass for the information and one for the sample; replicates take the four of the subspace where it is
+    One pass for the information, one for the points that say what else is as good (and those of the
+    subspace, where it is not known); replicates take the four of the subspace where it is
     not known, one for their corners and up to 10 further ones, all of them together. An interval is longer
     on one side where replicates move away from the answer on average: so far has the answer moved from the
     truth. Memory: K (K + 1) / 2 sums a channel, and 16 K E bytes a replicate. The same bits on any number of
@@ -855,8 +804,14 @@ def uncertainty(
     >>> sure.components_interval.dims
     ('component', 'energy', 'bound')
     """
-    fitted = fitted_of(model)
     seed = resolve_seed(random_state)
+    if method == "posterior":
+        from emcube.models.bayes_uncertainty import posterior_uncertainty
+
+        _refuse_replicates(n_replicates)
+        return posterior_uncertainty(model, cube, level=level, where=where, seed=seed)
+    fitted = fitted_of(model)
+    refuse_variants(model)
     found = evaluate(
         fitted, cube, where, level=level, method=method, n_replicates=n_replicates, seed=seed
     )
@@ -867,7 +822,7 @@ def uncertainty(
         labels=fitted.labels,
         where=pixels_only(cube, where),
     )
-    return _labelled(found, cube, packed)
+    return labelled(found, cube, packed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -891,7 +846,15 @@ WORDS = {
 """What each variable is, in a few words."""
 
 
-def _labelled(found: Uncertainty, cube: Any, packed: Any) -> xr.Dataset:
+def _refuse_replicates(n_replicates: Any) -> None:
+    if n_replicates is not None:
+        raise InputError(
+            f"method='posterior' makes no replicates, got n_replicates={n_replicates}",
+            hint="leave it out; the draws are those of the fit",
+        )
+
+
+def labelled(found: Uncertainty, cube: Any, packed: Any) -> xr.Dataset:
     fitted = found.pixels.fitted
     _, labels = as_source(cube)
     labels = replace(labels, plain=False)
@@ -959,6 +922,7 @@ def errors_by_counts(
         The model is not of counts, or a share is not above zero and at most one half.
     """
     fitted = fitted_of(model)
+    refuse_variants(model)
     if fitted.parameters is None or not fitted.loss.counts:
         raise InputError(
             "errors by counts need a MiniBatchNMF of counts (beta_loss='kullback-leibler')",
