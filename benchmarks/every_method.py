@@ -180,6 +180,13 @@ WAYS = (
     ),
     Way("vca", "`VCA`", factorise(lambda em, k: em.VCA(k, random_state=0))),
     Way("nfindr", "`NFINDR`", factorise(lambda em, k: em.NFINDR(k, random_state=0))),
+    Way("sisal", "`SISAL`", factorise(lambda em, k: em.SISAL(k, random_state=0))),
+    Way(
+        "bayesian",
+        "`BayesianUnmixing`",
+        factorise(lambda em, k: em.BayesianUnmixing(k, random_state=0)),
+        most=MOST_SAMPLING,
+    ),
     Way("kmeans", "`KMeans`", cluster(lambda em, k: em.KMeans(k, random_state=0))),
     Way(
         "gaussian-mixture",

@@ -91,6 +91,21 @@ CLAIMS = (
         PURE,
     ),
     Claim(
+        "SISAL",
+        "srm2135c",
+        (0.03, 0.1),
+        lambda em, k, seed: em.SISAL(k, random_state=seed),
+        counting,
+    ),
+    Claim(
+        "SISAL",
+        "jadeite",
+        (0.1, 0.3),
+        lambda em, k, seed: em.SISAL(k, random_state=seed),
+        counting,
+        PURE,
+    ),
+    Claim(
         "NFINDR",
         "srm2135c",
         (0.03, 0.1),
