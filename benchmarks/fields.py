@@ -73,7 +73,8 @@ def counting(n: int, rng: np.random.Generator) -> Iterator[str]:
             model.fit(again[:4])
             told = float(em.phase_fractions(model, again[:8])["fraction_std_counting"][:, 0].mean())
             seen = float(em.phase_fractions(model, again, n_draws=2)["fraction"][:, 0].std(ddof=1))
-            yield f"| {counts:g} | {word} | {seen:.5f} | {told:.5f} | {told / max(seen, 1e-12):.2f} |"
+            ratio = f"{told / seen:.2f}" if seen > 1e-5 else "nothing to tell"
+            yield f"| {counts:g} | {word} | {seen:.5f} | {told:.5f} | {ratio} |"
 
 
 def intervals(n: int, rng: np.random.Generator) -> Iterator[str]:

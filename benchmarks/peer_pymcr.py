@@ -1,7 +1,7 @@
 """What pyMCR answers: ``python -m benchmarks.peer_pymcr PROBLEM ANSWER`` in its own environment.
 
-PROBLEM (.npz) holds the matrix D (P, E), spectra to start from (K, E), which of them stay, and how many rounds are
-made. Nothing of emcube is imported.
+PROBLEM (.npz) holds the matrix D (P, E), spectra to start from (K, E), which of them stay, and how
+many rounds are made. Nothing of emcube is imported.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How far every way of unmixing is from the truth, where it is known: ``python -m benchmarks.truth``.
 
-Simulated scenes, each with several seeds of specimen and counts, and Samson, a remote-sensing map with reference
-spectra (``--data FOLDER``, or EMCUBE_TEST_DATA). Figures go to benchmarks/results/truth.json and .md.
+Simulated scenes, each with several seeds of specimen and counts, and Samson, a remote-sensing map with
+reference spectra (``--data FOLDER``, or EMCUBE_TEST_DATA). Figures go to benchmarks/results/truth.json and .md.
 """
 
 from __future__ import annotations
@@ -210,9 +210,11 @@ def markdown(found: dict[str, Any]) -> str:
     lines = [
         "# How far from the truth",
         "",
-        f"The worst component of {found['seeds']} seeds of specimen, counts and method, weighted for counting noise. "
-        "Where the limit is that of counting noise, it is 2 degrees or 1.5 times what noise does to the "
-        "spectra used.",
+        (
+            f"The worst component of {found['seeds']} seeds of specimen, counts and method, weighted for "
+            "counting noise. Where the limit is that of counting noise, it is 2 degrees or 1.5 times what "
+            "noise does to the spectra used."
+        ),
         "",
         "| method | scene | scale | off by, seed by seed | allowed | holds |",
         "|---|---|---:|---:|---:|---|",

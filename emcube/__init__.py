@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         NFINDR,
         SISAL,
         VCA,
+        BayesianUnmixing,
         FastICA,
         GaussianMixture,
         IncrementalPCA,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         phase_fractions,
         survey_n_components,
         uncertainty,
+        xray_basis,
     )
     from emcube.package import publish, reproduce
     from emcube.recipe import Recipe, plan, run
@@ -57,6 +59,7 @@ __all__ = [
     "NFINDR",
     "SISAL",
     "VCA",
+    "BayesianUnmixing",
     "FastICA",
     "GaussianMixture",
     "IncrementalPCA",
@@ -95,10 +98,12 @@ __all__ = [
     "scenes",
     "survey_n_components",
     "uncertainty",
+    "xray_basis",
 ]
 
 # Public name -> the module it lives in; a name that is a module stands for itself.
 _HOMES = {
+    "BayesianUnmixing": "emcube.models",
     "FastICA": "emcube.models",
     "GaussianMixture": "emcube.models",
     "IncrementalPCA": "emcube.models",
@@ -139,6 +144,7 @@ _HOMES = {
     "scenes": "emcube.scenes",
     "survey_n_components": "emcube.models",
     "uncertainty": "emcube.models",
+    "xray_basis": "emcube.models",
 }
 
 

@@ -63,6 +63,11 @@ SEED = {"random_state": 0}
 
 METHODS = (
     Entry("estimate_n_components"),
+    Entry(
+        "survey_n_components",
+        {"max_components": 2, "n_restarts": 2},
+        counts_only=True,
+    ),
     Entry("pca", {"n_components": K}),
     Entry("nmf", {"n_components": K, "max_iter": 20, **SEED}),
     Entry(
@@ -95,6 +100,8 @@ METHODS = (
         floats={"on": "nmf_squares"},
     ),
     Entry("diagnostics", {"on": "nmf"}),
+    Entry("phase_fractions", {"of": "kmeans", "n_draws": 2}),
+    Entry("phase_fractions", {"of": "nmf_two", "n_draws": 2}, name="fractions_of_nmf"),
 )
 """Add a method here: it then runs on every scene and every real map."""
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "FEWEST_FREE",
     "FEWEST_TILES",
     "MOST_TILES",
     "coarser",
@@ -32,6 +33,10 @@ MOST_TILES = 256
 
 FEWEST_TILES = 16
 """Tiles from which a variance between them is told."""
+
+
+FEWEST_FREE = 24
+"""Degrees of freedom of a variance that is pooled over fields."""
 
 
 def tile_grid(lengths: tuple[int, ...]) -> tuple[int, ...]:
@@ -68,10 +73,16 @@ def coarser(table: NDArray[np.float64], grid: tuple[int, ...], level: int) -> ND
     return out.reshape(*lead, -1, k)
 
 
-def levels(grid: tuple[int, ...]) -> list[int]:
-    """Times that tiles can be joined with at least `FEWEST_TILES` left; 0 is always one of them."""
+def levels(grid: tuple[int, ...], n_fields: int = 1) -> list[int]:
+    """Times that tiles can be joined; 0 is always one of them.
+
+    At least `FEWEST_TILES` are left of a field; or four, where the variances of all fields together have
+    `FEWEST_FREE` degrees of freedom.
+    """
     found = [0]
-    while math.prod(max(1, n >> found[-1] + 1) for n in grid) >= FEWEST_TILES:
+    while (left := math.prod(max(1, n >> found[-1] + 1) for n in grid)) >= 4:
+        if left < FEWEST_TILES and n_fields * (left - 1) < FEWEST_FREE:
+            break
         found.append(found[-1] + 1)
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from emcube.models.bayes import BayesianUnmixing
     from emcube.models.cluster_checks import cluster_quality
     from emcube.models.component_survey import survey_n_components
     from emcube.models.diagnosing import diagnostics
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
     from emcube.models.poisson_mixture import PoissonMixture
     from emcube.models.sisal import SISAL
     from emcube.models.uncertainties import errors_by_counts, uncertainty
+    from emcube.models.xray_features import xray_basis
 
 __all__ = [
     "MCRALS",
     "NFINDR",
     "SISAL",
     "VCA",
+    "BayesianUnmixing",
     "FastICA",
     "GaussianMixture",
     "IncrementalPCA",
@@ -43,9 +46,11 @@ __all__ = [
     "phase_fractions",
     "survey_n_components",
     "uncertainty",
+    "xray_basis",
 ]
 
 _HOMES = {
+    "BayesianUnmixing": "bayes",
     "FastICA": "fastica",
     "GaussianMixture": "gaussian_mixture",
     "Varimax": "fastica",
@@ -66,6 +71,7 @@ _HOMES = {
     "phase_fractions": "field_fractions",
     "survey_n_components": "component_survey",
     "uncertainty": "uncertainties",
+    "xray_basis": "xray_features",
 }
 
 

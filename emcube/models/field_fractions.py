@@ -345,12 +345,13 @@ def phase_fractions(
     -----
     One pass over the cubes, in which each pixel is asked 1 + `n_draws` times. A field is cut into tiles, up
     to sixteen by sixteen; they are joined two by two as long as this raises the variance that they give,
-    since tiles smaller than the microstructure are not independent. At least 16 tiles are left: a structure
-    larger than a quarter of the field makes the finite area look smaller than it is. Same bits for any number
-    of workers.
+    since tiles smaller than the microstructure are not independent, and what the rims of tiles still share
+    is extrapolated from the last two sizes. At least 16 tiles are left (4, where there are fields enough): a
+    structure larger than that makes the finite area look smaller than it is. Same bits for any number of
+    workers.
 
-    For loadings the counting part is right to a few per cent. Labels are no linear function of the counts:
-    theirs is right within a factor of about two (see the page on fields).
+    For loadings the counting part is right to some ten per cent. Labels are no linear function of the
+    counts: theirs is too large where phases are told apart well, and small then (see the page on fields).
 
     References
     ----------
@@ -400,7 +401,8 @@ def summarised(found: Tables, *, level: float, relative_error: float, seed: int)
             for t in found.tables
         ]
     )
-    joined, area, freedom = _area_variance(plain, found.grids)
+    tiles = _area_variance(plain, found.grids)
+    area = tiles.variance
     wholes = np.array([table.sum() for table in plain])
     weights = wholes / wholes.sum()
     dataset = xr.Dataset(
@@ -410,15 +412,15 @@ def summarised(found: Tables, *, level: float, relative_error: float, seed: int)
             "fraction_std_area": (("field", "phase"), np.sqrt(area)),
             "fraction_interval": (
                 ("field", "phase", "bound"),
-                _intervals(plain, found.grids, joined, level, seed),
+                _intervals(plain, found.grids, tiles, level, seed),
             ),
-            **_between(fraction, weights, counting, area, freedom, level, relative_error),
+            **_between(fraction, weights, counting, area, tiles.freedom, level, relative_error),
             "n_pixels": ("field", found.n_pixels),
             "n_tiles": (
                 ("field", "phase"),
                 np.array(
                     [
-                        [len(coarser(t, g, j)) for j in joined]
+                        [len(coarser(t, g, j)) for j in tiles.joined]
                         for t, g in zip(plain, found.grids, strict=True)
                     ]
                 ),
@@ -439,14 +441,38 @@ def summarised(found: Tables, *, level: float, relative_error: float, seed: int)
     return dataset
 
 
+@dataclass(frozen=True, eq=False)
+class _Area:
+    """What tiles tell of other places of a field.
+
+    Attributes
+    ----------
+    joined : list of int
+        How often tiles are joined, for each phase.
+    variance : ndarray, shape (F, K)
+    freedom : ndarray, shape (K,)
+        Degrees of freedom of the variances of all fields together.
+    width : ndarray, shape (K,)
+        What deviations of tiles that are joined `drawn` times are multiplied with, for intervals.
+    drawn : list of int
+    """
+
+    joined: list[int]
+    variance: NDArray[np.float64]
+    freedom: NDArray[np.float64]
+    width: NDArray[np.float64]
+    drawn: list[int]
+
+
 def _area_variance(
     tables: Sequence[NDArray[np.float64]], grids: Sequence[tuple[int, ...]]
-) -> tuple[list[int], NDArray[np.float64], NDArray[np.float64]]:
-    """How often tiles are joined for each phase (K,), variances (F, K), and degrees of freedom (K,).
+) -> _Area:
+    """Variances of other places, from tiles that are joined as long as it raises the variance.
 
-    Tiles are joined as long as that raises the variance, meant over fields, by more than its own error.
+    Tiles of side b that touch are not independent along their rims: the variance is too small by a share
+    of about 1 / b, which the last two sizes tell (Richardson's extrapolation).
     """
-    deepest = min(levels(grid)[-1] for grid in grids)
+    deepest = min(levels(grid, len(grids))[-1] for grid in grids)
     tried = [
         [ratio_variance(coarser(t, g, level)) for t, g in zip(tables, grids, strict=True)]
         for level in range(deepest + 1)
@@ -454,36 +480,50 @@ def _area_variance(
     variances = np.array([[v for v, _ in level] for level in tried])  # (levels, F, K)
     freedom = np.array([sum(n for _, n in level) for level in tried])
     mean = variances.mean(axis=1)
-    chosen = []
-    for k in range(mean.shape[1]):
-        level = 0
-        while level < deepest:
-            error = math.sqrt(2.0 / max(1, freedom[level + 1]))
-            if not mean[level + 1, k] > mean[level, k] * (1.0 + error):
-                break
-            level += 1
-        chosen.append(level)
+    chosen = [_enough(mean[:, k], freedom) for k in range(mean.shape[1])]
+    safe = min(levels(grid)[-1] for grid in grids)
+    drawn = [min(level, safe) for level in chosen]
+    grown, width = np.ones(len(chosen)), np.ones(len(chosen))
+    for k, level in enumerate(chosen):
+        last, before = mean[level, k], mean[max(0, level - 1), k]
+        if last > 0:
+            grown[k] = 1.0 + max(0.0, last - before) / last
+        if mean[drawn[k], k] > 0:
+            width[k] = math.sqrt(last * grown[k] / mean[drawn[k], k])
     picked = np.array([variances[level, :, k] for k, level in enumerate(chosen)]).T
-    return chosen, picked, freedom[chosen]
+    return _Area(chosen, picked * grown, freedom[chosen], width, drawn)
+
+
+def _enough(mean: NDArray[np.float64], freedom: NDArray[np.int64]) -> int:
+    """Times that tiles are joined: as long as the variance grows by more than its own error."""
+    level = 0
+    while level + 1 < len(mean):
+        error = math.sqrt(2.0 / max(1, freedom[level + 1]))
+        if not mean[level + 1] > mean[level] * (1.0 + error):
+            break
+        level += 1
+    return level
 
 
 def _intervals(
     tables: Sequence[NDArray[np.float64]],
     grids: Sequence[tuple[int, ...]],
-    joined: Sequence[int],
+    found: _Area,
     level: float,
     seed: int,
 ) -> NDArray[np.float64]:
     """Percentiles (F, K, 2) of fractions of fields made of a field's own tiles."""
     ends = (0.5 - 0.5 * level, 0.5 + 0.5 * level)
-    out = np.zeros((len(tables), len(joined), 2))
+    out = np.zeros((len(tables), len(found.joined), 2))
     for f, (table, grid) in enumerate(zip(tables, grids, strict=True)):
+        own = fraction_of(table)
         drawn = {
             j: resampled(coarser(table, grid, j), N_RESAMPLES, np.random.default_rng((seed, f, j)))
-            for j in set(joined)
+            for j in sorted(set(found.drawn))
         }
-        for k, j in enumerate(joined):
-            out[f, k] = np.quantile(drawn[j][:, k], ends)
+        for k, j in enumerate(found.drawn):
+            ends_k = np.quantile(drawn[j][:, k], ends)
+            out[f, k] = np.clip(own[k] + found.width[k] * (ends_k - own[k]), 0.0, 1.0)
     return out
 
 
@@ -596,6 +636,13 @@ def _said(found: xr.Dataset) -> str:
         if differ
         else " Fields differ by no more than counting and finite area explain."
     )
+    p_values = found["p_value"].values
+    known = p_values[np.isfinite(p_values)]
+    if known.size and known.min() > level:
+        beyond = (
+            " Fields are more alike than places that were chosen apart would be: if they are one place, "
+            "measured again, their number says nothing of the specimen."
+        )
     return text + "." + beyond
 
 

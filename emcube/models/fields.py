@@ -134,7 +134,8 @@ def selections(where: Any, fields: Fields) -> list[Any]:
 
     Parameters
     ----------
-    where : list with one selection (or None) a cube, one selection of channels for all, or None
+    where : list with one selection (or None) a cube, one selection of channels for all, one of a single cube,
+        or None
     fields : Fields
 
     Raises
@@ -154,8 +155,11 @@ def selections(where: Any, fields: Fields) -> list[Any]:
     if isinstance(where, xr.DataArray):
         from emcube.cube import nav_dims
 
+        if len(fields) == 1:
+            return [where]
+
         over = set(map(str, where.dims))
-        if not any(over & set(nav_dims(cube)) for cube in fields.cubes):
+        if len(fields) == 1 or not any(over & set(nav_dims(cube)) for cube in fields.cubes):
             return [where] * len(fields)
     raise SelectionError(
         f"where: got one selection of pixels for {len(fields)} cubes, expected a list with one each",

@@ -389,6 +389,8 @@ class NFINDR(Purest):
     ----------
     components_, component_totals_, counting_limit_, purest_, pool_, loadings_by_, seed_, axes_
         As for `VCA`.
+    n_iter_ : int
+        Times that all corners were visited.
     converged_ : bool
         No other point in place of one corner makes the simplex larger.
 
@@ -438,7 +440,7 @@ class NFINDR(Purest):
         require_whole("max_iter", self.max_iter, 1)
 
     def _corners(self, cloud: Cloud, loss: Loss) -> NDArray[np.float64]:
-        corners, self.converged_ = n_finder(
+        corners, self.n_iter_, self.converged_ = n_finder(
             cloud.values,
             cloud.weights,
             self._random_corners(cloud),

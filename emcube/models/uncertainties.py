@@ -31,11 +31,13 @@ from emcube.kernels.poisson_nmf import as_rows
 from emcube.models.base import resolve_seed
 from emcube.models.cloud_rotation import cloud_turns
 from emcube.models.labels import Labels, as_source, map_pixels
+from emcube.models.mixing import MixingModel
 from emcube.models.nmf import MiniBatchNMF
 from emcube.models.nmf_gain import in_counts
 from emcube.models.nmf_losses import Loss, resolve_loss
 from emcube.models.nmf_start import corners_of, sample_sweep, sketch, tile_of
 from emcube.models.nmf_sweeps import PassSweep, PooledSource
+from emcube.models.nmf_variants import variant_words
 from emcube.models.rebuild import pixels_only
 from emcube.models.replicates import (
     AreaDraw,
@@ -139,13 +141,35 @@ def fitted_of(model: Any) -> Fitted:
     return Fitted(
         values / values.sum(axis=1, keepdims=True),
         np.full(len(values), np.nan) if totals is None else np.asarray(totals, float) / gain,
-        resolve_loss(getattr(model, "beta_loss", "kullback-leibler")),
+        _loss_of(model),
         model.axes_,
         gain,
         int(getattr(model, "pool_", 1)),
         bool(getattr(model, "sum_to_one", False)),
         model.get_params() if isinstance(model, MiniBatchNMF) else None,
     )
+
+
+def _loss_of(model: Any) -> Loss:
+    if isinstance(model, MixingModel):
+        return model._loss()
+    return resolve_loss(getattr(model, "beta_loss", "kullback-leibler"))
+
+
+def refuse_variants(parameters: Any) -> None:
+    """Refuse a model whose spread is not that of the plain likelihood.
+
+    Raises
+    ------
+    InputError
+        Components are known or made of a basis, or loadings are penalised.
+    """
+    if words := variant_words(parameters):
+        raise InputError(
+            f"uncertainty of a MiniBatchNMF with {', '.join(words)}: a model without is expected, since "
+            "what is known or asked for takes away spread, and adds bias that no spread shows",
+            hint="ask for the uncertainty of a fit without it, and hold the answers side by side",
+        )
 
 
 def _over_used_channels(labels: Labels, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -720,7 +744,7 @@ def uncertainty(
         What it was fitted on.
     level : float
         Of the intervals.
-    method : {"bootstrap", "fisher", "thinning", "area", "restarts"}
+    method : {"bootstrap", "fisher", "thinning", "area", "restarts", "posterior"}
         How components are made uncertain. "bootstrap": every count is drawn anew from a Poisson law (least
         squares: residuals get new signs) and components are found again, corners first. "fisher":
         information of the counts as if loadings were known, in one pass: fast, and too sure where components
@@ -728,6 +752,7 @@ def uncertainty(
         separately. "area": about 64 areas of the field are drawn with replacement, which asks another
         question: what another field of view of the same specimen would give. "restarts": fits from random
         starts, which ask whether the answer is the only one; those that end as well as the best are compared.
+        "posterior": the draws of a `BayesianUnmixing`, which other methods but "fisher" do not take.
     n_replicates : int, optional
         20 (thinning: as 10 pairs), for restarts 5; fisher makes none.
     where : DataArray of bool, optional
@@ -779,8 +804,14 @@ def uncertainty(
     >>> sure.components_interval.dims
     ('component', 'energy', 'bound')
     """
-    fitted = fitted_of(model)
     seed = resolve_seed(random_state)
+    if method == "posterior":
+        from emcube.models.bayes_uncertainty import posterior_uncertainty
+
+        _refuse_replicates(n_replicates)
+        return posterior_uncertainty(model, cube, level=level, where=where, seed=seed)
+    fitted = fitted_of(model)
+    refuse_variants(model)
     found = evaluate(
         fitted, cube, where, level=level, method=method, n_replicates=n_replicates, seed=seed
     )
@@ -791,7 +822,7 @@ def uncertainty(
         labels=fitted.labels,
         where=pixels_only(cube, where),
     )
-    return _labelled(found, cube, packed)
+    return labelled(found, cube, packed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -815,7 +846,15 @@ WORDS = {
 """What each variable is, in a few words."""
 
 
-def _labelled(found: Uncertainty, cube: Any, packed: Any) -> xr.Dataset:
+def _refuse_replicates(n_replicates: Any) -> None:
+    if n_replicates is not None:
+        raise InputError(
+            f"method='posterior' makes no replicates, got n_replicates={n_replicates}",
+            hint="leave it out; the draws are those of the fit",
+        )
+
+
+def labelled(found: Uncertainty, cube: Any, packed: Any) -> xr.Dataset:
     fitted = found.pixels.fitted
     _, labels = as_source(cube)
     labels = replace(labels, plain=False)
@@ -883,6 +922,7 @@ def errors_by_counts(
         The model is not of counts, or a share is not above zero and at most one half.
     """
     fitted = fitted_of(model)
+    refuse_variants(model)
     if fitted.parameters is None or not fitted.loss.counts:
         raise InputError(
             "errors by counts need a MiniBatchNMF of counts (beta_loss='kullback-leibler')",

@@ -211,6 +211,7 @@ def _step_sentences(result: Result, step: str, cite: Mapping[str, str]) -> Itera
         "pca": _pca,
         "nmf": _nmf,
         "mcr": _mcr,
+        "bayesian_unmixing": _bayesian_unmixing,
         "ica": _rotated,
         "varimax": _rotated,
         "vca": _endmembers,
@@ -297,6 +298,27 @@ def _mcr(result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str,
         f"Multivariate curve resolution by alternating least squares{cite.get('Tauler1995', '')} resolved "
         f"{_count(n, 'component')}{under}{weights}, in {_count(int(found.get('n_iter', 0)), 'round')}, {end}"
         f"{_seed(found)}."
+    )
+
+
+def _bayesian_unmixing(
+    result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]
+) -> str:
+    given = found.get("parameters") or {}
+    n = result[step].sizes["component"]
+    counts = found.get("likelihood") == "gamma-poisson"
+    law = (
+        f"a gamma-Poisson model{cite.get('Cemgil2009', '')}"
+        if counts
+        else f"a Gaussian model{cite.get('Dobigeon2009', '')}"
+    )
+    chains, draws = int(given.get("n_chains", 0)), int(given.get("n_draws", 0))
+    met = "had met" if found.get("converged") else "had not met"
+    return (
+        f"Bayesian unmixing into {_count(n, 'component')} by Gibbs sampling of {law} kept "
+        f"{_count(draws, 'draw')} of each of {_count(chains, 'chain')}, which {met} (R-hat"
+        f"{cite.get('Vehtari2021', '')} {float(found.get('worst_r_hat', float('nan'))):.2f}); intervals are "
+        f"credible intervals of {100.0 * float(found.get('level', 0.0)):g} %{_seed(found)}."
     )
 
 

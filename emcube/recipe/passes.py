@@ -12,7 +12,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from emcube.kernels import fractions
-from emcube.models import cloud, cloud_rotation, fastica, nmf_start, pca, uncertainties
+from emcube.models import (
+    bayes,
+    cloud,
+    cloud_rotation,
+    fastica,
+    nmf_penalties,
+    nmf_start,
+    pca,
+    uncertainties,
+)
 from emcube.models import n_components as number
 from emcube.models.component_survey import RESTART_TOL
 from emcube.models.gaussian_mixture import AS_IS
@@ -321,6 +330,8 @@ class Passes:
             found = list(self._cluster_quality(step))
         elif isinstance(step, schema.MCRStep):
             found = list(self._mcr(step))
+        elif isinstance(step, schema.BayesianUnmixingStep):
+            found = list(self._bayesian_unmixing(step))
         elif isinstance(step, schema.ICAStep | schema.VarimaxStep):
             found = list(self._rotated(step))
         elif isinstance(step, schema.VCAStep | schema.NFINDRStep | schema.SISALStep):
@@ -549,10 +560,16 @@ class Passes:
                 held=held, work=scores,
             )  # fmt: skip
         most = 8 if tries else (step.pool if isinstance(step.pool, int) else 1)
+        penalised = step.sparsity > 0 or step.smoothness > 0
+        if penalised and step.pool == "auto":
+            most = 1  # The start is that of tiles, the passes are over single pixels.
         pooled = self._pooled(over, most, fixed=isinstance(step.pool, int))
         yield from self._batches(step, over, pooled, k)
         likely = (2, min(25, step.max_iter)) if step.tol else (step.max_iter // 4, step.max_iter)
         share = Range(1.0 if most == 1 else 0.15, 1.0)
+        if penalised:
+            # A pixel is solved again and again, until it and its neighbours stay.
+            share = share.times(2.0, 20.0)
         yield Pass(
             "NMF",
             pooled,
@@ -566,6 +583,12 @@ class Passes:
             work=self._nmf_work(over, k, "nmf", share),
             also_reads=over if most > 1 else None,
         )
+        if step.smoothness:
+            yield Pass(
+                "NMF (smooth maps)", over, 1, nmf_penalties.ANCHOR_ROUNDS, (1, 25),
+                "ends when what lies between blocks stays", state=state,
+                work=self._nmf_work(over, k, "solve", Range(2.0, 20.0)),
+            )  # fmt: skip
         yield self._writes(step, over, k)
         self._loadings[step.label] = self._loadings_of(over, k)
         self._factorised[step.label] = (step, k, pooled)
@@ -712,6 +735,46 @@ class Passes:
             also_reads=over,
         )
         yield self._writes(step, over, k)
+        self._loadings[step.label] = self._loadings_of(over, k)
+
+    # -- Gibbs sampling
+
+    def _bayesian_unmixing(self, step: schema.BayesianUnmixingStep) -> Iterator[Pass]:
+        over, e, k = self.cube, self.cube.n_channels, _components(step.n_components)
+        poisson = self._noise(step) == "poisson"
+        start = schema.NMFStep(
+            n_components=step.n_components,
+            beta_loss="kullback-leibler" if poisson else "frobenius",
+            pool=step.pool if poisson else "auto",
+        )
+        before = dict(self._loadings), dict(self._factorised)
+        yield from (one for one in self._nmf(start) if "write maps" not in one.name)
+        self._loadings, self._factorised = before
+        pools = poisson and (step.pool != "auto" or over.n_pixels > bayes.FEW_PIXELS)
+        most = (step.pool if isinstance(step.pool, int) else 8) if pools else 1
+        pooled = self._pooled(over, most, fixed=isinstance(step.pool, int))
+        rounds, chains = step.n_warmup + step.n_draws, float(step.n_chains)
+        draws = k.times(8.0 * e * chains * (step.n_draws + 3))
+        yield Pass(
+            "Gibbs sampling", pooled, rounds, rounds, (rounds, rounds),
+            statistic=int(8 * chains * k.high * e), state=draws, held=int(2 * draws.high),
+            work=self._nmf_work(over, k.times(chains), "nmf", Range(1.0 if most == 1 else 0.15, 3.0)),
+            also_reads=over if most > 1 else None,
+        )  # fmt: skip
+        if most > 1:
+            settling = sum(bayes.PRESENCE_ROUNDS)
+            least = settling if isinstance(step.pool, int) else 0
+            yield Pass(
+                "Gibbs sampling (pixels)", over, least, settling, (least, settling),
+                statistic=int(8 * k.high * e), state=k.times(8.0 * e),
+                work=self._nmf_work(over, k, "nmf", Range(1.0, 3.0)),
+            )  # fmt: skip
+        size = k.times(4 * 8.0 * over.n_pixels)
+        yield Pass(
+            f"{step.label}: write maps", over, state=k.times(8.0 * e * bayes.LOADING_DRAWS),
+            work=_added(self._nmf_work(over, k, "nmf", Range(10.0, 60.0)), {"write_byte": size}),
+            output=Range(size.low * 0.1, size.high), arrays=3,
+        )  # fmt: skip
         self._loadings[step.label] = self._loadings_of(over, k)
 
     # -- rotated principal components

@@ -115,10 +115,7 @@ class Recipe:
                 {p.verb: p.model_dump(mode="json", exclude={"verb"}, exclude_none=True)}
                 for p in model.prepare
             ],
-            "steps": [
-                {s.verb: {**s.model_dump(mode="json", exclude={"verb"}), "name": s.label}}
-                for s in model.steps
-            ],
+            "steps": [{s.verb: s.normalised()} for s in model.steps],
         }
 
     def place(self, location: Location) -> str:
@@ -224,18 +221,30 @@ def _without_target(
             f"'on' of {step.verb} is {step.on!r}, expected an earlier nmf step",
             "there are " + ", ".join(map(repr, able)) if able else "put an nmf step before it",
         )
-    elif not able:
+        return
+    if not able:
         yield Fault(
             at,
             f"{step.verb} says something about an nmf step, and there is none before it",
             "put '- nmf: {n_components: 3}' before it",
         )
-    elif isinstance(step, schema.UncertaintyStep):
-        target = earlier[step.on or able[-1]]
-        if step.method == "thinning" and getattr(target, "beta_loss", "") == "frobenius":
-            yield Fault(
-                (*at, "method"),
-                f"'method' of {step.verb} is 'thinning', which deals counts to two halves, but "
-                f"{target.label!r} is of least squares",
-                "take 'bootstrap', which gives residuals new signs",
-            )
+        return
+    target = earlier[step.on or able[-1]]
+    # What a penalty leaves of the data, or a basis takes from the spread, is no question of counting.
+    words = ["sparsity", "smoothness"]
+    words += ["basis"] if isinstance(step, schema.UncertaintyStep) else []
+    asked = [name for name in words if getattr(target, name, None)]
+    if asked:
+        yield Fault(
+            (*at, "on"),
+            f"{step.verb} is not there for an nmf step with {asked[0]!r}, as {target.label!r} is",
+            "put an nmf step without it before this one, and name that in 'on'",
+        )
+    least_squares = getattr(target, "beta_loss", "") == "frobenius"
+    if isinstance(step, schema.UncertaintyStep) and step.method == "thinning" and least_squares:
+        yield Fault(
+            (*at, "method"),
+            f"'method' of {step.verb} is 'thinning', which deals counts to two halves, but "
+            f"{target.label!r} is of least squares",
+            "take 'bootstrap', which gives residuals new signs",
+        )

@@ -32,6 +32,7 @@ __all__ = [
     "WITH_PHASES",
     "AnyPrepare",
     "AnyStep",
+    "BayesianUnmixingStep",
     "Bin",
     "ClusterQualityStep",
     "DiagnosticsStep",
@@ -59,6 +60,7 @@ __all__ = [
     "VarimaxStep",
     "Where",
     "Window",
+    "XrayBasis",
 ]
 
 FORMAT = 1
@@ -310,6 +312,9 @@ class _Step(_Model):
     """A step of the analysis."""
 
     name: Name | None = None
+    # Parameters that came later: at their defaults they are left out of the normalised form, so that the
+    # identity of runs without them stays.
+    added: ClassVar[tuple[str, ...]] = ()
 
     @field_validator("name")
     @classmethod
@@ -336,6 +341,13 @@ class _Step(_Model):
         """Name of the step's node in the result: its own, or its verb."""
         verb: str = self.verb  # type: ignore[attr-defined]
         return self.name or verb
+
+    def normalised(self) -> dict[str, Any]:
+        """The step with every default filled in that was there in the first release of its verb."""
+        fields = type(self).model_fields
+        at_default = {k for k in self.added if getattr(self, k) == fields[k].default}
+        values = self.model_dump(mode="json", exclude={"verb", *at_default})
+        return {**values, "name": self.label}
 
     def parameters(self) -> dict[str, Any]:
         """The estimator's parameters, defaults filled in."""
@@ -379,8 +391,22 @@ class PCAStep(_Step):
     random_state: Seed | None = 0
 
 
+class XrayBasis(_Model):
+    """X-ray physics as a basis of spectra (`emcube.xray_basis`)."""
+
+    elements: Annotated[tuple[Text, ...], Strict(False), Field(min_length=1)] | None = None
+    beam_energy: Positive | None = None
+    resolution: Positive | None = None
+    group: Literal["family", "subshell", "element"] = "family"
+    bremsstrahlung: Annotated[bool, Strict()] = True
+    layers: dict[str, NotNegative] | None = None
+    crystal: Positive | None = None
+
+
 class NMFStep(_Step):
     """Non-negative components (`emcube.MiniBatchNMF`)."""
+
+    added: ClassVar[tuple[str, ...]] = ("basis", "sparsity", "smoothness")
 
     verb: Literal["nmf"] = "nmf"
     n_components: Count | Literal["auto"] = "auto"
@@ -393,7 +419,26 @@ class NMFStep(_Step):
     n_epochs: Annotated[int, Strict(), Field(ge=0)] | Literal["auto"] = "auto"
     batch_size: Count = 32768
     sum_to_one: Annotated[bool, Strict()] = False
+    basis: XrayBasis | None = None
+    sparsity: NotNegative = 0.0
+    smoothness: NotNegative = 0.0
     random_state: Seed | None = None
+
+    @model_validator(mode="after")
+    def _together(self) -> NMFStep:
+        if self.smoothness and self.pool not in ("auto", 1):
+            raise PydanticCustomError(
+                "parameter",
+                "'smoothness' takes the place of 'pool', got pool={pool}: leave it out",
+                {"pool": self.pool},
+            )
+        if self.sum_to_one and self.beta_loss == "frobenius" and (self.smoothness or self.sparsity):
+            raise PydanticCustomError(
+                "parameter",
+                "'sum_to_one' with a penalty is there for counts, got beta_loss 'frobenius': leave "
+                "'sum_to_one' out",
+            )
+        return self
 
 
 class KMeansStep(_Step):
@@ -423,6 +468,24 @@ class MCRStep(_Step):
     pool: Count | Literal["auto"] = "auto"
     max_iter: Count = 100
     tol: NotNegative = 1e-3
+    random_state: Seed | None = None
+
+
+class BayesianUnmixingStep(_Step):
+    """Components, loadings and how sure both are (`emcube.BayesianUnmixing`)."""
+
+    verb: Literal["bayesian_unmixing"] = "bayesian_unmixing"
+    n_components: Count | Literal["auto"] = "auto"
+    noise: Literal["auto", "poisson"] | None = "auto"
+    sparse: Annotated[bool, Strict()] = True
+    concentration: Annotated[float, Strict(), Field(gt=1e-3, allow_inf_nan=False)] = 1.0
+    simplex: Annotated[bool, Strict()] = True
+    n_chains: Count = 2
+    n_warmup: Annotated[int, Strict(), Field(ge=0)] = 20
+    n_draws: Count = 60
+    n_steps: Count | Literal["auto"] = "auto"
+    level: Annotated[float, Strict(), Field(gt=0, lt=1)] = 0.9
+    pool: Count | Literal["auto"] = "auto"
     random_state: Seed | None = None
 
 
@@ -583,6 +646,7 @@ Step = Annotated[
     | Annotated[PCAStep, Tag("pca")]
     | Annotated[NMFStep, Tag("nmf")]
     | Annotated[MCRStep, Tag("mcr")]
+    | Annotated[BayesianUnmixingStep, Tag("bayesian_unmixing")]
     | Annotated[ICAStep, Tag("ica")]
     | Annotated[VarimaxStep, Tag("varimax")]
     | Annotated[VCAStep, Tag("vca")]
@@ -613,6 +677,7 @@ AnyStep = (
     | PCAStep
     | NMFStep
     | MCRStep
+    | BayesianUnmixingStep
     | ICAStep
     | VarimaxStep
     | VCAStep
@@ -631,7 +696,17 @@ AnyStep = (
 ESTIMATES = (EstimateStep, SurveyStep)
 """Steps that find the number that `auto` stands for."""
 
-WITH_LOADINGS = (PCAStep, NMFStep, MCRStep, ICAStep, VarimaxStep, VCAStep, NFINDRStep, SISALStep)
+WITH_LOADINGS = (
+    PCAStep,
+    NMFStep,
+    MCRStep,
+    BayesianUnmixingStep,
+    ICAStep,
+    VarimaxStep,
+    VCAStep,
+    NFINDRStep,
+    SISALStep,
+)
 """Steps that give loadings, on which others may go on."""
 
 WITH_PHASES = (

@@ -120,6 +120,8 @@ def run_step(step: schema.AnyStep, run: Run) -> xr.Dataset:
         return _cluster_quality(step, run, stamp)
     if isinstance(step, schema.MCRStep):
         return _mcr(step, run, stamp)
+    if isinstance(step, schema.BayesianUnmixingStep):
+        return _bayesian_unmixing(step, run, stamp)
     if isinstance(step, schema.ICAStep | schema.VarimaxStep):
         return _rotated(step, run, stamp)
     if isinstance(step, schema.VCAStep | schema.NFINDRStep | schema.SISALStep):
@@ -219,7 +221,7 @@ def _nmf(step: schema.NMFStep, run: Run, stamp: Stamp) -> xr.Dataset:
 
     model = MiniBatchNMF(**run.parameters(step)).fit(run.cube, where=run.where)
     run.models[step.label] = model, run.cube
-    small = {
+    small: dict[str, xr.DataArray] = {
         "components": model.components_,
         "objective": xr.DataArray(float(model.objective_), attrs={"units": "1"}),
         "objective_path": xr.DataArray(
@@ -229,12 +231,22 @@ def _nmf(step: schema.NMFStep, run: Run, stamp: Stamp) -> xr.Dataset:
         ),
         "component_totals": _component_totals(model, run),
     }
-    attributes = {
+    attributes: dict[str, Any] = {
         "n_iter": int(model.n_iter_),
         "converged": bool(model.converged_),
         "pool": int(model.pool_),
         "gain": float(model.gain_),
     }
+    if step.basis is not None:
+        # Names of features stand in the attributes: texts in arrays are no part of Zarr's third version yet.
+        small["coefficients"] = model.coefficients_.drop_vars("feature")
+        attributes["features"] = [str(name) for name in model.coefficients_.feature.values]
+    if step.sparsity or step.smoothness:
+        attributes |= {
+            "penalty": float(model.penalty_),
+            "sparsity_strength": float(model.sparsity_strength_),
+            "smoothness_strength": float(model.smoothness_strength_),
+        }
     n_components = model.components_.sizes["component"]
     return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)
 
@@ -262,6 +274,43 @@ def _mcr(step: schema.MCRStep, run: Run, stamp: Stamp) -> xr.Dataset:
     }
     n_components = model.components_.sizes["component"]
     return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)
+
+
+def _bayesian_unmixing(step: schema.BayesianUnmixingStep, run: Run, stamp: Stamp) -> xr.Dataset:
+    from emcube.models import BayesianUnmixing
+
+    model = BayesianUnmixing(**run.parameters(step)).fit(run.cube, where=run.where)
+    small = {
+        "components": model.components_,
+        "components_std": model.components_std_,
+        # Which end is which stands in the attributes: texts in arrays are no part of Zarr 3 yet.
+        "components_interval": model.components_interval_.drop_vars("bound"),
+        "component_totals": _component_totals(model, run),
+        "component_totals_std": _by_component(model.component_totals_std_).assign_attrs(
+            units=model.axes_.units
+        ),
+        "presence": _by_component(model.presence_),
+        "r_hat": model.r_hat_,
+        "ess": model.ess_,
+        "mixing_r_hat": _plain(model.mixing_r_hat_, ("component", "other_component")),
+        "mixing_ess": _plain(model.mixing_ess_, ("component", "other_component")),
+    }
+    attributes = {
+        "likelihood": model.likelihood_,
+        "level": float(model.level),
+        "bounds": ["low", "high"],
+        "pool": int(model.pool_),
+        "n_iter": int(model.n_iter_),
+        "worst_r_hat": float(model.worst_r_hat_),
+        "converged": bool(model.converged_),
+        "noise_variance": float(model.noise_variance_),
+    }
+    k, units = model.components_.sizes["component"], model.loadings_units_
+    more = {
+        "loadings_std": (("component",), (k,), units),
+        "loadings_interval": (("component", "bound"), (k, 2), units),
+    }
+    return _write(step, run, small, attributes, stamp, model, run.cube, run.where, k, more)
 
 
 def _rotated(step: schema.ICAStep | schema.VarimaxStep, run: Run, stamp: Stamp) -> xr.Dataset:
@@ -568,6 +617,8 @@ def _write_maps(
     name, fill = ("labels", -1) if n_components is None else ("loadings", np.nan)
     pixel_bytes = 4 if n_components is None else 8 * n_components
     dataset[name] = _frame(labels, source.plan.output_shape(pixel_bytes), n_components)
+    if n_components is not None:
+        dataset[name].attrs["units"] = getattr(model, "loadings_units_", labels.units)
     targets[name] = ZarrTarget(folder, f"{place.node}/{name}", fill)
     for name, (dims, shape, units) in (more or {}).items():
         chunks = source.plan.output_shape(8 * int(np.prod(shape, dtype=np.int64)))
@@ -608,7 +659,8 @@ def _more(
     """Frame of numbers over the navigation dims and some dims more."""
     whole = (*labels.nav_dims, *dims)
     coords = {k: c for k, c in labels.nav_coords.items() if k in whole}
-    attributes: dict[str, Any] = {"units": units, "sig_dims": list(dims)}
+    sig = [d for d in dims if d != "bound"]
+    attributes: dict[str, Any] = {"units": units, "sig_dims": sig}
     sizes, chunks = (*labels.nav_shape, *shape), (*chunks, *shape)
     return frame(whole, sizes, chunks, np.float64, attributes, coords)
 

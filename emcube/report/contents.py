@@ -40,6 +40,7 @@ TITLES = {
     "pca": "Principal components",
     "nmf": "Non-negative matrix factorization",
     "mcr": "Multivariate curve resolution",
+    "bayesian_unmixing": "Bayesian unmixing",
     "ica": "Independent components",
     "varimax": "Rotated principal components (varimax)",
     "vca": "Endmembers by vertex component analysis",

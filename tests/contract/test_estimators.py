@@ -23,6 +23,7 @@ Make = Callable[[], Any]
 COUNTS_ONLY = (
     "pca-poisson",
     "nmf-kl",
+    "nmf-sparse",
     "ica-spatial",
     "kmeans-profiles",
     "gaussian-mixture-profiles",
@@ -35,12 +36,18 @@ ESTIMATORS: dict[str, Make] = {
     "pca-centred": lambda: em.IncrementalPCA(n_components=3, noise=None),
     "nmf-kl": lambda: em.MiniBatchNMF(3, random_state=0),
     "nmf-frobenius": lambda: em.MiniBatchNMF(3, beta_loss="frobenius", random_state=0),
+    # Other variants need channels with energies or an image: see tests/models/test_nmf_variants.py.
+    "nmf-sparse": lambda: em.MiniBatchNMF(3, sparsity=0.3, random_state=0),
     "ica-spectral": lambda: em.FastICA(3, random_state=0),
     "ica-spatial": lambda: em.FastICA(3, noise="poisson", domain="spatial", random_state=0),
     "varimax": lambda: em.Varimax(3, random_state=0),
     "varimax-centred": lambda: em.Varimax(3, noise=None, domain="spectral", random_state=0),
     "mcr": lambda: em.MCRALS(3, random_state=0),
     "mcr-closed": lambda: em.MCRALS(3, noise=None, closure=True, random_state=0),
+    "bayes-counts": lambda: em.BayesianUnmixing(3, n_chains=2, n_draws=20, random_state=0),
+    "bayes-dense": lambda: em.BayesianUnmixing(
+        3, noise=None, n_chains=2, n_draws=20, random_state=0
+    ),
     "vca": lambda: em.VCA(3, random_state=0),
     "vca-fcls": lambda: em.VCA(3, noise=None, random_state=0),
     "nfindr": lambda: em.NFINDR(3, random_state=0),

@@ -29,17 +29,21 @@ class Case:
 CASES = {
     case.name: case
     for case in (
-        Case("FePt", "eds_tem_fept/core_shell.hspy", 3),
+        Case("FePt", "eds_tem_fept/core_shell.hspy", 3, prepare=({"bin": {"y": 2, "energy": 2}},)),
         Case(
             "dacite",
             "eds_sem_dacite_P45/P45_the_default_job.bcf",
             4,
-            where=15.0,
-            prepare=({"bin": {"energy": 2}},),
+            where=21.0,
+            prepare=({"select": {"y": [10, 50], "x": [20, 70]}}, {"bin": {"energy": 4}}),
         ),
         Case("EELS", "eels/EELS_signal.hdf5", 3),
     )
 }
+
+
+PROCESSES = ["FePt"]
+"""Also run on two worker processes: the name of any other case may stand here, for as long a time again."""
 
 
 @pytest.fixture(scope="module", params=sorted(CASES))
@@ -70,6 +74,7 @@ def test_every_answer_is_whole(case: Case, result: Any) -> None:
         assert 0.1 < float(result["input"]["used"].mean()) < 0.95
 
 
+@pytest.mark.parametrize("case", PROCESSES, indirect=True, scope="module")
 def test_processes_give_the_bits_of_threads(
     recipe: dict[str, Any], result: Any, cluster_client: Any, tmp_path: Path
 ) -> None:

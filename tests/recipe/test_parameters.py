@@ -12,6 +12,7 @@ import emcube as em
 from emcube.models.fastica import RotatedPCA
 from emcube.models.mixing import MixingModel
 from emcube.recipe.schema import (
+    BayesianUnmixingStep,
     DiagnosticsStep,
     EstimateStep,
     GaussianMixtureStep,
@@ -37,6 +38,7 @@ STEPS = [
     (PCAStep, em.IncrementalPCA),
     (NMFStep, em.MiniBatchNMF),
     (MCRStep, em.MCRALS),
+    (BayesianUnmixingStep, em.BayesianUnmixing),
     (ICAStep, em.FastICA),
     (VarimaxStep, em.Varimax),
     (VCAStep, em.VCA),

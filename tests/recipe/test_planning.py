@@ -131,6 +131,10 @@ def require_counted(found: Plan, passes: dict[str, int]) -> None:
             {"kmeans": {"n_clusters": 2, "on": "vca", "random_state": 0}},
         ],
         [
+            {"bayesian_unmixing": {"n_components": 2, "n_draws": 5, "random_state": 0}},
+            {"kmeans": {"n_clusters": 2, "on": "bayesian_unmixing", "random_state": 0}},
+        ],
+        [
             {"kmeans": {"n_clusters": 3, "random_state": 0}},
             {"pca": {"n_components": 3}},
             {"kmeans": {"name": "again", "n_clusters": 2, "on": "pca", "random_state": 0}},

@@ -65,6 +65,8 @@ def test_tiles_are_joined_two_by_two() -> None:
             by_hand[(y * 16 // 100) >> level, (x * 16 // 37) >> level] += 1
         np.testing.assert_array_equal(joined[:, 0], by_hand.reshape(-1))
     assert levels((16, 16)) == [0, 1, 2]
+    assert levels((16, 16), 8) == [0, 1, 2, 3]
+    assert levels((16, 16), 7) == [0, 1, 2]
     assert levels((8,)) == [0]
     assert levels(()) == [0]
 
@@ -93,8 +95,8 @@ def test_many_redraws_of_independent_tiles_have_the_variance_of_the_whole() -> N
     np.testing.assert_allclose(redraw_variance(tables), whole, rtol=0.06)
 
 
-def naive_summary(maps: list[np.ndarray], along: int) -> dict[str, float]:
-    """Of phase 0: counted pixel by pixel, so many tiles along a side, formulas written out."""
+def naive_tiles(maps: list[np.ndarray], along: int) -> tuple[list[float], list[int], list[float]]:
+    """Of phase 0: fractions, used pixels, and Cochran's variances with so many tiles along a side."""
     fractions, sizes, within = [], [], []
     for labels in maps:
         n = labels.shape[0] // along
@@ -111,6 +113,15 @@ def naive_summary(maps: list[np.ndarray], along: int) -> dict[str, float]:
         fractions.append(p)
         sizes.append(len(inside))
         within.append(t / (t - 1) * squares / len(inside) ** 2)
+    return fractions, sizes, within
+
+
+def naive_summary(maps: list[np.ndarray], along: int) -> dict[str, float]:
+    """Of phase 0: counted pixel by pixel, formulas written out."""
+    fractions, sizes, within = naive_tiles(maps, along)
+    finer = naive_tiles(maps, along * 2)[2] if along < 16 else within
+    grown = 1.0 + max(0.0, sum(within) - sum(finer)) / sum(within)
+    within = [grown * v for v in within]
     f, weights = len(maps), [m / sum(sizes) for m in sizes]
     mean = sum(w * p for w, p in zip(weights, fractions, strict=True))
     square = error = area = 0.0
