@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         errors_by_counts,
         estimate_n_components,
         match,
+        rotation_range,
         survey_n_components,
         uncertainty,
     )
@@ -87,6 +88,7 @@ __all__ = [
     "publish",
     "report",
     "reproduce",
+    "rotation_range",
     "run",
     "scenes",
     "survey_n_components",
@@ -129,6 +131,7 @@ _HOMES = {
     "reproduce": "emcube.package",
     "VCA": "emcube.models",
     "Varimax": "emcube.models",
+    "rotation_range": "emcube.models",
     "run": "emcube.recipe",
     "scenes": "emcube.scenes",
     "survey_n_components": "emcube.models",

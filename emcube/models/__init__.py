@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from emcube.models.nmf import MiniBatchNMF
     from emcube.models.pca import IncrementalPCA
     from emcube.models.poisson_mixture import PoissonMixture
+    from emcube.models.rotation import rotation_range
     from emcube.models.uncertainties import errors_by_counts, uncertainty
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "errors_by_counts",
     "estimate_n_components",
     "match",
+    "rotation_range",
     "survey_n_components",
     "uncertainty",
 ]
@@ -58,6 +60,7 @@ _HOMES = {
     "errors_by_counts": "uncertainties",
     "estimate_n_components": "n_components",
     "match": "matching",
+    "rotation_range": "rotation",
     "survey_n_components": "component_survey",
     "uncertainty": "uncertainties",
 }

@@ -20,6 +20,7 @@ from emcube.kernels.misfit import deviance_pixels, lagged, slabs
 from emcube.kernels.poisson_nmf import as_rows
 from emcube.kernels.residuals import channel_groups
 from emcube.models.base import resolve_seed
+from emcube.models.information import Fitted, InformationSweep, fitted_of
 from emcube.models.labels import Labels, as_source, map_pixels
 from emcube.models.nmf_gain import in_counts
 from emcube.models.noise import PoissonNoise
@@ -28,7 +29,6 @@ from emcube.models.pca_sweeps import GramSweep
 from emcube.models.rebuild import pixels_only
 from emcube.models.replicates import DrawnSource, ThinDraw
 from emcube.models.subspace import leading_vectors
-from emcube.models.uncertainties import Fitted, fitted_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -369,8 +369,6 @@ def diagnose(
     seed: int,
 ) -> Diagnosis:
     """Make the passes that `diagnostics` needs; nothing is asked of single pixels yet."""
-    from emcube.models.uncertainties import InformationSweep
-
     k = _check(fitted, n_components, max_lag)
     source, labels = as_source(cube, pixels_only(cube, where), channels=fitted.labels.channels)
     fitted.labels.require_same_signal(labels, "diagnostics")
@@ -625,7 +623,7 @@ def diagnostics(
     >>> nmf = em.MiniBatchNMF(3, random_state=0).fit(scene.cube)
     >>> print(em.diagnostics(nmf, scene.cube).attrs["said"][0])  # doctest: +SKIP
     """
-    fitted = fitted_of(model)
+    fitted = fitted_of(model, cube)
     seed = resolve_seed(random_state)
     found = diagnose(fitted, cube, where, n_components=n_components, max_lag=max_lag, seed=seed)
     packed = map_pixels(

@@ -6,7 +6,6 @@ Letters: P pixels, E used channels, K components, R replicates.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
@@ -17,25 +16,21 @@ import xarray as xr
 from emcube.engine import resident, run_sweep
 from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
-from emcube.kernels.feasible import Profile, feasible_turns, slack_of
-from emcube.kernels.fisher import (
-    HALF,
-    component_information,
-    component_shares,
-    flat_intervals,
-    poisson_intervals,
-    shared_variance,
-    unpacked,
-)
-from emcube.kernels.poisson_nmf import as_rows, floored
-from emcube.kernels.rows import CountRows, joined_rows
+from emcube.kernels.fisher import flat_intervals, poisson_intervals, shared_variance
+from emcube.kernels.poisson_nmf import as_rows
 from emcube.models.base import resolve_seed
+from emcube.models.information import (
+    Fitted,
+    InformationSweep,
+    component_errors,
+    fitted_of,
+    information_of,
+)
 from emcube.models.labels import Labels, as_source, map_pixels
 from emcube.models.nmf import MiniBatchNMF
 from emcube.models.nmf_gain import in_counts
-from emcube.models.nmf_losses import Loss, resolve_loss
 from emcube.models.nmf_start import corners_of, sample_sweep, sketch, tile_of
-from emcube.models.nmf_sweeps import PassSweep, PooledSource
+from emcube.models.nmf_sweeps import PassSweep
 from emcube.models.rebuild import pixels_only
 from emcube.models.replicates import (
     AreaDraw,
@@ -47,14 +42,15 @@ from emcube.models.replicates import (
     WildDraw,
     aligned,
 )
+from emcube.models.rotation import Rotations, check_level, pooled_source, rotations_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from emcube.engine import Block, BlockSource, RngKey
+    from emcube.engine import Block, BlockSource
 
-__all__ = ["METHODS", "Fitted", "PixelUncertainty", "Uncertainty", "errors_by_counts", "evaluate"]
-__all__ += ["fitted_of", "uncertainty"]
+__all__ = ["METHODS", "PixelUncertainty", "Uncertainty", "errors_by_counts", "evaluate"]
+__all__ += ["uncertainty"]
 
 METHODS = ("fisher", "bootstrap", "thinning", "area", "restarts")
 
@@ -67,218 +63,8 @@ MOST_PASSES = 10
 POINTS = 20_000
 """Pixels (or tiles) in which the corners of a replicate are looked for, about."""
 
-SAMPLE = 2000
-"""Pixels (or tiles) whose likelihood says what else is as good. Fewer say less: the range grows."""
-
 EQUIVALENT = 1e-3
 """Restarts whose objective is higher than the best by a larger share have not found the same optimum."""
-
-
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """What is asked of a model: components over the used channels, and how they were found.
-
-    Attributes
-    ----------
-    components : ndarray, shape (K, E)
-        Not negative; each sums to one.
-    totals : ndarray, shape (K,)
-        Sum of each component's loadings, in counts.
-    loss : Loss
-    labels : Labels
-        Of the fit.
-    gain : float
-        What one count is worth in the values.
-    pool : int
-        Side of the tiles that components were fitted on.
-    sum_to_one : bool
-        Loadings are abundances.
-    parameters : dict or None
-        Of the estimator, where it can be fitted again.
-    """
-
-    components: NDArray[np.float64]
-    totals: NDArray[np.float64]
-    loss: Loss
-    labels: Labels
-    gain: float = 1.0
-    pool: int = 1
-    sum_to_one: bool = False
-    parameters: Mapping[str, Any] | None = None
-
-    @property
-    def weights(self) -> NDArray[np.float64]:
-        """Weights of the channels that even out their noise."""
-        return self.loss.channel_weights(self.totals @ self.components)
-
-
-def fitted_of(model: Any) -> Fitted:
-    """Look at a fitted estimator.
-
-    Raises
-    ------
-    InputError
-        It has no components, or they may be negative.
-    NotFittedError
-        It was not fitted.
-    """
-    if not hasattr(model, "_require_fitted"):
-        raise InputError(
-            f"uncertainty of a {type(model).__name__}: a fitted model is expected",
-            hint="give what fit(cube) returns, as in em.uncertainty(em.MiniBatchNMF(3).fit(cube), cube)",
-        )
-    model._require_fitted()
-    found = getattr(model, "components_", None)
-    values = None if found is None else _over_used_channels(model.axes_, np.asarray(found, float))
-    if values is None or not np.isfinite(values).all() or values.min() < 0.0:
-        raise InputError(
-            f"uncertainty of a {type(model).__name__}: components that are not negative are expected, got "
-            + ("none" if values is None else f"a smallest value of {np.nanmin(values):.3g}"),
-            hint="unmix with em.MiniBatchNMF; how far principal components can be trusted is what "
-            "em.estimate_n_components says",
-        )
-    totals = getattr(model, "component_totals_", None)
-    gain = float(getattr(model, "gain_", 1.0))
-    return Fitted(
-        values / values.sum(axis=1, keepdims=True),
-        np.full(len(values), np.nan) if totals is None else np.asarray(totals, float) / gain,
-        resolve_loss(getattr(model, "beta_loss", "kullback-leibler")),
-        model.axes_,
-        gain,
-        int(getattr(model, "pool_", 1)),
-        bool(getattr(model, "sum_to_one", False)),
-        model.get_params() if isinstance(model, MiniBatchNMF) else None,
-    )
-
-
-def _over_used_channels(labels: Labels, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    flat = values.reshape(len(values), -1)
-    return np.asarray(labels.used_channels(flat), dtype=np.float64)
-
-
-# ------------------------------------------------------------------------------------------ passes
-
-
-@dataclass(frozen=True, eq=False)
-class _Information:
-    """Sums over pixels: information on the components, loadings, squares of what is left."""
-
-    triangle: NDArray[np.float64]
-    loadings: NDArray[np.float64]
-    misfit: float
-    n_pixels: int
-
-    def __add__(self, other: _Information) -> _Information:
-        return _Information(
-            self.triangle + other.triangle,
-            self.loadings + other.loadings,
-            self.misfit + other.misfit,
-            self.n_pixels + other.n_pixels,
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class InformationSweep:
-    """What all pixels say about the components, loadings known, in one round.
-
-    For counts the lower triangle of J for each channel; for least squares that of H'H, the same in all.
-    """
-
-    loss: Loss
-    components: NDArray[np.float64]
-    totals: NDArray[np.float64]
-    name: str = "uncertainty (information)"
-
-    def start(self) -> None:
-        """Nothing."""
-        return
-
-    def map(self, block: Block, state: Any, rng_key: RngKey) -> _Information:
-        """Sums of one block."""
-        self.loss.check(block)
-        k = len(self.components)
-        rows, columns = np.tril_indices(k)
-        if not self.loss.counts:
-            found = self.loss.evaluate(block.data, self.components)
-            gram = found.gram[rows, columns][:, None]
-            return _Information(gram, found.loadings, found.divergence, block.n_pixels)
-        loadings = self.loss.loadings(block.data, self.components)
-        half = HALF / np.maximum(self.totals, HALF)[:, None]
-        triangle = component_information(loadings, self.components + half)
-        return _Information(triangle, loadings.sum(axis=0), 0.0, block.n_pixels)
-
-    def combine(self, a: _Information, b: _Information) -> _Information:
-        """Add."""
-        return a + b
-
-    def step(
-        self, state: Any, statistic: _Information, round_number: int
-    ) -> tuple[_Information, bool]:
-        """One round is all."""
-        return statistic, True
-
-    def statistic_bytes(self, n_channels: int) -> int:
-        """Bytes of a statistic."""
-        k = len(self.components)
-        return 8 * n_channels * (k * (k + 1) // 2)
-
-
-@dataclass(frozen=True, eq=False)
-class _TotalsSweep:
-    """Sum of the loadings of given components, in one round."""
-
-    loss: Loss
-    components: NDArray[np.float64]
-    name: str = "uncertainty (loadings)"
-
-    def start(self) -> None:
-        """Nothing."""
-        return
-
-    def map(self, block: Block, state: Any, rng_key: RngKey) -> NDArray[np.float64]:
-        """Sums of one block."""
-        self.loss.check(block)
-        return np.asarray(self.loss.loadings(block.data, self.components).sum(axis=0))
-
-    def combine(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Add."""
-        return a + b
-
-    def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
-        """One round is all."""
-        return statistic, True
-
-
-@dataclass(frozen=True, eq=False)
-class _SampleSweep:
-    """Some pixels as they are, each with the same chance."""
-
-    chance: float
-    name: str = "uncertainty (sample)"
-
-    def start(self) -> None:
-        """Nothing."""
-        return
-
-    def map(self, block: Block, state: Any, rng_key: RngKey) -> CountRows | NDArray[Any]:
-        """Pixels of one block."""
-        drawn = np.random.default_rng(rng_key).random(block.n_pixels) < self.chance
-        data = block.data
-        return data.take(drawn) if isinstance(data, CountRows) else np.asarray(data[drawn])
-
-    def combine(self, a: Any, b: Any) -> CountRows | NDArray[Any]:
-        """Append."""
-        if isinstance(a, CountRows) or isinstance(b, CountRows):
-            return joined_rows([as_rows(a), as_rows(b)])
-        return np.concatenate((a, b))
-
-    def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
-        """One round is all."""
-        return statistic, True
-
-    def statistic_bytes(self, n_channels: int) -> int:
-        """Bytes of a statistic."""
-        return 8 * n_channels * SAMPLE
 
 
 # ----------------------------------------------------------------------------------------- answers
@@ -299,8 +85,8 @@ class PixelUncertainty:
         What the components' error does to loadings (see `shared_variance`).
     replicates : ndarray, shape (R, K, E), or None
         Or components of replicates, with which loadings are solved.
-    turns : ndarray, shape (N, K, K)
-        Mixings T^-1 of loadings that are as good.
+    rotations : Rotations
+        Other factorisations that are as good.
     """
 
     fitted: Fitted
@@ -308,7 +94,7 @@ class PixelUncertainty:
     noise: float
     quadratic: NDArray[np.float64] | None
     replicates: NDArray[np.float64] | None
-    turns: NDArray[np.float64]
+    rotations: Rotations
 
     def __call__(self, block: Block) -> dict[str, NDArray[Any]]:
         """Names of variables to values (p, K) or (p, K, 2)."""
@@ -336,14 +122,8 @@ class PixelUncertainty:
         out[..., 0] = found[..., 0]
         out[..., 1] = np.sqrt(shared + moved * moved)
         out[..., 2], out[..., 3] = extended(found[..., 1], found[..., 2], moved)
-        turned = np.einsum("pk,nkl->npl", loadings, self.turns)
-        out[..., 4] = np.maximum(turned.min(axis=0), 0.0)
-        out[..., 5] = np.maximum(turned.max(axis=0), 0.0)
-        out *= fitted.gain
-        if fitted.sum_to_one:
-            scale = loadings.sum(axis=1) * fitted.gain
-            out /= np.where(scale > 0.0, scale, 1.0)[:, None, None]
-        return out
+        out[..., 4:6] = self.rotations.loadings(loadings)
+        return fitted.as_answered(out * fitted.gain, loadings)
 
     def _shared(
         self, data: Any, loadings: NDArray[np.float64]
@@ -455,24 +235,20 @@ def evaluate(
     z = NormalDist().inv_cdf(0.5 + 0.5 * level)
     with resident():
         counted = in_counts(source, fitted.gain)
-        if not np.isfinite(fitted.totals).all():
-            totals = run_sweep(_TotalsSweep(fitted.loss, fitted.components), counted).state
-            fitted = replace(fitted, totals=totals)
-        found: _Information = run_sweep(
-            InformationSweep(fitted.loss, fitted.components, fitted.totals), counted
-        ).state
+        fitted, found = information_of(fitted, counted)
         with single_threaded_blas():
-            noise, covariance, variance = _components(fitted, found)
-            turns = _turns(fitted, counted, labels, noise, variance, level, seed)
+            noise, covariance, variance = component_errors(fitted, found)
+            rotations = rotations_of(
+                fitted, counted, labels, noise=noise, variance=variance, level=level, seed=seed
+            )
         facts: dict[str, Any] = {"method": method, "level": level, "n_replicates": n, "seed": seed}
         values = _replicates(fitted, cube, where, counted, labels, method, n, seed, facts)
     with single_threaded_blas():
-        return _collected(fitted, covariance, variance, noise, turns, values, z, level, facts)
+        return _collected(fitted, covariance, variance, noise, rotations, values, z, level, facts)
 
 
 def _check(level: Any, method: str, n_replicates: Any, fitted: Fitted) -> None:
-    if isinstance(level, bool) or not isinstance(level, int | float) or not 0.0 < level < 1.0:
-        raise InputError(f"level must be a number between 0 and 1, got {level!r}", hint="try 0.9")
+    check_level(level)
     if method not in METHODS:
         raise InputError(
             f"method must be one of {', '.join(map(repr, METHODS))}, got {method!r}",
@@ -504,79 +280,6 @@ def _check(level: Any, method: str, n_replicates: Any, fitted: Fitted) -> None:
         )
 
 
-def _components(
-    fitted: Fitted, found: _Information
-) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-    """Noise of a value, covariance (E, K, K) and variance (K, E) of the components."""
-    k, n_channels = fitted.components.shape
-    noise = 1.0
-    triangle = found.triangle
-    if not fitted.loss.counts:
-        free = max(1, found.n_pixels * (n_channels - k))
-        noise = max(fitted.loss.noise(found.misfit, free), np.finfo(float).tiny)
-        triangle = np.repeat(triangle, n_channels, axis=1) / noise
-    return (noise, *component_shares(unpacked(triangle, k), fitted.components))
-
-
-def _turns(
-    fitted: Fitted,
-    source: BlockSource,
-    labels: Labels,
-    noise: float,
-    variance: NDArray[np.float64],
-    level: float,
-    seed: int,
-) -> NDArray[np.float64]:
-    """Matrices T of components that are as good (see `feasible_turns`)."""
-    pooled = _pooled(source, labels, fitted.pool)
-    chance = min(1.0, SAMPLE / max(1, pooled.n_pixels))
-    sample = run_sweep(_SampleSweep(chance), pooled, seed=seed).state
-    profile: Profile
-    if fitted.loss.counts:
-        profile = _CountProfile(fitted.loss, as_rows(sample))
-    else:
-        tile_noise = noise * math.prod(_tile(labels, fitted.pool))
-        profile = _FlatProfile(fitted.loss, np.asarray(sample, dtype=np.float64), tile_noise)
-    errors = np.sqrt(np.maximum(variance, np.finfo(float).tiny))
-    return feasible_turns(
-        profile, fitted.components, errors, slack_of(level, len(fitted.components))
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _CountProfile:
-    """Objective of components on counts, with its gradient."""
-
-    loss: Loss
-    data: CountRows
-
-    def __call__(self, components: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        found = self.loss.evaluate(self.data, components)
-        return found.divergence, found.loadings[:, None] - found.counts / floored(components)
-
-
-@dataclass(frozen=True, eq=False)
-class _FlatProfile:
-    """The same for least squares, over the variance of the noise."""
-
-    loss: Loss
-    data: NDArray[np.float64]
-    noise: float
-
-    def __call__(self, components: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        found = self.loss.evaluate(self.data, components)
-        slope = found.gram @ components - found.products
-        return found.divergence / self.noise, slope / self.noise
-
-
-def _tile(labels: Labels, pool: int) -> tuple[int, ...]:
-    return tile_of(labels.nav_dims, pool)
-
-
-def _pooled(source: BlockSource, labels: Labels, pool: int) -> BlockSource:
-    return source if pool == 1 else PooledSource(source, _tile(labels, pool))
-
-
 # -------------------------------------------------------------------------------------- replicates
 
 
@@ -601,7 +304,7 @@ def _replicates(
         halves = (0.5, 0.5)
         draws = [ThinDraw(seed, i, halves, part) for i in range((n + 1) // 2) for part in (0, 1)]
     elif method == "area":
-        tile = _tile(labels, fitted.pool)
+        tile = tile_of(labels.nav_dims, fitted.pool)
         counts = fitted.loss.counts
         draws = [AreaDraw.draw(seed, i, labels.nav_shape, tile, counts=counts) for i in range(n)]
     elif fitted.loss.counts:
@@ -618,7 +321,7 @@ def refitted(
     from emcube.kernels.volume import DELTA
 
     assert fitted.parameters is not None
-    pooled = _pooled(source, labels, fitted.pool)
+    pooled = pooled_source(source, labels, fitted.pool)
     weights = fitted.weights
     delta = float(DELTA * np.mean((fitted.components * fitted.components) @ weights))
     sweeps = [
@@ -705,7 +408,7 @@ def _collected(
     covariance: NDArray[np.float64],
     variance: NDArray[np.float64],
     noise: float,
-    turns: NDArray[np.float64],
+    rotations: Rotations,
     values: NDArray[np.float64] | None,
     z: float,
     level: float,
@@ -734,20 +437,17 @@ def _collected(
         quadratic = None
         values = components + apart
     solved = None if values is None else _positive(values)
-    turned = np.maximum(np.einsum("nkl,le->nke", turns, components), 0.0)
-    mixings = np.asarray(np.linalg.inv(turns), dtype=np.float64)
-    totals = np.einsum("k,nkl->nl", fitted.totals, mixings)
-    share_of = np.maximum(totals, 0.0) / np.maximum(fitted.totals, np.finfo(float).tiny)
+    rotation_low, rotation_high = rotations.components(components)
     facts["noise_variance"] = float(noise)
-    facts["n_feasible"] = len(turns)
+    facts["n_feasible"] = len(rotations.turns)
     return Uncertainty(
-        PixelUncertainty(fitted, z, noise, quadratic, solved, mixings),
+        PixelUncertainty(fitted, z, noise, quadratic, solved, rotations),
         std,
         low,
         high,
-        turned.min(axis=0),
-        turned.max(axis=0),
-        np.column_stack((share_of.min(axis=0), share_of.max(axis=0))),
+        rotation_low,
+        rotation_high,
+        rotations.shares(fitted.totals),
         facts,
     )
 
@@ -855,7 +555,7 @@ def uncertainty(
     >>> sure.components_interval.dims
     ('component', 'energy', 'bound')
     """
-    fitted = fitted_of(model)
+    fitted = fitted_of(model, cube)
     seed = resolve_seed(random_state)
     found = evaluate(
         fitted, cube, where, level=level, method=method, n_replicates=n_replicates, seed=seed
@@ -958,7 +658,7 @@ def errors_by_counts(
     InputError
         The model is not of counts, or a share is not above zero and at most one half.
     """
-    fitted = fitted_of(model)
+    fitted = fitted_of(model, cube)
     if fitted.parameters is None or not fitted.loss.counts:
         raise InputError(
             "errors by counts need a MiniBatchNMF of counts (beta_loss='kullback-leibler')",
@@ -988,7 +688,7 @@ def errors_by_counts(
             InformationSweep(fitted.loss, fitted.components, fitted.totals), counted
         ).state
     with single_threaded_blas():
-        _, _, variance = _components(fitted, found)
+        _, _, variance = component_errors(fitted, found)
         return _by_counts(fitted, values, variance, shares, n_pairs)
 
 

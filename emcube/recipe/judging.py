@@ -14,7 +14,7 @@ from emcube.models.labels import Labels, as_source
 from emcube.results.tree import frame
 
 if TYPE_CHECKING:
-    from emcube.models.uncertainties import Fitted
+    from emcube.models.information import Fitted
     from emcube.recipe import schema
     from emcube.recipe.steps import Run
 
@@ -31,9 +31,9 @@ def judged(step: schema.UncertaintyStep | schema.DiagnosticsStep, run: Run) -> s
 
 
 def fitted_of_node(node: xr.Dataset, labels: Labels) -> Fitted:
-    """What `emcube.models.uncertainties` asks of a model, from the node that it left."""
+    """What `emcube.models.information` asks of a model, from the node that it left."""
     from emcube.models.nmf_losses import resolve_loss
-    from emcube.models.uncertainties import Fitted
+    from emcube.models.information import Fitted
 
     parameters = dict(node.attrs["parameters"])
     gain = float(node.attrs.get("gain", 1.0))

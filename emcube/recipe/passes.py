@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from emcube.models import cloud, fastica, nmf_start, pca, uncertainties
+from emcube.models import cloud, fastica, nmf_start, pca, rotation, uncertainties
 from emcube.models import n_components as number
 from emcube.models.gaussian_mixture import AS_IS
 from emcube.models.kmeans_start import SAMPLE_NUMBERS
@@ -548,7 +548,7 @@ class Passes:
             "uncertainty (information)", over, statistic=int(8 * pairs.high * e),
             state=k.times(8.0 * e), work=_added(solve, dense),
         )  # fmt: skip
-        sample = uncertainties.SAMPLE
+        sample = rotation.SAMPLE
         yield _once(
             "uncertainty (sample)", pooled, statistic=8 * e * sample // max(1, over.n_blocks),
             held=2 * 8 * e * sample, work=self._sum_work(over), also_reads=over,
