@@ -9,7 +9,8 @@ import xarray as xr
 from scipy.ndimage import gaussian_filter1d
 
 import emcube as em
-from benchmarks.calibration import scene, spectra
+from benchmarks.coverage import spectra
+from benchmarks.coverage import stripes as scene
 from emcube.engine import use_threads
 from emcube.errors import InputError
 from emcube.kernels.misfit import deviance_pixels, lagged

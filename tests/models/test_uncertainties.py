@@ -10,7 +10,9 @@ import pytest
 import xarray as xr
 
 import emcube as em
-from benchmarks.calibration import LEVEL, TARGETS, coverage, scene
+from benchmarks.calibration import ANSWERS
+from benchmarks.coverage import LEVEL, TARGETS, study
+from benchmarks.coverage import stripes as scene
 from emcube.engine import use_threads
 from emcube.errors import InputError, NotFittedError
 
@@ -32,10 +34,12 @@ def sure(nmf, cube):
 
 def test_intervals_hold_what_they_promise():
     """A short form of ``python -m benchmarks.calibration``, with room for its own scatter."""
-    found = coverage("bootstrap", range(3), counts=300.0)
-    for stratum, (low, high) in TARGETS.items():
-        # Pixels of one realisation share the components' error: a few of them scatter by some percent.
-        assert low - 0.05 <= found.share(stratum) <= min(high + 0.04, 1.0), stratum
+    for where in ("stripes", "stripes, nowhere pure"):
+        found = study(ANSWERS["bootstrap"], where, 300.0, range(3))
+        for stratum in found.strata:
+            low, high = TARGETS[stratum]
+            # Pixels of one realisation share the components' error: a few of them scatter by some percent.
+            assert low - 0.05 <= found.share(stratum) <= min(high + 0.04, 1.0), stratum
     assert LEVEL == 0.9
 
 
