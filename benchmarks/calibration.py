@@ -20,7 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from benchmarks.coverage import (
@@ -32,7 +31,6 @@ from benchmarks.coverage import (
     Answer,
     Coverage,
     Intervals,
-    Pair,
     Truth,
     ends,
     order_of,
@@ -68,25 +66,11 @@ def by_uncertainty(method: str, cube: xr.DataArray, truth: Truth, seed: int) -> 
                 ends(intervals.loadings_interval, order),
                 ends(intervals.components_interval, order),
             )
-        sure = sure.compute()
-        loadings = np.asarray(nmf.transform(cube))[..., order]
-        # The range says what rotation does; a pixel's counting comes on top of it.
-        wide = beside(
-            ends(sure.loadings_rotation_range, order),
-            ends(sure.loadings_interval, order),
-            loadings,
-        )
+        ranges = sure[["loadings_rotation_range", "rotation_range"]].compute()
         return Intervals(
-            loadings_range=wide, components_range=ends(sure.rotation_range, order)
+            loadings_range=ends(ranges.loadings_rotation_range, order),
+            components_range=ends(ranges.rotation_range, order),
         )
-
-
-def beside(outer: Pair, interval: Pair, value: Any) -> Pair:
-    """A range with an interval about the value on either side of it."""
-    return (
-        np.maximum(outer[0] - (value - interval[0]), 0.0),
-        outer[1] + (interval[1] - value),
-    )
 
 
 ANSWERS: dict[str, Answer] = {name: partial(by_uncertainty, name) for name in SUITS}

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from emcube.models.nmf import MiniBatchNMF
     from emcube.models.pca import IncrementalPCA
     from emcube.models.poisson_mixture import PoissonMixture
-    from emcube.models.rotation import rotation_range
-    from emcube.models.uncertainties import errors_by_counts, uncertainty
+    from emcube.models.uncertainties import errors_by_counts, rotation_range, uncertainty
 
 __all__ = [
     "MCRALS",
@@ -60,7 +59,7 @@ _HOMES = {
     "errors_by_counts": "uncertainties",
     "estimate_n_components": "n_components",
     "match": "matching",
-    "rotation_range": "rotation",
+    "rotation_range": "uncertainties",
     "survey_n_components": "component_survey",
     "uncertainty": "uncertainties",
 }

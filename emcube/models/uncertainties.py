@@ -38,11 +38,12 @@ from emcube.models.replicates import (
     EventDraw,
     PointsSweep,
     ReplicateSweep,
+    SubspaceSweep,
     ThinDraw,
     WildDraw,
     aligned,
 )
-from emcube.models.rotation import Rotations, check_level, pooled_source, rotations_of
+from emcube.models.rotation import Rotations, beside, pooled_source, rotations_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from emcube.engine import Block, BlockSource
 
 __all__ = ["METHODS", "PixelUncertainty", "Uncertainty", "errors_by_counts", "evaluate"]
-__all__ += ["uncertainty"]
+__all__ += ["rotation_range", "uncertainty"]
 
 METHODS = ("fisher", "bootstrap", "thinning", "area", "restarts")
 
@@ -122,7 +123,10 @@ class PixelUncertainty:
         out[..., 0] = found[..., 0]
         out[..., 1] = np.sqrt(shared + moved * moved)
         out[..., 2], out[..., 3] = extended(found[..., 1], found[..., 2], moved)
-        out[..., 4:6] = self.rotations.loadings(loadings)
+        turned = self.rotations.loadings(loadings)
+        out[..., 4], out[..., 5] = beside(
+            turned[..., 0], turned[..., 1], (out[..., 2], out[..., 3]), loadings
+        )
         return fitted.as_answered(out * fitted.gain, loadings)
 
     def _shared(
@@ -248,7 +252,8 @@ def evaluate(
 
 
 def _check(level: Any, method: str, n_replicates: Any, fitted: Fitted) -> None:
-    check_level(level)
+    if isinstance(level, bool) or not isinstance(level, int | float) or not 0.0 < level < 1.0:
+        raise InputError(f"level must be a number between 0 and 1, got {level!r}", hint="try 0.9")
     if method not in METHODS:
         raise InputError(
             f"method must be one of {', '.join(map(repr, METHODS))}, got {method!r}",
@@ -361,12 +366,19 @@ def _starts(
     k = len(fitted.components)
     found = sketch(source, fitted.loss, k, seed)
     chance = min(1.0, POINTS / max(1, pooled.n_pixels))
-    sample = sample_sweep(found, fitted.loss, labels.nav_dims, fitted.pool, chance)
-    clouds = run_sweep(PointsSweep(sample, tuple(draws)), pooled, seed=seed).state
+    sketches = [found] * len(draws)
+    if fitted.loss.counts:
+        sweep = SubspaceSweep(found.vectors, found.scale, tuple(draws))
+        vectors = run_sweep(sweep, pooled, seed=seed).state
+        sketches = [replace(found, vectors=mine) for mine in vectors]
+    samples = tuple(
+        sample_sweep(one, fitted.loss, labels.nav_dims, fitted.pool, chance) for one in sketches
+    )
+    clouds = run_sweep(PointsSweep(samples, tuple(draws)), pooled, seed=seed).state
     with single_threaded_blas():
         return [
-            aligned(corners_of(cloud, found, fitted.loss, seed), fitted.components, fitted.weights)
-            for cloud in clouds
+            aligned(corners_of(cloud, one, fitted.loss, seed), fitted.components, fitted.weights)
+            for cloud, one in zip(clouds, sketches, strict=True)
         ]
 
 
@@ -437,7 +449,9 @@ def _collected(
         quadratic = None
         values = components + apart
     solved = None if values is None else _positive(values)
-    rotation_low, rotation_high = rotations.components(components)
+    rotation_low, rotation_high = beside(
+        *rotations.components(components), (low, high), components
+    )
     facts["noise_variance"] = float(noise)
     facts["n_feasible"] = len(rotations.turns)
     return Uncertainty(
@@ -522,8 +536,10 @@ def uncertainty(
         ``loadings_interval`` (..., bound), ``components_interval`` (..., bound): at the level, from "low" to
         "high"; zero is the lowest low end, so that an interval there is one-sided.
         ``rotation_range`` (component, signal dims, bound), ``loadings_rotation_range``: the least and the
-        largest value among factorisations that describe the data as well (see `emcube.kernels.feasible`).
-        ``rotation_share`` (component, bound): their totals over that of the model; 1 to 1 where all is fixed.
+        largest value among factorisations that describe the data as well (see `emcube.kernels.feasible`), with
+        the interval on either side: what holds the truth where the data do not fix the answer.
+        ``rotation_share`` (component, bound): totals of these factorisations over those of the model, without
+        noise; 1 to 1 where all is fixed.
         Attributes tell method, level, replicates and seed. Lazy per pixel where the cube is.
 
     Raises
@@ -568,6 +584,69 @@ def uncertainty(
         where=pixels_only(cube, where),
     )
     return _labelled(found, cube, packed)
+
+
+def rotation_range(
+    model: Any,
+    cube: Any,
+    *,
+    level: float = 0.9,
+    where: Any = None,
+    random_state: Any = 0,
+) -> xr.Dataset:
+    """Say how much of a factorisation nothing in the data fixes, however it was found.
+
+    Looked for are the mixtures T of the components that describe the data within the likelihood ratio of the
+    level, with loadings solved anew and neither spectra nor loadings negative: for each pair of components
+    those with the least and the largest share of the one in the other. No number of counts makes this range
+    small; pure pixels, and channels that a component leaves empty, do.
+
+    Parameters
+    ----------
+    model : fitted estimator
+        With components that are not negative (`MiniBatchNMF`, `MCRALS`, `VCA`, ...).
+    cube : DataArray, or matrix of shape (P, E)
+        What it was fitted on.
+    level : float
+        Of the likelihood ratio, and of the counting noise beside it.
+    where : DataArray of bool, optional
+        Pixels that are used (True), as for the fit.
+    random_state : int, Generator or None
+        Seed of the sample of pixels whose likelihood is asked.
+
+    Returns
+    -------
+    Dataset
+        ``rotation_range``, ``rotation_share`` and ``loadings_rotation_range``, as of `uncertainty` by
+        ``method="fisher"``.
+
+    Raises
+    ------
+    InputError
+        The model has negative components or was fitted on another signal; the level is no level.
+
+    Notes
+    -----
+    Two passes, and one where pixels are asked for. The same bits on any number of threads and workers.
+
+    References
+    ----------
+    R. Tauler, J. Chemom. 15 (2001) 627. https://doi.org/10.1002/cem.667
+    J. Jaumot, R. Tauler, Chemom. Intell. Lab. Syst. 103 (2010) 96.
+    https://doi.org/10.1016/j.chemolab.2010.05.020
+
+    Examples
+    --------
+    >>> import emcube as em
+    >>> scene = em.scenes.srm2135c(scale=0.002, random_state=0)
+    >>> vca = em.VCA(3, random_state=0).fit(scene.cube)
+    >>> em.rotation_range(vca, scene.cube).rotation_share.dims
+    ('component', 'bound')
+    """
+    found = uncertainty(
+        model, cube, level=level, method="fisher", where=where, random_state=random_state
+    )
+    return found[["rotation_range", "rotation_share", "loadings_rotation_range"]]
 
 
 @dataclass(frozen=True, eq=False)

@@ -98,15 +98,18 @@ def diagnostics_step(step: schema.DiagnosticsStep, run: Run, stamp: Stamp) -> xr
         n_components=parameters["n_components"],
         max_lag=parameters["max_lag"],
         seed=int(parameters["random_state"]),
+        lines=parameters["lines"],
     )
     # Names of axes stand in the attributes: texts in arrays are no part of Zarr's third version yet.
     axes = [str(name) for name in found.small["axis"].values]
-    dataset = found.small.drop_vars("axis")
+    dataset = found.small.drop_vars(["axis", "line"], errors="ignore")
     for name in ("chi_square", "deviance") if fitted.loss.counts else ("chi_square",):
         dataset[name] = _frame(labels, source, {}, "1")
     for key in dataset.data_vars:
         dataset[key].attrs["long_name"] = WORDS[str(key)]
     facts = {"on": target, "axes": axes, **found.facts}
+    if "line" in found.small:
+        facts["lines"] = [str(name) for name in found.small["line"].values]
     return _write(step, run, dataset, facts, stamp, found.pixels, source)
 
 
