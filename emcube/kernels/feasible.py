@@ -36,6 +36,10 @@ MOST_PAIRS = 20
 against all others together."""
 
 STEPS = 40
+BISECTIONS = 10
+NEAR = 1e-3
+"""Share of a constraint by which the end of a search may violate it: a search comes from outside."""
+
 FARTHEST = 20.0
 """Largest share of one component that is taken out of another."""
 
@@ -162,7 +166,7 @@ class _Search:
         """Whether T is as good as the identity."""
         if not np.isfinite(x).all() or abs(float(np.linalg.det(self.turn(x)))) < 1e-6:
             return False
-        return bool(self.positive(x)[0].min() >= -1e-9 and self.likelihood(x)[0] >= -1e-9)
+        return bool(self.positive(x)[0].min() >= -NEAR and self.likelihood(x)[0] >= -NEAR)
 
     def extreme(self, direction: NDArray[np.float64]) -> NDArray[np.float64]:
         """T that goes farthest in a direction."""
@@ -195,7 +199,7 @@ class _Search:
         if self.feasible(x):
             return x
         low, high = 0.0, 1.0
-        for _ in range(20):
+        for _ in range(BISECTIONS):
             middle = 0.5 * (low + high)
             low, high = (middle, high) if self.feasible(middle * x) else (low, middle)
         return low * x

@@ -6,6 +6,7 @@ Letters: P pixels, E used channels, K components, R replicates.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,8 @@ class PixelUncertainty:
         Or components of replicates, with which loadings are solved.
     rotations : Rotations
         Other factorisations that are as good.
+    paired : bool
+        Replicates are pairs of independent halves.
     """
 
     fitted: Fitted
@@ -96,6 +99,7 @@ class PixelUncertainty:
     quadratic: NDArray[np.float64] | None
     replicates: NDArray[np.float64] | None
     rotations: Rotations
+    paired: bool = False
 
     def __call__(self, block: Block) -> dict[str, NDArray[Any]]:
         """Names of variables to values (p, K) or (p, K, 2)."""
@@ -133,34 +137,59 @@ class PixelUncertainty:
         self, data: Any, loadings: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Variance that the components bring, and where replicates have moved on average, (p, K) each."""
-        nothing = np.zeros(loadings.shape)
         if self.replicates is not None:
-            total, square = nothing.copy(), nothing.copy()
-            for components in self.replicates:
-                # About the answer: sums of squares of large numbers would lose digits.
-                apart = self.fitted.loss.loadings(data, components) - loadings
-                total += apart
-                square += apart * apart
-            n = len(self.replicates)
-            moved = total / n
-            return np.maximum(square - n * moved * moved, 0.0) / (n - 1), moved
+            loss = self.fitted.loss
+            return spread(
+                (loss.loadings(data, c) - loadings for c in self.replicates), paired=self.paired
+            )
+        nothing = np.zeros(loadings.shape)
         if self.quadratic is None:
             return nothing, nothing
         found = np.einsum("pl,klm,pm->pk", loadings, self.quadratic, loadings, optimize=True)
         return np.maximum(found, 0.0), nothing
 
 
+def spread(
+    apart: Iterable[NDArray[np.float64]], *, paired: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Variance of what replicates estimate, and where they have moved on average.
+
+    Parameters
+    ----------
+    apart : iterable of ndarray
+        Each replicate less the answer: sums of squares of large numbers would lose digits.
+    paired : bool
+        They are pairs of independent halves of the counts, each with twice the variance of the whole: half their
+        difference has that of the whole, and has it whatever both halves share.
+    """
+    n, total, square, halves = 0, None, None, None
+    last: Any = None
+    for one in apart:
+        n += 1
+        total = one.copy() if total is None else total + one
+        square = one * one if square is None else square + one * one
+        if paired and n % 2 == 0:
+            half = np.square(0.5 * (one - last))
+            halves = half if halves is None else halves + half
+        last = one
+    assert total is not None and square is not None
+    moved = total / n
+    if halves is not None:
+        return halves / (n // 2), moved
+    return np.maximum(square - n * moved * moved, 0.0) / (n - 1), moved
+
+
 def extended(
     low: NDArray[np.float64], high: NDArray[np.float64], moved: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Ends of intervals, farther out against the way that replicates have moved from the answer.
+    """Ends of intervals, farther out by as much as replicates have moved from the answer on average.
 
-    The answer has moved that way from the truth, as far as it is to replicates what the truth is to it.
+    Either the answer has moved from the truth as they have from it (a bias, that repeats: the truth lies on the
+    other side), or the answer is an extreme of its own kind and they come back (the truth lies on theirs). Both
+    are met, and nothing tells which it is.
     """
-    return (
-        np.maximum(low - np.maximum(moved, 0.0), 0.0),
-        high + np.maximum(-moved, 0.0),
-    )
+    apart = np.abs(moved)
+    return np.maximum(low - apart, 0.0), high + apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,6 +249,7 @@ def evaluate(
     method: str,
     n_replicates: int | None,
     seed: int,
+    ranges: bool = True,
 ) -> Uncertainty:
     """Make the passes that `uncertainty` needs; nothing is asked of single pixels yet.
 
@@ -231,6 +261,8 @@ def evaluate(
     level, method, n_replicates
         As for `uncertainty`.
     seed : int
+    ranges : bool
+        Look for other factorisations that are as good; without them ranges are the intervals.
     """
     _check(level, method, n_replicates, fitted)
     source, labels = as_source(cube, pixels_only(cube, where), channels=fitted.labels.channels)
@@ -242,9 +274,11 @@ def evaluate(
         fitted, found = information_of(fitted, counted)
         with single_threaded_blas():
             noise, covariance, variance = component_errors(fitted, found)
-            rotations = rotations_of(
-                fitted, counted, labels, noise=noise, variance=variance, level=level, seed=seed
-            )
+            rotations = Rotations(np.eye(len(fitted.components))[None])
+            if ranges:
+                rotations = rotations_of(
+                    fitted, counted, labels, noise=noise, variance=variance, level=level, seed=seed
+                )
         facts: dict[str, Any] = {"method": method, "level": level, "n_replicates": n, "seed": seed}
         values = _replicates(fitted, cube, where, counted, labels, method, n, seed, facts)
     with single_threaded_blas():
@@ -375,11 +409,14 @@ def _starts(
         sample_sweep(one, fitted.loss, labels.nav_dims, fitted.pool, chance) for one in sketches
     )
     clouds = run_sweep(PointsSweep(samples, tuple(draws)), pooled, seed=seed).state
+    # Corners are sought with random splits, which are another part of what differs between fits.
+    seeds = np.random.SeedSequence((seed, 1)).generate_state(len(draws), np.uint32)
     with single_threaded_blas():
-        return [
-            aligned(corners_of(cloud, one, fitted.loss, seed), fitted.components, fitted.weights)
-            for cloud, one in zip(clouds, sketches, strict=True)
+        found_corners = [
+            corners_of(cloud, one, fitted.loss, int(own))
+            for cloud, one, own in zip(clouds, sketches, seeds, strict=True)
         ]
+        return [aligned(one, fitted.components, fitted.weights) for one in found_corners]
 
 
 def _restarts(
@@ -427,6 +464,7 @@ def _collected(
     facts: dict[str, Any],
 ) -> Uncertainty:
     components = fitted.components
+    paired = facts["method"] == "thinning"
     if values is None:
         std = np.sqrt(variance)
         low, high = _score_interval(fitted, variance, z)
@@ -434,20 +472,12 @@ def _collected(
     else:
         from scipy.special import stdtrit
 
-        if facts["method"] == "thinning":
-            # Halves hold half the counts each: half their difference has the variance of the whole.
-            half = 0.5 * (values[0::2] - values[1::2])
-            free, apart, moved = len(half), np.concatenate((half, -half)), np.zeros(half.shape[1:])
-            std = np.sqrt(np.square(half).mean(axis=0))
-        else:
-            free, apart = len(values) - 1, values - components
-            moved = apart.mean(axis=0)
-            std = np.sqrt(np.square(apart - moved).sum(axis=0) / free)
-        wide = float(stdtrit(free, 0.5 + 0.5 * level)) * std
+        free = len(values) // 2 if paired else len(values) - 1
+        found, moved = spread(values - components, paired=paired)
+        wide = float(stdtrit(free, 0.5 + 0.5 * level)) * np.sqrt(found)
         low, high = extended(components - wide, components + wide, moved)
-        std = np.sqrt(np.square(std) + np.square(moved))
+        std = np.sqrt(found + np.square(moved))
         quadratic = None
-        values = components + apart
     solved = None if values is None else _positive(values)
     rotation_low, rotation_high = beside(
         *rotations.components(components), (low, high), components
@@ -455,7 +485,7 @@ def _collected(
     facts["noise_variance"] = float(noise)
     facts["n_feasible"] = len(rotations.turns)
     return Uncertainty(
-        PixelUncertainty(fitted, z, noise, quadratic, solved, rotations),
+        PixelUncertainty(fitted, z, noise, quadratic, solved, rotations, paired),
         std,
         low,
         high,

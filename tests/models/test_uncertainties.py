@@ -52,8 +52,8 @@ def test_replicates_agree_with_the_information(nmf, cube, sure, method):
     assert 0.7 < np.median(ratio) < 1.5
     shared = found.loadings_std_shared.sum() / sure.loadings_std_shared.sum()
     assert float(shared) > 0.4
-    if method == "thinning":  # the bootstrap adds what moves the fit, which no half sees
-        assert float(shared) < 2.5
+    # What moves the fit is added, which the information does not know.
+    assert float(shared) < 5.0
     # Counting is a matter of the pixel, whatever the method.
     np.testing.assert_array_equal(found.loadings_std_counting, sure.loadings_std_counting)
 
