@@ -123,7 +123,7 @@ def stripes(counts: float, *, pure: bool = True, side: int = 24) -> Truth:
 def grains(counts: float, *, pure: bool = True, side: int = 28) -> Truth:
     """Four phases in twelve grains with soft borders, of other spectra and unequal areas.
 
-    No method here was tuned on it.
+    Each phase has sixty pure pixels or more. Methods were not tuned on it.
     """
     components = lines(
         72,
@@ -135,7 +135,7 @@ def grains(counts: float, *, pure: bool = True, side: int = 28) -> Truth:
         ],
         32.0,
     )
-    rng = np.random.default_rng(77)
+    rng = np.random.default_rng(74)
     seeds, phase = rng.random((12, 2)), np.array([0, 1, 2, 3, 0, 1, 2, 0, 1, 0, 3, 2])
     y, x = np.mgrid[:side, :side] / side
     far = np.hypot(y[..., None] - seeds[:, 0], x[..., None] - seeds[:, 1])
