@@ -36,8 +36,8 @@ MOST_PAIRS = 20
 against all others together."""
 
 STEPS = 40
-BISECTIONS = 10
-NEAR = 1e-3
+BISECTIONS = 12
+NEAR = 1e-9
 """Share of a constraint by which the end of a search may violate it: a search comes from outside."""
 
 FARTHEST = 20.0

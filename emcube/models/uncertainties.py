@@ -120,13 +120,14 @@ class PixelUncertainty:
         loadings = loss.loadings(data, fitted.components)
         shared, moved = self._shared(data, loadings)
         out = np.empty((*loadings.shape, 6))
+        apart = np.abs(moved)
         if loss.counts:
-            found = poisson_intervals(loadings, fitted.components, self.z, shared)
+            found = poisson_intervals(loadings, fitted.components, self.z, shared, apart)
         else:
-            found = flat_intervals(loadings, fitted.components, self.z, shared, self.noise)
+            found = flat_intervals(loadings, fitted.components, self.z, shared, self.noise, apart)
         out[..., 0] = found[..., 0]
         out[..., 1] = np.sqrt(shared + moved * moved)
-        out[..., 2], out[..., 3] = extended(found[..., 1], found[..., 2], moved)
+        out[..., 2:4] = found[..., 1:]
         turned = self.rotations.loadings(loadings)
         out[..., 4], out[..., 5] = beside(
             turned[..., 0], turned[..., 1], (out[..., 2], out[..., 3]), loadings
@@ -136,7 +137,12 @@ class PixelUncertainty:
     def _shared(
         self, data: Any, loadings: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Variance that the components bring, and where replicates have moved on average, (p, K) each."""
+        """Variance that the components bring, and where replicates have moved on average, (p, K) each.
+
+        Either the answer has moved from the truth as replicates have from it (a bias, which repeats: the truth lies
+        on the other side), or the answer is an extreme of its kind and they come back (the truth lies on theirs).
+        Both are met and nothing tells which it is: intervals reach as far on either side.
+        """
         if self.replicates is not None:
             loss = self.fitted.loss
             return spread(
@@ -177,19 +183,6 @@ def spread(
     if halves is not None:
         return halves / (n // 2), moved
     return np.maximum(square - n * moved * moved, 0.0) / (n - 1), moved
-
-
-def extended(
-    low: NDArray[np.float64], high: NDArray[np.float64], moved: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Ends of intervals, farther out by as much as replicates have moved from the answer on average.
-
-    Either the answer has moved from the truth as they have from it (a bias, that repeats: the truth lies on the
-    other side), or the answer is an extreme of its own kind and they come back (the truth lies on theirs). Both
-    are met, and nothing tells which it is.
-    """
-    apart = np.abs(moved)
-    return np.maximum(low - apart, 0.0), high + apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -475,7 +468,8 @@ def _collected(
         free = len(values) // 2 if paired else len(values) - 1
         found, moved = spread(values - components, paired=paired)
         wide = float(stdtrit(free, 0.5 + 0.5 * level)) * np.sqrt(found)
-        low, high = extended(components - wide, components + wide, moved)
+        wide = wide + np.abs(moved)
+        low, high = np.maximum(components - wide, 0.0), components + wide
         std = np.sqrt(found + np.square(moved))
         quadratic = None
     solved = None if values is None else _positive(values)
