@@ -32,7 +32,9 @@ MOST_READS = 20.0
 """Bare read passes that Fisher's method may cost."""
 
 
-def measure(store: Path, n_components: int, *, threads: int = 2, repeats: int = 1) -> dict[str, Any]:
+def measure(
+    store: Path, n_components: int, *, threads: int = 2, repeats: int = 1
+) -> dict[str, Any]:
     """Time a fit and each method.
 
     Parameters
@@ -88,9 +90,7 @@ def _maps(sure: Any) -> Any:
     return sure[names].mean()
 
 
-def _timed(
-    answer: Callable[[], Any], maps: Callable[[Any], Any], repeats: int
-) -> dict[str, float]:
+def _timed(answer: Callable[[], Any], maps: Callable[[Any], Any], repeats: int) -> dict[str, float]:
     taken: dict[str, list[float]] = {}
     for _ in range(repeats):
         clock = _Clock(taken)

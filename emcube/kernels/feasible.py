@@ -31,12 +31,12 @@ __all__ = ["Profile", "feasible_turns", "slack_of"]
 Profile = Callable[["NDArray[np.float64]"], "tuple[float, NDArray[np.float64]]"]
 """``profile(components) -> (value in nats, gradient (K, E))``, loadings solved."""
 
-MOST_PAIRS = 20
-"""Up to so many ordered pairs of components each pair is looked at (five components); beyond, each component
+MOST_PAIRS = 12
+"""Up to so many ordered pairs of components each pair is looked at (four components); beyond, each component
 against all others together."""
 
-STEPS = 40
-BISECTIONS = 12
+STEPS = 15
+BISECTIONS = 10
 NEAR = 1e-9
 """Share of a constraint by which the end of a search may violate it: a search comes from outside."""
 

@@ -212,9 +212,7 @@ def poisson_intervals(
         second = inverse @ pairs
         np.square(inverse, out=inverse)
         third = inverse @ triples
-        _fill(
-            h, second, third, pair_of, triple_of, z, *_parts(shared, moved, part), out[part]
-        )
+        _fill(h, second, third, pair_of, triple_of, z, *_parts(shared, moved, part), out[part])
     return out
 
 

@@ -80,7 +80,9 @@ def _poisson_table() -> tuple[NDArray[np.float64], NDArray[np.uint16]]:
 
 
 @jit(error_model="numpy")
-def _draw(indptr, channels, counts, table, guide, key, beyond, new_indptr, new_channels, new_counts):
+def _draw(
+    indptr, channels, counts, table, guide, key, beyond, new_indptr, new_channels, new_counts
+):
     """Write the pairs that are left, each with its new number; returns how many there are."""
     at = 0
     taken = 0

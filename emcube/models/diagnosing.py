@@ -759,7 +759,9 @@ def diagnostics(
     """
     fitted = fitted_of(model, cube)
     seed = resolve_seed(random_state)
-    found = diagnose(fitted, cube, where, n_components=n_components, max_lag=max_lag, seed=seed, lines=lines)
+    found = diagnose(
+        fitted, cube, where, n_components=n_components, max_lag=max_lag, seed=seed, lines=lines
+    )
     packed = map_pixels(
         cube,
         _Packed(found.pixels),

@@ -473,9 +473,7 @@ def _collected(
         std = np.sqrt(found + np.square(moved))
         quadratic = None
     solved = None if values is None else _positive(values)
-    rotation_low, rotation_high = beside(
-        *rotations.components(components), (low, high), components
-    )
+    rotation_low, rotation_high = beside(*rotations.components(components), (low, high), components)
     facts["noise_variance"] = float(noise)
     facts["n_feasible"] = len(rotations.turns)
     return Uncertainty(
