@@ -2,8 +2,9 @@
 
     python -m benchmarks.calibration [--realisations 200] [--methods fisher bootstrap ...] [--jobs 2]
 
-Writes the share of true values that the intervals of `emcube.uncertainty` hold, by stratum, and where components
-are not identifiable the share that the reported range holds, to benchmarks/results/calibration.md and .json. A
+Writes the share of true values that the intervals of `emcube.uncertainty` hold, by stratum, and where
+components are not identifiable the share that the reported range holds, to
+benchmarks/results/calibration.md and .json. A
 stratum is what a user would ask about: the interior of a phase, mixed pixels, pixels where the truth is zero,
 and few counts. Each realisation is remembered under .bench/calibration, so that a stopped study goes on where
 it was; --fresh forgets them. Methods were tuned on seeds that are not among those reported.
@@ -119,8 +120,8 @@ def page(found: list[tuple[str, str, float, Coverage]], n: int) -> str:
     meant = "\n".join(f"- {name}: {words}" for name, words in SUITS.items())
     return (
         f"# Coverage of intervals\n\nNominal level {100 * LEVEL:g} %, {n} realisations of each scene "
-        "(`python -m benchmarks.calibration`). The error is that of the share; values of one realisation share "
-        f"what went wrong with it.\n\nMeant for:\n\n{meant}\n\n{HEAD}\n{table}\n"
+        "(`python -m benchmarks.calibration`). The error is that of the share; values of one realisation "
+        f"share what went wrong with it.\n\nMeant for:\n\n{meant}\n\n{HEAD}\n{table}\n"
     )
 
 

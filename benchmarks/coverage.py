@@ -35,7 +35,7 @@ TARGETS = {
     "range of loadings": (0.90, 1.0),
     "range of components": (0.90, 1.0),
 }
-"""What must hold at a nominal level of 90 %: of intervals where the data fix the answer, of ranges elsewhere."""
+"""What must hold at a nominal level of 90 %: of intervals where the data fix the answer, else of ranges."""
 
 FEW, FULL = 10.0, 30.0
 """Counts of a pixel below which it has few, and above which it is looked at as full."""

@@ -1,10 +1,11 @@
 """What uncertainty costs: ``python -m benchmarks.uncertainty_cost [STORE K] [--scale 0.05]``.
 
-Each method of `emcube.uncertainty` with its default replicates is timed beside one fit, from opening the store
-to the components' answers, and from there to the last pixel's (``maps``; of a fit: its loadings), with warm kernels.
-Ratios are those of processor seconds, which other work on the machine disturbs less than wall-clock ones, which
-stand beside them; bare read passes of the same store are timed before and after. Without a store the jadeite
-scene is made in the given scale. Written to benchmarks/results/uncertainty_cost.json.
+Each method of `emcube.uncertainty` with its default replicates is timed beside one fit, from opening the
+store to the components' answers, and from there to the last pixel's (``maps``; of a fit: its loadings), with
+warm kernels.
+Ratios are those of processor seconds, which other work on the machine disturbs less than wall-clock ones,
+which stand beside them; bare read passes of the same store are timed before and after. Without a store the
+jadeite scene is made in the given scale. Written to benchmarks/results/uncertainty_cost.json.
 """
 
 from __future__ import annotations

@@ -31,9 +31,9 @@ def drawn_again(rows: CountRows, rng: np.random.Generator) -> CountRows:
 
     Notes
     -----
-    Means up to `TABLED` are drawn by inversion of their tabulated distribution, with 53 bits of a counter that
-    is scrambled (SplitMix64, its key from `rng`); others, and values that are no whole numbers, by NumPy. That
-    is some ten times as fast, and draws are what a bootstrap is made of.
+    Means up to `TABLED` are drawn by inversion of their tabulated distribution, with 53 bits of a counter
+    that is scrambled (SplitMix64, its key from `rng`); others, and values that are no whole numbers, by
+    NumPy. That is some ten times as fast, and draws are what a bootstrap is made of.
 
     References
     ----------
@@ -68,7 +68,7 @@ _LONGEST = 256
 
 @lru_cache(maxsize=1)
 def _poisson_table() -> tuple[NDArray[np.float64], NDArray[np.uint16]]:
-    """Distribution function P(n <= column) of each mean (row), and where a search for a quantile may start."""
+    """Distribution function P(n <= column) of each mean (row), and where to start a search for a quantile."""
     from scipy.special import pdtr
 
     values, means = np.arange(_LONGEST), np.arange(TABLED + 1)

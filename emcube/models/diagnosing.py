@@ -337,9 +337,9 @@ class LevelSweep:
 class LineSweep:
     """Counts of lines before and after denoising, where each component is; one round.
 
-    Pixels are weighed by the loadings of one half of the counts, and what denoising the other half makes of its
-    counts is compared with them: the two halves are independent, so that the difference is bias alone. Both
-    ways round. Sums (K, L, 3): h (denoised - counted), h counted, h^2 counted.
+    Pixels are weighed by the loadings of one half of the counts, and what denoising the other half makes of
+    its counts is compared with them: the two halves are independent, so that the difference is bias alone.
+    Both ways round. Sums (K, L, 3): h (denoised - counted), h counted, h^2 counted.
 
     Parameters
     ----------
@@ -478,7 +478,7 @@ def _windows(
     names = [lines] if isinstance(lines, str) else [str(name) for name in lines]
     if not fitted.loss.counts or fitted.gain != 1.0 or n_channels > MAX_GRAM:
         raise InputError(
-            f"lines={names!r}: how denoising changes lines is a matter of counts in up to {MAX_GRAM} channels",
+            f"lines={names!r}: denoising is looked at for counts in up to {MAX_GRAM} channels",
             hint="leave lines out",
         )
     if not isinstance(cube, xr.DataArray):
@@ -638,8 +638,8 @@ def _line_bias(sums: NDArray[np.float64], windows: xr.DataArray, said: list[str]
         )
     if not beyond.any():
         said.append(
-            f"Denoising changes no line ({', '.join(names)}) by more than {100 * LINE_WORTH:g} %, or than its "
-            "counting error, where any component is."
+            f"Denoising changes no line ({', '.join(names)}) by more than {100 * LINE_WORTH:g} %, or than "
+            "its counting error, where any component is."
         )
     over = ("component", "line")
     return xr.Dataset(
@@ -730,9 +730,9 @@ def diagnostics(
         between the
         halves, theory is ``g h / N (|u|^2 + |v|^2 - |u|^2 |v|^2)``, and ``raw_mean`` is what the other half
         counted there, which shows a bias. Of counts only.
-        ``line_bias``, ``line_bias_error`` (component, line), where lines were given: by what share denoising makes
-        the counts of a line too large where a component is, and the standard error of that. Half of the counts say
-        where a component is, the other half are denoised and compared with themselves as counted.
+        ``line_bias``, ``line_bias_error`` (component, line), where lines were given: by what share denoising
+        makes the counts of a line too large where a component is, and the standard error of that. Half of the
+        counts say where a component is, the other half are denoised and compared with themselves as counted.
         The attribute ``said`` says it in plain words.
 
     Raises
@@ -742,8 +742,8 @@ def diagnostics(
 
     Notes
     -----
-    Two passes, for counts five (six with lines); another one where pixels are asked for. Neighbours across the borders of
-    blocks are not compared. The same bits on any number of threads and workers.
+    Two passes, for counts five (six with lines); another one where pixels are asked for. Neighbours across
+    the borders of blocks are not compared. The same bits on any number of threads and workers.
 
     References
     ----------

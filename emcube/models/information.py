@@ -1,4 +1,4 @@
-"""What is asked of a fitted model before its uncertainty is: components, totals, and information of the counts.
+"""What is asked of a fitted model before its uncertainty is: components, totals, and information.
 
 Letters: P pixels, E used channels, K components.
 """
@@ -68,7 +68,7 @@ class Fitted:
     def as_answered(
         self, values: NDArray[np.float64], loadings: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Values (p, K, ...) in the units of the loadings, those of the answer: as shares, where it has them."""
+        """Values (p, K, ...) in the units of the answer: as shares, where it has them."""
         if not self.sum_to_one:
             return values
         scale = loadings.sum(axis=1) * self.gain

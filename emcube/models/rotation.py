@@ -112,7 +112,7 @@ def rotations_of(
     variance = np.maximum(variance, np.finfo(float).tiny)
     slack = slack_of(level, len(fitted.components))
     if fitted.loss.counts:
-        # Sums of counts are counts: a search through groups costs a tenth, and what is lost makes ranges wider.
+        # Sums of counts are counts: a search through groups costs a tenth, and what is lost widens ranges.
         group = np.floor(np.cumsum(fitted.components.mean(axis=0)) * GROUPS).astype(np.int64)
         _, group = np.unique(group, return_inverse=True)
         profile: Profile = _CountProfile(fitted.loss, _grouped_rows(as_rows(sample), group))

@@ -139,9 +139,9 @@ class PixelUncertainty:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Variance that the components bring, and where replicates have moved on average, (p, K) each.
 
-        Either the answer has moved from the truth as replicates have from it (a bias, which repeats: the truth lies
-        on the other side), or the answer is an extreme of its kind and they come back (the truth lies on theirs).
-        Both are met and nothing tells which it is: intervals reach as far on either side.
+        Either the answer has moved from the truth as replicates have from it (a bias, which repeats: the
+        truth lies on the other side), or the answer is an extreme of its kind and they come back (the truth
+        lies on theirs). Both are met and nothing tells which it is: intervals reach as far on either side.
         """
         if self.replicates is not None:
             loss = self.fitted.loss
@@ -165,8 +165,8 @@ def spread(
     apart : iterable of ndarray
         Each replicate less the answer: sums of squares of large numbers would lose digits.
     paired : bool
-        They are pairs of independent halves of the counts, each with twice the variance of the whole: half their
-        difference has that of the whole, and has it whatever both halves share.
+        They are pairs of independent halves of the counts, each with twice the variance of the whole: half
+        their difference has that of the whole, and has it whatever both halves share.
     """
     n, total, square, halves = 0, None, None, None
     last: Any = None
@@ -178,7 +178,8 @@ def spread(
             half = np.square(0.5 * (one - last))
             halves = half if halves is None else halves + half
         last = one
-    assert total is not None and square is not None
+    assert total is not None
+    assert square is not None
     moved = total / n
     if halves is not None:
         return halves / (n // 2), moved
@@ -558,8 +559,8 @@ def uncertainty(
         ``loadings_interval`` (..., bound), ``components_interval`` (..., bound): at the level, from "low" to
         "high"; zero is the lowest low end, so that an interval there is one-sided.
         ``rotation_range`` (component, signal dims, bound), ``loadings_rotation_range``: the least and the
-        largest value among factorisations that describe the data as well (see `emcube.kernels.feasible`), with
-        the interval on either side: what holds the truth where the data do not fix the answer.
+        largest value among factorisations that describe the data as well (see `emcube.kernels.feasible`),
+        with the interval on either side: what holds the truth where the data do not fix the answer.
         ``rotation_share`` (component, bound): totals of these factorisations over those of the model, without
         noise; 1 to 1 where all is fixed.
         Attributes tell method, level, replicates and seed. Lazy per pixel where the cube is.

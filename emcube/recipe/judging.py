@@ -32,8 +32,8 @@ def judged(step: schema.UncertaintyStep | schema.DiagnosticsStep, run: Run) -> s
 
 def fitted_of_node(node: xr.Dataset, labels: Labels) -> Fitted:
     """What `emcube.models.information` asks of a model, from the node that it left."""
-    from emcube.models.nmf_losses import resolve_loss
     from emcube.models.information import Fitted
+    from emcube.models.nmf_losses import resolve_loss
 
     parameters = dict(node.attrs["parameters"])
     gain = float(node.attrs.get("gain", 1.0))

@@ -218,8 +218,8 @@ def test_errors_fall_with_counts_as_counting_says(nmf, cube):
 
 
 def test_a_block_function_pickles(nmf, cube):
-    from emcube.models.labels import as_source
     from emcube.models.information import fitted_of
+    from emcube.models.labels import as_source
     from emcube.models.uncertainties import evaluate
 
     found = evaluate(
