@@ -98,6 +98,7 @@ def measured(
     *,
     folder: Path = FOLDER,
     jobs: int = 1,
+    known_only: bool = False,
 ) -> list[tuple[str, str, float, Coverage]]:
     """Coverage of each method on each scene at each number of counts."""
     found = []
@@ -106,7 +107,11 @@ def measured(
             for c in counts:
                 began = time.perf_counter()
                 file = folder / f"{method}-{scene.replace(', ', '-').replace(' ', '-')}-{c:g}.jsonl"
-                one = study(ANSWERS[method], scene, c, seeds, file=file, jobs=jobs)
+                one = study(
+                    ANSWERS[method], scene, c, seeds, file=file, jobs=jobs, known_only=known_only
+                )
+                if not one.tallies:
+                    continue
                 found.append((method, scene, c, one))
                 print("\n".join(rows(method, scene, c, one)), flush=True)
                 seconds = time.perf_counter() - began
@@ -119,7 +124,7 @@ def page(found: list[tuple[str, str, float, Coverage]], n: int) -> str:
     table = "\n".join(row for one in found for row in rows(*one))
     meant = "\n".join(f"- {name}: {words}" for name, words in SUITS.items())
     return (
-        f"# Coverage of intervals\n\nNominal level {100 * LEVEL:g} %, {n} realisations of each scene "
+        f"# Coverage of intervals\n\nNominal level {100 * LEVEL:g} %, up to {n} realisations of each scene "
         "(`python -m benchmarks.calibration`). The error is that of the share; values of one realisation "
         f"share what went wrong with it.\n\nMeant for:\n\n{meant}\n\n{HEAD}\n{table}\n"
     )
@@ -129,7 +134,7 @@ def as_json(found: list[tuple[str, str, float, Coverage]], n: int) -> dict[str, 
     """The same, for programs."""
     return {
         "level": LEVEL,
-        "realisations": n,
+        "most_realisations": n,
         "rows": [
             {
                 "method": method,
@@ -140,6 +145,7 @@ def as_json(found: list[tuple[str, str, float, Coverage]], n: int) -> dict[str, 
                 "error": round(coverage.error(stratum), 4),
                 "target": TARGETS[stratum],
                 "values": coverage.asked(stratum),
+                "realisations": len(coverage.tallies),
             }
             for method, scene, counts, coverage in found
             for stratum in coverage.strata
@@ -157,6 +163,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--tuning", action="store_true", help="other seeds, and no results written")
     parser.add_argument("--fresh", action="store_true", help="forget what was computed before")
+    parser.add_argument(
+        "--remembered", action="store_true", help="compute nothing, write what is there"
+    )
     parser.add_argument("--folder", type=Path, default=FOLDER, help="realisations, remembered")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
@@ -167,7 +176,13 @@ def main(arguments: list[str] | None = None) -> int:
     seeds = range(TUNING, TUNING + n) if options.tuning else range(n)
     print(HEAD)
     found = measured(
-        options.methods, options.scenes, options.counts, seeds, folder=folder, jobs=options.jobs
+        options.methods,
+        options.scenes,
+        options.counts,
+        seeds,
+        folder=folder,
+        jobs=options.jobs,
+        known_only=options.remembered,
     )
     if not options.tuning:
         options.results.parent.mkdir(parents=True, exist_ok=True)

@@ -286,6 +286,7 @@ def study(
     *,
     file: Path | None = None,
     jobs: int = 1,
+    known_only: bool = False,
 ) -> Coverage:
     """Ask a method about many realisations of a scene.
 
@@ -302,9 +303,13 @@ def study(
         Lines of JSON, a realisation each: what is there is not computed again.
     jobs : int
         Processes.
+    known_only : bool
+        Take what the file holds and compute nothing.
     """
     wanted = list(seeds)
     known = dict(_remembered(file)) if file is not None and file.exists() else {}
+    if known_only:
+        wanted = [seed for seed in wanted if seed in known]
     missing = [seed for seed in wanted if seed not in known]
     for seed, found in _computed(partial(realisation, scene, counts), missing, answer, jobs):
         known[seed] = found
@@ -339,8 +344,8 @@ def _computed(
 # ------------------------------------------------------------------------------------------- words
 
 HEAD = (
-    "| method | scene | counts a pixel | stratum | held | error | must hold | | values |\n"
-    "|---|---|---|---|---|---|---|---|---|"
+    "| method | scene | counts a pixel | stratum | held | error | must hold | | values | realisations |\n"
+    "|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -354,6 +359,7 @@ def rows(method: str, scene: str, counts: float, found: Coverage) -> list[str]:
         asked = f"{100 * low:g} to {100 * high:g} %" if high < 1.0 else f"{100 * low:g} % and more"
         told.append(
             f"| {method} | {scene} | {counts:g} | {name} | {100 * share:.1f} % "
-            f"| {100 * found.error(name):.1f} % | {asked} | {verdict} | {found.asked(name):,} |"
+            f"| {100 * found.error(name):.1f} % | {asked} | {verdict} | {found.asked(name):,} "
+            f"| {len(found.tallies)} |"
         )
     return told

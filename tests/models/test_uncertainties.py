@@ -187,6 +187,29 @@ def test_a_selection_counts_only_what_it_selects(cube):
     np.testing.assert_array_equal(found.components_std, again.components_std)
 
 
+def test_the_range_of_any_model_holds_its_answer(cube):
+    vca = em.VCA(3, random_state=0).fit(cube)
+    found = em.rotation_range(vca, cube).compute()
+    low, high = (found.rotation_range.isel(bound=i) for i in (0, 1))
+    assert bool((low <= vca.components_ + 1e-9).all() & (vca.components_ <= high + 1e-9).all())
+    share = found.rotation_share.values
+    assert (share[:, 0] <= 1.0).all()
+    assert (share[:, 1] >= 1.0).all()
+    assert found.loadings_rotation_range.dims == ("y", "x", "component", "bound")
+
+
+def test_halves_and_replicates_have_the_spread_of_their_formulas():
+    from emcube.models.uncertainties import spread
+
+    apart = np.random.default_rng(0).normal(0.3, 1.0, (2000, 4))
+    variance, moved = spread(iter(apart), paired=False)
+    np.testing.assert_allclose(variance, apart.var(axis=0, ddof=1))
+    np.testing.assert_allclose(moved, apart.mean(axis=0))
+    # Of independent halves: half the difference has half the variance of one of them.
+    halves, _ = spread(iter(apart), paired=True)
+    np.testing.assert_allclose(halves, 0.5, rtol=0.15)
+
+
 def test_what_cannot_be_answered_is_refused(nmf, cube):
     with pytest.raises(NotFittedError):
         em.uncertainty(em.MiniBatchNMF(3), cube)
