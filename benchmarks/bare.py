@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,13 @@ def read_pass(store: Path, threads: int) -> float:
     if total != expected:
         raise RuntimeError(f"{store}: read {total} bytes, expected {expected}")
     return seconds
+
+
+def read_pass_apart(store: Path, threads: int) -> float:
+    """Seconds of one bare read pass in a process of its own, after one that warms it up."""
+    command = [sys.executable, "-m", "benchmarks.bare", str(store), str(threads), "2"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(json.loads(done.stdout)[-1])
 
 
 if __name__ == "__main__":

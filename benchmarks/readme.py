@@ -8,7 +8,7 @@ BEGIN = "<!-- comparison: written by `python -m benchmarks table --write README.
 END = "<!-- end of comparison -->"
 
 
-def write_table(path: Path, table: str) -> None:
+def write_table(path: Path, table: str, begin: str = BEGIN, end: str = END) -> None:
     """Replace what stands between the markers.
 
     Raises
@@ -17,16 +17,16 @@ def write_table(path: Path, table: str) -> None:
         The file does not hold each marker once.
     """
     text = path.read_text(encoding="utf-8")
-    path.write_text(with_table(text, table), encoding="utf-8")
+    path.write_text(with_table(text, table, begin, end), encoding="utf-8")
 
 
-def with_table(text: str, table: str) -> str:
+def with_table(text: str, table: str, begin: str = BEGIN, end: str = END) -> str:
     """Return the text with the table between its markers."""
-    for marker in (BEGIN, END):
+    for marker in (begin, end):
         if text.count(marker) != 1:
             raise ValueError(
                 f"expected the line {marker!r} once, found it {text.count(marker)} times"
             )
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n{table}\n{end}{after}"

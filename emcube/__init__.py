@@ -39,9 +39,11 @@ if TYPE_CHECKING:
         errors_by_counts,
         estimate_n_components,
         match,
+        phase_fractions,
         rotation_range,
         survey_n_components,
         uncertainty,
+        xray_basis,
     )
     from emcube.package import publish, reproduce
     from emcube.recipe import Recipe, plan, run
@@ -82,6 +84,7 @@ __all__ = [
     "open",
     "open_catalog",
     "open_result",
+    "phase_fractions",
     "plan",
     "plot",
     "progress",
@@ -93,6 +96,7 @@ __all__ = [
     "scenes",
     "survey_n_components",
     "uncertainty",
+    "xray_basis",
 ]
 
 # Public name -> the module it lives in; a name that is a module stands for itself.
@@ -123,6 +127,7 @@ _HOMES = {
     "open": "emcube.sources",
     "open_catalog": "emcube.catalog",
     "open_result": "emcube.results",
+    "phase_fractions": "emcube.models",
     "plan": "emcube.recipe",
     "plot": "emcube.plot",
     "progress": "emcube.feedback",
@@ -136,6 +141,7 @@ _HOMES = {
     "scenes": "emcube.scenes",
     "survey_n_components": "emcube.models",
     "uncertainty": "emcube.models",
+    "xray_basis": "emcube.models",
 }
 
 

@@ -133,7 +133,7 @@ def step_text(step: Mapping[str, Any]) -> str:
     if not step["complete"]:
         return "not finished"
     verb = step["verb"]
-    if verb == "estimate_n_components":
+    if verb in ("estimate_n_components", "survey_n_components"):
         number = step["n_components"]
         return f"{'no number' if number is None else number}: {step['reason']}"
     sizes = step["variables"]
@@ -144,6 +144,8 @@ def step_text(step: Mapping[str, Any]) -> str:
         )
     if verb == "uncertainty":
         return f"of {sizes['components_std'][0]} components"
+    if verb == "phase_fractions":
+        return f"fractions of {sizes['mean_fraction'][0]} phases in {sizes['n_pixels'][0]} fields"
     if verb == "diagnostics":
         return "what is left of the data"
     if "cluster_centers" in sizes:

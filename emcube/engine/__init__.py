@@ -7,6 +7,7 @@ active.
 
 from __future__ import annotations
 
+from emcube.engine.chained import ChainedSource
 from emcube.engine.checkpoint import Checkpoints, checkpointing
 from emcube.engine.loop import (
     ArrayTarget,
@@ -41,6 +42,7 @@ __all__ = [
     "Block",
     "BlockPlan",
     "BlockSource",
+    "ChainedSource",
     "Checkpoints",
     "DaskSource",
     "Event",

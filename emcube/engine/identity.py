@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from emcube.engine.chained import ChainedSource
 from emcube.engine.source import BlockSource, DaskSource
 from emcube.engine.states import UnknownKindError, fingerprint
 
@@ -17,6 +18,8 @@ _PROBES = 3
 
 def shape_of(source: BlockSource) -> tuple[Any, ...]:
     """How a source is cut, and which of it is used; not what it holds."""
+    if isinstance(source, ChainedSource):
+        return tuple(shape_of(one) for one in source.sources if one is not None)
     plan, selection = source.plan, getattr(source, "selection", None)
     chosen = None if selection is None else selection.digest
     cut = (plan.nav_shape, plan.block_shape, plan.n_channels, plan.itemsize)
@@ -35,6 +38,8 @@ def content_of(source: BlockSource, *, trusted: bool) -> Any:
     trusted : bool
         The same name means the same values: the stored ones need no look at some blocks.
     """
+    if isinstance(source, ChainedSource):
+        return [content_of(one, trusted=trusted) for one in source.sources if one is not None]
     array, rows = getattr(source, "array", None), getattr(source, "rows", None)
     if isinstance(array, np.ndarray):
         return _of_array(array)

@@ -104,6 +104,14 @@ class BlockPlan:
             n_blocks *= -(-(stop - start) // b)
         return tuple(region), n_blocks
 
+    def n_tiles(self, tile: tuple[int, ...]) -> int:
+        """Tiles in all blocks, where tiles of so many pixels along each dim do not cross blocks."""
+        along = []
+        for n, b, t in zip(self.nav_shape, self.block_shape, tile, strict=True):
+            whole, rest = divmod(n, b)
+            along.append(whole * -(-b // t) + -(-rest // t))
+        return math.prod(along)
+
     @cached_property
     def group_shape(self) -> tuple[int, ...]:
         """Blocks along each dim of a group: a box, whole along the last dims, one along the first.

@@ -523,10 +523,18 @@ def _with_data(array: Any, values: dict[Any, Any]) -> Any:
     return da.Array(graph, array.name, array.chunks, meta=array._meta)
 
 
+def _chained(source: Any) -> list[BlockSource] | None:
+    """Sources that a `ChainedSource`, which knows of this module, or a part of it is made of."""
+    several = getattr(source, "sources", None)
+    return None if several is None else [one for one in several if one is not None]
+
+
 def place_of(source: BlockSource) -> str:
     """Where a source reads: the path or URL of a store; else what it is."""
     if isinstance(source, MappedSource):
         return place_of(source.source)
+    if (several := _chained(source)) is not None:
+        return ", ".join(dict.fromkeys(place_of(one) for one in several))
     if isinstance(source, StoreSource):
         return str(getattr(source.reader, "store", source.name))
     return "a Dask array" if isinstance(source, DaskSource) else "an array in memory"
@@ -536,6 +544,8 @@ def needed(source: BlockSource) -> dict[Any, Any]:
     """Futures of blocks that a source needs from the workers of a client, by key."""
     if isinstance(source, MappedSource):
         return needed(source.source)
+    if (several := _chained(source)) is not None:
+        return {key: future for one in several for key, future in needed(one).items()}
     return source.futures if isinstance(source, DaskSource) else {}
 
 
@@ -543,6 +553,11 @@ def feed(source: BlockSource, values: dict[Any, Any]) -> BlockSource:
     """Source with values in place of the futures it needs."""
     if isinstance(source, MappedSource):
         return replace(source, source=feed(source.source, values))
+    if _chained(source) is not None:
+        chained: Any = source
+        fed = tuple(None if one is None else feed(one, values) for one in chained.sources)
+        found: BlockSource = replace(chained, sources=fed)
+        return found
     if isinstance(source, DaskSource):
         return replace(source, futures={}, given=values)
     return source

@@ -249,6 +249,11 @@ def _from_yaml(text: str, places: Places) -> Found | None:
                 f"the recipe {text!r} names no input",
                 hint="write 'input: {path: map.zarr}' into it",
             )
+        if named.several:
+            raise InputError(
+                f"the recipe {text!r} names several cubes, the explorer shows one",
+                hint="open one of them, or the result of the recipe",
+            )
         plain = named.model_dump(mode="json", exclude_none=True)
         if named.catalog is not None:
             catalog = open_catalog(recipe.locate(named.catalog))

@@ -65,6 +65,7 @@ USUAL = ("estimate_n_components", "pca", "nmf", "kmeans")
 
 TITLES = {
     "estimate_n_components": "Number of components",
+    "survey_n_components": "Number of components, by several methods",
     "pca": "PCA",
     "nmf": "NMF",
     "kmeans": "k-means",
@@ -77,6 +78,7 @@ TITLES = {
     "gaussian_mixture": "Gaussian mixture",
     "poisson_mixture": "Poisson mixture",
     "cluster_quality": "Cluster quality",
+    "phase_fractions": "Phase fractions",
 }
 
 LABELS = {

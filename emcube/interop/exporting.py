@@ -199,7 +199,8 @@ def _prepared(cube: xr.DataArray, result: Result) -> xr.DataArray:
     from emcube.recipe.prepare import prepare
 
     recipe = Recipe.from_dict(result.recipe)
-    return prepare(cube, recipe.prepare).cube
+    prepared: xr.DataArray = prepare(cube, recipe.prepare).cube
+    return prepared
 
 
 def _hyperspy(

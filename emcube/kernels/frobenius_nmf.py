@@ -60,6 +60,11 @@ class FrobeniusPass:
         """|X - H S|^2 / 2."""
         return max(self.square / 2.0 - self.fitted, 0.0)
 
+    @property
+    def objective(self) -> float:
+        """What passes lower: the divergence."""
+        return self.divergence
+
     def __add__(self, other: FrobeniusPass) -> FrobeniusPass:
         return FrobeniusPass(
             self.products + other.products,

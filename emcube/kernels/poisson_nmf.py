@@ -33,13 +33,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "EXACT_TOLERANCE",
     "FAST",
     "FLOOR",
+    "LANES",
     "PASS_TOLERANCE",
+    "TILE",
     "PoissonPass",
     "as_rows",
     "bounded_step",
+    "component_table",
     "floored",
+    "gather_pixel",
+    "pixel_statistic",
     "poisson_loadings",
     "poisson_pass",
 ]
@@ -89,6 +95,11 @@ class PoissonPass:
     square: float
     n_steps: int
 
+    @property
+    def objective(self) -> float:
+        """What passes lower: the divergence."""
+        return self.divergence
+
     def __add__(self, other: PoissonPass) -> PoissonPass:
         return PoissonPass(
             self.counts + other.counts,
@@ -135,7 +146,9 @@ def _start(components: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.ascontiguousarray(np.linalg.solve(gram, weighted).T)
 
 
-def poisson_loadings(rows: CountRows, components: NDArray[Any]) -> NDArray[np.float64]:
+def poisson_loadings(
+    rows: CountRows, components: NDArray[Any], tolerance: float = EXACT_TOLERANCE
+) -> NDArray[np.float64]:
     """Find the maximum-likelihood loadings of every pixel.
 
     Parameters
@@ -143,6 +156,8 @@ def poisson_loadings(rows: CountRows, components: NDArray[Any]) -> NDArray[np.fl
     rows : CountRows, (P, E)
     components : ndarray, shape (K, E)
         Non-negative; each is taken to sum to one.
+    tolerance : float
+        Squared Newton decrement at which a pixel takes its last step.
 
     Returns
     -------
@@ -155,12 +170,12 @@ def poisson_loadings(rows: CountRows, components: NDArray[Any]) -> NDArray[np.fl
         rows.indptr,
         rows.channels,
         rows.counts,
-        _table(components),
+        component_table(components),
         loadings,
         np.zeros((1, 1, TILE)),
         np.zeros(4),
         MAX_STEPS,
-        EXACT_TOLERANCE,
+        tolerance,
         False,
     )
     return loadings
@@ -187,7 +202,7 @@ def poisson_pass(
         rows.indptr,
         rows.channels,
         rows.counts,
-        _table(components),
+        component_table(components),
         totals,
         tiles,
         sums,
@@ -212,7 +227,7 @@ TILE = 4
 """Components whose statistics lie side by side, as one vector."""
 
 
-def _table(components: NDArray[np.float64]) -> NDArray[np.float64]:
+def component_table(components: NDArray[np.float64]) -> NDArray[np.float64]:
     """Components and start (`_start`), three of each side by side: (K / 3, E, 6), filled up by zeros."""
     k, n_channels = components.shape
     table = np.zeros((-(-k // 3) * 3, 2, n_channels))
@@ -234,7 +249,7 @@ FAST: dict[str, Any] = {
 
 
 @jit(**FAST)
-def _gather(channels, counts, first, n, padded, table, n_components, at, x, basis, h):
+def gather_pixel(channels, counts, first, n, padded, table, n_components, at, x, basis, h):
     """Load a pixel: counts, the components where it holds any, and its start; returns its sum of counts.
 
     Entries beyond n hold no counts and ones as components.
@@ -482,7 +497,7 @@ def _descend(
 
 
 @jit(**FAST)
-def _add_statistic(at, n, padded, x, basis, h, n_components, r, w, tiles, logs):
+def pixel_statistic(at, n, padded, x, basis, h, n_components, r, w, tiles, logs):
     """Add a pixel's x h_k / mu to the tiles (K / 4, E, 4), and x log(x / mu) to the logarithms.
 
     Those of small counts are taken of their product: `logs` holds a sum of logarithms, and a product of
@@ -574,7 +589,9 @@ def _solve(indptr, channels, counts, table, loadings, tiles, sums, max_steps, to
         if n == 0:
             continue
         padded = (n + LANES - 1) // LANES * LANES
-        total = _gather(channels, counts, first, n, padded, table, n_components, at, x, basis, h)
+        total = gather_pixel(
+            channels, counts, first, n, padded, table, n_components, at, x, basis, h
+        )
         least = 1.0
         for i in range(n):
             if x[i] < least:
@@ -612,7 +629,7 @@ def _solve(indptr, channels, counts, table, loadings, tiles, sums, max_steps, to
         if statistic:
             for k in range(n_components):
                 loadings[0, k] += h[k]
-            _add_statistic(at, n, padded, x, basis, h, n_components, r, w, tiles, logs)
+            pixel_statistic(at, n, padded, x, basis, h, n_components, r, w, tiles, logs)
             sums[1] += steps
             sums[2] += total
             sums[3] += total * total

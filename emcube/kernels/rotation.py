@@ -136,20 +136,29 @@ def _settled(
 
     Of few rows the fixed-point iteration may go in circles; this ends, at one of its fixed points.
     """
+    from scipy.optimize import minimize_scalar
+
     k = sources.shape[1]
     turn = np.eye(k)
     measure, gaussian = _MEASURES[fun]
 
+    def fit_of(pair: NDArray[np.float64], angles: NDArray[np.float64]) -> NDArray[np.float64]:
+        c, s = np.cos(angles), np.sin(angles)
+        one = np.abs(measure(pair[:, :1] * c + pair[:, 1:] * s).mean(axis=0) - gaussian)
+        two = np.abs(measure(pair[:, 1:] * c - pair[:, :1] * s).mean(axis=0) - gaussian)
+        return np.asarray(one + two)
+
     def best_angle(pair: NDArray[np.float64]) -> float:
-        width, at = np.pi / 4, 0.0
-        while width > 1e-8:
-            angles = at + np.linspace(-width, width, 31)
-            c, s = np.cos(angles), np.sin(angles)
-            one = np.abs(measure(pair[:, :1] * c + pair[:, 1:] * s).mean(axis=0) - gaussian)
-            two = np.abs(measure(pair[:, 1:] * c - pair[:, :1] * s).mean(axis=0) - gaussian)
-            at = float(angles[int(np.argmax(one + two))])
-            width /= 10.0
-        return at
+        angles = np.linspace(-np.pi / 4, np.pi / 4, 31)
+        fits = fit_of(pair, angles)
+        at, step = float(angles[int(np.argmax(fits))]), float(angles[1] - angles[0])
+        found = minimize_scalar(
+            lambda angle: -float(fit_of(pair, np.array([angle]))[0]),
+            bounds=(at - step, at + step),
+            method="bounded",
+            options={"xatol": 1e-9},
+        )
+        return float(found.x) if -found.fun > fits.max() else at
 
     for _ in range(max_sweeps):
         largest = 0.0

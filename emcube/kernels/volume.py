@@ -33,6 +33,7 @@ __all__ = [
     "log_volume",
     "poisson_step",
     "project_to_simplex",
+    "simplex_root",
     "volume_slope",
 ]
 
@@ -96,10 +97,10 @@ def poisson_step(
     gradient, curvature = volume_slope(components, weights, delta)
     curvature *= strength
     linear = strength * gradient - curvature * components
-    return _normalised(_root(curvature, linear, counts))
+    return _normalised(simplex_root(curvature, linear, counts))
 
 
-def _root(
+def simplex_root(
     a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Positive s with a s + b + mu_k - c / s = 0; mu_k such that each row sums to one.
@@ -171,6 +172,7 @@ def frobenius_step(
     strength: float,
     delta: float,
     n_sweeps: int = 10,
+    n_known: int = 0,
 ) -> NDArray[np.float64]:
     """Minimise |X - H S|^2 / 2 + strength V(S) (its tangent) over rows that sum to one.
 
@@ -187,6 +189,8 @@ def frobenius_step(
         In squared units of the data.
     delta : float
     n_sweeps : int
+    n_known : int
+        The first so many components stay as they are.
     """
     quadratic = gram.copy()
     if strength > 0.0:
@@ -194,7 +198,7 @@ def frobenius_step(
         quadratic += 2.0 * strength * inverse
     new = components.copy()
     for _ in range(n_sweeps):
-        for k in range(len(new)):
+        for k in range(n_known, len(new)):
             if quadratic[k, k] <= 0.0:
                 continue
             others = quadratic[k] @ new - quadratic[k, k] * new[k]

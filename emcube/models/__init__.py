@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from emcube.models.component_survey import survey_n_components
     from emcube.models.diagnosing import diagnostics
     from emcube.models.fastica import FastICA, Varimax
+    from emcube.models.field_fractions import phase_fractions
     from emcube.models.gaussian_mixture import GaussianMixture
     from emcube.models.geometry import NFINDR, VCA
     from emcube.models.kmeans import KMeans
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from emcube.models.pca import IncrementalPCA
     from emcube.models.poisson_mixture import PoissonMixture
     from emcube.models.uncertainties import errors_by_counts, rotation_range, uncertainty
+    from emcube.models.xray_features import xray_basis
 
 __all__ = [
     "MCRALS",
@@ -37,9 +39,11 @@ __all__ = [
     "errors_by_counts",
     "estimate_n_components",
     "match",
+    "phase_fractions",
     "rotation_range",
     "survey_n_components",
     "uncertainty",
+    "xray_basis",
 ]
 
 _HOMES = {
@@ -59,9 +63,11 @@ _HOMES = {
     "errors_by_counts": "uncertainties",
     "estimate_n_components": "n_components",
     "match": "matching",
+    "phase_fractions": "field_fractions",
     "rotation_range": "uncertainties",
     "survey_n_components": "component_survey",
     "uncertainty": "uncertainties",
+    "xray_basis": "xray_features",
 }
 
 

@@ -19,6 +19,7 @@ from emcube.engine import Block
 from emcube.engine.checkpoint import remembered
 from emcube.errors import InputError
 from emcube.feedback.events import group
+from emcube.models.fields import Fields, for_each_field, several
 from emcube.models.labels import Labels, as_source, map_pixels
 
 __all__ = ["Estimator", "NotFittedError", "Pick", "as_source", "resolve_seed"]
@@ -56,8 +57,17 @@ def _fresh_seed() -> int:
     return int(np.random.SeedSequence().generate_state(1, np.uint32)[0])
 
 
+PER_PIXEL: tuple[str, ...] = ("transform", "fit_transform", "predict", "predict_proba")
+PER_PIXEL += ("fit_predict", "score_samples", "scale")
+"""Methods that answer for each pixel: of several cubes one answer a cube."""
+
+
 class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC):
     """Base of the models: parameters in ``__init__``, answers in attributes with an underscore.
+
+    `X` may be several cubes, as a list or as a catalog's search found them: one model is then fitted to the
+    pixels of all, with ``where=`` as a list of one selection a cube, and methods that answer for each pixel
+    give a list of one answer a cube.
 
     A fitted estimator has ``axes_`` (the axes of what it was fitted on), ``n_features_in_``, for frames
     with named columns ``feature_names_in_`` and, where it draws random numbers, ``seed_`` (the seed that
@@ -78,6 +88,9 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         super().__init_subclass__(**kwargs)
         for name in names:
             setattr(cls, name, _unless_labelled(plain[name], vars(cls)[name]))
+        for name in PER_PIXEL:
+            if name in vars(cls):
+                setattr(cls, name, for_each_field(vars(cls)[name]))
 
     @property
     @abstractmethod
@@ -121,7 +134,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def _require_same_signal(self, X: Any, labels: Labels) -> None:
         """Refuse what has another signal, or other columns, than the fit."""
         self.axes_.require_same_signal(labels, type(self).__name__)
-        if isinstance(X, xr.DataArray):
+        if isinstance(X, xr.DataArray) or several(X) is not None:
             return
         try:
             validate_data(self, X, reset=False, skip_check_array=True)
@@ -175,19 +188,20 @@ def _told(method: Callable[..., Any]) -> Callable[..., Any]:
     """The method, whose passes are shown together under the name of the model."""
 
     @wraps(method)
-    def telling(self: Estimator, *args: Any, **kwargs: Any) -> Any:
+    def telling(self: Estimator, X: Any, *args: Any, **kwargs: Any) -> Any:
         with group(type(self).__name__):
-            return method(self, *args, **kwargs)
+            # Entries of a catalog are opened once.
+            return method(self, several(X) or X, *args, **kwargs)
 
     return telling
 
 
 def _unless_labelled(plain: Callable[..., Any], framed: Callable[..., Any]) -> Callable[..., Any]:
-    """`plain` for labelled cubes, `framed` (scikit-learn's ``set_output``) for everything else."""
+    """`plain` for labelled cubes, one or several, `framed` (``set_output``) for everything else."""
 
     @wraps(plain)
     def either(self: Estimator, X: Any, *args: Any, **kwargs: Any) -> Any:
-        method = plain if isinstance(X, xr.DataArray) else framed
+        method = plain if isinstance(X, xr.DataArray | Fields) else framed
         return method(self, X, *args, **kwargs)
 
     return either

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
     from emcube.engine import Block, BlockSource, RngKey
 
-__all__ = ["ComponentSurvey", "gavish_donoho", "malinowski", "survey_n_components"]
+__all__ = ["ComponentSurvey", "gavish_donoho", "indicator", "malinowski", "optimal_threshold"]
+__all__ += ["survey_n_components"]
 
 METHODS = {
     "biwhitening": "biwhitening",
@@ -38,11 +40,21 @@ METHODS = {
     "elbow": "elbow",
     "held-out": "held-out counts",
     "stability": "stability between halves",
+    "consensus": "consensus of restarts",
 }
 """Each method by its name in tables and in words."""
 
 ALIKE = 20.0
 """Degrees (weighted) within which each component of one half must be found in the other one."""
+
+AGREED = 0.9
+"""Share of the components that restarts must find again, on average over pairs of them."""
+
+AS_GOOD = 0.01
+"""Share of the objective within which a start has ended as well as the best one."""
+
+RESTART_TOL = 1e-6
+"""Tolerance of fits from random starts."""
 
 SURE = 3.0
 """Standard errors by which a further component must predict held-out counts better."""
@@ -64,12 +76,12 @@ class ComponentSurvey:
     numbers : dict
         Number by each method; None where it names none.
     table : Dataset
-        Over ``component`` (from 1): ``singular_value`` of the biwhitened matrix and ``accepted``; over
-        ``n`` (numbers of
-        components that were fitted): ``gain``, by which the n-th component raises the log-likelihood of
-        held-out
-        counts (nats), ``gain_error``, and ``worst_angle``, the largest angle between matched components of
-        the two halves (degrees).
+        Over ``component`` (from 1): ``singular_value`` of the biwhitened matrix, ``accepted`` and
+        ``indicator`` (Malinowski's); over ``n`` (numbers of components that were fitted): ``gain``, by which
+        the n-th component raises the log-likelihood of held-out counts (nats; half of what their deviance
+        falls by), ``gain_error``, ``worst_angle``, the largest angle between matched components of the two
+        halves (degrees), and ``consensus``, the share of components that restarts find again. The scalars
+        ``threshold`` and ``optimal_threshold`` are those of biwhitening, and of Gavish and Donoho.
     estimate : NComponentsEstimate
         Of the biwhitened matrix.
     """
@@ -89,10 +101,7 @@ class ComponentSurvey:
         """Draw all methods in one figure (see `emcube.plot.component_survey`)."""
         from emcube.plot import component_survey
 
-        return component_survey(
-            self.table, self.numbers, n_components=self.n_components,
-            threshold=self.estimate.threshold, **options,
-        )  # fmt: skip
+        return component_survey(self.table, self.numbers, n_components=self.n_components, **options)
 
     def __str__(self) -> str:
         number = "refused" if self.refused else str(self.n_components)
@@ -111,11 +120,15 @@ def gavish_donoho(singular_values: NDArray[np.float64], n_rows: int, n_columns: 
     ----------
     M. Gavish, D. L. Donoho, IEEE Trans. Inf. Theory 60 (2014) 5040. https://doi.org/10.1109/TIT.2014.2323359
     """
+    return int(np.count_nonzero(singular_values > optimal_threshold(n_rows, n_columns)))
+
+
+def optimal_threshold(n_rows: int, n_columns: int) -> float:
+    """Singular value above which keeping a component lowers the squared error (see `gavish_donoho`)."""
     small, large = sorted((n_rows, n_columns))
     beta = small / large
     width = 8.0 * beta / (beta + 1.0 + math.sqrt(beta * beta + 14.0 * beta + 1.0))
-    threshold = math.sqrt(2.0 * (beta + 1.0) + width) * math.sqrt(large)
-    return int(np.count_nonzero(singular_values > threshold))
+    return math.sqrt(2.0 * (beta + 1.0) + width) * math.sqrt(large)
 
 
 def malinowski(singular_values: NDArray[np.float64], n_rows: int, n_columns: int) -> int | None:
@@ -130,15 +143,23 @@ def malinowski(singular_values: NDArray[np.float64], n_rows: int, n_columns: int
     ----------
     E. R. Malinowski, Anal. Chem. 49 (1977) 612. https://doi.org/10.1021/ac50012a027
     """
+    values = indicator(singular_values, n_rows, n_columns)
+    return int(np.argmin(values)) + 1 if values.size else None
+
+
+def indicator(
+    singular_values: NDArray[np.float64], n_rows: int, n_columns: int
+) -> NDArray[np.float64]:
+    """Malinowski's indicator of 1, 2, ... components; empty where there are too few values."""
     c, r = sorted((n_rows, n_columns))
     values = np.square(singular_values[:c])
     most = int(0.9 * min(values.size, c - 1))
     if most < 3:
-        return None
+        return np.zeros(0)
     left = values.sum() - np.cumsum(values)
     k = np.arange(1, most + 1)
     error = np.sqrt(np.maximum(left[:most], 0.0) / (r * (c - k)))
-    return int(k[np.argmin(error / np.square(c - k))])
+    return np.asarray(error / np.square(c - k))
 
 
 # ------------------------------------------------------------------------------------ held-out counts
@@ -191,7 +212,12 @@ class HeldOutSweep:
 
 
 def survey_n_components(
-    cube: Any, *, max_components: int = 6, where: Any = None, random_state: Any = 0
+    cube: Any,
+    *,
+    max_components: int = 6,
+    n_restarts: int = 4,
+    where: Any = None,
+    random_state: Any = 0,
 ) -> ComponentSurvey:
     """Ask several methods how many components counts support, and recommend one number or none.
 
@@ -201,10 +227,12 @@ def survey_n_components(
         Counts.
     max_components : int
         Models of up to so many components are fitted to halves of the counts.
+    n_restarts : int
+        Fits from random starts, of each number of components.
     where : DataArray of bool, optional
         What is used (True).
     random_state : int, Generator or None
-        Seed of halves, fits and simulated counts.
+        Seed of halves, fits, starts and simulated counts.
 
     Returns
     -------
@@ -226,14 +254,21 @@ def survey_n_components(
     two halves: a further component counts where loadings found on one half predict the other better by three
     standard errors (with components of the first half, so that nothing is scored that was fitted), and
     where the
-    components of both halves are the same within 20 degrees. The recommendation needs one of each family.
-    Costs two fits for each number, of half the counts; they are read once while they fit in memory.
+    components of both halves are the same within 20 degrees. Consensus asks something else: whether the
+    objective has one answer, whatever the noise. All counts are fitted from random starts, and the number
+    is the largest of which 90 % of the components are found again within 20 degrees, on average over pairs of
+    those that end within 1 % of the best objective.
+    The recommendation needs one of each of the first two families; it says so where restarts do not agree.
+    Costs two fits of half the counts, and `n_restarts` of all, for each number; they are read once while
+    they fit in memory.
 
     References
     ----------
     B. Landa, T. T. C. K. Zhang, Y. Kluger, SIAM J. Math. Data Sci. 4 (2022) 1420. https://doi.org/10.1137/21M1456807
     A. Neufeld et al., "Data thinning for convolution-closed distributions", J. Mach. Learn. Res. 25 (2024)
     57. https://doi.org/10.48550/arXiv.2301.07276
+    S. Wu et al., "Stability-driven nonnegative matrix factorization", PNAS 113 (2016) 4290 (consensus).
+    https://doi.org/10.1073/pnas.1521171113
 
     Examples
     --------
@@ -244,9 +279,10 @@ def survey_n_components(
     >>> em.survey_n_components(counts, max_components=3).n_components
     2
     """
-    given: Any = max_components
-    if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 2:
-        raise InputError(f"max_components must be a whole number from 2 on, got {max_components!r}")
+    given: Any
+    for name, given in (("max_components", max_components), ("n_restarts", n_restarts)):
+        if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 2:
+            raise InputError(f"{name} must be a whole number from 2 on, got {given!r}")
     if dtype_of(cube).kind not in "iub":
         raise InputError(
             f"the survey deals counts to halves, got values of {dtype_of(cube)}",
@@ -257,53 +293,94 @@ def survey_n_components(
         found = estimate_n_components(cube, where=where, n_shown=1 << 20, random_state=seed)
         source, labels = as_source(cube, where)
         most = int(min(max_components, source.n_pixels, source.n_channels))
-        gains, angles = _halves(source, labels, most, seed)
-    numbers = _numbers(found, gains, angles)
-    n, reason = _recommended(found, numbers, most)
-    return ComponentSurvey(n, reason, numbers, _table(found, gains, angles), _shortened(found))
+        gains, angles, pools = _halves(source, labels, most, seed)
+        shares = _restarts(source, labels, pools, int(n_restarts), seed)
+    numbers = _numbers(found, gains, angles, shares)
+    n, reason = _recommended(
+        found,
+        numbers,
+        most,
+        frozenset(int(i) + 1 for i in np.flatnonzero(angles <= ALIKE)),
+        frozenset(int(i) + 1 for i in np.flatnonzero(shares >= AGREED)),
+    )
+    table = _table(found, gains, angles, shares)
+    return ComponentSurvey(n, reason, numbers, table, _shortened(found))
 
 
 def _halves(
     source: BlockSource, labels: Labels, most: int, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Gains (most - 1, 2) with their errors, and worst angles (most,), of 1 to `most` components."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64], list[int]]:
+    """Gains (most - 1, 2) with their errors, worst angles (most,) and pooling, of 1 to `most` components."""
     halves = (0.5, 0.5)
     draws = (ThinDraw(seed, 0, halves, 0), ThinDraw(seed, 0, halves, 1))
     sources = [DrawnSource(source, draw, f"half{seed}.{i}") for i, draw in enumerate(draws)]
     models = [tuple(_fit(half, labels, k, seed) for half in sources) for k in range(1, most + 1)]
-    angles = np.array([_worst_angle(a, b) for a, b in models])
-    sweep = HeldOutSweep(tuple(a for a, _ in models), draws)
+    angles = np.array([_worst_angle(a._values, b._values) for a, b in models])
+    sweep = HeldOutSweep(tuple(a._values for a, _ in models), draws)
     sums = run_sweep(sweep, source, seed=seed).state[: most - 1]
-    return np.column_stack((sums[:, 0], np.sqrt(sums[:, 1]))), angles
+    gains = np.column_stack((sums[:, 0], np.sqrt(sums[:, 1])))
+    return gains, angles, [a.pool_ for a, _ in models]
 
 
-def _fit(half: BlockSource, labels: Labels, k: int, seed: int) -> NDArray[np.float64]:
-    model = MiniBatchNMF(k, random_state=seed)
-    model._fit_source(half, labels, PoissonLoss())
-    return model._values
+def _fit(source: BlockSource, labels: Labels, k: int, seed: int, **options: Any) -> MiniBatchNMF:
+    model = MiniBatchNMF(k, random_state=seed, **options)
+    model._fit_source(source, labels, PoissonLoss())
+    return model
+
+
+def _restarts(
+    source: BlockSource, labels: Labels, pools: list[int], n_restarts: int, seed: int
+) -> NDArray[np.float64]:
+    """Share of components that random starts find again, (most,), with the pooling of the halves."""
+    shares = np.ones(len(pools))
+    for k, pool in enumerate(pools[1:], 2):
+        seeds = np.random.SeedSequence((seed, k)).generate_state(n_restarts)
+        # To the end: what stops early is still on its way from where it began.
+        fits = [
+            _fit(source, labels, k, int(one), init="random", pool=pool, tol=RESTART_TOL)
+            for one in seeds
+        ]
+        least = min(fit.objective_path_[-1] for fit in fits)
+        good = [f._values for f in fits if f.objective_path_[-1] - least <= AS_GOOD * abs(least)]
+        pairs = [_found_again(one, other) for one, other in combinations(good, 2)]
+        shares[k - 1] = np.mean(pairs) if pairs else 0.0
+    return shares
+
+
+def _found_again(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Share of components that have a partner within `ALIKE` degrees."""
+    return float(np.mean(_angles(a, b) <= ALIKE))
 
 
 def _worst_angle(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    return float(_angles(a, b).max())
+
+
+def _angles(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weighted angles between matched components, (K,) degrees."""
     mean = a.mean(axis=0)
     weights = np.divide(1.0, mean, out=np.zeros_like(mean), where=mean > 0.0)
     order, angles = match_values(b, a, weights)
-    return float(angles[order[:, 0], order[:, 1]].max())
+    return np.asarray(angles[order[:, 0], order[:, 1]])
 
 
 def _numbers(
-    found: NComponentsEstimate, gains: NDArray[np.float64], angles: NDArray[np.float64]
+    found: NComponentsEstimate,
+    gains: NDArray[np.float64],
+    angles: NDArray[np.float64],
+    shares: NDArray[np.float64],
 ) -> dict[str, int | None]:
     values = found.curve["singular_value"].values.astype(np.float64)
-    side = (int(found.noise.get("pixels", 0) or 0), int(found.noise.get("channels", 0) or 0))
-    known = values.size > 0 and min(side) > 0
+    side = _sides(found)
     return {
         "biwhitening": found.alternatives.get("biwhitening"),
         "parallel": found.alternatives.get("parallel"),
-        "gavish-donoho": gavish_donoho(values, *side) if known else None,
-        "malinowski": malinowski(values, *side) if known else None,
+        "gavish-donoho": gavish_donoho(values, *side) if side else None,
+        "malinowski": malinowski(values, *side) if side else None,
         "elbow": found.alternatives.get("elbow"),
         "held-out": _predicted(gains),
         "stability": _stable(angles),
+        "consensus": int(np.flatnonzero(shares >= AGREED)[-1]) + 1,
     }
 
 
@@ -324,68 +401,120 @@ def _stable(angles: NDArray[np.float64]) -> int | None:
 
 
 def _recommended(
-    found: NComponentsEstimate, numbers: dict[str, int | None], most: int
+    found: NComponentsEstimate,
+    numbers: dict[str, int | None],
+    most: int,
+    halves: frozenset[int],
+    restarts: frozenset[int],
 ) -> tuple[int | None, str]:
-    """One number that both families support, or none, with the reason."""
+    """One number that both families support, or none, with the reason.
+
+    `halves` and `restarts` are the numbers of components that are the same in both halves, and from
+    all starts.
+    """
     spectral = numbers["biwhitening"] if found.trusted else None
     predicted = numbers["held-out"]
     assert predicted is not None
-    stable = numbers["stability"] or 0
     told = f"held-out counts say {predicted}" + (" or more" if predicted >= most else "")
     if spectral is None:
-        if predicted < most and predicted <= stable:
-            return predicted, (
-                f"{told}, and both halves of the data give the same components; the spectrum of "
-                "the noise does not "
-                "follow its law, so that methods by singular values are not trusted"
-            )
-        return None, (
-            f"the spectrum of the noise does not follow its law ({found.reason}), {told}, and "
-            "both halves of the data "
-            f"agree on {stable} components at most"
-        )
+        return _without_spectrum(found, predicted, told, most, halves, restarts)
     if spectral > most:
         return None, (
             f"biwhitening says {spectral}, and models of up to {most} were fitted: raise max_components"
         )
-    if spectral == predicted:
-        same = " and both halves of the data give the same components"
-        return spectral, (
-            f"biwhitening and held-out counts agree{same if spectral <= stable else ''}"
-            + ("" if spectral <= stable else ", though the halves do not give the same components")
-        )
     if abs(spectral - predicted) > APART:
         return None, f"biwhitening says {spectral}, {told}: too far apart to recommend either"
     low, high = sorted((spectral, predicted))
-    if high <= stable:
-        return high, (
-            f"biwhitening says {spectral}, {told}; up to {high} components are the same in both "
-            "halves of the data"
+    if low == high:
+        n, same = low, low in halves
+        reason = "biwhitening and held-out counts agree" + (
+            " and both halves of the data give the same components"
+            if same
+            else ", though the halves do not give the same components"
         )
-    return low, (
-        f"biwhitening says {spectral}, {told}; more than {max(low, stable)} components are not "
-        "the same in both halves "
-        "of the data, so the smaller number is taken"
+    elif high in halves:
+        n = high
+        reason = (
+            f"biwhitening says {spectral}, {told}; {high} components are the same in both halves"
+        )
+    else:
+        n = low
+        reason = (
+            f"biwhitening says {spectral}, {told}; {high} components are not the same in both halves, so the "
+            "smaller number is taken"
+        )
+    if n not in restarts:
+        reason += f"; fits from random starts do not agree on {n} components, so look at them"
+    return n, reason
+
+
+def _without_spectrum(
+    found: NComponentsEstimate,
+    predicted: int,
+    told: str,
+    most: int,
+    halves: frozenset[int],
+    restarts: frozenset[int],
+) -> tuple[int | None, str]:
+    """The recommendation where the singular values are not to be trusted: all others must agree."""
+    if predicted < most and predicted in halves and predicted in restarts:
+        return predicted, (
+            f"{told}, and both halves of the data and all starts give the same components; the spectrum of "
+            "the noise does not follow its law, so that methods by singular values are not trusted"
+        )
+    doubts = [
+        word
+        for agreed, word in (
+            (predicted < most, f"no more than {most} were fitted"),
+            (predicted in halves, "both halves of the data do not give the same components"),
+            (predicted in restarts, "fits from random starts do not agree"),
+        )
+        if not agreed
+    ]
+    return None, (
+        f"the spectrum of the noise does not follow its law ({found.reason}); {told}, but "
+        + " and ".join(doubts)
     )
 
 
 def _table(
-    found: NComponentsEstimate, gains: NDArray[np.float64], angles: NDArray[np.float64]
+    found: NComponentsEstimate,
+    gains: NDArray[np.float64],
+    angles: NDArray[np.float64],
+    shares: NDArray[np.float64],
 ) -> xr.Dataset:
     n = np.arange(1, angles.size + 1)
     curve = _shortened(found).curve
     first = [[math.nan, math.nan]]
     both = np.concatenate((first, gains)) if gains.size else np.array(first)
+    shown = np.full(curve.sizes["component"], math.nan)
+    optimal = math.nan
+    side = _sides(found)
+    if side is not None:
+        values = found.curve["singular_value"].values.astype(np.float64)
+        known = indicator(values, *side)[: shown.size]
+        shown[: known.size] = known
+        optimal = optimal_threshold(*side)
     return xr.Dataset(
         {
             "singular_value": curve["singular_value"].assign_attrs(units="1"),
             "accepted": curve["accepted"].assign_attrs(units="1"),
+            "indicator": ("component", shown, {"units": "1"}),
+            "threshold": ((), float(found.threshold), {"units": "1"}),
+            "optimal_threshold": ((), optimal, {"units": "1"}),
             "gain": ("n", both[:, 0], {"units": "1"}),
             "gain_error": ("n", both[:, 1], {"units": "1"}),
             "worst_angle": ("n", angles, {"units": "deg"}),
+            "consensus": ("n", shares, {"units": "1"}),
         },
         coords={"n": n},
     )
+
+
+def _sides(found: NComponentsEstimate) -> tuple[int, int] | None:
+    """Rows and columns of the biwhitened matrix, where there is one."""
+    side = (int(found.noise.get("pixels", 0) or 0), int(found.noise.get("channels", 0) or 0))
+    return side if found.curve.sizes["component"] > 0 and min(side) > 0 else None
 
 
 def _shortened(found: NComponentsEstimate) -> NComponentsEstimate:

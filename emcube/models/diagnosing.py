@@ -688,6 +688,22 @@ def _level_words(
         )
 
 
+def _refuse_penalties(model: Any) -> None:
+    """Refuse a model whose loadings are not those that describe each pixel best.
+
+    Raises
+    ------
+    InputError
+    """
+    words = [name for name in ("sparsity", "smoothness") if getattr(model, name, 0.0)]
+    if words:
+        raise InputError(
+            f"diagnostics of a MiniBatchNMF with {words[0]}: loadings of each pixel's own are expected, "
+            "since what a penalty leaves is no sign of a bad model",
+            hint="ask for the diagnostics of a fit without it, or look at model.plot_quality(cube)",
+        )
+
+
 def diagnostics(
     model: Any,
     cube: Any,
@@ -758,6 +774,7 @@ def diagnostics(
     >>> print(em.diagnostics(nmf, scene.cube).attrs["said"][0])  # doctest: +SKIP
     """
     fitted = fitted_of(model, cube)
+    _refuse_penalties(model)
     seed = resolve_seed(random_state)
     found = diagnose(
         fitted, cube, where, n_components=n_components, max_lag=max_lag, seed=seed, lines=lines

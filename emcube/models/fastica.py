@@ -5,6 +5,7 @@ Letters: P pixels, E used channels, K components. X is the weighted matrix of PC
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,6 +41,15 @@ ROWS = 1 << 17
 
 MANY = 10
 """Differences for each component, from which on they are looked at in place of the spectra themselves."""
+
+QUIET = 0.05
+"""Share of the variance of differences that may be noise, where the span is chosen."""
+
+NOTHING = 0.5
+"""Principal vectors whose differences are noise by so much across every span hold no lines."""
+
+SPANS = 16
+"""Channels that a difference reaches across, at most, where the span is chosen."""
 
 RANK = 1e-12
 """Components whose variance is below this share of the first's say nothing and cannot be turned."""
@@ -334,6 +344,11 @@ class FastICA(RotatedPCA):
         dim; not
         across channels that are left out. "auto" is 1, and 0 where there are fewer than ten differences for
         each component. Of no effect with ``domain="spatial"``.
+    span : int or "auto"
+        Channels that a difference reaches across. Neighbours differ by little and their noise does not: lines
+        of several channels stand out of it in differences over some of them. "auto" is the least up to 16 at which
+        a twentieth of their variance is noise at most, as counting noise (without a noise model: what PCA leaves)
+        tells. Of no effect where nothing is differenced.
     fun : {"logcosh", "exp", "cube"}
         Measure of independence.
     max_iter : int
@@ -354,6 +369,8 @@ class FastICA(RotatedPCA):
         no longer at right angles overlap.
     n_iter_, converged_
         Of the fixed-point iteration.
+    span_ : int
+        That was used; 0 where nothing was differenced.
     noise_ : NoiseModel
     n_components_, n_samples_seen_, seed_ : int
     axes_ : Labels
@@ -378,6 +395,7 @@ class FastICA(RotatedPCA):
     (3, 60)
     """
 
+    span_: int
     _name = "ICA"
 
     def __init__(
@@ -387,6 +405,7 @@ class FastICA(RotatedPCA):
         noise: str | NoiseModel | None = "auto",
         domain: str = "spectral",
         derivative: int | str = "auto",
+        span: int | str = "auto",
         fun: str = "logcosh",
         max_iter: int = 1000,
         tol: float = 1e-8,
@@ -396,6 +415,7 @@ class FastICA(RotatedPCA):
         self.noise = noise
         self.domain = domain
         self.derivative = derivative
+        self.span = span
         self.fun = fun
         self.max_iter = max_iter
         self.tol = tol
@@ -403,29 +423,66 @@ class FastICA(RotatedPCA):
 
     def _check_own_parameters(self) -> None:
         require_whole("derivative", self.derivative, 0, auto=True)
+        require_whole("span", self.span, 1, auto=True)
         require_choice("fun", self.fun, ("logcosh", "exp", "cube"))
         require_whole("max_iter", self.max_iter, 1)
         _require_positive("tol", self.tol)
 
     def _spectral_rows(self) -> NDArray[np.float64]:
-        vectors, labels = self._pca._vectors, self._pca.axes_
-        k = vectors.shape[1]
-        if isinstance(self.derivative, str):
-            rows = _differences(vectors.T, labels, 1)
-            return rows if len(rows) >= MANY * k else _differences(vectors.T, labels, 0)
-        rows = _differences(vectors.T, labels, int(self.derivative))
+        vectors, labels = self._pca._vectors.T, self._pca.axes_
+        k = len(vectors)
+        order = 1 if isinstance(self.derivative, str) else int(self.derivative)
+        rows = self._differences(order)
+        if isinstance(self.derivative, str) and len(rows) < MANY * k:
+            self.span_ = 0
+            return _differences(vectors, labels, 0)
         if len(rows) <= k:
             raise InputError(
                 f"{k} components are asked for, the spectra have {len(rows)} differences of order "
-                f"{self.derivative} between neighbouring used channels: more are needed than components",
-                hint="use derivative=0, or more channels",
+                f"{order} between used channels {self.span_ or 1} apart: more are needed than components",
+                hint="use derivative=0 or span=1, or more channels",
             )
         return rows
+
+    def _differences(self, order: int) -> NDArray[np.float64]:
+        """Differences (N, K) across the span that is asked for, or the least that is quiet enough."""
+        vectors, labels = self._pca._vectors.T, self._pca.axes_
+        self.span_ = 0 if order == 0 else 1
+        if order and not isinstance(self.span, str):
+            self.span_ = int(self.span)
+        elif order:
+            self.span_ = self._quiet_span(order)
+        return _differences(vectors, labels, order, max(1, self.span_))
+
+    def _quiet_span(self, order: int) -> int:
+        """The least span across which differences are hardly noise; vectors that are noise alone do not count."""
+        vectors, labels = self._pca._vectors.T, self._pca.axes_
+        # Of a difference of order n, whose coefficients are binomial, noise has the variance (2n over n).
+        noise = math.comb(2 * order, order) * self._noise()
+        shares = []
+        for span in range(1, SPANS + 1):
+            rows = _differences(vectors, labels, order, span)
+            if len(rows) < MANY * len(vectors):
+                break
+            shares.append(noise / np.maximum(rows.var(axis=0), np.finfo(float).tiny))
+        signal = [k for k in range(len(vectors)) if shares and min(s[k] for s in shares) < NOTHING]
+        worst = [max(share[k] for k in signal) for share in shares] if signal else [0.0]
+        quiet = np.flatnonzero(np.array(worst) <= QUIET)
+        return 1 + int(quiet[0] if quiet.size else np.argmin(worst))
+
+    def _noise(self) -> NDArray[np.float64]:
+        """Variance (K,) of the noise of a channel in each of PCA's unit vectors."""
+        pca = self._pca
+        # Weighted counts have noise of variance one.
+        noise = float(pca.noise_variance_) if pca.noise_.centred else 1.0
+        return np.asarray(noise / np.square(np.asarray(pca.singular_values_)))
 
     def _mixing(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         unmixing, self.n_iter_, self.converged_ = independent(
             rows, fun=self.fun, max_iter=int(self.max_iter), tol=float(self.tol), seed=self.seed_
         )
+        if self.domain == "spatial":
+            self.span_ = 0
         # Of spectra W V' are the components; of maps U S W' are the loadings, and X = (U S W') (W'^-1 V').
         return np.asarray(unmixing if self.domain == "spectral" else np.linalg.inv(unmixing.T))
 
@@ -529,18 +586,33 @@ def _require_positive(name: str, value: Any, *, zero: bool = False) -> None:
         )
 
 
-def _differences(spectra: NDArray[np.float64], labels: Labels, order: int) -> NDArray[np.float64]:
-    """Differences (N, K) of spectra (K, E) along each signal dim, of neighbouring used channels alone."""
+def _differences(
+    spectra: NDArray[np.float64], labels: Labels, order: int, span: int = 1
+) -> NDArray[np.float64]:
+    """Differences (N, K) of spectra (K, E) along each signal dim, across so many channels, all of them used."""
     if order == 0:
         return np.ascontiguousarray(spectra.T)
     full = labels.full_channels(spectra).reshape(len(spectra), *labels.sig_shape)
-    parts = [
-        np.diff(full, n=order, axis=axis).reshape(len(spectra), -1)
-        for axis in range(1, full.ndim)
-        if full.shape[axis] > order
-    ]
+    parts = []
+    for axis in range(1, full.ndim):
+        part = np.moveaxis(full, axis, -1)
+        if part.shape[-1] <= order * span:
+            continue
+        between = _all_used(part, order * span)
+        for _ in range(order):
+            part = part[..., span:] - part[..., :-span]
+        parts.append(np.where(between, part, np.nan).reshape(len(spectra), -1))
     rows = np.concatenate([np.zeros((len(spectra), 0)), *parts], axis=1).T
     return np.ascontiguousarray(rows[np.isfinite(rows).all(axis=1)])
+
+
+def _all_used(values: NDArray[np.float64], reach: int) -> NDArray[np.bool_]:
+    """Whether all of ``reach + 1`` channels from each on, along the last axis, are used (not NaN)."""
+    used = np.isfinite(values)
+    found = np.ones((*values.shape[:-1], values.shape[-1] - reach), dtype=bool)
+    for step in range(reach + 1):
+        found &= used[..., step : step + found.shape[-1]]
+    return found
 
 
 def _by_component(values: NDArray[np.float64]) -> xr.DataArray:

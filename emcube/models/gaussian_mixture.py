@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -20,6 +20,7 @@ from emcube.errors import InputError
 from emcube.kernels import mixtures as kernel
 from emcube.kernels.mixtures import Gaussians, GaussianSums
 from emcube.models.base import as_source, resolve_seed
+from emcube.models.em import EMSweep, Path, ascend
 from emcube.models.kmeans import (
     KMeans,
     WeightedColumns,
@@ -40,6 +41,7 @@ from emcube.models.mixtures import (
     require_whole,
 )
 from emcube.models.pca import IncrementalPCA
+from emcube.models.sweeps import OnePass
 
 __all__ = ["GaussianMixture"]
 
@@ -73,7 +75,7 @@ Spectral = _AsIs | _Profiles | _Scores
 
 
 @dataclass(frozen=True, eq=False)
-class _HardSums:
+class _HardSums(OnePass):
     """Sums over the pixels nearest to each center, for R sets of centers (R, K, F)."""
 
     features: Any
@@ -81,103 +83,32 @@ class _HardSums:
     kind: str
     name: str = "Gaussian mixture start"
 
-    def start(self) -> None:
-        return None
-
     def map(self, block: Block, state: None, rng_key: RngKey) -> tuple[GaussianSums, ...]:
         cells, weights = self.features.of(block)
         return tuple(kernel.hard_gaussian_sums(cells, weights, c, self.kind) for c in self.centers)
-
-    def combine(self, a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(x + y for x, y in zip(a, b, strict=True))
-
-    def step(self, state: None, statistic: Any, round_number: int) -> tuple[Any, bool]:
-        return statistic, True
 
     def statistic_bytes(self, n_channels: int) -> int:
         return len(self.centers) * _sums_bytes(self.kind, *self.centers.shape[1:])
 
 
 @dataclass(frozen=True, eq=False)
-class _Path:
-    """How far one start has come.
-
-    Attributes
-    ----------
-    ahead : Gaussians
-        Clusters at which the next pass measures.
-    best : Gaussians or None
-        The most likely ones that were measured.
-    sums : GaussianSums or None
-        Of those, about their means.
-    bound : float
-        Their log-likelihood of a pixel.
-    settled : bool
-    """
-
-    ahead: Gaussians
-    best: Gaussians | None = None
-    sums: GaussianSums | None = None
-    bound: float = -np.inf
-    settled: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class _EM:
-    """EM for R starts at once. A start is settled when a pass raises its bound by less than `tol`.
-
-    It keeps the clusters at which the bound was measured, so that both belong together.
-    """
+class _EM(EMSweep[Gaussians, GaussianSums]):
+    """What EM raises is the log-likelihood."""
 
     features: Any
-    initial: tuple[_Path, ...]
     kind: str
     ridge: float
-    tol: float
-    name: str = "Gaussian mixture"
+    name: str = field(default="Gaussian mixture", kw_only=True)
 
-    def start(self) -> tuple[_Path, ...]:
-        """The given starts."""
-        return self.initial
-
-    def map(
-        self, block: Block, state: tuple[_Path, ...], rng_key: RngKey
-    ) -> tuple[GaussianSums | None, ...]:
-        """Sums of one block for each start that is not settled."""
+    def sums_of(self, block: Block, clusters: Gaussians) -> GaussianSums:
         cells, weights = self.features.of(block)
-        return tuple(
-            None if s.settled else kernel.gaussian_sums(cells, weights, s.ahead) for s in state
-        )
+        return kernel.gaussian_sums(cells, weights, clusters)
 
-    def combine(self, a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Add, start by start."""
-        return tuple(None if x is None else x + y for x, y in zip(a, b, strict=True))
+    def objective_of(self, clusters: Gaussians, sums: GaussianSums) -> float:
+        return sums.log_likelihood / max(1.0, sums.n_pixels)
 
-    def step(
-        self, state: tuple[_Path, ...], statistic: tuple[Any, ...], round_number: int
-    ) -> tuple[tuple[_Path, ...], bool]:
-        """New clusters of each start."""
-        new = tuple(
-            path if sums is None else self._moved(path, sums)
-            for path, sums in zip(state, statistic, strict=True)
-        )
-        return new, all(path.settled for path in new)
-
-    def _moved(self, path: _Path, sums: GaussianSums) -> _Path:
-        bound = sums.log_likelihood / max(1.0, sums.n_pixels)
-        gain, new = bound - path.bound, path
-        if gain > 0.0:
-            new = replace(path, best=path.ahead, sums=sums, bound=bound)
-        if gain < self.tol:
-            # EM never goes down: what is left is rounding, or the share of the ridge.
-            return replace(new, settled=True)
-        return replace(
-            new, ahead=kernel.maximised(sums, path.ahead.means, self.kind, self.ridge, path.ahead)
-        )
-
-    def objective(self, state: tuple[_Path, ...]) -> float:
-        """Log-likelihood of a pixel, of the best start."""
-        return max(path.bound for path in state)
+    def maximised(self, clusters: Gaussians, sums: GaussianSums) -> Gaussians:
+        return kernel.maximised(sums, clusters.means, self.kind, self.ridge, clusters)
 
     def statistic_bytes(self, n_channels: int) -> int:
         """Bytes of a statistic."""
@@ -194,25 +125,16 @@ def _sums_bytes(kind: str, k: int, f: int) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class _SumsOnly:
+class _SumsOnly(OnePass):
     """Sums of one pass at given clusters, without the step."""
 
     features: Any
     model: Gaussians
     name: str = "Gaussian mixture"
 
-    def start(self) -> None:
-        return None
-
     def map(self, block: Block, state: None, rng_key: RngKey) -> GaussianSums:
         cells, weights = self.features.of(block)
         return kernel.gaussian_sums(cells, weights, self.model)
-
-    def combine(self, a: GaussianSums, b: GaussianSums) -> GaussianSums:
-        return a + b
-
-    def step(self, state: None, statistic: Any, round_number: int) -> tuple[Any, bool]:
-        return statistic, True
 
     def statistic_bytes(self, n_channels: int) -> int:
         return _sums_bytes(self.model.kind, *self.model.means.shape)
@@ -505,30 +427,23 @@ class GaussianMixture(Mixture):
         kind = self.covariance_type
         hard = run_sweep(_HardSums(features, centers, kind), source).state
         paths = tuple(
-            _Path(kernel.maximised(sums, c, kind, self._ridge, None))
+            Path[Gaussians, GaussianSums](kernel.maximised(sums, c, kind, self._ridge, None))
             for sums, c in zip(hard, centers, strict=True)
         )
-        sweep = _EM(features, paths, kind, self._ridge, self.tol)
-        outcome = run_sweep(sweep, source, seed=self.seed_, max_rounds=self.max_iter)
-        paths, history = outcome.state, list(outcome.history)
-        if not outcome.converged:
-            # The last step made clusters whose likelihood nobody measured: measure it.
-            final = run_sweep(replace(sweep, initial=paths, tol=np.inf), source, seed=self.seed_)
-            paths, history = final.state, history + final.history
-        best = max(paths, key=lambda path: path.bound)
-        if best.best is None or best.sums is None:
-            raise InputError(
-                f"GaussianMixture: the likelihood of the pixels is {best.bound}",
-                hint="scale the cube by a constant, or raise reg_covar",
-            )
-        order = np.argsort(-best.sums.weights, kind="stable")
-        self.n_iter_ = outcome.n_rounds
-        self.converged_ = outcome.converged
-        self.lower_bound_ = best.bound
-        self.lower_bound_path_ = np.array(history)
-        self.n_pixels_ = best.sums.n_pixels
-        self._take(best.best.taken(order))
-        self._sums = best.sums.taken(order)
+        peak = ascend(
+            _EM(paths, self.tol, features, kind, self._ridge),
+            source,
+            seed=self.seed_,
+            max_iter=self.max_iter,
+            model="GaussianMixture",
+            hint="scale the cube by a constant, or raise reg_covar",
+        )
+        order = np.argsort(-peak.sums.weights, kind="stable")
+        self.n_iter_, self.converged_ = peak.n_rounds, peak.converged
+        self.lower_bound_, self.lower_bound_path_ = peak.objective, peak.history
+        self.n_pixels_ = peak.sums.n_pixels
+        self._take(peak.clusters.taken(order))
+        self._sums = peak.sums.taken(order)
 
     def _take(self, model: Gaussians) -> None:
         self._model = model

@@ -29,6 +29,7 @@ from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels import kmeans as kernel
 from emcube.models.base import Estimator, Pick, as_source, resolve_seed
+from emcube.models.fields import Fields
 from emcube.models.figures import ClusterFigures
 from emcube.models.kmeans_start import (
     Features,
@@ -458,6 +459,8 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
 
     def _label_fitted(self, X: Any, where: Any, source: BlockSource) -> Any:
         """Label the pixels of the fit: at once where their blocks are in memory anyway."""
+        if isinstance(X, Fields):
+            return self.predict(X, where=where)
         plan = source.plan
         n_pixels = math.prod(plan.nav_shape)
         # What is in memory differs between the tries of a run that goes on, and its calls may not.

@@ -22,6 +22,7 @@ from emcube.engine.loop import ArrayTarget, map_blocks
 from emcube.engine.source import compress, refuse_masked
 from emcube.errors import InputError, SelectionError
 from emcube.feedback.computing import PREFIX, watch
+from emcube.models.fields import chained_source, several
 
 __all__ = [
     "Labels",
@@ -261,10 +262,11 @@ def as_source(X: Any, where: Any = None, *, channels: Channels = ...) -> tuple[B
     Parameters
     ----------
     X : DataArray, or ndarray, Dask array or SciPy sparse matrix of shape (P, E)
-        A labelled cube, or a bare matrix as scikit-learn and dask-ml take it.
+        A labelled cube, or a bare matrix as scikit-learn and dask-ml take it. Or several labelled cubes (see
+        `emcube.models.fields`), whose blocks follow each other.
     where : DataArray of bool, optional
         What is used (True), over navigation dims, signal dims or both. For bare matrices: a boolean
-        array of shape (P,).
+        array of shape (P,). For several cubes a list with one a cube.
     channels : ndarray of int, or None, optional
         Use exactly these channels, or all of them (None), as a fitted model must; `where` then selects
         pixels only.
@@ -283,6 +285,9 @@ def as_source(X: Any, where: Any = None, *, channels: Channels = ...) -> tuple[B
     """
     if isinstance(X, xr.DataArray):
         return _from_cube(X, where, channels)
+    fields = several(X)
+    if fields is not None:
+        return chained_source(fields, where, channels, _from_cube)
     return _from_matrix(X, where, channels)
 
 
@@ -430,8 +435,8 @@ def _frame_values(frame: Any) -> NDArray[Any]:
 
 
 def dtype_of(X: Any) -> np.dtype[Any]:
-    """Dtype of a cube or matrix."""
-    found = getattr(X, "dtype", None)
+    """Dtype of a cube or matrix, or of several cubes."""
+    found = getattr(several(X) or X, "dtype", None)
     dtype: np.dtype[Any] = np.dtype(_as_matrix(X).dtype if found is None else found)
     return dtype
 

@@ -9,12 +9,12 @@ import math
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import xarray as xr
 
 from emcube.engine import MappedSource, resident, run_sweep
 from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
 from emcube.models.base import resolve_seed
+from emcube.models.given import given_spectra, known_spectra, replaced
 from emcube.models.labels import Labels, as_source, dtype_of
 from emcube.models.mcr_sweeps import (
     DEFAULT_TOL,
@@ -279,15 +279,7 @@ class MCRALS(MixingModel):
 
     def _known(self, labels: Labels) -> NDArray[np.float64]:
         """Spectra (M, E) that stay as they are."""
-        if self.known is None:
-            return np.zeros((0, labels.used_channels(np.zeros(labels.n_all_channels)).size))
-        known = given_spectra(self.known, labels, None, "known")
-        if len(known) > int(self.n_components):
-            raise InputError(
-                f"{len(known)} spectra are known, {self.n_components} components are asked for",
-                hint="raise n_components",
-            )
-        return known
+        return known_spectra(self.known, labels, int(self.n_components))
 
     def _side(self, source: BlockSource, labels: Labels, loss: Loss, found: Sketch) -> int:
         if not isinstance(self.pool, str):
@@ -318,7 +310,7 @@ class MCRALS(MixingModel):
             return known
         else:
             first = corners(source, loss, found, labels.nav_dims, side, seed, "MCR")
-        return _replaced(first, known, found.scale)
+        return replaced(first, known, found.scale)
 
     def _run(
         self,
@@ -375,75 +367,6 @@ class MCRALS(MixingModel):
         self.lack_of_fit_ = float(self.lack_of_fit_path_[-1])
         self.n_iter_, self.converged_ = outcome.n_rounds, outcome.converged
         self.components_ = self.axes_.spectra(self._values, attrs={"units": "1 per channel"})
-
-
-def given_spectra(given: Any, labels: Labels, n: int | None, name: str) -> NDArray[np.float64]:
-    """Spectra (n, E) over the used channels that a user gives, labelled or bare; each sums to one.
-
-    Raises
-    ------
-    InputError
-        Their number or channels are not those expected, or one is negative, not finite or empty.
-    """
-    if isinstance(given, xr.DataArray) and not labels.plain:
-        given = _on_the_axes(given, labels, name)
-    values = np.asarray(given, dtype=np.float64)
-    if values.ndim == len(labels.sig_shape) and values.size == labels.n_all_channels:
-        values = values[None]
-    values = values.reshape(len(values), -1) if values.ndim else values
-    rows = len(values) if n is None and values.ndim else n
-    if values.shape != (rows, labels.n_all_channels) or not rows:
-        raise InputError(
-            f"{name} has the shape {values.shape}, expected {rows or 'one spectrum or more'} of "
-            f"{labels.n_all_channels} channels",
-            hint="interpolate spectra onto the axis of the cube: spectrum.interp(energy=cube.energy)",
-        )
-    values = labels.used_channels(values)
-    if not np.isfinite(values).all() or values.min() < 0 or (values.sum(axis=1) <= 0).any():
-        raise InputError(
-            f"{name} must be finite, not negative, and no spectrum may be zero in all used channels"
-        )
-    return np.asarray(values / values.sum(axis=1, keepdims=True))
-
-
-def _on_the_axes(given: xr.DataArray, labels: Labels, name: str) -> xr.DataArray:
-    """A labelled array with its signal dims last, held against the axes of the cube."""
-    sig = labels.signal_beside("component")
-    missing = [d for d in sig if d not in given.dims]
-    if missing:
-        raise InputError(f"{name} has no dim {missing[0]!r}: its dims are {given.dims}")
-    for dim, own in zip(sig, labels.sig_dims, strict=True):
-        mine, yours = labels.sig_coords.get(own), given.coords.get(dim)
-        if mine is None or yours is None or mine.dtype.kind not in "iuf":
-            continue
-        if yours.shape == mine.shape and np.allclose(
-            yours.values,
-            mine.values,
-            rtol=0,
-            atol=1e-3 * np.abs(np.diff(mine.values)).min(initial=1),
-        ):
-            continue
-        raise InputError(
-            f"{name}: {dim} goes from {yours.values[0]:g} to {yours.values[-1]:g} in {yours.size} channels, "
-            f"that of the cube from {mine.values[0]:g} to {mine.values[-1]:g} in {mine.size}",
-            hint=f"interpolate it onto the axis of the cube: spectrum.interp({dim}=cube.{own})",
-        )
-    other = [d for d in given.dims if d not in sig]
-    return given.transpose(*other, *sig)
-
-
-def _replaced(
-    first: NDArray[np.float64], known: NDArray[np.float64], scale: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Known spectra, then those of a start that are not the nearest to one of them."""
-    from scipy.optimize import linear_sum_assignment
-
-    if not len(known):
-        return first
-    a, b = known * scale, first * scale
-    a, b = (m / np.linalg.norm(m, axis=1, keepdims=True) for m in (a, b))
-    _, taken = linear_sum_assignment(-(a @ b.T))
-    return np.concatenate((known, np.delete(first, taken, axis=0)))
 
 
 def _token(found: Sketch) -> str:

@@ -18,6 +18,7 @@ from emcube.errors import InputError
 from emcube.kernels.mixtures import spectrum_sums
 from emcube.models.base import Estimator, as_source
 from emcube.models.figures import ClusterFigures
+from emcube.models.sweeps import OnePass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,16 +59,12 @@ class Posterior:
 
 
 @dataclass(frozen=True, eq=False)
-class SpectrumSweep:
+class SpectrumSweep(OnePass):
     """Sums of the cube's spectra weighted by the probabilities of clusters, and of the probabilities."""
 
     posterior: Callable[[Block], Posterior]
     n_clusters: int
     name: str = "cluster spectra"
-
-    def start(self) -> None:
-        """Nothing is known before the first block."""
-        return
 
     def map(
         self, block: Block, state: None, rng_key: RngKey
@@ -77,38 +74,21 @@ class SpectrumSweep:
         used = np.where((found.labels >= 0)[:, None], found.probabilities, 0.0)
         return spectrum_sums(block.data, used), used.sum(axis=0)
 
-    def combine(self, a: Any, b: Any) -> Any:
-        """Add."""
-        return a[0] + b[0], a[1] + b[1]
-
-    def step(self, state: None, statistic: Any, round_number: int) -> tuple[Any, bool]:
-        """One round is all."""
-        return statistic, True
-
     def statistic_bytes(self, n_channels: int) -> int:
         """Bytes of a statistic."""
         return 8 * self.n_clusters * (n_channels + 1)
 
 
 @dataclass(frozen=True, eq=False)
-class _Evidence:
+class _Evidence(OnePass):
     """Sum of the log-likelihoods, and the pixels that hold anything."""
 
     posterior: Callable[[Block], Posterior]
     name: str = "log-likelihood"
 
-    def start(self) -> None:
-        return None
-
     def map(self, block: Block, state: None, rng_key: RngKey) -> NDArray[np.float64]:
         found = self.posterior(block)
         return np.array([found.evidence.sum(), float(np.count_nonzero(found.labels >= 0))])
-
-    def combine(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-        return a + b
-
-    def step(self, state: None, statistic: Any, round_number: int) -> tuple[Any, bool]:
-        return statistic, True
 
 
 @dataclass(frozen=True, eq=False)

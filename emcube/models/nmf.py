@@ -17,12 +17,13 @@ from emcube.engine import resident, run_sweep
 from emcube.errors import InputError
 from emcube.kernels.freedom import spectral_freedom
 from emcube.kernels.independence import independent_shares
-from emcube.models.base import Estimator, resolve_seed
+from emcube.models.base import Estimator, Pick, resolve_seed
 from emcube.models.figures import ComponentFigures
 from emcube.models.labels import Labels, as_source
 from emcube.models.mixing import refuse_empty, refuse_too_many
 from emcube.models.nmf_gain import gain_of, in_counts, sketch_in_counts
 from emcube.models.nmf_losses import Loss, resolve_loss
+from emcube.models.nmf_penalties import data_pass
 from emcube.models.nmf_start import Sketch, choose_side, corners, sketch, tile_of
 from emcube.models.nmf_sweeps import (
     DEFAULT_TOL,
@@ -31,6 +32,17 @@ from emcube.models.nmf_sweeps import (
     PassSweep,
     PooledSource,
     ScoreSweep,
+)
+from emcube.models.nmf_variants import (
+    Variant,
+    anchors_of,
+    check_variant,
+    passes_of,
+    smooth_map,
+    smooth_solve,
+    variant_of,
+    variant_words,
+    with_penalties,
 )
 from emcube.models.rebuild import in_order, pixels_only, rebuild
 from emcube.models.sweeps import TotalsSweep
@@ -87,7 +99,24 @@ class MiniBatchNMF(ComponentFigures, Estimator):
         Pixels of a minibatch, drawn across the whole cube. There are at most 64 batches an epoch.
     sum_to_one : bool
         `transform` returns abundances, which sum to one, and `scale` the free factor of each pixel. Since
-        the factor is free, this is the same model: loadings are scale times abundances.
+        the factor is free, this is the same model: loadings are scale times abundances. With a penalty on
+        counts the factor is the pixel's number of counts, and the penalty is one on abundances.
+    known : DataArray, array (C, E), HyperSpy signal, fitted model, or a list of them, optional
+        Spectra that are known, in any unit: the first C components, which keep their shapes. The others are
+        free. On the energies of the cube.
+    basis : DataArray or array (M, E), or dict, optional
+        Components that are not known are sums of these spectra with coefficients that are not negative. A
+        dict holds parameters of `emcube.xray_basis`: characteristic lines of elements and bremsstrahlung.
+    sparsity : float
+        Fewer components in a pixel. Counts: weight, in nats, of sum_k log(1 + h_k / (g / 100)), g the pixel's
+        counts: about five times as much is what a component costs that is there at all. (An L1 penalty
+        would scale the loadings and do nothing else, since components sum to one.) Least squares: of
+        sum_k h_k, in standard errors of a loading.
+    smoothness : float
+        Neighbours in the image that are alike: tau / 2 sum |h_p - h_q|^2 over pairs of neighbours, as espm's
+        Laplacian. In pixels' worth of data that a neighbour counts for: for counts tau is smoothness over
+        the mean counts of a pixel; with ``sum_to_one`` of abundances, and times the mean counts.
+        `smoothness_strength_` tells tau. Takes the place of pooling.
     random_state : int, Generator or None
         Seed of minibatches, of the sample of pixels that is searched for corners, of ``init="random"`` and of
         `score`.
@@ -99,9 +128,18 @@ class MiniBatchNMF(ComponentFigures, Estimator):
         by their total loading, the largest first.
     objective_ : float
         F at the end: for counts the sum of x log(x / mu) - x + mu in nats (half the Poisson deviance), for
-        least squares half the sum of squared residuals; of the pooled pixels, without the volume.
+        least squares half the sum of squared residuals; of the pooled pixels, without the volume. With
+        sparsity and smoothness, which are part of it.
     objective_path_ : ndarray
         F plus volume after each full pass (the best so far).
+    penalty_ : float
+        Share of sparsity and smoothness in it.
+    coefficients_ : DataArray (component, feature), or ndarray (K, M)
+        With a ``basis``: how much of each feature a component is; they sum to one. NaN for known ones.
+    sparsity_strength_, smoothness_strength_ : float
+        Weights of the penalties in the units of the loss.
+    n_known_ : int
+        Components that are known: the first ones.
     n_iter_ : int
         Full passes.
     converged_ : bool
@@ -168,6 +206,8 @@ class MiniBatchNMF(ComponentFigures, Estimator):
     _values: NDArray[np.float64]
     _totals: NDArray[np.float64]
     _statistic: Any
+    _variant: Variant = Variant()
+    _anchors: Any
 
     def __init__(
         self,
@@ -182,6 +222,10 @@ class MiniBatchNMF(ComponentFigures, Estimator):
         n_epochs: int | str = "auto",
         batch_size: int = 32768,
         sum_to_one: bool = False,
+        known: Any = None,
+        basis: Any = None,
+        sparsity: float = 0.0,
+        smoothness: float = 0.0,
         random_state: Any = None,
     ) -> None:
         self.n_components = n_components
@@ -194,6 +238,10 @@ class MiniBatchNMF(ComponentFigures, Estimator):
         self.n_epochs = n_epochs
         self.batch_size = batch_size
         self.sum_to_one = sum_to_one
+        self.known = known
+        self.basis = basis
+        self.sparsity = sparsity
+        self.smoothness = smoothness
         self.random_state = random_state
 
     # -- fitting ------------------------------------------------------------------------------------
@@ -224,17 +272,26 @@ class MiniBatchNMF(ComponentFigures, Estimator):
     def _fit_source(self, source: BlockSource, labels: Labels, loss: Loss) -> None:
         """Fit blocks, wherever they come from."""
         refuse_too_many(source, int(self.n_components))
+        self._variant = variant_of(self, labels)
         seed = resolve_seed(self.random_state)
         with resident():
             found = sketch(source, loss, int(self.n_components), seed)
             refuse_empty(found, int(self.n_components))
             gain = gain_of(source, found, int(self.n_components)) if loss.counts else 1.0
+            given = source
             if gain != 1.0:
                 source, found = in_counts(source, gain), sketch_in_counts(found, gain)
             self.gain_ = gain
             side = self._side(source, labels, loss, found)
             first = self._first(source, labels, loss, found, side, seed)
+            first = self._variant.started(first, found.scale)
+            self._variant = with_penalties(self._variant, self, loss, found, first)
+            if self._variant.penalties and self.pool == "auto":
+                side = 1  # Penalties are those of single pixels; the start is that of tiles.
             self._run(source, labels, loss, found.totals, side, first, seed, earlier=None)
+            if self._variant.smooth:
+                solving = self._variant.solving(loss)
+                self._anchors = anchors_of(self._variant, given, solving, self._values, gain)
 
     def partial_fit(self, X: Any, y: None = None, *, where: Any = None) -> Self:
         """Go on with more pixels; those seen before count with what they last said.
@@ -250,6 +307,11 @@ class MiniBatchNMF(ComponentFigures, Estimator):
         """
         if not hasattr(self, "axes_"):
             return self.fit(X, where=where)
+        if self._variant.smooth:
+            raise InputError(
+                "a smooth model cannot go on: the neighbours of earlier pixels are not there any more",
+                hint="fit on everything at once",
+            )
         if not hasattr(self, "_statistic"):
             raise InputError(
                 "a model with independent spectra cannot go on",
@@ -311,7 +373,9 @@ class MiniBatchNMF(ComponentFigures, Estimator):
                 )
         if isinstance(self.init, str) and self.init not in ("bins", "random"):
             raise InputError(f"init must be 'bins', 'random' or components, got {self.init!r}")
-        return resolve_loss(self.beta_loss)
+        loss = resolve_loss(self.beta_loss)
+        check_variant(self, counts=loss.counts)
+        return loss
 
     def _side(self, source: BlockSource, labels: Labels, loss: Loss, found: Sketch) -> int:
         if self.pool != "auto":
@@ -376,9 +440,12 @@ class MiniBatchNMF(ComponentFigures, Estimator):
         tile = tile_of(labels.nav_dims, side)
         pooled: BlockSource = source if side == 1 else PooledSource(source, tile)
         seen = totals if earlier is None else totals + self._totals
+        variant, base = self._variant, loss
+        loss = variant.fitting(loss)
         weights = loss.channel_weights(seen)
         # A share of the squared length of the mean spectrum, which has length one in the metric of counts.
         delta = _delta(first, weights)
+        first = variant.numbers(loss, first)
         epochs = (
             (0 if self._from_bins(earlier) else 2) if self.n_epochs == "auto" else self.n_epochs
         )
@@ -396,7 +463,7 @@ class MiniBatchNMF(ComponentFigures, Estimator):
             )
             rounds = n_batches * int(epochs)
             first = run_sweep(batches, pooled, seed=seed, max_rounds=rounds).state.components
-        sweep = PassSweep(
+        passes = PassSweep(
             loss,
             first,
             weights,
@@ -406,11 +473,13 @@ class MiniBatchNMF(ComponentFigures, Estimator):
             float(self.tol),
             earlier,
         )
+        sweep = variant.sweep(passes, pooled)
         outcome = run_sweep(sweep, pooled, seed=seed, max_rounds=int(self.max_iter))
-        state: PassState = outcome.state
-        statistic = state.statistic if earlier is None else state.statistic + earlier
-        order = np.argsort(-statistic.loadings, kind="stable")
-        best = state.best if state.best is not None else state.components
+        state: PassState = passes_of(outcome.state)
+        statistic = data_pass(state.statistic if earlier is None else state.statistic + earlier)
+        order = variant.order(statistic.loadings)
+        numbers = state.best if state.best is not None else state.components
+        best = loss.spectra(numbers)
         # Channels in which nothing was ever counted belong to no component.
         values = np.where(seen != 0.0, best, 0.0)[order]
         self._values = values / values.sum(axis=1, keepdims=True)
@@ -418,7 +487,11 @@ class MiniBatchNMF(ComponentFigures, Estimator):
         self._statistic = _reordered(statistic, order)
         if earlier is None:
             self._remember(labels)
-        self.objective_ = float(state.statistic.divergence) * self.gain_
+        self.objective_ = float(state.statistic.objective) * self.gain_
+        self.penalty_ = self.objective_ - float(state.statistic.divergence) * self.gain_
+        self.sparsity_strength_ = variant.penalties.sparsity
+        self.smoothness_strength_ = variant.penalties.smoothness
+        self.n_known_ = variant.n_known
         self.objective_path_ = np.array(outcome.history) * self.gain_
         self.n_iter_ = outcome.n_rounds
         self.converged_ = outcome.converged
@@ -426,10 +499,12 @@ class MiniBatchNMF(ComponentFigures, Estimator):
         self.volume_strength_ = float(state.strength or 0.0) * self.gain_
         self.component_totals_ = statistic.loadings[order] * self.gain_
         self.seed_ = seed
-        errors = loss.errors(self._values, self._statistic, self.objective_)
+        errors = base.errors(self._values, self._statistic, self.objective_ - self.penalty_)
         freedom = spectral_freedom(self._values, errors)
         self.freedom_ = freedom if self.axes_.plain else _pairs(freedom)
         self.components_ = self.axes_.spectra(self._values, attrs={"units": "1 per channel"})
+        if variant.basis is not None:
+            self.coefficients_ = variant.coefficients(numbers, order, plain=self.axes_.plain)
 
     def _from_bins(self, earlier: Any) -> bool:
         return earlier is not None or (isinstance(self.init, str) and self.init == "bins")
@@ -468,6 +543,11 @@ class MiniBatchNMF(ComponentFigures, Estimator):
             raise InputError(f"contrast must be 'logcosh', 'exp' or 'cube', got {contrast!r}")
         if not hasattr(self, "freedom_"):
             raise InputError("these spectra have been made independent already")
+        if words := variant_words(self):
+            raise InputError(
+                f"independent spectra would not be what {words[0]} asks for",
+                hint=f"fit without {words[0]}",
+            )
         shares = independent_shares(values, np.asarray(self.freedom_), self.seed_, contrast)
         taken = np.eye(len(values)) - shares
         purer = np.maximum(taken @ values, 0.0)
@@ -489,11 +569,26 @@ class MiniBatchNMF(ComponentFigures, Estimator):
     def pixel_function(self) -> Callable[[Block], dict[str, NDArray[Any]]]:
         """Loadings of a block's pixels, or with ``sum_to_one`` abundances; and their sum, the scale."""
         self._require_fitted()
-        loss = resolve_loss(self.beta_loss)
+        loss = self._variant.solving(resolve_loss(self.beta_loss))
+        if self._variant.smooth:
+            return smooth_solve(self, loss, self._anchors)
         return _Solve(loss, self._values, bool(self.sum_to_one), self.gain_)
+
+    def _map(
+        self, X: Any, name: str, trailing: tuple[int, ...], *, where: Any = None, **options: Any
+    ) -> Any:
+        if not self._variant.smooth:
+            return super()._map(X, name, trailing, where=where, **options)
+        labels = self._check_signal(X)
+        loss = self._variant.solving(resolve_loss(self.beta_loss))
+        values = smooth_map(self, loss, X, lambda solve: Pick(solve, name), trailing, where)
+        return labels.maps(values, name=name, **options)
 
     def transform(self, X: Any, where: Any = None) -> Any:
         """Solve the loadings of every pixel; lazy where `X` is.
+
+        Smooth loadings of another cube than that of the fit, or of other pixels, take some passes over it
+        first, in which its blocks come to terms with each other.
 
         Parameters
         ----------

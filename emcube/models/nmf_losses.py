@@ -70,8 +70,12 @@ class Loss(Protocol):
         """Refuse values that the loss cannot take."""
         ...
 
+    def spectra(self, components: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Spectra (K, E) that numbers stand for: themselves, but where components are made of a basis."""
+        ...
+
     def evaluate(self, data: CountRows | NDArray[Any], components: NDArray[np.float64]) -> Any:
-        """Statistic of some pixels: a pass object with ``divergence`` and ``loadings``; it adds."""
+        """Statistic of some pixels: it adds, and has ``divergence``, ``objective`` and ``loadings``."""
         ...
 
     def loadings(
@@ -153,6 +157,10 @@ class PoissonLoss:
     def check(self, block: Block) -> None:
         """Refuse NaN, infinities and negative values."""
         require_finite_counts(block)
+
+    def spectra(self, components: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Themselves."""
+        return components
 
     def evaluate(
         self, data: CountRows | NDArray[Any], components: NDArray[np.float64]
@@ -266,6 +274,10 @@ class FrobeniusLoss:
     def check(self, block: Block) -> None:
         """Refuse NaN and infinities; noise around zero may be negative."""
         require_finite_values(block)
+
+    def spectra(self, components: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Themselves."""
+        return components
 
     def evaluate(
         self, data: CountRows | NDArray[Any], components: NDArray[np.float64]

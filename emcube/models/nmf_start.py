@@ -52,6 +52,7 @@ __all__ = [
     "projector_of",
     "sample_sweep",
     "sketch",
+    "spatial_dims",
     "spectra_at",
     "tile_of",
 ]
@@ -86,14 +87,19 @@ OVERSAMPLES = 10
 POWER_ROUNDS = 4
 
 
+def spatial_dims(nav_dims: tuple[str, ...]) -> list[int]:
+    """Which navigation dims are those of the image: the last two that are neither time nor angle."""
+    apart = {"tilt", "time", "t", "z", "temperature", "file", "field"}
+    return [d for d, name in enumerate(nav_dims) if name not in apart][-2:]
+
+
 def tile_of(nav_dims: tuple[str, ...], side: int) -> tuple[int, ...]:
     """Lengths of a tile along the navigation dims.
 
     Space is pooled, not time or angle: the last two dims that are neither; a single one is pooled as long
     as a square is large.
     """
-    apart = {"tilt", "time", "t", "z", "temperature", "file"}
-    spatial = [d for d, name in enumerate(nav_dims) if name not in apart][-2:]
+    spatial = spatial_dims(nav_dims)
     tile = [1] * len(nav_dims)
     if len(spatial) == 1:
         tile[spatial[0]] = side * side

@@ -71,12 +71,7 @@ class PooledSource:
     @cached_property
     def n_pixels(self) -> int:
         """Tiles in all blocks."""
-        plan = self.plan
-        along = []
-        for n, b, t in zip(plan.nav_shape, plan.block_shape, self.tile, strict=True):
-            whole, rest = divmod(n, b)
-            along.append(whole * -(-b // t) + -(-rest // t))
-        return math.prod(along)
+        return self.plan.n_tiles(self.tile)
 
     @property
     def block_bytes(self) -> int:
@@ -205,11 +200,12 @@ class PassSweep:
         noise = self.loss.noise(statistic.divergence, free)
         if strength is None:
             strength = 0.5 * self.volume * self.loss.n_effective(statistic, self.n_pixels) * noise
-        value = statistic.divergence
+        value = statistic.objective
         if self.earlier is not None:
             value += self.loss.earlier(components, self.earlier)
         if strength:
-            value += strength * log_volume(components, self.weights, self.delta)
+            spectra = self.loss.spectra(components)
+            value += strength * log_volume(spectra, self.weights, self.delta)
         seen = statistic if self.earlier is None else statistic + self.earlier
         slope = self.loss.slope(components, seen, self.weights, strength, self.delta)
         memory = state.memory
@@ -243,7 +239,10 @@ class PassSweep:
         Fitting noise alone gains about one nat for each value of the components (Akaike 1974): at the
         default `tol` less than that is no evidence that they got better, and a smaller one asks for more.
         """
-        n_values = len(self.first) * int(np.count_nonzero(self.weights))
+        width = self.first.shape[1]
+        if width == self.weights.size:
+            width = int(np.count_nonzero(self.weights))
+        n_values = len(self.first) * int(width)
         return self.tol * max(abs(divergence), noise * n_values / DEFAULT_TOL)
 
     def objective(self, state: PassState) -> float:

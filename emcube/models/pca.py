@@ -30,7 +30,7 @@ from emcube.models.pca_sweeps import (
     Project,
     pixel_totals,
 )
-from emcube.models.rebuild import in_order, times
+from emcube.models.rebuild import in_order, pixels_only, times
 from emcube.models.subspace import SketchSweep, SubspaceSweep, new_directions
 from emcube.models.sweeps import TotalsSweep
 from emcube.results.model import with_column
@@ -571,7 +571,7 @@ class IncrementalPCA(ComponentFigures, Estimator):
 
     def fit_transform(self, X: Any, y: None = None, *, where: Any = None) -> Any:
         """Fit, then compute the scores."""
-        return self.fit(X, where=where).transform(X, where=_pixels_only(X, where))
+        return self.fit(X, where=where).transform(X, where=pixels_only(X, where))
 
     def inverse_transform(self, scores: Any, *, totals: Any = None, shrinkage: bool = False) -> Any:
         """Rebuild the cube from scores: what is left out is noise.
@@ -736,15 +736,6 @@ class IncrementalPCA(ComponentFigures, Estimator):
 def _mean_first(noise: NoiseModel) -> bool:
     """Whether the mean must be known before pixels are summed: where it is not that of the weighted ones."""
     return noise.centred and weighs(noise)
-
-
-def _pixels_only(X: Any, where: Any) -> Any:
-    """The part of a selection that lies over pixels: the fit has fixed the channels."""
-    if where is None or not isinstance(X, xr.DataArray):
-        return where
-    from emcube.cube import resolve_where
-
-    return resolve_where(X, where)[0]
 
 
 def _curve(labels: Labels, values: NDArray[np.float64], name: str, attrs: dict[str, Any]) -> Any:

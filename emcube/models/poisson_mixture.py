@@ -6,7 +6,7 @@ Letters: P pixels, E channels, K clusters. g_p is the total of pixel p.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -29,11 +29,13 @@ from emcube.kernels import mixtures as kernel
 from emcube.kernels.mixtures import Categories, CategorySums
 from emcube.kernels.rows import CountRows
 from emcube.models.base import as_source, resolve_seed
+from emcube.models.em import EMSweep, Path, ascend
 from emcube.models.kmeans import KMeans, _features_source, _Profiles
 from emcube.models.kmeans_subspace import profile_basis
 from emcube.models.labels import require_finite_counts
 from emcube.models.mixtures import Mixture, Posterior, require_number, require_whole
 from emcube.models.pca_sweeps import pixel_totals
+from emcube.models.sweeps import OnePass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,15 +47,12 @@ MIN_PRIOR = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class _HardSums:
+class _HardSums(OnePass):
     """Sums of the counts by the nearest center in profile space, for R sets of centers (R, K, F)."""
 
     basis: NDArray[np.float64]
     centers: NDArray[np.float64]
     name: str = "Poisson mixture start"
-
-    def start(self) -> None:
-        return None
 
     def map(self, block: Block, state: None, rng_key: RngKey) -> tuple[CategorySums, ...]:
         require_finite_counts(block)
@@ -65,78 +64,27 @@ class _HardSums:
             for c in self.centers
         )
 
-    def combine(self, a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(x + y for x, y in zip(a, b, strict=True))
-
-    def step(self, state: None, statistic: Any, round_number: int) -> tuple[Any, bool]:
-        return statistic, True
-
     def statistic_bytes(self, n_channels: int) -> int:
         return int(8 * self.centers[:, :, 0].size * (n_channels + 1))
 
 
 @dataclass(frozen=True, eq=False)
-class _Path:
-    """How far one start has come: the clusters of the next pass, and the best ones measured with their
-    sums.
-    """
+class _EM(EMSweep[Categories, CategorySums]):
+    """What EM raises is the log-likelihood plus the prior's logarithm."""
 
-    ahead: Categories
-    best: Categories | None = None
-    sums: CategorySums | None = None
-    objective: float = -np.inf
-    settled: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class _EM:
-    """EM for R starts at once; what rises is the log-likelihood plus the prior's logarithm."""
-
-    initial: tuple[_Path, ...]
     prior: NDArray[np.float64]
-    tol: float
-    name: str = "Poisson mixture"
+    name: str = field(default="Poisson mixture", kw_only=True)
 
-    def start(self) -> tuple[_Path, ...]:
-        """The given starts."""
-        return self.initial
-
-    def map(
-        self, block: Block, state: tuple[_Path, ...], rng_key: RngKey
-    ) -> tuple[CategorySums | None, ...]:
-        """Sums of one block for each start that is not settled."""
+    def sums_of(self, block: Block, clusters: Categories) -> CategorySums:
         require_finite_counts(block)
-        return tuple(
-            None if path.settled else kernel.category_sums(block.data, path.ahead) for path in state
-        )
+        return kernel.category_sums(block.data, clusters)
 
-    def combine(self, a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Add, start by start."""
-        return tuple(None if x is None else x + y for x, y in zip(a, b, strict=True))
+    def objective_of(self, clusters: Categories, sums: CategorySums) -> float:
+        worth = sums.log_likelihood + float((clusters.logs @ self.prior).sum())
+        return worth / max(1.0, sums.n_pixels)
 
-    def step(
-        self, state: tuple[_Path, ...], statistic: tuple[Any, ...], round_number: int
-    ) -> tuple[tuple[_Path, ...], bool]:
-        """New clusters of each start."""
-        new = tuple(
-            path if sums is None else self._moved(path, sums)
-            for path, sums in zip(state, statistic, strict=True)
-        )
-        return new, all(path.settled for path in new)
-
-    def _moved(self, path: _Path, sums: CategorySums) -> _Path:
-        worth = sums.log_likelihood + float((path.ahead.logs @ self.prior).sum())
-        objective = worth / max(1.0, sums.n_pixels)
-        gain, new = objective - path.objective, path
-        if gain > 0.0:
-            new = replace(path, best=path.ahead, sums=sums, objective=objective)
-        if gain < self.tol:
-            return replace(new, settled=True)
-        return replace(new, ahead=_maximised(sums, self.prior))
-
-    def objective(self, state: tuple[_Path, ...]) -> float:
-        """Log-likelihood and prior of a pixel, of the best start."""
-        return max(path.objective for path in state)
+    def maximised(self, clusters: Categories, sums: CategorySums) -> Categories:
+        return _maximised(sums, self.prior)
 
     def statistic_bytes(self, n_channels: int) -> int:
         """Bytes of a statistic."""
@@ -148,24 +96,15 @@ class _EM:
 
 
 @dataclass(frozen=True, eq=False)
-class _SumsOnly:
+class _SumsOnly(OnePass):
     """Sums of one pass at given clusters, without the step."""
 
     model: Categories
     name: str = "Poisson mixture"
 
-    def start(self) -> None:
-        return None
-
     def map(self, block: Block, state: None, rng_key: RngKey) -> CategorySums:
         require_finite_counts(block)
         return kernel.category_sums(block.data, self.model)
-
-    def combine(self, a: CategorySums, b: CategorySums) -> CategorySums:
-        return a + b
-
-    def step(self, state: None, statistic: Any, round_number: int) -> tuple[Any, bool]:
-        return statistic, True
 
     def statistic_bytes(self, n_channels: int) -> int:
         return 8 * self.model.logs.size
@@ -382,28 +321,22 @@ class PoissonMixture(Mixture):
     ) -> None:
         hard = run_sweep(_HardSums(basis, centers), source).state
         prior = self._prior(hard[0])
-        paths = tuple(_Path(_maximised(sums, prior)) for sums in hard)
-        sweep = _EM(paths, prior, self.tol)
-        outcome = run_sweep(sweep, source, seed=self.seed_, max_rounds=self.max_iter)
-        paths, history = outcome.state, list(outcome.history)
-        if not outcome.converged:
-            # The last step made clusters whose likelihood nobody measured: measure it.
-            final = run_sweep(replace(sweep, initial=paths, tol=np.inf), source, seed=self.seed_)
-            paths, history = final.state, history + final.history
-        best = max(paths, key=lambda path: path.objective)
-        if best.best is None or best.sums is None:
-            raise InputError(
-                f"PoissonMixture: the likelihood of the pixels is {best.objective}",
-                hint="scale the cube by a constant",
-            )
-        order = np.argsort(-best.sums.spectra.sum(axis=1), kind="stable")
-        self.n_iter_ = outcome.n_rounds
-        self.converged_ = outcome.converged
-        self.lower_bound_ = best.sums.log_likelihood / best.sums.n_pixels
-        self.lower_bound_path_ = np.array(history)
-        self.n_pixels_ = best.sums.n_pixels
-        self._sums = best.sums.taken(order)
-        self._take(best.best.taken(order))
+        paths = tuple(Path[Categories, CategorySums](_maximised(sums, prior)) for sums in hard)
+        peak = ascend(
+            _EM(paths, self.tol, prior),
+            source,
+            seed=self.seed_,
+            max_iter=self.max_iter,
+            model="PoissonMixture",
+            hint="scale the cube by a constant",
+        )
+        order = np.argsort(-peak.sums.spectra.sum(axis=1), kind="stable")
+        self.n_iter_, self.converged_ = peak.n_rounds, peak.converged
+        self.lower_bound_ = peak.sums.log_likelihood / peak.sums.n_pixels
+        self.lower_bound_path_ = peak.history
+        self.n_pixels_ = peak.sums.n_pixels
+        self._sums = peak.sums.taken(order)
+        self._take(peak.clusters.taken(order))
 
     def _take(self, model: Categories) -> None:
         self._model = model

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from emcube.errors import InputError
+from emcube.models.fields import Fields, selections
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,7 +19,13 @@ __all__ = ["in_order", "pixels_only", "rebuild", "times"]
 
 
 def pixels_only(X: Any, where: Any) -> Any:
-    """The part of a selection that lies over pixels: a fitted model has fixed the channels."""
+    """The part of a selection that lies over pixels: a fitted model has fixed the channels.
+
+    Of several cubes a list with one part a cube.
+    """
+    if where is not None and isinstance(X, Fields):
+        pairs = zip(X.cubes, selections(where, X), strict=True)
+        return [pixels_only(cube, one) for cube, one in pairs]
     if where is None or not isinstance(X, xr.DataArray):
         return where
     from emcube.cube import resolve_where

@@ -16,10 +16,31 @@ if TYPE_CHECKING:
 
     from emcube.engine import Block, RngKey
 
-__all__ = ["TOTALS", "Totals", "TotalsSweep", "totals_of"]
+__all__ = ["TOTALS", "OnePass", "Totals", "TotalsSweep", "totals_of"]
 
 TOTALS = ("totals",)
 """Identity of totals among shared answers (see `emcube.engine.Sweep`)."""
+
+
+class OnePass:
+    """Base of sweeps whose one round adds up what `map` says of each block, and gives that.
+
+    A statistic is whatever adds with ``+``, or a tuple of such, in which None stands for nothing.
+    """
+
+    def start(self) -> None:
+        """Nothing is known before the first block."""
+        return
+
+    def combine(self, a: Any, b: Any) -> Any:
+        """Add."""
+        if isinstance(a, tuple):
+            return tuple(self.combine(x, y) for x, y in zip(a, b, strict=True))
+        return None if a is None else a + b
+
+    def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
+        """One round is all."""
+        return statistic, True
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +94,7 @@ def totals_of(block: Block) -> Totals:
 
 
 @dataclass(frozen=True)
-class TotalsSweep:
+class TotalsSweep(OnePass):
     """Total of each channel, in one round.
 
     Parameters
@@ -94,10 +115,6 @@ class TotalsSweep:
         """Whether totals that somebody else asked for will do: values were finite for all."""
         return not self.counts or state.minimum >= 0
 
-    def start(self) -> None:
-        """Nothing is known before the first block."""
-        return
-
     def map(self, block: Block, state: Any, rng_key: RngKey) -> Totals:
         """Sums of one block, after a look for values that make no sense."""
         if self.counts:
@@ -105,14 +122,6 @@ class TotalsSweep:
         else:
             require_finite_values(block)
         return totals_of(block)
-
-    def combine(self, a: Totals, b: Totals) -> Totals:
-        """Add."""
-        return a + b
-
-    def step(self, state: Any, statistic: Totals, round_number: int) -> tuple[Totals, bool]:
-        """One round is all."""
-        return statistic, True
 
     def statistic_bytes(self, n_channels: int) -> int:
         """Bytes of a statistic."""

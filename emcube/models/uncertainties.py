@@ -32,6 +32,7 @@ from emcube.models.nmf import MiniBatchNMF
 from emcube.models.nmf_gain import in_counts
 from emcube.models.nmf_start import corners_of, sample_sweep, sketch, tile_of
 from emcube.models.nmf_sweeps import PassSweep
+from emcube.models.nmf_variants import variant_words
 from emcube.models.rebuild import pixels_only
 from emcube.models.replicates import (
     AreaDraw,
@@ -67,6 +68,22 @@ POINTS = 20_000
 
 EQUIVALENT = 1e-3
 """Restarts whose objective is higher than the best by a larger share have not found the same optimum."""
+
+
+def refuse_variants(parameters: Any) -> None:
+    """Refuse a model whose spread is not that of the plain likelihood.
+
+    Raises
+    ------
+    InputError
+        Components are known or made of a basis, or loadings are penalised.
+    """
+    if words := variant_words(parameters):
+        raise InputError(
+            f"uncertainty of a MiniBatchNMF with {', '.join(words)}: a model without is expected, since "
+            "what is known or asked for takes away spread, and adds bias that no spread shows",
+            hint="ask for the uncertainty of a fit without it, and hold the answers side by side",
+        )
 
 
 # ----------------------------------------------------------------------------------------- answers
@@ -595,6 +612,7 @@ def uncertainty(
     ('component', 'energy', 'bound')
     """
     fitted = fitted_of(model, cube)
+    refuse_variants(model)
     seed = resolve_seed(random_state)
     found = evaluate(
         fitted, cube, where, level=level, method=method, n_replicates=n_replicates, seed=seed
@@ -761,6 +779,7 @@ def errors_by_counts(
         The model is not of counts, or a share is not above zero and at most one half.
     """
     fitted = fitted_of(model, cube)
+    refuse_variants(model)
     if fitted.parameters is None or not fitted.loss.counts:
         raise InputError(
             "errors by counts need a MiniBatchNMF of counts (beta_loss='kullback-leibler')",

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emcube.results.kinds import ESTIMATES
 from emcube.results.provenance import ARITHMETIC
 
 if TYPE_CHECKING:
@@ -58,6 +59,17 @@ TOLERANCES: dict[str, dict[str, float]] = {
         "objective_path": 1e-5,
         "component_totals": 1e-3,
     },
+    "survey_n_components": {
+        "singular_value": 1e-3,
+        "accepted": EXACT,
+        "indicator": 1e-3,
+        "threshold": 1e-3,
+        "optimal_threshold": 1e-3,
+        "gain": 1e-2,
+        "gain_error": 1e-2,
+        "worst_angle": 1e-2,
+        "consensus": 1e-2,
+    },
     "mcr": {
         "components": 1e-3,
         "loadings": 1e-3,
@@ -89,6 +101,25 @@ TOLERANCES: dict[str, dict[str, float]] = {
         "denoised_variance": 1e-6,
         "theory_variance": 1e-6,
         "n_cells": 1e-6,
+    },
+    "phase_fractions": {
+        "fraction": 1e-3,
+        "fraction_std_counting": 5e-2,
+        "fraction_std_area": 1e-2,
+        "fraction_interval": 1e-2,
+        "mean_fraction": 1e-3,
+        "spread": 1e-2,
+        "standard_error": 1e-2,
+        "mean_interval": 1e-2,
+        "share_counting": 5e-2,
+        "share_area": 5e-2,
+        "share_fields": 5e-2,
+        "p_value": 5e-2,
+        "fields_needed": 2e-2,
+        "fields_needed_interval": 2e-2,
+        "fields_needed_area": 2e-2,
+        "n_pixels": EXACT,
+        "n_tiles": EXACT,
     },
     "kmeans": {
         "labels": 1e-3,
@@ -210,7 +241,7 @@ def _compare_node(published: Result, again: Result, node: str) -> Iterator[Diffe
         return
     first, second = (r.tree.children[node].attrs for r in (published, again))
     verb = str(first["emcube"]["verb"])
-    if verb == "estimate_n_components":
+    if verb in ESTIMATES:
         yield _compare_number(node, first.get("n_components"), second.get("n_components"))
     ours, theirs = (attrs["emcube"].get("digests", {}) for attrs in (first, second))
     for name in sorted({*ours, *theirs}):

@@ -10,6 +10,7 @@ import numpy as np
 
 from emcube.package.names import MANIFEST
 from emcube.package.references import Reference
+from emcube.results.kinds import ESTIMATES
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -63,7 +64,7 @@ def summary(result: Result, name: str, version: str) -> str:
 def _brief_step(result: Result, step: str) -> str:
     node = result[step]
     for dim in ("cluster", "component"):
-        if dim in node.sizes and result.verb(step) != "estimate_n_components":
+        if dim in node.sizes and result.verb(step) not in ESTIMATES:
             return f"{step} ({_count(node.sizes[dim], dim)})"
     number = node.attrs.get("n_components")
     return f"{step} ({number})" if number is not None else step
@@ -206,6 +207,7 @@ def _step_sentences(result: Result, step: str, cite: Mapping[str, str]) -> Itera
     attributes = dict(result[step].attrs)
     write = {
         "estimate_n_components": _estimate,
+        "survey_n_components": _survey,
         "pca": _pca,
         "nmf": _nmf,
         "mcr": _mcr,
@@ -219,6 +221,7 @@ def _step_sentences(result: Result, step: str, cite: Mapping[str, str]) -> Itera
         "cluster_quality": _cluster_quality,
         "uncertainty": _uncertainty,
         "diagnostics": _diagnostics,
+        "phase_fractions": _phase_fractions,
     }[result.verb(step)]
     yield write(result, step, attributes, cite)
 
@@ -235,6 +238,17 @@ def _estimate(result: Result, step: str, found: Mapping[str, Any], cite: Mapping
     if isinstance(above, int | float) and math.isfinite(above):
         text += f", the last one {above:.1f} % above the largest value that noise gives"
     return text + "."
+
+
+def _survey(result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]) -> str:
+    number, reason = found.get("n_components"), found.get("reason")
+    told = "no number was named" if number is None else f"{number} were recommended"
+    return (
+        "The number of components was asked of singular values after "
+        f"biwhitening{cite.get('Landa2022', '')}, "
+        f"of held-out counts{cite.get('Neufeld2024', '')}, of halves of the counts and of fits from random "
+        f"starts: {told} ({reason})."
+    )
 
 
 def _pca(result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]) -> str:
@@ -416,6 +430,18 @@ def _diagnostics(
         f"What {found['on']} leaves of the data was held against counting noise: chi-square per "
         "degree of freedom is "
         f"{float(found['chi_square_mean']):.3f} on average over the pixels."
+    )
+
+
+def _phase_fractions(
+    result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]
+) -> str:
+    n = result[step].sizes["field"]
+    return (
+        f"Fractions of the phases of {found['of']} were measured in {_count(n, 'field')} of view; counts "
+        f"were drawn anew {found['parameters']['n_draws']} times to tell what counting noise does, and tiles "
+        f"of each field what its finite area does{cite.get('Flyvbjerg1989', '')}, at a level of "
+        f"{100.0 * float(found['level']):g} %."
     )
 
 

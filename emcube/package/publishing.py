@@ -166,6 +166,7 @@ def _publish(
 ) -> Path:
     """Check, gather, take digests, write."""
     tell_step(0, "check the result")
+    _require_one_cube(opened)
     _require_whole(opened)
     _require_readable(opened.path)
     people, terms, day = parse_creators(creators), parse_license(license), _day(date)
@@ -224,6 +225,16 @@ def _require_new(path: Path, overwrite: bool) -> None:
         raise InputError(
             f"{str(path)!r} exists already, expected the name of a new file",
             hint="choose another name, or replace a file with overwrite=True (--overwrite)",
+        )
+
+
+def _require_one_cube(result: Result) -> None:
+    if result.fields:
+        raise InputError(
+            f"the result at {str(result.path)!r} is of {len(result.fields)} cubes, a package holds the "
+            "result of one",
+            hint="put the result's folder, its recipe and the stores into an archive of their own; "
+            "their digests are in provenance['input']",
         )
 
 

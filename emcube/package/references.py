@@ -107,6 +107,26 @@ _LANDA = _article(
     2022,
     "10.1137/21M1456807",
 )
+_NEUFELD = _article(
+    "Neufeld2024",
+    "Neufeld et al. 2024",
+    "Neufeld, Anna and Dharamshi, Ameer and Gao, Lucy L. and Witten, Daniela",
+    "Data thinning for convolution-closed distributions",
+    "Journal of Machine Learning Research",
+    "25:1--35",
+    2024,
+    "10.48550/arXiv.2301.07276",
+)
+_FLYVBJERG = _article(
+    "Flyvbjerg1989",
+    "Flyvbjerg and Petersen 1989",
+    "Flyvbjerg, H. and Petersen, H. G.",
+    "Error estimates on averages of correlated data",
+    "The Journal of Chemical Physics",
+    "91:461--466",
+    1989,
+    "10.1063/1.457480",
+)
 _HALKO = _article(
     "Halko2011",
     "Halko et al. 2011",
@@ -354,6 +374,8 @@ def _of_step(verb: str, attributes: Mapping[str, Any]) -> list[Reference]:
     parameters = attributes.get("parameters") or {}
     if verb == "estimate_n_components":
         return [_LANDA] if attributes.get("method") == "biwhitening" else []
+    if verb == "survey_n_components":
+        return [_LANDA, _NEUFELD]
     if verb == "pca":
         weights = [_KEENAN] if attributes.get("noise") == "poisson" else []
         return weights + ([_HALKO] if attributes.get("solver") == "randomized" else [])
@@ -376,6 +398,8 @@ def _of_step(verb: str, attributes: Mapping[str, Any]) -> list[Reference]:
         return [_DEMPSTER]
     if verb == "cluster_quality":
         return [_ROUSSEEUW, _HENNIG]
+    if verb == "phase_fractions":
+        return [_FLYVBJERG]
     if verb == "uncertainty":
         resampled = attributes.get("method") in ("bootstrap", "area")
         return [_TAULER, *([_EFRON] if resampled else [])]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from emcube.plot.composites import composite, overlay
     from emcube.plot.curves import compositions, scree
     from emcube.plot.diagnosis import diagnostics
+    from emcube.plot.fractions import phase_fractions
     from emcube.plot.frames import image, label_map, line_maps, maps
     from emcube.plot.intervals import bands, errors_by_counts
     from emcube.plot.overview import cube_overview
@@ -42,6 +43,7 @@ __all__ = [
     "maps",
     "montage",
     "overlay",
+    "phase_fractions",
     "raw_and_denoised",
     "residuals",
     "scree",
@@ -65,6 +67,7 @@ _HOMES = {
     "maps": "frames",
     "montage": "stacks",
     "overlay": "composites",
+    "phase_fractions": "fractions",
     "raw_and_denoised": "pairs",
     "residuals": "residuals",
     "scree": "curves",

@@ -25,21 +25,19 @@ def component_survey(
     numbers: Mapping[str, int | None],
     *,
     n_components: int | None = None,
-    threshold: float | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Draw singular values, held-out gains and stability, and beside them the number of each method.
+    """Draw what each method looks at, and beside it the number that each names.
 
     Parameters
     ----------
     data : Dataset
-        ``singular_value`` (component); ``gain``, ``gain_error``, ``worst_angle`` (n).
+        ``singular_value`` with ``threshold`` and ``optimal_threshold``, ``indicator`` (component); ``gain``,
+        ``gain_error``, ``worst_angle``, ``consensus`` (n).
     numbers : mapping of str to int or None
         By method.
     n_components : int, optional
         The recommendation, drawn as a line.
-    threshold : float, optional
-        Of the singular values.
     title : str, optional
         Over the figure.
 
@@ -52,40 +50,61 @@ def component_survey(
     InputError
         A variable is missing.
     """
-    missing = [n for n in ("singular_value", "gain", "worst_angle") if n not in data]
+    needed = ("singular_value", "indicator", "gain", "worst_angle", "consensus")
+    missing = [n for n in needed if n not in data]
     if missing:
         raise InputError(
             f"component survey: {', '.join(missing)} missing, got {sorted(map(str, data))}",
             hint="hand over em.survey_n_components(cube).table",
         )
-    figure = style.new_figure(4.9, title=title)
-    scree, gain, angle, votes = figure.subplots(2, 2).flat
-    _scree(scree, data, threshold)
+    figure = style.new_figure(5.0, title=title)
+    scree, bend, votes, gain, angle, again = figure.subplots(2, 3).flat
+    _scree(scree, data)
+    _indicator(bend, data)
     _gain(gain, data)
-    angle.plot(
-        data["n"], data["worst_angle"], "o-", color=style.color(2), markersize=4, linewidth=1
-    )
-    angle.set_title("largest angle between halves (°)", fontsize=style.TEXT, loc="left")
-    angle.set_ylim(bottom=0)
+    _angle(angle, data)
+    _consensus(again, data)
     _votes(votes, numbers, n_components)
-    for axes in (scree, gain, angle):
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    for axes in (scree, bend, gain, angle, again):
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         axes.set_xlabel("components")
         style.dress(axes, grid=True)
-        if n_components is not None:
+        if n_components is not None and axes.has_data() and axes.get_yticks().size:
             axes.axvline(n_components + 0.5, color="0.4", linewidth=0.8, linestyle=":")
     return figure
 
 
-def _scree(axes: Axes, data: xr.Dataset, threshold: float | None) -> None:
+def _scree(axes: Axes, data: xr.Dataset) -> None:
     values = data["singular_value"].values.astype(np.float64)[:20]
     kept = values > 0
     x = np.arange(1, values.size + 1)
     axes.plot(x[kept], values[kept], "o-", color=style.color(0), markersize=3.5, linewidth=0.8)
-    axes.set_yscale("log")
-    if threshold is not None and threshold > 0:
-        axes.axhline(threshold, color=style.color(1), linestyle="--", linewidth=1.0)
-    axes.set_title("singular values, edge of noise dashed", fontsize=style.TEXT, loc="left")
+    if kept.any():
+        axes.set_yscale("log")
+    for name, line, color in (("threshold", "--", 1), ("optimal_threshold", "-.", 5)):
+        level = float(data[name]) if name in data else float("nan")
+        if level > 0:
+            word = "edge of noise" if name == "threshold" else "Gavish and Donoho"
+            axes.axhline(level, color=style.color(color), linestyle=line, linewidth=1.0, label=word)
+    if not kept.any():
+        _nothing(axes)
+    elif axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=style.SMALL, loc="upper right")
+    _head(axes, "singular values")
+
+
+def _indicator(axes: Axes, data: xr.Dataset) -> None:
+    values = data["indicator"].values.astype(np.float64)[:20]
+    x = np.arange(1, values.size + 1)
+    kept = np.isfinite(values) & (values > 0)
+    axes.plot(x[kept], values[kept], "o-", color=style.color(4), markersize=3.5, linewidth=0.8)
+    if kept.any():
+        axes.set_yscale("log")
+        least = int(np.argmin(np.where(kept, values, np.inf)))
+        axes.plot([x[least]], [values[least]], "o", color=style.color(1), markersize=5)
+    else:
+        _nothing(axes)
+    _head(axes, "Malinowski's indicator")
 
 
 def _gain(axes: Axes, data: xr.Dataset) -> None:
@@ -94,7 +113,34 @@ def _gain(axes: Axes, data: xr.Dataset) -> None:
     axes.plot(data["n"], gain / scale, "o-", color=style.color(3), markersize=4, linewidth=1)
     axes.axhline(3.0, color=style.color(1), linestyle="--", linewidth=1.0)
     axes.set_yscale("symlog", linthresh=10.0)
-    axes.set_title("held-out gain of the last (std. errors)", fontsize=style.TEXT, loc="left")
+    _head(axes, "held-out gain (std. errors)")
+
+
+def _angle(axes: Axes, data: xr.Dataset) -> None:
+    axes.plot(data["n"], data["worst_angle"], "o-", color=style.color(2), markersize=4, linewidth=1)
+    axes.axhline(20.0, color=style.color(1), linestyle="--", linewidth=1.0)
+    axes.set_ylim(bottom=0)
+    _head(axes, "angle between halves (°)")
+
+
+def _consensus(axes: Axes, data: xr.Dataset) -> None:
+    axes.plot(data["n"], data["consensus"], "o-", color=style.color(8), markersize=4, linewidth=1)
+    axes.axhline(0.9, color=style.color(1), linestyle="--", linewidth=1.0)
+    axes.set_ylim(0, 1.05)
+    _head(axes, "restarts: found again")
+
+
+def _head(axes: Axes, text: str) -> None:
+    axes.set_title(text, fontsize=style.TEXT, loc="left")
+
+
+def _nothing(axes: Axes) -> None:
+    axes.text(
+        0.5, 0.5, "no number", transform=axes.transAxes, ha="center", color="0.4",
+        fontsize=style.TEXT,
+    )  # fmt: skip
+    axes.set_yticks([])
+    axes.set_xlim(0.5, 1.5)
 
 
 def _votes(axes: Axes, numbers: Mapping[str, int | None], n_components: int | None) -> None:
@@ -114,7 +160,7 @@ def _votes(axes: Axes, numbers: Mapping[str, int | None], n_components: int | No
     if n_components is not None:
         axes.axvline(n_components, color="0.4", linewidth=0.8, linestyle=":")
     said = "refused" if n_components is None else str(n_components)
-    axes.set_title(f"number by method; recommended: {said}", fontsize=style.TEXT, loc="left")
+    _head(axes, f"recommended: {said}")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     style.dress(axes)
     axes.tick_params(axis="y", length=0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +17,10 @@ import xarray as xr
 from emcube.addresses import redact
 from emcube.engine.stopping import stop_check
 from emcube.errors import InputError
+from emcube.models.fields import Fields, several
 from emcube.recipe import schema
-from emcube.recipe.recipe import Recipe
+from emcube.recipe.explain import raise_faults
+from emcube.recipe.recipe import Recipe, refused_for_several
 
 if TYPE_CHECKING:
     from emcube.store import IngestProgress
@@ -30,20 +34,20 @@ class Input:
 
     Attributes
     ----------
-    cube : DataArray
+    cube : DataArray or Fields
         Lazy where it is in a store.
     digest : str
-        Of its content.
+        Of its content; of several cubes that of their digests in order.
     address : dict
         How the recipe names it, for the record; no absolute paths that it does not hold itself.
     """
 
-    cube: xr.DataArray
+    cube: Any
     digest: str
     address: dict[str, Any] = field(default_factory=dict)
 
 
-def require_one_input(recipe: Recipe, cube: xr.DataArray | None) -> None:
+def require_one_input(recipe: Recipe, cube: Any) -> None:
     """Refuse a recipe that names no input where no cube is given, or one where a cube is given too."""
     named = recipe.model.input
     if (cube is None) == (named is None):
@@ -58,13 +62,13 @@ def require_one_input(recipe: Recipe, cube: xr.DataArray | None) -> None:
 
 
 @contextmanager
-def find_input(recipe: Recipe, cube: xr.DataArray | None, scratch: Path) -> Iterator[Input]:
+def find_input(recipe: Recipe, cube: Any, scratch: Path) -> Iterator[Input]:
     """Open what a recipe names, for as long as the context lasts.
 
     Parameters
     ----------
     recipe : Recipe
-    cube : DataArray, optional
+    cube : DataArray, or several of them, optional
         A cube in hand, in place of the recipe's input.
     scratch : Path
         Folder where an instrument file may be ingested into a store for the time of the run. Reading a
@@ -79,14 +83,114 @@ def find_input(recipe: Recipe, cube: xr.DataArray | None, scratch: Path) -> Iter
     from emcube.store import compute_digest
 
     require_one_input(recipe, cube)
+    if (given := several(cube)) is not None:
+        refuse_of_one_cube(recipe)
+        yield _together(
+            given.names, [Input(one, compute_digest(one), {"in_hand": True}) for one in given.cubes]
+        )
+        return
     if cube is not None:
         from emcube.cube import validate_cube
 
         cube = validate_cube(cube)
         yield Input(cube, compute_digest(cube), {"in_hand": True, "name": _name(cube)})
         return
-    with _named_input(recipe, scratch) as found:
+    named = recipe.model.input
+    if named is not None and named.several:
+        with ExitStack() as stack:
+            names, single = _fields_of(recipe, named)
+            yield _together(
+                names, [stack.enter_context(_named_input(recipe, one, scratch)) for one in single]
+            )
+        return
+    with _named_input(recipe, named, scratch) as found:
         yield found
+
+
+def refuse_of_one_cube(recipe: Recipe) -> None:
+    """Refuse steps that take one cube where several are given.
+
+    Raises
+    ------
+    RecipeError
+        Names the step.
+    """
+    for i, step in enumerate(recipe.steps):
+        raise_faults(recipe.document, list(refused_for_several(step, ("steps", i, step.verb))))
+
+
+def _together(names: Sequence[str], found: Sequence[Input]) -> Input:
+    """Several inputs as one: its digest is that of all, in their order."""
+    digest = hashlib.sha256("\n".join(one.digest for one in found).encode()).hexdigest()
+    called = _node_names(names)
+    fields = [
+        {**one.address, "digest": one.digest, "field": name}
+        for name, one in zip(called, found, strict=True)
+    ]
+    cubes = tuple(one.cube for one in found)
+    return Input(Fields(cubes, called), f"sha256:{digest}", {"fields": fields})
+
+
+def _node_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Names that may be folders, each another whatever the case of its letters."""
+    plain = [re.sub(r"[^A-Za-z0-9_\-]+", "-", name).strip("-")[:48] or "field" for name in names]
+    plain = [name if name[0].isalpha() else f"field-{name}" for name in plain]
+    folded = [name.casefold() for name in plain]
+    return tuple(
+        name if folded.count(name.casefold()) == 1 else f"{name}-{i}"
+        for i, name in enumerate(plain)
+    )
+
+
+def _fields_of(recipe: Recipe, named: schema.Input) -> tuple[list[str], list[schema.Input]]:
+    """Names and inputs of the cubes that a recipe of several names, one each.
+
+    Raises
+    ------
+    InputError
+        A search finds nothing.
+    CatalogError
+        There is no such catalog, or the search asks for what it does not know.
+    """
+    if named.search is not None:
+        return _searched(recipe, named)
+    names, found = [], []
+    for one in named.fields or ():
+        names.append(one.field or one.dataset or Path(str(one.path)).name.split(".")[0])
+        found.append(
+            schema.Input(path=one.path, name=one.name, catalog=one.catalog, dataset=one.dataset)
+        )
+    return names, found
+
+
+def _searched(recipe: Recipe, named: schema.Input) -> tuple[list[str], list[schema.Input]]:
+    from emcube.catalog import open_catalog
+
+    wanted = {k: _condition(v) for k, v in (named.search or {}).items()}
+    text = str(wanted.pop("text", ""))
+    catalog = open_catalog(recipe.locate(str(named.catalog)))
+    try:
+        found = catalog.search(text, **wanted) if text else catalog.search(**wanted)
+    except TypeError as error:
+        raise InputError(
+            f"{recipe.place(('input', 'search'))}: the search cannot be made: {error}",
+            hint="write it as for 'emcube catalog search': modality: EDS, elements: [Ni, Cr]",
+        ) from error
+    names = [str(name) for name in found.entries]
+    if not names:
+        raise InputError(
+            f"{recipe.place(('input', 'search'))}: the search in {named.catalog!r} finds none of "
+            f"{len(catalog)} entries, expected one at least",
+            hint="look at 'emcube catalog show', and ask for less",
+        )
+    return names, [schema.Input(catalog=named.catalog, dataset=name) for name in names]
+
+
+def _condition(value: Any) -> Any:
+    """A range of a recipe, ``{from: 80, to: 300}``, as a search takes it."""
+    if isinstance(value, dict) and set(value) <= {"from", "to"}:
+        return (value.get("from"), value.get("to"))
+    return value
 
 
 _on_this_thread = threading.local()
@@ -112,13 +216,12 @@ def standing_in(store: Path | None) -> Iterator[None]:
 
 
 @contextmanager
-def _named_input(recipe: Recipe, scratch: Path) -> Iterator[Input]:
+def _named_input(recipe: Recipe, named: schema.Input | None, scratch: Path) -> Iterator[Input]:
     from emcube.sources import ingest
     from emcube.sources import open as open_cube
     from emcube.store import compute_digest, is_store, read_digest
     from emcube.store import open_cube as open_store
 
-    named = recipe.model.input
     if named is None:
         raise InputError("the recipe names no input")
     address = _recorded(named)
@@ -156,14 +259,24 @@ def stored_input(recipe: Recipe) -> Input | None:
     ReadError, StoreError, CatalogError
         It is not there or cannot be opened.
     """
-    from emcube.sources import open as open_cube
-    from emcube.store import is_store, read_digest
-
     named = recipe.model.input
     if named is None:
         raise InputError(
             "the recipe names no input", hint="write 'input: {path: map.zarr}' into the recipe"
         )
+    if named.several:
+        names, single = _fields_of(recipe, named)
+        found = [_stored(recipe, one) for one in single]
+        known = [one for one in found if one is not None]
+        return _together(names, known) if len(known) == len(found) else None
+    return _stored(recipe, named)
+
+
+def _stored(recipe: Recipe, named: schema.Input) -> Input | None:
+    """Open one cube, if its digest is known without reading it."""
+    from emcube.sources import open as open_cube
+    from emcube.store import is_store, read_digest
+
     where, options = _address(recipe, named)
     cube = open_cube(where, **options)
     place = cube.encoding.get("source")
@@ -172,7 +285,7 @@ def stored_input(recipe: Recipe) -> Input | None:
     return Input(cube, read_digest(place), _recorded(named))
 
 
-def require_apart(recipe: Recipe, cube: xr.DataArray | None, path: Path | str) -> None:
+def require_apart(recipe: Recipe, cube: Any, path: Path | str) -> None:
     """Refuse a result whose place holds what its run reads, or lies in it.
 
     To replace the result would remove its own input; to write into the input would change it.
@@ -180,7 +293,7 @@ def require_apart(recipe: Recipe, cube: xr.DataArray | None, path: Path | str) -
     Parameters
     ----------
     recipe : Recipe
-    cube : DataArray, optional
+    cube : DataArray, or several of them, optional
         A cube in hand; where it is lazy, the store that it comes from counts.
     path : Path or str
         Folder of the result, or its address (a str).
@@ -211,7 +324,7 @@ def require_apart(recipe: Recipe, cube: xr.DataArray | None, path: Path | str) -
             )
 
 
-def _require_other_address(recipe: Recipe, cube: xr.DataArray | None, address: str) -> None:
+def _require_other_address(recipe: Recipe, cube: Any, address: str) -> None:
     """Refuse an address that holds what the run reads, or lies in it."""
     for what, text in _read_from(recipe, cube):
         source = text.rstrip("/")
@@ -224,17 +337,25 @@ def _require_other_address(recipe: Recipe, cube: xr.DataArray | None, address: s
             )
 
 
-def _read_from(recipe: Recipe, cube: xr.DataArray | None) -> Iterator[tuple[str, str]]:
+def _read_from(recipe: Recipe, cube: Any) -> Iterator[tuple[str, str]]:
     """What a run reads, and its path or URL."""
-    from emcube.catalog.model import resolve
-
     if recipe.document.source is not None:
         yield "recipe", str(recipe.document.source)
-    if cube is not None and cube.encoding.get("source") is not None:
-        yield "input", str(cube.encoding["source"])
+    given = several(cube)
+    for one in () if cube is None else (cube,) if given is None else given.cubes:
+        if one.encoding.get("source") is not None:
+            yield "input", str(one.encoding["source"])
     named = recipe.model.input
     if named is None:
         return
+    for single in _fields_of(recipe, named)[1] if named.several else (named,):
+        yield from _named_places(recipe, single)
+
+
+def _named_places(recipe: Recipe, named: schema.Input) -> Iterator[tuple[str, str]]:
+    """What a run reads of one cube."""
+    from emcube.catalog.model import resolve
+
     if named.catalog is not None:
         yield "catalog", recipe.locate(named.catalog)
         entry = resolve(f"{recipe.locate(named.catalog)}:{named.dataset}")

@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from emcube.models import cloud, fastica, nmf_start, pca, rotation, uncertainties
+from emcube.kernels import fractions
+from emcube.models import cloud, fastica, nmf_penalties, nmf_start, pca, rotation, uncertainties
 from emcube.models import n_components as number
+from emcube.models.component_survey import RESTART_TOL
 from emcube.models.gaussian_mixture import AS_IS
 from emcube.models.kmeans_start import SAMPLE_NUMBERS
 from emcube.recipe import schema
@@ -305,6 +307,8 @@ class Passes:
         """Passes of one step; steps are asked in their order."""
         if isinstance(step, schema.EstimateStep):
             found = list(self._estimate(step))
+        elif isinstance(step, schema.SurveyStep):
+            found = list(self._survey(step))
         elif isinstance(step, schema.PCAStep):
             found = list(self._pca(step))
         elif isinstance(step, schema.NMFStep):
@@ -325,6 +329,8 @@ class Passes:
             found = list(self._uncertainty(step))
         elif isinstance(step, schema.DiagnosticsStep):
             found = list(self._diagnostics(step))
+        elif isinstance(step, schema.PhaseFractionsStep):
+            found = list(self._phase_fractions(step))
         else:
             found = list(self._kmeans(step))
         self._steps[step.label] = step
@@ -397,6 +403,36 @@ class Passes:
             client={"eigen": float(side) ** 3},
         )
         yield self._parallel(over, side)
+
+    def _survey(self, step: schema.SurveyStep) -> Iterator[Pass]:
+        """An estimate; fits to halves, and from random starts, of each number; held-out counts."""
+        yield from self._estimate(schema.EstimateStep())
+        most = int(min(step.max_components, self.cube.n_pixels, self.cube.n_channels))
+        before = dict(self._loadings), dict(self._factorised)
+        # Sums of a half are shared by the fits to it, and by nothing else.
+        whole = self._known
+        halves: tuple[dict[str, int], ...] = ({}, {})
+        for k in range(1, most + 1):
+            for half in halves:
+                self._known = half
+                yield from self._fit_only(schema.NMFStep(n_components=k))
+        self._known = whole
+        for k in range(2, most + 1):
+            for _ in range(step.n_restarts):
+                # The side of the tiles is known by then; here, that it is 8 at most.
+                again = schema.NMFStep(n_components=k, init="random", pool=8, tol=RESTART_TOL)
+                yield from self._fit_only(again)
+        self._loadings, self._factorised = before
+        models = Range(0.0, most * (most + 1) / 2)
+        yield _once(
+            "held-out counts", self.cube, statistic=16 * most,
+            state=models.times(8.0 * self.cube.n_channels),
+            work=self._nmf_work(self.cube, models, "solve", Range(0.3, 1.0)),
+        )  # fmt: skip
+
+    def _fit_only(self, step: schema.NMFStep) -> Iterator[Pass]:
+        """Passes of a fit, without what writes its maps."""
+        yield from (one for one in self._nmf(step) if "write maps" not in one.name)
 
     def _pooled_gram(self, over: Facts, side: int, wanted: float) -> dict[str, Range]:
         if over.rows is False or not wanted:
@@ -513,10 +549,16 @@ class Passes:
                 held=held, work=scores,
             )  # fmt: skip
         most = 8 if tries else (step.pool if isinstance(step.pool, int) else 1)
+        penalised = step.sparsity > 0 or step.smoothness > 0
+        if penalised and step.pool == "auto":
+            most = 1  # The start is that of tiles, the passes are over single pixels.
         pooled = self._pooled(over, most, fixed=isinstance(step.pool, int))
         yield from self._batches(step, over, pooled, k)
         likely = (2, min(25, step.max_iter)) if step.tol else (step.max_iter // 4, step.max_iter)
         share = Range(1.0 if most == 1 else 0.15, 1.0)
+        if penalised:
+            # A pixel is solved again and again, until it and its neighbours stay.
+            share = share.times(2.0, 20.0)
         yield Pass(
             "NMF",
             pooled,
@@ -530,6 +572,12 @@ class Passes:
             work=self._nmf_work(over, k, "nmf", share),
             also_reads=over if most > 1 else None,
         )
+        if step.smoothness:
+            yield Pass(
+                "NMF (smooth maps)", over, 1, nmf_penalties.ANCHOR_ROUNDS, (1, 25),
+                "ends when what lies between blocks stays", state=state,
+                work=self._nmf_work(over, k, "solve", Range(2.0, 20.0)),
+            )  # fmt: skip
         yield self._writes(step, over, k)
         self._loadings[step.label] = self._loadings_of(over, k)
         self._factorised[step.label] = (step, k, pooled)
@@ -560,7 +608,7 @@ class Passes:
             change = {"init": "random", "n_epochs": "auto", "pool": side}
             again = target.model_copy(update=change)
             before = dict(self._loadings), dict(self._factorised)
-            fits = [one for one in self._nmf(again) if "write maps" not in one.name]
+            fits = list(self._fit_only(again))
             self._loadings, self._factorised = before
             yield from (one for _ in range(n) for one in fits)
         elif n:
@@ -1006,6 +1054,27 @@ class Passes:
             yield Pass(
                 name, half, 1, -1, (step.n_repeats, 100 * step.n_repeats), "the sample decides"
             )
+
+    def _phase_fractions(self, step: schema.PhaseFractionsStep) -> Iterator[Pass]:
+        """Each pixel as it was measured, and with counts drawn anew."""
+        able = [s for s in self._steps.values() if isinstance(s, schema.WITH_PHASES)]
+        of = self._steps[step.of] if step.of is not None else able[-1]
+        on = getattr(of, "on", None)
+        over = self.cube if on is None else self._loadings[on]
+        given: Any = getattr(of, "n_components", getattr(of, "n_clusters", "auto"))
+        k, times = _components(given), 1.0 + (step.n_draws if self.counts and on is None else 0)
+        solved = isinstance(
+            of, schema.NMFStep | schema.MCRStep | schema.VCAStep | schema.NFINDRStep
+        )
+        work = (
+            self._nmf_work(over, k.times(times), "solve", Range(1.0, 1.0))
+            if solved
+            else self._product_work(over, k.times(times))
+        )
+        yield _once(
+            "phase fractions", over, statistic=int(8 * times * fractions.MOST_TILES * k.high),
+            state=k.times(8.0 * over.n_channels), work=work,
+        )  # fmt: skip
 
     def _cluster_spectra(self, over: Facts, k: Range, features: Range) -> Iterator[Pass]:
         spectra = _added(self._product_work(over, k), self._sum_work(over))

@@ -23,6 +23,7 @@ from emcube.engine.memory import Projection, parse_bytes
 from emcube.engine.threads import default_threads
 from emcube.errors import BudgetError, InputError
 from emcube.kernels.rows import MAX_ROW_DENSITY
+from emcube.models.fields import several
 from emcube.models.labels import as_source
 from emcube.recipe.calibration import Calibration, calibrate
 from emcube.recipe.passes import Facts, Pass, Passes, Range, StepPasses
@@ -330,6 +331,7 @@ def plan(
     >>> em.plan("recipe.yaml", workers=4).seconds  # doctest: +SKIP
     """
     recipe, cube = _understand(what, cube, name=name, n_components=n_components)
+    _require_one_cube(recipe, cube)
     machine = _machine(workers, threads, memory)
     found = _find(recipe, cube)
     prepared = prepare(found.cube, recipe.prepare)
@@ -357,6 +359,15 @@ def plan(
     numbers = _Numbers(machine, rates, {"used": source, "all": everything})
     planned = tuple(numbers.step(step, prepared) for step in [*found.before, *steps])
     return _whole(machine, recipe, found, prepared, facts["used"], planned, numbers, out)
+
+
+def _require_one_cube(recipe: Recipe, cube: Any) -> None:
+    named = recipe.model.input
+    if (named is not None and named.several) or several(cube) is not None:
+        raise InputError(
+            "a plan counts the passes over one cube, and this run has several",
+            hint="plan it with one of them ('input: {path: ...}'): passes are the same, their times add up",
+        )
 
 
 def _machine(workers: int | None, threads: int | None, memory: int | str | None) -> Machine:
@@ -782,6 +793,8 @@ class _Numbers:
 _SMALL = {
     "input": 2,
     "estimate_n_components": 4,
+    "survey_n_components": 9,
+    "phase_fractions": 17,
     "pca": 5,
     "nmf": 4,
     "kmeans": 3,

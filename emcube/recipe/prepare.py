@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from emcube.cube import nav_dims
 from emcube.errors import SelectionError
+from emcube.models.fields import Fields
 from emcube.recipe.schema import AnyPrepare, Bin, RemoveBackground, Select, Window
 
 __all__ = ["Prepared", "inside_polygon", "prepare"]
@@ -23,23 +24,29 @@ class Prepared:
 
     Attributes
     ----------
-    cube : DataArray
+    cube : DataArray, or Fields
+        Or several cubes.
     region : DataArray of bool over navigation dims, or None
-        None: all of them.
+        None: all of them. Of several cubes a list with one each.
     """
 
-    cube: xr.DataArray
-    region: xr.DataArray | None = None
+    cube: Any
+    region: Any = None
 
 
-def prepare(cube: xr.DataArray, steps: Sequence[AnyPrepare]) -> Prepared:
-    """Apply the preparation of a recipe, lazily.
+def prepare(cube: Any, steps: Sequence[AnyPrepare]) -> Prepared:
+    """Apply the preparation of a recipe, lazily; to each of several cubes.
 
     Raises
     ------
     SelectionError
         A dim does not exist, or a selection leaves nothing.
     """
+    if isinstance(cube, Fields):
+        each = [prepare(one, steps) for one in cube.cubes]
+        return Prepared(
+            Fields(tuple(one.cube for one in each), cube.names), [one.region for one in each]
+        )
     state = Prepared(cube)
     for step in steps:
         state = _apply(state, step)

@@ -15,7 +15,7 @@ from emcube.recipe import schema
 from emcube.recipe.document import Document, Location, parse_yaml, read_yaml
 from emcube.recipe.explain import Fault, raise_faults, translate
 
-__all__ = ["Recipe"]
+__all__ = ["Recipe", "refused_for_several"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +115,7 @@ class Recipe:
                 {p.verb: p.model_dump(mode="json", exclude={"verb"}, exclude_none=True)}
                 for p in model.prepare
             ],
-            "steps": [
-                {s.verb: {**s.model_dump(mode="json", exclude={"verb"}), "name": s.label}}
-                for s in model.steps
-            ],
+            "steps": [{s.verb: s.normalised()} for s in model.steps],
         }
 
     def place(self, location: Location) -> str:
@@ -144,13 +141,13 @@ def _contradictions(model: schema.RecipeModel) -> Iterator[Fault]:
                 f"two steps have the name {step.label!r}{but}",
                 f"give one its own, as in '- {step.verb}: {{name: {step.label}_2, ...}}'",
             )
-        estimated = any(isinstance(s, schema.EstimateStep) for s in earlier.values())
+        estimated = any(isinstance(s, schema.ESTIMATES) for s in earlier.values())
         for parameter in ("n_components", "n_clusters"):
             if getattr(step, parameter, None) == "auto" and not estimated:
                 yield Fault(
                     (*at, parameter),
                     f"{parameter!r} of {step.verb} is 'auto', but no earlier step estimates a number",
-                    "put '- estimate_n_components:' before it, or give a number",
+                    "put '- estimate_n_components:' or '- survey_n_components:' before it, or give a number",
                 )
         if isinstance(step, schema.KMeansStep | schema.GaussianMixtureStep) and step.on is not None:
             target = earlier.get(step.on)
@@ -176,7 +173,39 @@ def _contradictions(model: schema.RecipeModel) -> Iterator[Fault]:
                 )
         if isinstance(step, schema.UncertaintyStep | schema.DiagnosticsStep):
             yield from _without_target(step, at, earlier)
+        if isinstance(step, schema.PhaseFractionsStep):
+            yield from _without_phases(step, at, earlier)
+        if model.input is not None and model.input.several:
+            yield from refused_for_several(step, at)
         earlier[step.label] = step
+
+
+def refused_for_several(step: schema.AnyStep, at: Location) -> Iterator[Fault]:
+    """Find a step that takes one cube in a recipe of several."""
+    if isinstance(step, schema.OF_ONE_CUBE):
+        yield Fault(
+            at,
+            f"{step.verb} says something of one cube, and this recipe has several",
+            "run it in a recipe of each cube, or ask em.uncertainty and em.diagnostics of the model",
+        )
+
+
+def _without_phases(
+    step: schema.PhaseFractionsStep, at: Location, earlier: dict[str, schema.AnyStep]
+) -> Iterator[Fault]:
+    """Find a step of fractions of phases that are not there."""
+    able = [n for n, s in earlier.items() if isinstance(s, schema.WITH_PHASES)]
+    if step.of is None and able:
+        return
+    if step.of not in able:
+        given = "" if step.of is None else f"'of' of {step.verb} is {step.of!r}, "
+        yield Fault(
+            at if step.of is None else (*at, "of"),
+            f"{given}expected an earlier step with loadings that are not negative, or with clusters",
+            "there are " + ", ".join(map(repr, able))
+            if able
+            else "put '- nmf: {n_components: 3}' or '- kmeans: {n_clusters: 3}' before it",
+        )
 
 
 def _without_target(
@@ -192,18 +221,30 @@ def _without_target(
             f"'on' of {step.verb} is {step.on!r}, expected an earlier nmf step",
             "there are " + ", ".join(map(repr, able)) if able else "put an nmf step before it",
         )
-    elif not able:
+        return
+    if not able:
         yield Fault(
             at,
             f"{step.verb} says something about an nmf step, and there is none before it",
             "put '- nmf: {n_components: 3}' before it",
         )
-    elif isinstance(step, schema.UncertaintyStep):
-        target = earlier[step.on or able[-1]]
-        if step.method == "thinning" and getattr(target, "beta_loss", "") == "frobenius":
-            yield Fault(
-                (*at, "method"),
-                f"'method' of {step.verb} is 'thinning', which deals counts to two halves, but "
-                f"{target.label!r} is of least squares",
-                "take 'bootstrap', which gives residuals new signs",
-            )
+        return
+    target = earlier[step.on or able[-1]]
+    # What a penalty leaves of the data, or a basis takes from the spread, is no question of counting.
+    words = ["sparsity", "smoothness"]
+    words += ["basis"] if isinstance(step, schema.UncertaintyStep) else []
+    asked = [name for name in words if getattr(target, name, None)]
+    if asked:
+        yield Fault(
+            (*at, "on"),
+            f"{step.verb} is not there for an nmf step with {asked[0]!r}, as {target.label!r} is",
+            "put an nmf step without it before this one, and name that in 'on'",
+        )
+    least_squares = getattr(target, "beta_loss", "") == "frobenius"
+    if isinstance(step, schema.UncertaintyStep) and step.method == "thinning" and least_squares:
+        yield Fault(
+            (*at, "method"),
+            f"'method' of {step.verb} is 'thinning', which deals counts to two halves, but "
+            f"{target.label!r} is of least squares",
+            "take 'bootstrap', which gives residuals new signs",
+        )

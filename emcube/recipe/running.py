@@ -32,6 +32,7 @@ from emcube.errors import EmcubeError, InputError, SelectionError
 from emcube.feedback.events import group
 from emcube.feedback.events import step as tell_step
 from emcube.models.base import resolve_seed
+from emcube.models.fields import Fields, several
 from emcube.models.labels import as_source
 from emcube.models.sweeps import TotalsSweep
 from emcube.recipe.inputs import Input, find_input, require_apart, stored_input
@@ -47,6 +48,7 @@ from emcube.results.tree import (
     ResultWriter,
     begun_roots,
     checkpoint_folder,
+    field_node,
     frame,
     read_root,
     require_free,
@@ -64,7 +66,7 @@ INPUT = "input"
 
 def run(
     what: Recipe | str | os.PathLike[str] | Mapping[str, Any] | xr.DataArray,
-    cube: xr.DataArray | None = None,
+    cube: Any = None,
     *,
     out: str | os.PathLike[str] | None = None,
     name: str | None = None,
@@ -80,8 +82,9 @@ def run(
         A recipe: a YAML file, plain data or a `Recipe`. Or a cube (in hand, or whatever
         `emcube.open` takes: instrument file, store, URL, ``catalog.yaml:entry``) on which the default
         recipe runs: number of components, PCA, NMF, k-means.
-    cube : DataArray, optional
-        The cube to run the recipe on, where the recipe names no input.
+    cube : DataArray, or list of them, optional
+        The cube to run the recipe on, where the recipe names no input. Several cubes (also what a catalog's
+        search found) are fitted together and stay apart.
     out : path-like or URL, optional
         Folder of the result; default the recipe's ``output``. Or an address of storage, such as
         ``s3://bucket/result``: the run is then done in a folder of this machine (see
@@ -265,11 +268,13 @@ def look_ahead(
 
 
 def _understand(
-    what: Any, cube: xr.DataArray | None, *, name: str | None, n_components: int | None
-) -> tuple[Recipe, xr.DataArray | None]:
+    what: Any, cube: Any, *, name: str | None, n_components: int | None
+) -> tuple[Recipe, Any]:
     """Tell recipes from cubes."""
     is_file = isinstance(what, str | os.PathLike)
-    is_recipe = isinstance(what, Recipe | Mapping) or (
+    # What a catalog's search found is a mapping, too.
+    given = None if is_file else several(what)
+    is_recipe = (isinstance(what, Recipe | Mapping) and given is None) or (
         is_file and Path(what).suffix.lower() in (".yaml", ".yml")
     )
     if is_recipe:
@@ -288,7 +293,8 @@ def _understand(
             hint="give a recipe first, then the cube",
         )
     plain = default_recipe(n_components)
-    if isinstance(what, xr.DataArray):
+    if isinstance(what, xr.DataArray) or given is not None:
+        what = what if given is None else given
         if name is not None:
             raise InputError(f"'name' picks a signal in a file, got {name!r} beside a cube in hand")
         return Recipe.from_dict(plain), what
@@ -415,6 +421,8 @@ def _carry_out(
 ) -> Result:
     started = now()
     tell_step(0, INPUT)
+    if isinstance(prepared.cube, Fields):
+        return _carry_out_fields(recipe, prepared, writer, kept, started)
     # A polygon lies over two dims; a series has it at each of its positions.
     where, _ = resolve_where(prepared.cube, prepared.region)
     seeds, steps = writer.attributes["provenance"]["seeds"], {s.label: s for s in recipe.steps}
@@ -433,10 +441,55 @@ def _carry_out(
             )
         with resident():
             _run_steps(recipe, state, kept)
+    return _finished(writer, started)
+
+
+def _finished(writer: ResultWriter, started: str) -> Result:
     return_memory()
     provenance = {**writer.attributes["provenance"], "started": started, "finished": now()}
     writer.finish({"provenance": provenance})
     return open_result(writer.path)
+
+
+def _carry_out_fields(
+    recipe: Recipe, prepared: Prepared, writer: ResultWriter, kept: Checkpoints, started: str
+) -> Result:
+    """Run on several cubes: sums of each, then each step on all of them together."""
+    fields: Fields = prepared.cube
+    seeds, steps = writer.attributes["provenance"]["seeds"], {s.label: s for s in recipe.steps}
+    where: list[Any] = []
+    for name, cube, region in zip(fields.names, fields.cubes, prepared.region, strict=True):
+        used, _ = resolve_where(cube, region)
+        node = field_node(name, INPUT)
+        with kept.scope(f"{INPUT}.{name}"):
+            where.append(
+                _write_input(recipe, cube, used, writer, rule=recipe.model.where, node_name=node)
+            )
+        kept.drop(f"{INPUT}.{name}")
+    _write_common_input(fields, writer)
+    state = Run(writer, fields, where, seeds, steps)
+    with resident():
+        _run_steps(recipe, state, kept)
+    return _finished(writer, started)
+
+
+def _write_common_input(fields: Fields, writer: ResultWriter) -> None:
+    """Write what the cubes of a run have in common: metadata, and the sum of their spectra."""
+    if writer.has_node(INPUT):
+        return
+    _, labels = as_source(fields)
+    sums = [writer.node(field_node(name, INPUT))["sum_spectrum"].load() for name in fields.names]
+    whole = sums[0].copy(data=sum(one.values for one in sums))
+    node = writer.write_node(
+        INPUT,
+        xr.Dataset({"sum_spectrum": whole}),
+        verb=INPUT,
+        nav=labels.nav_dims,
+        sig=labels.sig_dims,
+        attributes={"metadata": labels.attrs.get("metadata") or {}},
+        maps=False,
+    )
+    node.finish()
 
 
 def _run_steps(recipe: Recipe, state: Run, kept: Checkpoints) -> None:
@@ -462,6 +515,7 @@ def _write_input(
     writer: ResultWriter,
     *,
     rule: Where | None = None,
+    node_name: str = INPUT,
 ) -> xr.DataArray | None:
     """Write the node of sums; return which pixels are used (None: all).
 
@@ -471,8 +525,8 @@ def _write_input(
     nav, sig = nav_dims(cube), sig_dims(cube)
     blocks, labels = as_source(cube)
     units = {"units": labels.units}
-    if writer.has_node(INPUT):
-        finished = writer.node(INPUT)
+    if writer.has_node(node_name):
+        finished = writer.node(node_name)
         return finished["used"].load() if "used" in finished else None
     # Companion images come along: they lie on the same grid.
     coords = {
@@ -482,7 +536,7 @@ def _write_input(
     }
     where = region
     if rule is not None:
-        where = _used(cube, region, rule, writer.path / INPUT / "smoothing")
+        where = _used(cube, region, rule, writer.path / node_name / "smoothing")
     used_blocks, used_labels = as_source(cube, where)
     nothing = np.zeros(used_blocks.n_channels)
     spectrum = used_labels.spectra(nothing, dim=None, name="sum_spectrum", attrs=units)
@@ -495,7 +549,7 @@ def _write_input(
     if where is not None:
         values["used"] = where.transpose(*nav).astype(bool).assign_attrs(units="1")
     node = writer.write_node(
-        INPUT,
+        node_name,
         xr.Dataset(values),
         verb=INPUT,
         nav=nav,
@@ -503,10 +557,11 @@ def _write_input(
         attributes={"metadata": cube.attrs.get("metadata") or {}},
     )
     target: dict[str, Target] = {
-        "total_counts": ZarrTarget(str(writer.path), f"{INPUT}/total_counts")
+        "total_counts": ZarrTarget(str(writer.path), f"{node_name}/total_counts")
     }
     totals = TotalsSweep(counts=False)
-    asked = [totals, *first_sums(recipe, cube, used_blocks)]
+    # Of several cubes the steps sum all together.
+    asked = [totals, *(first_sums(recipe, cube, used_blocks) if node_name == INPUT else [])]
     if where is None:
         writing = Writing(pixel_sums, blocks.plan, target, "total counts")
         sums = run_sweeps([*asked, writing], blocks)[0].state

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -24,14 +25,18 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 __all__ = [
+    "ESTIMATES",
     "FORMAT",
+    "OF_ONE_CUBE",
     "WITH_LOADINGS",
+    "WITH_PHASES",
     "AnyPrepare",
     "AnyStep",
     "Bin",
     "ClusterQualityStep",
     "DiagnosticsStep",
     "EstimateStep",
+    "FieldInput",
     "GaussianMixtureStep",
     "ICAStep",
     "Input",
@@ -40,23 +45,26 @@ __all__ = [
     "NFINDRStep",
     "NMFStep",
     "PCAStep",
+    "PhaseFractionsStep",
     "PoissonMixtureStep",
     "PrepareStep",
     "RecipeModel",
     "RemoveBackground",
     "Select",
     "Step",
+    "SurveyStep",
     "UncertaintyStep",
     "VCAStep",
     "VarimaxStep",
     "Where",
     "Window",
+    "XrayBasis",
 ]
 
 FORMAT = 1
 """Version of the recipe format that this release reads and writes."""
 
-RESERVED_NAMES = ("input",)
+RESERVED_NAMES = ("input", "fields")
 """Names a step cannot have: nodes of the result tree that hold something else."""
 
 
@@ -106,9 +114,42 @@ def _increasing(value: tuple[float, float]) -> tuple[float, float]:
 # --------------------------------------------------------------------------- input and selection
 
 
-class Input(_Model):
-    """Where the cube comes from: a path (or several), or an entry of a catalog."""
+class FieldInput(_Model):
+    """One of several cubes: a path or an entry of a catalog, and what the field is called."""
 
+    path: Text | None = None
+    name: Text | None = None
+    catalog: Text | None = None
+    dataset: Text | None = None
+    field: Name | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> FieldInput:
+        _require_one_source(self)
+        return self
+
+
+def _paths(value: Any) -> Any:
+    """Turn ``[a.zarr, b.zarr]`` into ``[{path: a.zarr}, {path: b.zarr}]``."""
+    if not isinstance(value, list):
+        return value
+    return [{"path": one} if isinstance(one, str) else one for one in value]
+
+
+class Input(_Model):
+    """Where the cube comes from: a path (or several that are joined), or an entry of a catalog.
+
+    Or where several cubes come from, which are fitted together and stay apart: `fields`, or what a `search`
+    in a catalog finds.
+    """
+
+    fields: (
+        Annotated[
+            tuple[FieldInput, ...], Strict(False), BeforeValidator(_paths), Field(min_length=1)
+        ]
+        | None
+    ) = None
+    search: Annotated[dict[str, Any], Field(min_length=1)] | None = None
     path: Text | Annotated[tuple[Text, ...], Strict(False), Field(min_length=1)] | None = None
     name: Text | None = None
     dim: Name | None = None
@@ -116,18 +157,16 @@ class Input(_Model):
     catalog: Text | None = None
     dataset: Text | None = None
 
+    @property
+    def several(self) -> bool:
+        """Whether it names several cubes that stay apart."""
+        return self.fields is not None or self.search is not None
+
     @model_validator(mode="after")
     def _one_source(self) -> Input:
-        if (self.path is None) == (self.catalog is None):
-            raise PydanticCustomError(
-                "input_source",
-                "expected either 'path' or 'catalog' and 'dataset', got {got}",
-                {"got": "both" if self.path is not None else "neither"},
-            )
-        if (self.catalog is None) != (self.dataset is None):
-            raise PydanticCustomError(
-                "input_source", "'catalog' and 'dataset' belong together, got only one of them"
-            )
+        if self.several:
+            return self._several_sources()
+        _require_one_source(self)
         several = isinstance(self.path, tuple)
         if (self.dim is not None or self.values is not None) and not several:
             raise PydanticCustomError(
@@ -140,11 +179,39 @@ class Input(_Model):
                 "{n} values for {m} files, expected one each",
                 {"n": len(self.values), "m": len(self.path or ())},
             )
-        if self.catalog is not None and self.name is not None:
-            raise PydanticCustomError(
-                "input_source", "'name' picks a signal in a file, a catalog entry has its own"
-            )
         return self
+
+    def _several_sources(self) -> Input:
+        given = {k for k, v in self if v is not None}
+        expected = {"fields"} if self.fields is not None else {"catalog", "search"}
+        if given != expected:
+            raise PydanticCustomError(
+                "input_source",
+                "several cubes are named by 'fields' alone, or by 'catalog' and 'search', got {got}",
+                {"got": ", ".join(map(repr, sorted(given)))},
+            )
+        names = [one.field for one in self.fields or () if one.field is not None]
+        if len({name.casefold() for name in names}) < len(names):
+            raise PydanticCustomError("input_source", "two of the 'fields' have one name")
+        return self
+
+
+def _require_one_source(given: FieldInput | Input) -> None:
+    """Refuse an input that names no cube, or two."""
+    if (given.path is None) == (given.catalog is None):
+        raise PydanticCustomError(
+            "input_source",
+            "expected either 'path' or 'catalog' and 'dataset', got {got}",
+            {"got": "both" if given.path is not None else "neither"},
+        )
+    if (given.catalog is None) != (given.dataset is None):
+        raise PydanticCustomError(
+            "input_source", "'catalog' and 'dataset' belong together, got only one of them"
+        )
+    if given.catalog is not None and given.name is not None:
+        raise PydanticCustomError(
+            "input_source", "'name' picks a signal in a file, a catalog entry has its own"
+        )
 
 
 class Where(_Model):
@@ -243,6 +310,9 @@ class _Step(_Model):
     """A step of the analysis."""
 
     name: Name | None = None
+    # Parameters that came later: at their defaults they are left out of the normalised form, so that the
+    # identity of runs without them stays.
+    added: ClassVar[tuple[str, ...]] = ()
 
     @field_validator("name")
     @classmethod
@@ -270,6 +340,13 @@ class _Step(_Model):
         verb: str = self.verb  # type: ignore[attr-defined]
         return self.name or verb
 
+    def normalised(self) -> dict[str, Any]:
+        """The step with every default filled in that was there in the first release of its verb."""
+        fields = type(self).model_fields
+        at_default = {k for k in self.added if getattr(self, k) == fields[k].default}
+        values = self.model_dump(mode="json", exclude={"verb", *at_default})
+        return {**values, "name": self.label}
+
     def parameters(self) -> dict[str, Any]:
         """The estimator's parameters, defaults filled in."""
         return self.model_dump(exclude={"verb", "name", "on", "of"})
@@ -284,6 +361,15 @@ class EstimateStep(_Step):
     pixel_counts: Positive = 100.0
     channel_counts: Positive = 20.0
     n_shown: Count = 30
+    random_state: Seed | None = 0
+
+
+class SurveyStep(_Step):
+    """How many components the data support, by several methods (`emcube.survey_n_components`)."""
+
+    verb: Literal["survey_n_components"] = "survey_n_components"
+    max_components: Annotated[int, Strict(), Field(ge=2)] = 6
+    n_restarts: Annotated[int, Strict(), Field(ge=2)] = 4
     random_state: Seed | None = 0
 
 
@@ -303,8 +389,22 @@ class PCAStep(_Step):
     random_state: Seed | None = 0
 
 
+class XrayBasis(_Model):
+    """X-ray physics as a basis of spectra (`emcube.xray_basis`)."""
+
+    elements: Annotated[tuple[Text, ...], Strict(False), Field(min_length=1)] | None = None
+    beam_energy: Positive | None = None
+    resolution: Positive | None = None
+    group: Literal["family", "subshell", "element"] = "family"
+    bremsstrahlung: Annotated[bool, Strict()] = True
+    layers: dict[str, NotNegative] | None = None
+    crystal: Positive | None = None
+
+
 class NMFStep(_Step):
     """Non-negative components (`emcube.MiniBatchNMF`)."""
+
+    added: ClassVar[tuple[str, ...]] = ("basis", "sparsity", "smoothness")
 
     verb: Literal["nmf"] = "nmf"
     n_components: Count | Literal["auto"] = "auto"
@@ -317,7 +417,26 @@ class NMFStep(_Step):
     n_epochs: Annotated[int, Strict(), Field(ge=0)] | Literal["auto"] = "auto"
     batch_size: Count = 32768
     sum_to_one: Annotated[bool, Strict()] = False
+    basis: XrayBasis | None = None
+    sparsity: NotNegative = 0.0
+    smoothness: NotNegative = 0.0
     random_state: Seed | None = None
+
+    @model_validator(mode="after")
+    def _together(self) -> NMFStep:
+        if self.smoothness and self.pool not in ("auto", 1):
+            raise PydanticCustomError(
+                "parameter",
+                "'smoothness' takes the place of 'pool', got pool={pool}: leave it out",
+                {"pool": self.pool},
+            )
+        if self.sum_to_one and self.beta_loss == "frobenius" and (self.smoothness or self.sparsity):
+            raise PydanticCustomError(
+                "parameter",
+                "'sum_to_one' with a penalty is there for counts, got beta_loss 'frobenius': leave "
+                "'sum_to_one' out",
+            )
+        return self
 
 
 class KMeansStep(_Step):
@@ -358,6 +477,7 @@ class ICAStep(_Step):
     noise: Literal["auto", "poisson"] | None = "auto"
     domain: Literal["spectral", "spatial"] = "spectral"
     derivative: Annotated[int, Strict(), Field(ge=0)] | Literal["auto"] = "auto"
+    span: Count | Literal["auto"] = "auto"
     fun: Literal["logcosh", "exp", "cube"] = "logcosh"
     max_iter: Count = 1000
     tol: Positive = 1e-8
@@ -475,6 +595,17 @@ class DiagnosticsStep(_Step):
     random_state: Seed | None = 0
 
 
+class PhaseFractionsStep(_Step):
+    """Fractions of the phases of an earlier step, field by field (`emcube.phase_fractions`)."""
+
+    verb: Literal["phase_fractions"] = "phase_fractions"
+    of: Name | None = None
+    level: Annotated[float, Strict(), Field(gt=0, lt=1)] = 0.95
+    relative_error: Annotated[float, Strict(), Field(gt=0, lt=1)] = 0.1
+    n_draws: Annotated[int, Strict(), Field(ge=2)] = 4
+    random_state: Seed | None = 0
+
+
 def _tag(value: Any) -> str | None:
     verb = value.get("verb") if isinstance(value, dict) else getattr(value, "verb", None)
     return verb if isinstance(verb, str) else None
@@ -482,6 +613,7 @@ def _tag(value: Any) -> str | None:
 
 Step = Annotated[
     Annotated[EstimateStep, Tag("estimate_n_components")]
+    | Annotated[SurveyStep, Tag("survey_n_components")]
     | Annotated[PCAStep, Tag("pca")]
     | Annotated[NMFStep, Tag("nmf")]
     | Annotated[MCRStep, Tag("mcr")]
@@ -494,7 +626,8 @@ Step = Annotated[
     | Annotated[PoissonMixtureStep, Tag("poisson_mixture")]
     | Annotated[ClusterQualityStep, Tag("cluster_quality")]
     | Annotated[UncertaintyStep, Tag("uncertainty")]
-    | Annotated[DiagnosticsStep, Tag("diagnostics")],
+    | Annotated[DiagnosticsStep, Tag("diagnostics")]
+    | Annotated[PhaseFractionsStep, Tag("phase_fractions")],
     Discriminator(_tag),
 ]
 
@@ -509,6 +642,7 @@ PrepareStep = Annotated[
 
 AnyStep = (
     EstimateStep
+    | SurveyStep
     | PCAStep
     | NMFStep
     | MCRStep
@@ -522,11 +656,29 @@ AnyStep = (
     | ClusterQualityStep
     | UncertaintyStep
     | DiagnosticsStep
+    | PhaseFractionsStep
 )
 """Any step, as a type."""
 
+ESTIMATES = (EstimateStep, SurveyStep)
+"""Steps that find the number that `auto` stands for."""
+
 WITH_LOADINGS = (PCAStep, NMFStep, MCRStep, ICAStep, VarimaxStep, VCAStep, NFINDRStep)
 """Steps that give loadings, on which others may go on."""
+
+WITH_PHASES = (
+    NMFStep,
+    MCRStep,
+    VCAStep,
+    NFINDRStep,
+    KMeansStep,
+    GaussianMixtureStep,
+    PoissonMixtureStep,
+)
+"""Steps that give amounts of phases, which `PhaseFractionsStep` sums."""
+
+OF_ONE_CUBE = (UncertaintyStep, DiagnosticsStep)
+"""Steps that say something of one cube only."""
 
 AnyPrepare = RemoveBackground | Window | Select | Bin
 """Any preparation, as a type."""

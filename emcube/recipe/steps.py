@@ -7,24 +7,28 @@ by the workers straight into the node's arrays; nothing of that size passes thro
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from emcube.cube import nav_dims, sig_dims
-from emcube.engine import BlockSource, Sweep, Target, ZarrTarget, map_blocks
+from emcube.engine import BlockSource, Sweep, ZarrTarget, map_blocks
+from emcube.engine.checkpoint import current_checkpoints
 from emcube.errors import InputError
 from emcube.models.base import Estimator
+from emcube.models.fields import Fields, selections
 from emcube.models.labels import Labels, as_source
 from emcube.recipe import schema
 from emcube.recipe.recipe import Recipe
+from emcube.results.kinds import ESTIMATES
 from emcube.results.provenance import now
-from emcube.results.tree import ResultWriter, frame
+from emcube.results.tree import Node, ResultWriter, field_node, frame
 
-__all__ = ["Run", "first_sums", "run_step"]
+__all__ = ["Run", "first_sums", "fitted", "own_scope", "run_step"]
 
 
 @dataclass
@@ -34,10 +38,10 @@ class Run:
     Attributes
     ----------
     writer : ResultWriter
-    cube : DataArray
-        The prepared cube, one object for all steps so that its blocks are read once.
+    cube : DataArray or Fields
+        The prepared cube, one object for all steps so that its blocks are read once; or several of them.
     where : DataArray of bool or None
-        Pixels that are used.
+        Pixels that are used; of several cubes a list with one each.
     seeds : mapping
         Seed of each step that draws random numbers.
     steps : mapping
@@ -45,22 +49,30 @@ class Run:
     nodes : dict
         Finished nodes by name.
     models : dict
-        Clusters that were fitted in this process, by step, with the cube of the fit.
+        Models that were fitted in this process, by step, with the cube of the fit.
     """
 
     writer: ResultWriter
-    cube: xr.DataArray
-    where: xr.DataArray | None
+    cube: Any
+    where: Any
     seeds: Mapping[str, int]
     steps: Mapping[str, schema.AnyStep] = field(default_factory=dict)
     nodes: dict[str, xr.Dataset] = field(default_factory=dict)
-    models: dict[str, tuple[Any, xr.DataArray]] = field(default_factory=dict)
+    models: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
     @property
     def estimated(self) -> xr.Dataset | None:
         """Node of the latest estimate."""
-        found = [n for n in self.nodes.values() if n.attrs["emcube"]["verb"] == _ESTIMATE]
+        found = [n for n in self.nodes.values() if n.attrs["emcube"]["verb"] in ESTIMATES]
         return found[-1] if found else None
+
+    def loadings(self, step: str) -> Any:
+        """Loadings of a finished step: of a cube, or of several."""
+        if not isinstance(self.cube, Fields):
+            return self.nodes[step]["loadings"]
+        names = self.cube.names
+        found = tuple(self.writer.node(field_node(name, step))["loadings"] for name in names)
+        return Fields(found, names)
 
     def parameters(self, step: schema.AnyStep) -> dict[str, Any]:
         """Parameters of the estimator, with drawn seed and estimated number."""
@@ -85,9 +97,6 @@ class Run:
         return int(number)
 
 
-_ESTIMATE = "estimate_n_components"
-
-
 def run_step(step: schema.AnyStep, run: Run) -> xr.Dataset:
     """Run one step and write its node; return the finished node, lazily."""
     started, clock = now(), time.perf_counter()
@@ -97,6 +106,8 @@ def run_step(step: schema.AnyStep, run: Run) -> xr.Dataset:
 
     if isinstance(step, schema.EstimateStep):
         return _estimate(step, run, stamp)
+    if isinstance(step, schema.SurveyStep):
+        return _survey(step, run, stamp)
     if isinstance(step, schema.PCAStep):
         return _pca(step, run, stamp)
     if isinstance(step, schema.NMFStep):
@@ -113,6 +124,8 @@ def run_step(step: schema.AnyStep, run: Run) -> xr.Dataset:
         return _rotated(step, run, stamp)
     if isinstance(step, schema.VCAStep | schema.NFINDRStep):
         return _endmembers(step, run, stamp)
+    if isinstance(step, schema.PhaseFractionsStep):
+        return _phase_fractions(step, run, stamp)
     if isinstance(step, schema.UncertaintyStep):
         from emcube.recipe.judging import uncertainty_step
 
@@ -124,7 +137,7 @@ def run_step(step: schema.AnyStep, run: Run) -> xr.Dataset:
     return _kmeans(step, run, stamp)
 
 
-def first_sums(recipe: Recipe, cube: xr.DataArray, source: BlockSource) -> list[Sweep]:
+def first_sums(recipe: Recipe, cube: Any, source: BlockSource) -> list[Sweep]:
     """Sums that steps of a recipe will ask for and that one pass can make before any of them runs.
 
     Of counts that cannot be negative only: a mistake in the data is a matter of the step that finds it.
@@ -162,6 +175,20 @@ def _estimate(step: schema.EstimateStep, run: Run, stamp: Stamp) -> xr.Dataset:
     return _write(step, run, curve, attributes, stamp)
 
 
+def _survey(step: schema.SurveyStep, run: Run, stamp: Stamp) -> xr.Dataset:
+    from emcube.models import survey_n_components
+
+    found = survey_n_components(run.cube, where=run.where, **run.parameters(step))
+    attributes = {
+        "n_components": found.n_components,
+        "reason": found.reason,
+        "numbers": dict(found.numbers),
+        "trusted": bool(found.estimate.trusted),
+        "noise": dict(found.estimate.noise),
+    }
+    return _write(step, run, found.table, attributes, stamp)
+
+
 def _pca(step: schema.PCAStep, run: Run, stamp: Stamp) -> xr.Dataset:
     from emcube.models import IncrementalPCA
 
@@ -191,7 +218,8 @@ def _nmf(step: schema.NMFStep, run: Run, stamp: Stamp) -> xr.Dataset:
     from emcube.models import MiniBatchNMF
 
     model = MiniBatchNMF(**run.parameters(step)).fit(run.cube, where=run.where)
-    small = {
+    run.models[step.label] = model, run.cube
+    small: dict[str, xr.DataArray] = {
         "components": model.components_,
         "objective": xr.DataArray(float(model.objective_), attrs={"units": "1"}),
         "objective_path": xr.DataArray(
@@ -201,12 +229,22 @@ def _nmf(step: schema.NMFStep, run: Run, stamp: Stamp) -> xr.Dataset:
         ),
         "component_totals": _component_totals(model, run),
     }
-    attributes = {
+    attributes: dict[str, Any] = {
         "n_iter": int(model.n_iter_),
         "converged": bool(model.converged_),
         "pool": int(model.pool_),
         "gain": float(model.gain_),
     }
+    if step.basis is not None:
+        # Names of features stand in the attributes: texts in arrays are no part of Zarr's third version yet.
+        small["coefficients"] = model.coefficients_.drop_vars("feature")
+        attributes["features"] = [str(name) for name in model.coefficients_.feature.values]
+    if step.sparsity or step.smoothness:
+        attributes |= {
+            "penalty": float(model.penalty_),
+            "sparsity_strength": float(model.sparsity_strength_),
+            "smoothness_strength": float(model.smoothness_strength_),
+        }
     n_components = model.components_.sizes["component"]
     return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)
 
@@ -215,6 +253,7 @@ def _mcr(step: schema.MCRStep, run: Run, stamp: Stamp) -> xr.Dataset:
     from emcube.models import MCRALS
 
     model = MCRALS(**run.parameters(step)).fit(run.cube, where=run.where)
+    run.models[step.label] = model, run.cube
     small = {
         "components": model.components_,
         "component_totals": _component_totals(model, run),
@@ -260,6 +299,7 @@ def _endmembers(step: schema.VCAStep | schema.NFINDRStep, run: Run, stamp: Stamp
 
     estimator = VCA if isinstance(step, schema.VCAStep) else NFINDR
     model = estimator(**run.parameters(step)).fit(run.cube, where=run.where)
+    run.models[step.label] = model, run.cube
     small = {
         "components": model.components_,
         "component_totals": _component_totals(model, run),
@@ -284,7 +324,25 @@ def _component_totals(model: Any, run: Run) -> xr.DataArray:
     )
 
 
-def _clusters(step: schema.AnyStep, run: Run) -> tuple[Any, xr.DataArray]:
+def fitted(step: schema.AnyStep, run: Run) -> tuple[Any, Any]:
+    """Fitted model of an earlier step, and the cube of the fit; a run that goes on fits it again."""
+    from emcube import models
+
+    if isinstance(step, schema.KMeansStep | schema.GaussianMixtureStep | schema.PoissonMixtureStep):
+        return _clusters(step, run)
+    if step.label not in run.models:
+        make = {
+            "nmf": models.MiniBatchNMF,
+            "mcr": models.MCRALS,
+            "vca": models.VCA,
+            "nfindr": models.NFINDR,
+        }[step.verb]
+        model = make(**run.parameters(step)).fit(run.cube, where=run.where)
+        run.models[step.label] = model, run.cube
+    return run.models[step.label]
+
+
+def _clusters(step: schema.AnyStep, run: Run) -> tuple[Any, Any]:
     """Fitted clusters of a step, and the cube of the fit; a run that goes on fits them again."""
     from emcube import models
 
@@ -295,7 +353,7 @@ def _clusters(step: schema.AnyStep, run: Run) -> tuple[Any, xr.DataArray]:
             "poisson_mixture": models.PoissonMixture,
         }[step.verb]
         on = getattr(step, "on", None)
-        cube = run.cube if on is None else run.nodes[on]["loadings"]
+        cube = run.cube if on is None else run.loadings(on)
         model = make(**run.parameters(step))
         # Labels go straight into the result.
         model.find_clusters(cube, run.where)
@@ -355,6 +413,24 @@ def _cluster_quality(step: schema.ClusterQualityStep, run: Run, stamp: Stamp) ->
     return _write(step, run, found.drop_attrs(deep=False), {**attributes, "seed": seed}, stamp)
 
 
+def _phase_fractions(step: schema.PhaseFractionsStep, run: Run, stamp: Stamp) -> xr.Dataset:
+    from emcube.models import phase_fractions
+
+    able = [
+        s.label
+        for s in run.steps.values()
+        if isinstance(s, schema.WITH_PHASES) and s.label in run.nodes
+    ]
+    target = step.of or able[-1]
+    model, cube = fitted(run.steps[target], run)
+    found = phase_fractions(model, cube, where=run.where, **run.parameters(step))
+    attributes = {**found.attrs, "of": target, "what": found.attrs["of"]}
+    attributes.pop("seed")
+    if isinstance(cube, Fields):
+        attributes["fields"] = list(cube.names)
+    return _write(step, run, found.drop_attrs(deep=False), attributes, stamp)
+
+
 def _mixture(model: Any) -> dict[str, xr.DataArray]:
     """What all mixtures say besides their answers for each pixel."""
     return {
@@ -400,15 +476,15 @@ def _write(
     attributes: Mapping[str, Any],
     stamp: Stamp,
     model: Estimator | None = None,
-    cube: xr.DataArray | None = None,
-    where: xr.DataArray | None = None,
+    cube: Any = None,
+    where: Any = None,
     n_components: int | None = None,
-    more: Mapping[str, tuple[tuple[str, ...], tuple[int, ...], str]] | None = None,
+    more: More | None = None,
 ) -> xr.Dataset:
     """Write the node of a step; with a model also its answer for each pixel of `cube`.
 
     That is loadings of `n_components`, else labels; and `more`: dims beside the cube's, their sizes, and the
-    unit.
+    unit. Of several cubes each has a node of its own, and the step's own is without pixels.
     """
     dataset = xr.Dataset(dict(small)) if not isinstance(small, xr.Dataset) else small
     attributes = {
@@ -417,37 +493,97 @@ def _write(
         **({"seed": int(run.seeds[step.label])} if step.label in run.seeds else {}),
     }
     of = run.cube if cube is None else cube
-    sig = sig_dims(of)
-    targets: dict[str, Target] = {}
+    first = of.cubes[0] if isinstance(of, Fields) else of
+    sig = sig_dims(first)
     if model is not None and n_components is not None:
         sig = model.axes_.signal_beside("component")
-    if model is not None and cube is not None:
-        source, _ = as_source(cube, where, channels=model.axes_.channels)
-        name, fill = ("labels", -1) if n_components is None else ("loadings", np.nan)
-        pixel_bytes = 4 if n_components is None else 8 * n_components
-        chunks = source.plan.output_shape(pixel_bytes)
-        dataset[name] = _frame(model.axes_, chunks, n_components)
-        targets[name] = ZarrTarget(str(run.writer.path), f"{step.label}/{name}", fill)
-        for name, (dims, shape, units) in (more or {}).items():
-            chunks = source.plan.output_shape(8 * int(np.prod(shape, dtype=np.int64)))
-            dataset[name] = _more(model.axes_, chunks, dims, shape, units)
-            targets[name] = ZarrTarget(str(run.writer.path), f"{step.label}/{name}", np.nan)
-    node = run.writer.write_node(
-        step.label,
-        dataset,
-        verb=step.verb,
-        nav=nav_dims(of),
-        sig=sig,
-        attributes=attributes,
-    )
-    if model is not None and targets:
-        map_blocks(
-            model.pixel_function(),
-            source,
-            targets,
-            name=f"{step.label}: write maps",
-            continues=node.attempt,
+    place = _Place(run.writer, step.label, step.verb, nav_dims(first), sig)
+    if model is None or cube is None:
+        return place.write(dataset, attributes).finish({**stamp()})
+    if not isinstance(cube, Fields):
+        return _write_maps(
+            place, dataset, attributes, stamp, model, cube, where, n_components, more
         )
+    for name, one, chosen in zip(cube.names, cube.cubes, selections(where, cube), strict=True):
+        own = replace(place, node=field_node(name, step.label))
+        if not run.writer.has_node(own.node):
+            with own_scope(f"{step.label}.{name}"):
+                _write_maps(
+                    own, dataset.copy(), attributes, stamp, model, one, chosen, n_components, more
+                )
+    # Last: where it is there, the fields are done.
+    return place.write(dataset, attributes, maps=False).finish({**stamp()})
+
+
+More = Mapping[str, tuple[tuple[str, ...], tuple[int, ...], str]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Where a node goes, and what its dims are."""
+
+    writer: ResultWriter
+    node: str
+    verb: str
+    nav: tuple[str, ...]
+    sig: tuple[str, ...]
+
+    def write(
+        self, dataset: xr.Dataset, attributes: Mapping[str, Any], *, maps: bool = True
+    ) -> Node:
+        return self.writer.write_node(
+            self.node,
+            dataset,
+            verb=self.verb,
+            nav=self.nav,
+            sig=self.sig,
+            attributes=attributes,
+            maps=maps,
+        )
+
+
+@contextmanager
+def own_scope(name: str) -> Iterator[None]:
+    """Number the calls for one field by themselves: a run that goes on leaves finished fields out."""
+    kept = current_checkpoints()
+    if kept is None:
+        yield
+        return
+    with kept.scope(name):
+        yield
+    kept.drop(name)
+
+
+def _write_maps(
+    place: _Place,
+    dataset: xr.Dataset,
+    attributes: Mapping[str, Any],
+    stamp: Stamp,
+    model: Any,
+    cube: xr.DataArray,
+    where: Any,
+    n_components: int | None,
+    more: More | None,
+) -> xr.Dataset:
+    """Write a node with a model's answer for each pixel of one cube."""
+    source, labels = as_source(cube, where, channels=model.axes_.channels)
+    folder, targets = str(place.writer.path), {}
+    name, fill = ("labels", -1) if n_components is None else ("loadings", np.nan)
+    pixel_bytes = 4 if n_components is None else 8 * n_components
+    dataset[name] = _frame(labels, source.plan.output_shape(pixel_bytes), n_components)
+    targets[name] = ZarrTarget(folder, f"{place.node}/{name}", fill)
+    for name, (dims, shape, units) in (more or {}).items():
+        chunks = source.plan.output_shape(8 * int(np.prod(shape, dtype=np.int64)))
+        dataset[name] = _more(labels, chunks, dims, shape, units)
+        targets[name] = ZarrTarget(folder, f"{place.node}/{name}", np.nan)
+    node = place.write(dataset, attributes)
+    map_blocks(
+        model.pixel_function(),
+        source,
+        targets,
+        name=f"{place.node}: write maps",
+        continues=node.attempt,
+    )
     return node.finish({**stamp()})
 
 

@@ -16,7 +16,7 @@ from emcube.report.quality import Quality, quality_of, sum_residual
 from emcube.report.references import Reference, bibtex, references_of
 from emcube.report.sure import METHODS, Sure, sure_of, wide_rotations
 from emcube.report.text import clean, count, number, percent, plural, shorten, with_unit
-from emcube.results.kinds import AXES, CLUSTERS, PARTS
+from emcube.results.kinds import AXES, CLUSTERS, ESTIMATES, PARTS
 from emcube.units import pretty
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ CLOSE = 5.0
 
 TITLES = {
     "estimate_n_components": "Number of components",
+    "survey_n_components": "Number of components, by several methods",
     "pca": "Principal components",
     "nmf": "Non-negative matrix factorization",
     "mcr": "Multivariate curve resolution",
@@ -49,9 +50,20 @@ TITLES = {
     "cluster_quality": "Quality of the clusters",
     "uncertainty": "How sure the components are",
     "diagnostics": "Do count statistics survive?",
+    "phase_fractions": "Is one image representative?",
 }
 _WITH_PARTS = (*PARTS, *AXES, *CLUSTERS)
-_PLAIN = {"biwhitening": "biwhitening", "parallel": "parallel analysis", "elbow": "the elbow"}
+_PLAIN = {
+    "biwhitening": "biwhitening",
+    "parallel": "parallel analysis",
+    "elbow": "the elbow",
+    "survey": "several methods",
+    "gavish-donoho": "Gavish and Donoho's threshold",
+    "malinowski": "Malinowski's indicator",
+    "held-out": "held-out counts",
+    "stability": "stability between halves",
+    "consensus": "consensus of restarts",
+}
 _PYTHON = """\
 import emcube as em
 
@@ -271,6 +283,8 @@ def _title(result: Result) -> str:
     ):
         if isinstance(candidate, str) and candidate.strip():
             return shorten(candidate)
+    if result.fields:
+        return shorten(", ".join(result.fields))
     return shorten(result.path.name)
 
 
@@ -303,6 +317,9 @@ def _main_title(result: Result, step: str | None) -> str:
     node = result[step]
     name = "cluster_centers" if verb in CLUSTERS else "components"
     what = "patterns" if node[name].ndim == 3 else "spectra"
+    if result.fields:
+        parts = plural(n, "cluster") if verb in CLUSTERS else _components(n)
+        return f"The {parts} of {plural(len(result.fields), 'field')}: their {what}"
     if verb in PARTS:
         many = f"The {_components(n)}: where they are, and their {what}"
         return (
@@ -357,6 +374,9 @@ def _answer(
             said.append(
                 f"The model leaves {percent(quality.ratio - 1)} more than counting noise explains."
             )
+    told = [s for s in result.steps if result.verb(s) == "phase_fractions"]
+    if told:
+        said.append(clean(result[told[-1]].attrs["said"]))
     return said
 
 
@@ -395,9 +415,17 @@ def _support(found: Mapping[str, Any], used: int | None) -> str:
 
 def _last_estimate(result: Result) -> dict[str, Any] | None:
     for step in reversed(result.steps):
-        if result.verb(step) == "estimate_n_components":
-            return dict(result[step].attrs)
+        if result.verb(step) in ESTIMATES:
+            return _of_survey(dict(result[step].attrs))
     return None
+
+
+def _of_survey(found: dict[str, Any]) -> dict[str, Any]:
+    """A survey in the words of an estimate."""
+    if "numbers" not in found:
+        return found
+    named = {k: v for k, v in found["numbers"].items() if v is not None}
+    return {**found, "method": "survey", "alternatives": named}
 
 
 def _cards(result: Result, step: str | None, quality: Quality | None) -> list[Card]:
@@ -435,9 +463,9 @@ def _cards(result: Result, step: str | None, quality: Quality | None) -> list[Ca
 def _size_card(result: Result) -> Card:
     cube = result.provenance["cube"]
     shape = dict(zip(cube["dims"], cube["shape"], strict=True))
-    nav = _nav(result)
-    pixels = math.prod(shape[d] for d in nav)
-    channels = math.prod(n for d, n in shape.items() if d not in nav)
+    nav = _nav(result.field(result.fields[0]) if result.fields else result)
+    pixels = _n_pixels(result)
+    channels = math.prod(n for d, n in shape.items() if d not in (*nav, "field"))
     note = f"{count(channels)} channel{'' if channels == 1 else 's'} each"
     if "input" in result and cube["units"] == "counts":
         total = float(result["input"]["sum_spectrum"].sum())
@@ -452,9 +480,18 @@ def _input(result: Result) -> xr.Dataset | None:
 
 
 def _nav(result: Result) -> list[str]:
-    if "input" in result:
+    if "input" in result and "total_counts" in result["input"]:
         return [str(d) for d in result["input"]["total_counts"].dims]
     return []
+
+
+def _n_pixels(result: Result) -> int:
+    """Pixels of the cube, or of all cubes of a run of several."""
+    if result.fields:
+        return sum(_n_pixels(result.field(name)) for name in result.fields)
+    if "input" in result:
+        return int(result["input"]["total_counts"].size)
+    return 1
 
 
 def _cautions(
@@ -766,6 +803,10 @@ def _step(result: Result, step: str, figures: dict[str, Any], *, primary: bool) 
             facts.append((label, _value(value)))
     if "seconds" in attributes:
         facts.append(("time", f"{number(float(attributes['seconds']), 3)} s"))
+    if verb == "phase_fractions":
+        _fractions(node, step, figures, curves, facts)
+    if verb == "survey_n_components":
+        _survey(node, step, figures, curves, facts)
     if verb in _WITH_PARTS:
         text.parts = parts_of(result, step, primary=primary)
     if verb == "nmf":
@@ -803,6 +844,97 @@ def _step(result: Result, step: str, figures: dict[str, Any], *, primary: bool) 
     if verb == "pca":
         _scree(node, step, figures, curves, text)
     return text
+
+
+_MOST_PHASES = 8
+"""Phases of which fractions are drawn."""
+
+
+def _fractions(
+    node: Any,
+    step: str,
+    figures: dict[str, Any],
+    curves: list[tuple[str, str]],
+    facts: list[Row],
+) -> None:
+    """Fractions of phases by field, in words and drawn."""
+    facts.append(("representative?", clean(node.attrs["said"])))
+    if node.attrs.get("fields"):
+        named = ", ".join(f"{i} {clean(name)}" for i, name in enumerate(node.attrs["fields"]))
+        facts.append(("fields", named))
+    several = node.sizes["field"] > 1
+    for k in range(node.sizes["phase"]):
+        one = node.isel(phase=k)
+        mean = float(one["mean_fraction"])
+        facts.append((f"phase {int(one['phase'])}", _fraction_words(one, several=several)))
+        if several and k < _MOST_PHASES:
+            key = f"fractions-{step}-{k}"
+            figures[key] = curve(
+                one["field"].values.astype(np.float64),
+                one["fraction"].values.astype(np.float64),
+                x_label="field",
+                y_label="fraction",
+                rule=(mean, "of all fields"),
+                value="fraction",
+            )
+            curves.append((key, f"Phase {int(one['phase'])}: fraction in each field"))
+
+
+def _fraction_words(one: Any, *, several: bool) -> str:
+    """Mean, spread and what it comes from, of one phase."""
+    mean = percent(float(one["mean_fraction"]))
+    if not several:
+        area = percent(float(one["fraction_std_area"][0]))
+        return f"{mean} ± {area} (another place of this field's size, one standard error)"
+    low, high = (percent(float(v)) for v in one["mean_interval"].values)
+    shares = [float(one[name]) for name in ("share_counting", "share_area", "share_fields")]
+    words = zip(("counting", "finite area", "fields that differ"), shares, strict=True)
+    told = ", ".join(f"{word} {percent(v)}" for word, v in words if np.isfinite(v))
+    needed = float(one["fields_needed"])
+    fields = f"; {plural(int(needed), 'field')} needed" if np.isfinite(needed) else ""
+    return (
+        f"{mean} ({low} to {high}); from field to field ± {percent(float(one['spread']))}, of which "
+        f"{told}{fields}"
+    )
+
+
+def _survey(
+    node: Any,
+    step: str,
+    figures: dict[str, Any],
+    curves: list[tuple[str, str]],
+    facts: list[Row],
+) -> None:
+    """What each method says of the number of components, and what it looked at."""
+    facts.append(("reason", clean(node.attrs["reason"])))
+    for method, n in node.attrs["numbers"].items():
+        facts.append((_PLAIN.get(method, clean(method)), "no number" if n is None else str(n)))
+    error = node["gain_error"].values
+    sure = node["gain"].values / np.where(error > 0, error, np.nan)
+    n = node["n"].values.astype(np.float64)
+    for key, values, label, rule, what in (
+        (
+            "gain", sure, "standard errors", (3.0, "three standard errors"),
+            "Held-out counts: what each further component gains",
+        ),
+        (
+            "angle", node["worst_angle"].values, "degrees", (20.0, "the same within this"),
+            "Halves of the counts: largest angle between their components",
+        ),
+        (
+            "consensus", node["consensus"].values, "share", (0.9, "agreed from here"),
+            "Fits from random starts: components that are found again",
+        ),
+    ):  # fmt: skip
+        known = np.isfinite(values)
+        if known.sum() < 2:
+            continue
+        name = f"survey-{key}-{step}"
+        figures[name] = curve(
+            n[known], values[known].astype(np.float64), x_label="components", y_label=label,
+            value=label, rule=rule,
+        )  # fmt: skip
+        curves.append((name, what))
 
 
 def _quality_rows(node: Any) -> list[Row]:
@@ -889,12 +1021,14 @@ def _scree(
 
 def _summary(result: Result, step: str) -> str:
     attributes, verb = result[step].attrs, result.verb(step)
-    if verb == "estimate_n_components":
+    if verb in ESTIMATES:
         n = attributes["n_components"]
         return "no number" if n is None else _components(int(n))
     if verb == "cluster_quality":
         stable = result[step]["stability"].values
         return f"{int((stable >= STABLE).sum())} of {plural(stable.size, 'cluster')} stable"
+    if verb == "phase_fractions":
+        return f"of {clean(attributes['of'])}: {plural(result[step].sizes['field'], 'field')}"
     if verb == "diagnostics":
         return (
             f"of {clean(attributes['on'])}: chi-square {float(attributes['chi_square_mean']):.3f}"

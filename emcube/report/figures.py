@@ -84,7 +84,10 @@ def parts_of(result: Result, step: str, *, primary: bool) -> Parts:
     clusters = verb in CLUSTERS
     by = "cluster" if clusters else "component"
     spectra = node["cluster_centers" if clusters else "components"]
-    maps = node["labels" if clusters else "loadings"]
+    maps = node.get("labels" if clusters else "loadings")
+    if maps is None:  # of several cubes each has its own
+        maps = xr.DataArray(np.zeros(() if clusters else spectra.sizes[by]))
+        maps = maps if clusters else maps.rename(dim_0=by)
     nav = [str(d) for d in maps.dims if d != "component"]
     sizes = {d: maps.sizes[d] for d in nav}
     n = spectra.sizes[by]
@@ -92,7 +95,7 @@ def parts_of(result: Result, step: str, *, primary: bool) -> Parts:
     signal = _Signal.of(spectra, by)
     peaks = [_peaks(result, signal, values) for values in signal.raw]
     words = _words(result, step, by, spectra, peaks, signal)
-    totals = result["input"]["total_counts"] if "input" in result else None
+    totals = result["input"].get("total_counts") if "input" in result else None
     data: dict[str, Any] = {
         "id": step,
         "verb": verb,

@@ -86,7 +86,8 @@ def quality_of(result: Result, step: str) -> Quality | None:
     parameters = node.attrs["parameters"]
     cube = result.provenance["cube"]
     if (
-        parameters.get("beta_loss") != "kullback-leibler"
+        "loadings" not in node
+        or parameters.get("beta_loss") != "kullback-leibler"
         or np.dtype(cube["dtype"]).kind not in "ui"
     ):
         return None

@@ -41,6 +41,27 @@ _HORN = Reference(
     "Psychometrika 30 (1965) 179",
     "10.1007/BF02289447",
 )
+_NEUFELD = Reference(
+    "number of components (held-out counts)",
+    "A. Neufeld, A. Dharamshi, L. L. Gao, D. Witten",
+    "Data thinning for convolution-closed distributions",
+    "Journal of Machine Learning Research 25 (2024) 57",
+    "10.48550/arXiv.2301.07276",
+)
+_E562 = Reference(
+    "fields of view that are needed",
+    "ASTM International",
+    "Standard test method for determining volume fraction by systematic manual point count",
+    "ASTM E562-19 (2019)",
+    "10.1520/E0562-19",
+)
+_FLYVBJERG = Reference(
+    "variance of a finite area",
+    "H. Flyvbjerg, H. G. Petersen",
+    "Error estimates on averages of correlated data",
+    "Journal of Chemical Physics 91 (1989) 461",
+    "10.1063/1.457480",
+)
 _KEENAN = Reference(
     "weights for counting noise",
     "M. R. Keenan, P. G. Kotula",
@@ -215,6 +236,8 @@ def references_of(result: Result) -> list[Reference]:
             found += {"biwhitening": [_BIWHITENING], "parallel": [_HORN]}.get(
                 attributes["method"], []
             )
+        elif verb == "survey_n_components":
+            found += [_BIWHITENING, _HORN, _NEUFELD]
         elif verb == "pca":
             found += [_KEENAN] if attributes["noise"] == "poisson" else []
             found += [_HALKO] if attributes["solver"] == "randomized" else []
@@ -240,6 +263,8 @@ def references_of(result: Result) -> list[Reference]:
             found += [_KEENAN, _GEBRU] if attributes.get("features") == "profiles" else []
         elif verb == "cluster_quality":
             found += [_ROUSSEEUW, _HENNIG]
+        elif verb == "phase_fractions":
+            found += [_E562, _FLYVBJERG]
         elif verb == "uncertainty":
             found += [_TAULER]
             found += [_EFRON] if attributes["method"] in ("bootstrap", "area") else []

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from emcube.errors import InputError
-from emcube.results.kinds import CLUSTERS, COMPONENTS, PARTS
+from emcube.results.kinds import CLUSTERS, COMPONENTS, ESTIMATES, PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,6 +20,7 @@ __all__ = ["ResultFigures"]
 
 _FIGURES = {
     "estimate_n_components": ("scree",),
+    "survey_n_components": ("survey",),
     "pca": ("scree", "components", "loadings"),
     "ica": ("components", "loadings"),
     "varimax": ("components", "loadings"),
@@ -30,6 +31,7 @@ _FIGURES = {
     "cluster_quality": ("cluster_quality",),
     "uncertainty": ("bands",),
     "diagnostics": ("diagnostics",),
+    "phase_fractions": ("phase_fractions",),
 }
 """Figures of each kind of step, after their methods ``plot_...``."""
 
@@ -100,6 +102,14 @@ class ResultFigures:
         options.setdefault("n_components", node.attrs["n_components"])
         return scree(node["singular_value"], threshold=float(node["threshold"]), **options)
 
+    def plot_survey(self, step: str | None = None, **options: Any) -> Figure:
+        """Draw what each method says of the number of components (`emcube.plot.component_survey`)."""
+        from emcube.plot import component_survey
+
+        node = self[step or self.step_of("survey_n_components")]
+        options.setdefault("n_components", node.attrs["n_components"])
+        return component_survey(node, node.attrs["numbers"], **options)
+
     def plot_components(self, step: str | None = None, **options: Any) -> Figure:
         """Draw the components of a step with their lines named (`emcube.plot.components`)."""
         from emcube.plot import components
@@ -132,6 +142,13 @@ class ResultFigures:
 
         node = self[step or self.step_of("diagnostics")]
         return diagnostics(node.assign_coords(axis=list(node.attrs["axes"])), **options)
+
+    def plot_phase_fractions(self, step: str | None = None, **options: Any) -> Figure:
+        """Draw fractions of phases by field, and their spread (`emcube.plot.phase_fractions`)."""
+        from emcube.plot import phase_fractions
+
+        node = self[step or self.step_of("phase_fractions")]
+        return phase_fractions(node.assign_attrs(of=node.attrs["what"]), **options)
 
     def plot_centers(self, step: str | None = None, **options: Any) -> Figure:
         """Draw the mean spectra of the clusters of a step (`emcube.plot.components`).
@@ -481,6 +498,8 @@ class ResultFigures:
             return bool(node.sizes.get("component", 1))
         if what in _MAPS:  # a single spectrum has no map
             name = what if what in ("labels", "probabilities") else "loadings"
+            if name not in node:  # of several cubes each has its own
+                return False
             nav = node[name].ndim - (name != "labels")
             few = what != "composite" or 2 <= node.sizes["component"] <= _MOST_COLORS
             return nav >= 1 and few
@@ -492,7 +511,7 @@ class ResultFigures:
 
     def _estimated(self) -> int | None:
         for step in self.steps:
-            if self.verb(step) == "estimate_n_components":
+            if self.verb(step) in ESTIMATES:
                 found = self[step].attrs["n_components"]
                 return None if found is None else int(found)
         return None

@@ -83,8 +83,8 @@ def companions_of(result: ResultFigures) -> dict[str, xr.DataArray]:
 
 def maps_of(result: ResultFigures) -> Iterator[tuple[str, xr.DataArray]]:
     """Maps and images of a result by their names (``nmf/loadings``), lazily; line scans too."""
-    total = result["input"]["total_counts"]
-    if total.ndim:
+    total = result["input"].get("total_counts")
+    if total is not None and total.ndim:
         yield "input/total_counts", total
     for name, image in companions_of(result).items():
         yield f"input/{name}", image

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["AXES", "CLUSTERS", "COMPONENTS", "PARTS"]
+__all__ = ["AXES", "CLUSTERS", "COMPONENTS", "ESTIMATES", "PARTS"]
+
+ESTIMATES = ("estimate_n_components", "survey_n_components")
+"""How many components there are."""
 
 PARTS = ("nmf", "mcr", "nfindr", "vca")
 """Components are not negative and sum to one: loadings times components are the data."""

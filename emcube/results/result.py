@@ -13,7 +13,7 @@ from emcube.addresses import is_url, local_part
 from emcube.errors import IncompleteError, StoreError
 from emcube.results.digest import array_digest
 from emcube.results.figures import ResultFigures
-from emcube.results.tree import missing_chunks, read_root, require_known_format
+from emcube.results.tree import FIELDS, missing_chunks, nodes_of, read_root, require_known_format
 from emcube.results.unfinished import progress_of, progress_text
 from emcube.results.watched import WatchedStore
 
@@ -130,6 +130,33 @@ class Result(ResultFigures):
     def __len__(self) -> int:
         return len(self.steps)
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the cubes of a run of several; empty for one cube."""
+        group = self.tree.children.get(FIELDS)
+        return () if group is None else tuple(map(str, self._field_names(group)))
+
+    def _field_names(self, group: xr.DataTree) -> list[str]:
+        named = [one["field"] for one in self.provenance["input"].get("fields", ())]
+        return [name for name in named if name in group.children]
+
+    def field(self, name: str) -> Result:
+        """What a run of several cubes says of one of them, as a result of its own.
+
+        Its steps are those of the run, with the pixels of this cube; figures and files are made of it as of
+        any result.
+
+        Raises
+        ------
+        KeyError
+            There is no such field.
+        """
+        if name not in self.fields:
+            raise KeyError(f"{name!r} is not a field of this result; it has {list(self.fields)}")
+        tree = self.tree.children[FIELDS].children[name].copy()
+        tree.attrs = dict(self.tree.attrs)
+        return Result(f"{self.location.rstrip('/')}/{FIELDS}/{name}", tree)
+
     def verb(self, step: str) -> str:
         """What kind of step it is (``nmf``), whatever its name."""
         return str(self[step].attrs["emcube"]["verb"])
@@ -153,7 +180,7 @@ class Result(ResultFigures):
         wrong: dict[str, str] = {}
         # By the root's metadata: a web server does not list what it has.
         root: Any = zarr.open_group(self.location, mode="r") if is_url(self.location) else None
-        for name, node in self.tree.children.items():
+        for name, node in nodes_of(self.tree):
             expected = node.attrs["emcube"].get("digests", {})
             if root is None:
                 group: Any = zarr.open_group(self.location, path=name, mode="r")
@@ -251,7 +278,7 @@ def open_result(path: str | Path, *, allow_incomplete: bool = False) -> Result:
 
 def _check_chunks(path: Path, tree: xr.DataTree) -> None:
     """Refuse a result from which chunks have gone: zarr would read them as fill values."""
-    for name, node in tree.children.items():
+    for name, node in nodes_of(tree):
         for key, (found, expected) in missing_chunks(path / name, node.attrs["emcube"]).items():
             raise IncompleteError(
                 f"{name}/{key} of the result at {str(path)!r} has {found} chunks, "

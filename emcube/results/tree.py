@@ -30,11 +30,16 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
 __all__ = [
+    "FIELDS",
     "FORMAT",
+    "Node",
     "ResultWriter",
     "begun_roots",
     "checkpoint_folder",
+    "field_node",
+    "frame",
     "is_result",
+    "nodes_of",
 ]
 __all__ += ["missing_chunks", "node_attributes", "read_root", "require_free", "require_own"]
 __all__ += ["require_known_format", "root_attributes", "taken"]
@@ -346,6 +351,7 @@ class ResultWriter:
         nav: Sequence[str],
         sig: Sequence[str],
         attributes: Mapping[str, Any] | None = None,
+        maps: bool = True,
     ) -> Node:
         """Write a node's small variables and the frames of its large ones.
 
@@ -362,13 +368,15 @@ class ResultWriter:
             Dims of the cube.
         attributes : mapping, optional
             More attributes of the node; JSON values.
+        maps : bool
+            Whether the node holds what its step says of pixels; of several cubes other nodes do.
 
         Returns
         -------
         Node
             A new one; or one that an earlier try began with the same contents and filled in part.
         """
-        checked = check_dataset(dataset, verb, nav=nav, sig=sig)
+        checked = check_dataset(dataset, verb, nav=nav, sig=sig, maps=maps)
         folder = self.path / name
         begun = _contents(checked, verb, attributes)
         marker = node_attributes(folder).get("emcube") or {}
@@ -499,6 +507,27 @@ class Node:
             hint="see that nothing else removes files there, then run the same again: finished steps "
             "stay, this one is written anew",
         )
+
+
+FIELDS = "fields"
+"""Group of a result that holds a group for each of several cubes."""
+
+
+def field_node(field: str, node: str) -> str:
+    """Where the node of a step lies that belongs to one of several cubes."""
+    return f"{FIELDS}/{field}/{node}"
+
+
+def nodes_of(tree: xr.DataTree) -> list[tuple[str, xr.DataTree]]:
+    """Nodes of steps in a tree with their paths: its own, and those of several cubes."""
+    found = [(str(name), node) for name, node in tree.children.items() if name != FIELDS]
+    if FIELDS in tree.children:
+        found += [
+            (field_node(str(field), str(name)), node)
+            for field, group in tree.children[FIELDS].children.items()
+            for name, node in group.children.items()
+        ]
+    return found
 
 
 def frame(

@@ -104,7 +104,7 @@ def registered(node: str) -> dict[str, Variable]:
 
 
 def check_dataset(
-    dataset: xr.Dataset, node: str, *, nav: Iterable[str], sig: Iterable[str]
+    dataset: xr.Dataset, node: str, *, nav: Iterable[str], sig: Iterable[str], maps: bool = True
 ) -> xr.Dataset:
     """Check a step's output against the register and add the prose of each variable.
 
@@ -116,6 +116,8 @@ def check_dataset(
         Verb of the step.
     nav, sig : iterable of str
         Navigation and signal dims of the cube.
+    maps : bool
+        Variables over navigation dims are required, too.
 
     Raises
     ------
@@ -125,7 +127,8 @@ def check_dataset(
     nav, sig = tuple(nav), tuple(sig)
     known = registered(node)
     unknown = [str(n) for n in dataset.data_vars if n not in known]
-    missing = [n for n, v in known.items() if v.required and n not in dataset.data_vars]
+    needed = [n for n, v in known.items() if v.required and (maps or NAV not in v.dims)]
+    missing = [n for n in needed if n not in dataset.data_vars]
     if unknown or missing:
         raise InputError(
             f"output of a {node} step: "
@@ -185,6 +188,30 @@ for _variable in (
     register(_variable)
 
 for _variable in (
+    *(
+        Variable("survey_n_components", _name, _dims, _kind, (_unit,), _prose)
+        for _name, _dims, _kind, _unit, _prose in (
+            (
+                "singular_value",
+                ("component",),
+                "f",
+                "1",
+                "singular values of the biwhitened matrix",
+            ),
+            ("accepted", ("component",), "b", "1", "whether the value stands above the threshold"),
+            ("indicator", ("component",), "f", "1", "Malinowski's indicator"),
+            ("threshold", (), "f", "1", "largest singular value of pure noise"),
+            ("optimal_threshold", (), "f", "1", "threshold of Gavish and Donoho"),
+            ("gain", ("n",), "f", "1", "gain of the n-th component on held-out counts (nats)"),
+            ("gain_error", ("n",), "f", "1", "standard error of the gain"),
+            ("worst_angle", ("n",), "f", "deg", "largest angle between components of halves"),
+            ("consensus", ("n",), "f", "1", "share of components that restarts find again"),
+        )
+    ),
+):
+    register(_variable)
+
+for _variable in (
     Variable("pca", "components", ("component", SIG), "f", None, "principal components"),
     Variable("pca", "loadings", (NAV, "component"), "f", None, "scores"),
     Variable(
@@ -222,6 +249,14 @@ for _variable in (
     Variable("nmf", "objective_path", ("pass",), "f", ("1",), "objective after each full pass"),
     Variable(
         "nmf", "component_totals", ("component",), "f", None, "sum of each component's loadings"
+    ),
+    Variable(
+        "nmf",
+        "coefficients",
+        ("component", "feature"),
+        "f",
+        ("1",),
+        "share of each feature of the basis in each component",
     ),
 ):
     register(_variable)
@@ -422,6 +457,32 @@ for _variable in (
     Variable("cluster_quality", "sampled", ("cluster",), "iu", ("1",), "pixels drawn"),
 ):
     register(_variable)
+for _variable in (
+    Variable("phase_fractions", "n_pixels", ("field",), "iu", ("1",), "pixels that are used"),
+    Variable("phase_fractions", "n_tiles", ("field", "phase"), "iu", ("1",), "tiles of a field"),
+    *(
+        Variable("phase_fractions", _name, _dims, "f", ("1",), _prose)
+        for _name, _dims, _prose in (
+            ("fraction", ("field", "phase"), "fraction in each field"),
+            ("fraction_std_counting", ("field", "phase"), "standard deviation of counting"),
+            ("fraction_std_area", ("field", "phase"), "standard deviation of another place"),
+            ("fraction_interval", ("field", "phase", "bound"), "interval from a field's own tiles"),
+            ("mean_fraction", ("phase",), "fraction of all fields"),
+            ("spread", ("phase",), "standard deviation from field to field"),
+            ("standard_error", ("phase",), "standard error of the mean"),
+            ("mean_interval", ("phase", "bound"), "interval of the mean"),
+            ("share_counting", ("phase",), "share of the spread's variance from counting"),
+            ("share_area", ("phase",), "share of the spread's variance from the finite area"),
+            ("share_fields", ("phase",), "share of the spread's variance from fields that differ"),
+            ("p_value", ("phase",), "that fields which do not differ scatter as much"),
+            ("fields_needed", ("phase",), "fields for the relative error that was asked for"),
+            ("fields_needed_interval", ("phase", "bound"), "interval of the fields needed"),
+            ("fields_needed_area", ("phase",), "fields needed if fields do not differ"),
+        )
+    ),
+):
+    register(_variable)
+
 for _variable in (
     Variable("mcr", "components", ("component", SIG), "f", ("1 per channel",), "resolved spectra"),
     Variable("mcr", "loadings", (NAV, "component"), "f", None, "loadings"),

@@ -24,6 +24,12 @@ ESTIMATORS = [
     em.GaussianMixture(random_state=0),
     em.GaussianMixture(2, features="profiles", random_state=0),
     em.PoissonMixture(random_state=0),
+    em.FastICA(1, random_state=0),
+    em.FastICA(1, domain="spatial", random_state=0),
+    em.Varimax(1, random_state=0),
+    em.MCRALS(1, random_state=0),
+    em.VCA(1, random_state=0),
+    em.NFINDR(1, random_state=0),
 ]
 
 EVERYWHERE = {

@@ -25,6 +25,13 @@ MODELS: dict[str, Callable[[], Any]] = {
     "pca": lambda: em.IncrementalPCA(3),
     "nmf": lambda: em.MiniBatchNMF(3, random_state=0),
     "kmeans": lambda: em.KMeans(3, random_state=0),
+    "ica": lambda: em.FastICA(3, random_state=0),
+    "varimax": lambda: em.Varimax(3, random_state=0),
+    "mcr": lambda: em.MCRALS(3, random_state=0),
+    "vca": lambda: em.VCA(3, random_state=0),
+    "nfindr": lambda: em.NFINDR(3, random_state=0),
+    "gaussian_mixture": lambda: em.GaussianMixture(3, random_state=0),
+    "poisson_mixture": lambda: em.PoissonMixture(3, random_state=0),
 }
 
 KINDS: dict[str, Callable[[np.ndarray], Any]] = {
@@ -90,6 +97,11 @@ def test_pipelines(matrix):
         (em.IncrementalPCA(), {"n_components": [1, 3]}),
         (em.MiniBatchNMF(random_state=0), {"n_components": [1, 3]}),
         (em.KMeans(random_state=0), {"n_clusters": [1, 3]}),
+        (em.FastICA(random_state=0), {"n_components": [1, 3]}),
+        (em.MCRALS(random_state=0), {"n_components": [1, 3]}),
+        (em.VCA(random_state=0), {"n_components": [1, 3]}),
+        (em.GaussianMixture(random_state=0), {"n_clusters": [1, 3]}),
+        (em.PoissonMixture(random_state=0), {"n_clusters": [1, 3]}),
     ],
 )
 def test_searches(matrix, model, grid):

@@ -23,6 +23,7 @@ Make = Callable[[], Any]
 COUNTS_ONLY = (
     "pca-poisson",
     "nmf-kl",
+    "nmf-sparse",
     "ica-spatial",
     "kmeans-profiles",
     "gaussian-mixture-profiles",
@@ -35,6 +36,8 @@ ESTIMATORS: dict[str, Make] = {
     "pca-centred": lambda: em.IncrementalPCA(n_components=3, noise=None),
     "nmf-kl": lambda: em.MiniBatchNMF(3, random_state=0),
     "nmf-frobenius": lambda: em.MiniBatchNMF(3, beta_loss="frobenius", random_state=0),
+    # Other variants need channels with energies or an image: see tests/models/test_nmf_variants.py.
+    "nmf-sparse": lambda: em.MiniBatchNMF(3, sparsity=0.3, random_state=0),
     "ica-spectral": lambda: em.FastICA(3, random_state=0),
     "ica-spatial": lambda: em.FastICA(3, noise="poisson", domain="spatial", random_state=0),
     "varimax": lambda: em.Varimax(3, random_state=0),

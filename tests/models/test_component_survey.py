@@ -35,7 +35,12 @@ def test_three_phases_are_three(survey):
     assert survey.numbers["held-out"] == 3
     assert set(survey.numbers) == {
         "biwhitening", "parallel", "gavish-donoho", "malinowski", "elbow", "held-out", "stability",
+        "consensus",
     }  # fmt: skip
+    # Of three components all starts find the same; with one too many most of them do.
+    assert survey.table.consensus.values[2] == 1.0
+    assert survey.numbers["consensus"] in (3, 4)
+    assert np.argmin(survey.table.indicator.values) + 1 == survey.numbers["malinowski"]
     assert "agree" in survey.reason
     assert "number of components: 3" in str(survey)
     gains = survey.table.gain.values / survey.table.gain_error.values
@@ -87,14 +92,15 @@ def test_held_out_gains_are_those_of_the_likelihood(cube):
 
 
 def test_rules_of_the_recommendation(survey):
-    def asked(biwhitening, held_out, stable, *, trusted=True, most=6):
+    def asked(biwhitening, held_out, stable, *, trusted=True, most=6, starts=9):
         estimate = survey.estimate
         found = NComponentsEstimate(
             estimate.n_components, "no law", "biwhitening", trusted, estimate.margin,
             estimate.threshold, estimate.curve, estimate.alternatives, estimate.noise,
         )  # fmt: skip
         numbers = {"biwhitening": biwhitening, "held-out": held_out, "stability": stable}
-        return _recommended(found, numbers, most)
+        halves, restarts = (frozenset(range(1, n + 1)) for n in (stable, starts))
+        return _recommended(found, numbers, most, halves, restarts)
 
     assert asked(3, 3, 3)[0] == 3
     assert asked(3, 4, 4)[0] == 4
@@ -106,6 +112,12 @@ def test_rules_of_the_recommendation(survey):
     n, reason = asked(None, 3, 1, trusted=False)
     assert n is None
     assert "no law" in reason
+    n, reason = asked(None, 3, 3, trusted=False, starts=2)
+    assert n is None
+    assert "random starts do not agree" in reason
+    n, reason = asked(3, 3, 3, starts=2)
+    assert n == 3
+    assert "do not agree on 3 components" in reason
     n, reason = asked(9, 6, 6)
     assert n is None
     assert "raise max_components" in reason
@@ -119,11 +131,12 @@ def test_same_bits_on_threads(cube, survey):
         one = em.survey_n_components(cube, max_components=4)
     np.testing.assert_array_equal(one.table.gain, survey.table.gain)
     np.testing.assert_array_equal(one.table.worst_angle, survey.table.worst_angle)
+    np.testing.assert_array_equal(one.table.consensus, survey.table.consensus)
 
 
 def test_one_figure_shows_all_methods(survey):
     figure = survey.plot()
-    assert len(figure.axes) == 4
+    assert len(figure.axes) == 6
     with pytest.raises(InputError, match="missing"):
         em.plot.component_survey(survey.table.drop_vars("gain"), survey.numbers)
 
@@ -131,5 +144,6 @@ def test_one_figure_shows_all_methods(survey):
 def test_what_is_no_count_is_refused(cube):
     with pytest.raises(InputError, match="deals counts to halves"):
         em.survey_n_components(cube.astype(float))
-    with pytest.raises(InputError, match="from 2 on"):
-        em.survey_n_components(cube, max_components=1)
+    for name in ("max_components", "n_restarts"):
+        with pytest.raises(InputError, match=f"{name} must be a whole number from 2 on"):
+            em.survey_n_components(cube, **{name: 1})

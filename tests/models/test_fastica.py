@@ -44,6 +44,43 @@ def test_nickel_chromium_and_silicon_are_separated(needle, seed):
     assert angles(model, scene, cube).max() < 5.0
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_few_counts_are_differenced_across_a_longer_span(needle, seed):
+    """A third of the counts: neighbouring channels differ by noise, channels farther apart by lines."""
+    scene = em.scenes.srm2135c(scale=0.03, random_state=seed)
+    cube = scene.cube.load()
+    model = em.FastICA(3, random_state=0).fit(cube)
+    assert model.span_ > em.FastICA(3, random_state=0).fit(needle[1]).span_
+    assert angles(model, scene, cube).max() < 5.0
+    near = em.FastICA(3, span=1, random_state=0).fit(cube)
+    assert near.span_ == 1
+    assert angles(near, scene, cube).max() > 1.3 * angles(model, scene, cube).max()
+
+
+def test_nothing_is_differenced_where_channels_are_few():
+    counts = np.random.default_rng(0).poisson(5.0, (60, 12))
+    assert em.FastICA(2, random_state=0).fit(counts).span_ == 0
+    assert em.FastICA(2, derivative=0, random_state=0).fit(counts).span_ == 0
+    assert em.FastICA(2, domain="spatial", random_state=0).fit(counts).span_ == 0
+
+
+def test_floats_are_differenced_as_the_rest_of_pca_says():
+    """Without a noise model what PCA leaves is the noise: broad peaks take a longer span where it is larger."""
+    rng = np.random.default_rng(0)
+    channel = np.arange(200)
+    spectra = np.stack([np.exp(-((channel - c) ** 2) / 72.0) for c in (50, 100, 150)])
+    values = rng.gamma(0.5, size=(600, 3)) @ spectra
+    few, many = (
+        em.FastICA(3, random_state=0).fit(values + sigma * rng.normal(size=values.shape)).span_
+        for sigma in (1e-3, 0.3)
+    )
+    assert few == 1
+    assert many > 2
+    # A fourth vector of noise alone says nothing of the lines.
+    noisy = values + 1e-3 * rng.normal(size=values.shape)
+    assert em.FastICA(4, random_state=0).fit(noisy).span_ == 1
+
+
 def test_varimax_of_the_maps_comes_near(needle):
     scene, cube = needle
     pca = em.IncrementalPCA(3).fit(cube)
@@ -105,7 +142,9 @@ def test_the_spectral_domain_is_scikit_learns_answer_on_differences(needle):
     spectra = pca.components_.values / np.sqrt(np.where(pca.mean_ > 0, pca.mean_, np.inf))
     spectra = np.nan_to_num(spectra)
     peer = Peer(3, max_iter=1000, tol=1e-8, random_state=0, whiten="unit-variance")
-    sources = peer.fit(np.diff(spectra, axis=1).T).components_ @ pca.components_.values
+    assert 1 < model.span_ < 5
+    apart = spectra[:, model.span_ :] - spectra[:, : -model.span_]
+    sources = peer.fit(apart.T).components_ @ pca.components_.values
     sources /= np.abs(sources).sum(axis=1, keepdims=True)
     found = model.components_.values
     for one in sources:
@@ -195,6 +234,10 @@ def test_wrong_parameters_are_refused(make):
             em.FastICA(**wrong).fit(counts)
     with pytest.raises(InputError, match="gamma"):
         em.Varimax(gamma=-1.0).fit(counts)
+    with pytest.raises(InputError, match="span"):
+        em.FastICA(2, span=0).fit(counts)
+    with pytest.raises(InputError, match="differences of order 1 between used channels 11 apart"):
+        em.FastICA(2, derivative=1, span=11).fit(counts)
     with pytest.raises(InputError, match="differences of order 10"):
         em.FastICA(2, derivative=10).fit(counts)
     flat = np.outer(np.arange(1, 61), np.arange(12))

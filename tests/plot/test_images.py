@@ -192,7 +192,20 @@ def sure() -> xr.Dataset:
     return em.uncertainty(nmf, counts, method="fisher").assign(components=nmf.components_)
 
 
+def fractions() -> xr.Dataset:
+    """Of a labelled map in four parts."""
+    labels = analysis()[2].labels_
+    y, x = (labels.sizes[d] // 2 for d in labels.dims[-2:])
+    parts = [
+        labels.isel({labels.dims[-2]: a, labels.dims[-1]: b})
+        for a in (slice(0, y), slice(y, 2 * y))
+        for b in (slice(0, x), slice(x, 2 * x))
+    ]
+    return em.phase_fractions(parts)
+
+
 FIGURES |= {
+    "phase_fractions": lambda: plot.phase_fractions(fractions()),
     "bands": lambda: plot.bands(sure(), elements=["Ni", "Cr", "Si"]),
     "compared": lambda: em.compare(
         {"first": analysis()[1], "MCR": em.MCRALS(3, random_state=0).fit(analysis()[0])},

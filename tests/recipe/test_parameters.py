@@ -21,7 +21,9 @@ from emcube.recipe.schema import (
     NFINDRStep,
     NMFStep,
     PCAStep,
+    PhaseFractionsStep,
     PoissonMixtureStep,
+    SurveyStep,
     UncertaintyStep,
     VarimaxStep,
     VCAStep,
@@ -29,6 +31,8 @@ from emcube.recipe.schema import (
 
 STEPS = [
     (EstimateStep, em.estimate_n_components),
+    (SurveyStep, em.survey_n_components),
+    (PhaseFractionsStep, em.phase_fractions),
     (PCAStep, em.IncrementalPCA),
     (NMFStep, em.MiniBatchNMF),
     (MCRStep, em.MCRALS),
@@ -42,7 +46,7 @@ STEPS = [
     (UncertaintyStep, em.uncertainty),
     (DiagnosticsStep, em.diagnostics),
 ]
-NOT_IN_A_RECIPE = {"cube", "where", "known", "model"}
+NOT_IN_A_RECIPE = {"cube", "cubes", "where", "known", "model", "of"}
 OWN_DEFAULTS = {"n_components", "n_clusters", "random_state"}
 
 

@@ -151,6 +151,13 @@ def require_counted(found: Plan, passes: dict[str, int]) -> None:
             {"uncertainty": {"name": "plain", "method": "fisher"}},
             "diagnostics",
         ],
+        [
+            {"nmf": {"n_components": 2, "random_state": 0}},
+            {"phase_fractions": {"n_draws": 2}},
+            {"kmeans": {"n_clusters": 2, "random_state": 0}},
+            {"phase_fractions": {"name": "areas", "n_draws": 2}},
+        ],
+        [{"survey_n_components": {"max_components": 2, "n_restarts": 2}}],
     ],
 )
 def test_passes_are_those_of_the_run(store: Path, tmp_path: Path, steps: list[Any]) -> None:
