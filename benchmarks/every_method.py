@@ -255,8 +255,9 @@ def judged(answer: Answer, scene: Path) -> dict[str, Any]:
     """How good an answer is, by the truth of the scene."""
     found: dict[str, Any] = {}
     if "components" in answer:
-        import emcube as em
         from emcube.scenes.metrics import match_components
+
+        import emcube as em
 
         mean = np.asarray(em.open(str(scene / "counts.zarr")).em.sum_spectrum())
         _, angles = match_components(answer["components"], np.load(scene / "truth.npy"), mean)
@@ -416,12 +417,7 @@ def checks(found: dict[str, Any]) -> list[tuple[str, float, float, bool]]:
         row = found["ways"].get(way.name, {})
         if way.most is not None and "passes" in row:
             made.append(
-                (
-                    f"{way.title}: bare read passes",
-                    way.most,
-                    row["passes"],
-                    row["passes"] <= way.most,
-                )
+                (f"{way.title}: bare read passes", way.most, row["passes"], row["passes"] <= way.most)
             )
         if "nmf_seconds" in row:
             fits = row["seconds"]["fit"] / row["nmf_seconds"]

@@ -32,7 +32,9 @@ def main() -> None:
     began = time.perf_counter()
     model.fit(problem["matrix"], ST=problem["first"], st_fix=fixed or None)
     seconds = time.perf_counter() - began
-    np.savez(sys.argv[2], components=model.ST_, errors=np.asarray(model.err), seconds=seconds)
+    np.savez(
+        sys.argv[2], components=model.ST_, errors=np.asarray(model.err), seconds=seconds
+    )
 
 
 if __name__ == "__main__":

@@ -83,9 +83,7 @@ def independent_maps(cube: Any, k: int) -> list[Row]:
     spectra *= np.sign((spectra * np.abs(spectra)).sum(axis=1, keepdims=True))
     found = found * np.sign((found * np.abs(found)).sum(axis=1, keepdims=True))
     what = f"`FastICA(domain='spatial')`, {x.shape[0]:,} pixels"
-    return [
-        row("scikit-learn", what, "degrees", angle(found, spectra), 0.1, ours=ours, theirs=theirs)
-    ]
+    return [row("scikit-learn", what, "degrees", angle(found, spectra), 0.1, ours=ours, theirs=theirs)]
 
 
 def mixture(cube: Any, k: int) -> list[Row]:

@@ -79,23 +79,10 @@ CLAIMS = (
         lambda em, k, seed: em.MCRALS(k, random_state=seed),
         degrees(3.0),
     ),
+    Claim("VCA", "srm2135c", (0.03, 0.1), lambda em, k, seed: em.VCA(k, random_state=seed), counting),
+    Claim("VCA", "jadeite", (0.1, 0.3), lambda em, k, seed: em.VCA(k, random_state=seed), counting, PURE),
     Claim(
-        "VCA", "srm2135c", (0.03, 0.1), lambda em, k, seed: em.VCA(k, random_state=seed), counting
-    ),
-    Claim(
-        "VCA",
-        "jadeite",
-        (0.1, 0.3),
-        lambda em, k, seed: em.VCA(k, random_state=seed),
-        counting,
-        PURE,
-    ),
-    Claim(
-        "NFINDR",
-        "srm2135c",
-        (0.03, 0.1),
-        lambda em, k, seed: em.NFINDR(k, random_state=seed),
-        counting,
+        "NFINDR", "srm2135c", (0.03, 0.1), lambda em, k, seed: em.NFINDR(k, random_state=seed), counting
     ),
     Claim(
         "NFINDR",
@@ -228,15 +215,8 @@ def markdown(found: dict[str, Any]) -> str:
         held = "yes" if all(r["holds"] for r in rows) else "**no**"
         lines.append(f"| `{method}` | {scene} | {scale:g} | {worst}° | {most}° | {held} |")
     if found["samson"]:
-        lines += [
-            "",
-            "Samson, plain angles in radians; the dark water is reported, soil and tree are held to 0.1:",
-            "",
-        ]
-        lines += [
-            "| method | seed | soil | tree | water | holds |",
-            "|---|---:|---:|---:|---:|---|",
-        ]
+        lines += ["", "Samson, plain angles in radians; the dark water is reported, soil and tree are held to 0.1:", ""]
+        lines += ["| method | seed | soil | tree | water | holds |", "|---|---:|---:|---:|---:|---|"]
         for row in found["samson"]:
             cells = (f"{row[f'{name}_rad']:.3f}" for name in ("soil", "tree", "water"))
             held = "yes" if row["holds"] else "**no**"
