@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from emcube.models import (
         MCRALS,
         NFINDR,
+        SISAL,
         VCA,
+        BayesianUnmixing,
         FastICA,
         GaussianMixture,
         IncrementalPCA,
@@ -56,7 +58,9 @@ __version__ = "0.1.0"
 __all__ = [
     "MCRALS",
     "NFINDR",
+    "SISAL",
     "VCA",
+    "BayesianUnmixing",
     "FastICA",
     "GaussianMixture",
     "IncrementalPCA",
@@ -101,6 +105,7 @@ __all__ = [
 
 # Public name -> the module it lives in; a name that is a module stands for itself.
 _HOMES = {
+    "BayesianUnmixing": "emcube.models",
     "FastICA": "emcube.models",
     "GaussianMixture": "emcube.models",
     "IncrementalPCA": "emcube.models",
@@ -108,6 +113,7 @@ _HOMES = {
     "MCRALS": "emcube.models",
     "MiniBatchNMF": "emcube.models",
     "NFINDR": "emcube.models",
+    "SISAL": "emcube.models",
     "PoissonMixture": "emcube.models",
     "Recipe": "emcube.recipe",
     "cluster_quality": "emcube.models",

@@ -31,15 +31,11 @@ __all__ = ["Profile", "feasible_turns", "slack_of"]
 Profile = Callable[["NDArray[np.float64]"], "tuple[float, NDArray[np.float64]]"]
 """``profile(components) -> (value in nats, gradient (K, E))``, loadings solved."""
 
-MOST_PAIRS = 12
-"""Up to so many ordered pairs of components each pair is looked at (four components); beyond, each component
+MOST_PAIRS = 20
+"""Up to so many ordered pairs of components each pair is looked at (five components); beyond, each component
 against all others together."""
 
-STEPS = 15
-BISECTIONS = 10
-NEAR = 1e-9
-"""Share of a constraint by which the end of a search may violate it: a search comes from outside."""
-
+STEPS = 40
 FARTHEST = 20.0
 """Largest share of one component that is taken out of another."""
 
@@ -166,7 +162,7 @@ class _Search:
         """Whether T is as good as the identity."""
         if not np.isfinite(x).all() or abs(float(np.linalg.det(self.turn(x)))) < 1e-6:
             return False
-        return bool(self.positive(x)[0].min() >= -NEAR and self.likelihood(x)[0] >= -NEAR)
+        return bool(self.positive(x)[0].min() >= -1e-9 and self.likelihood(x)[0] >= -1e-9)
 
     def extreme(self, direction: NDArray[np.float64]) -> NDArray[np.float64]:
         """T that goes farthest in a direction."""
@@ -199,7 +195,7 @@ class _Search:
         if self.feasible(x):
             return x
         low, high = 0.0, 1.0
-        for _ in range(BISECTIONS):
+        for _ in range(20):
             middle = 0.5 * (low + high)
             low, high = (middle, high) if self.feasible(middle * x) else (low, middle)
         return low * x

@@ -128,10 +128,12 @@ def fitted_of(model: Any, cube: Any = None) -> Fitted:
 
 def _loss_of(model: Any, cube: Any) -> Loss:
     """The loss that a model has, or that its noise asks for."""
+    from emcube.models.mixing import MixingModel, loss_of
+
+    if isinstance(model, MixingModel):
+        return model._loss()
     if hasattr(model, "beta_loss") or not hasattr(model, "noise"):
         return resolve_loss(getattr(model, "beta_loss", "kullback-leibler"))
-    from emcube.models.mixing import loss_of
-
     return loss_of(model.noise, np.dtype(np.uint8) if cube is None else dtype_of(cube))
 
 

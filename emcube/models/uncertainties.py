@@ -20,6 +20,7 @@ from emcube.errors import InputError
 from emcube.kernels.fisher import flat_intervals, poisson_intervals, shared_variance
 from emcube.kernels.poisson_nmf import as_rows
 from emcube.models.base import resolve_seed
+from emcube.models.cloud_rotation import cloud_turns
 from emcube.models.information import (
     Fitted,
     InformationSweep,
@@ -45,7 +46,7 @@ from emcube.models.replicates import (
     WildDraw,
     aligned,
 )
-from emcube.models.rotation import Rotations, beside, pooled_source, rotations_of
+from emcube.models.rotation import Rotations, beside, pooled_source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -287,9 +288,17 @@ def evaluate(
             noise, covariance, variance = component_errors(fitted, found)
             rotations = Rotations(np.eye(len(fitted.components))[None])
             if ranges:
-                rotations = rotations_of(
-                    fitted, counted, labels, noise=noise, variance=variance, level=level, seed=seed
+                turns = cloud_turns(
+                    counted,
+                    fitted.loss,
+                    labels.nav_dims,
+                    fitted.pool,
+                    fitted.components,
+                    np.sqrt(np.maximum(variance, np.finfo(float).tiny)),
+                    level=level,
+                    seed=seed,
                 )
+                rotations = Rotations(turns)
         facts: dict[str, Any] = {"method": method, "level": level, "n_replicates": n, "seed": seed}
         values = _replicates(fitted, cube, where, counted, labels, method, n, seed, facts)
     with single_threaded_blas():
@@ -491,7 +500,9 @@ def _collected(
         std = np.sqrt(found + np.square(moved))
         quadratic = None
     solved = None if values is None else _positive(values)
-    rotation_low, rotation_high = beside(*rotations.components(components), (low, high), components)
+    rotation_low, rotation_high = beside(
+        *rotations.components(components, np.sqrt(variance)), (low, high), components
+    )
     facts["noise_variance"] = float(noise)
     facts["n_feasible"] = len(rotations.turns)
     return Uncertainty(
@@ -551,7 +562,7 @@ def uncertainty(
         What it was fitted on.
     level : float
         Of the intervals.
-    method : {"bootstrap", "fisher", "thinning", "area", "restarts"}
+    method : {"bootstrap", "fisher", "thinning", "area", "restarts", "posterior"}
         How components are made uncertain. "bootstrap": every count is drawn anew from a Poisson law (least
         squares: residuals get new signs) and components are found again, corners first. "fisher":
         information of the counts as if loadings were known, in one pass: fast, and too sure where components
@@ -559,6 +570,7 @@ def uncertainty(
         separately. "area": about 64 areas of the field are drawn with replacement, which asks another
         question: what another field of view of the same specimen would give. "restarts": fits from random
         starts, which ask whether the answer is the only one; those that end as well as the best are compared.
+        "posterior": the draws of a `BayesianUnmixing`, which other methods but "fisher" do not take.
     n_replicates : int, optional
         20 (thinning: as 10 pairs), for restarts 5; fisher makes none.
     where : DataArray of bool, optional
@@ -576,7 +588,7 @@ def uncertainty(
         ``loadings_interval`` (..., bound), ``components_interval`` (..., bound): at the level, from "low" to
         "high"; zero is the lowest low end, so that an interval there is one-sided.
         ``rotation_range`` (component, signal dims, bound), ``loadings_rotation_range``: the least and the
-        largest value among factorisations that describe the data as well (see `emcube.kernels.feasible`),
+        largest value among factorisations that describe the data as well (see `emcube.kernels.facets`),
         with the interval on either side: what holds the truth where the data do not fix the answer.
         ``rotation_share`` (component, bound): totals of these factorisations over those of the model, without
         noise; 1 to 1 where all is fixed.
@@ -590,10 +602,10 @@ def uncertainty(
 
     Notes
     -----
-    One pass for the information and one for the sample; replicates take the four of the subspace where it is
-    not known, one for their corners and up to 10 further ones, all of them together. An interval is longer
-    on one side where replicates move away from the answer on average: so far has the answer moved from the
-    truth. Memory: K (K + 1) / 2 sums a channel, and 16 K E bytes a replicate. The same bits on any number of
+    One pass for the information, one for the points that say what else is as good (and those of the
+    subspace, where it is not known); replicates take one for their subspaces, one for their corners and up
+    to 10 further ones, all of them together. An interval reaches farther out on both sides by as much as
+    replicates move away from the answer on average. Memory: K (K + 1) / 2 sums a channel, and 16 K E bytes a replicate. The same bits on any number of
     threads and workers.
 
     References
@@ -611,9 +623,14 @@ def uncertainty(
     >>> sure.components_interval.dims
     ('component', 'energy', 'bound')
     """
+    seed = resolve_seed(random_state)
+    if method == "posterior":
+        from emcube.models.bayes_uncertainty import posterior_uncertainty
+
+        _refuse_replicates(n_replicates)
+        return posterior_uncertainty(model, cube, level=level, where=where, seed=seed)
     fitted = fitted_of(model, cube)
     refuse_variants(model)
-    seed = resolve_seed(random_state)
     found = evaluate(
         fitted, cube, where, level=level, method=method, n_replicates=n_replicates, seed=seed
     )
@@ -624,7 +641,7 @@ def uncertainty(
         labels=fitted.labels,
         where=pixels_only(cube, where),
     )
-    return _labelled(found, cube, packed)
+    return labelled(found, cube, packed)
 
 
 def rotation_range(
@@ -711,7 +728,15 @@ WORDS = {
 """What each variable is, in a few words."""
 
 
-def _labelled(found: Uncertainty, cube: Any, packed: Any) -> xr.Dataset:
+def _refuse_replicates(n_replicates: Any) -> None:
+    if n_replicates is not None:
+        raise InputError(
+            f"method='posterior' makes no replicates, got n_replicates={n_replicates}",
+            hint="leave it out; the draws are those of the fit",
+        )
+
+
+def labelled(found: Uncertainty, cube: Any, packed: Any) -> xr.Dataset:
     fitted = found.pixels.fitted
     _, labels = as_source(cube)
     labels = replace(labels, plain=False)

@@ -34,7 +34,7 @@ def test_variants_are_part_of_the_normalised_form_which_is_a_recipe() -> None:
     assert step["sparsity"] == 0.5
     assert step["basis"]["elements"] == ["Fe", "O"]
     assert step["basis"]["layers"] == {"C": 40.0}
-    assert Recipe.parse(normalised).normalised() == normalised
+    assert Recipe.from_dict(normalised).normalised() == normalised
 
 
 @pytest.mark.parametrize(
