@@ -3,10 +3,10 @@
     python -m benchmarks.bayes coverage [--realisations 200] [--scenes stripes ...] [--counts 60 300]
     python -m benchmarks.bayes speed STORE K
 
-`coverage` draws many realisations of the scenes of `benchmarks.coverage`, samples from the posterior of each and
-counts the true values that its intervals hold, by stratum; it writes benchmarks/results/bayes.md. Each realisation
-is remembered under .bench/bayes, so that a stopped study goes on where it was. `speed` times a fit with all
-loadings and intervals beside bare read passes of the same store.
+`coverage` draws many realisations of the scenes of `benchmarks.coverage`, samples from the posterior of each
+and counts the true values that its intervals hold, by stratum; it writes benchmarks/results/bayes.md. Each
+realisation is remembered under .bench/bayes, so that a stopped study goes on where it was. `speed` times a
+fit with all loadings and intervals beside bare read passes of the same store.
 """
 
 from __future__ import annotations
