@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from emcube.models.pca import IncrementalPCA
     from emcube.models.poisson_mixture import PoissonMixture
     from emcube.models.sisal import SISAL
-    from emcube.models.uncertainties import errors_by_counts, uncertainty
+    from emcube.models.uncertainties import errors_by_counts, rotation_range, uncertainty
     from emcube.models.xray_features import xray_basis
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "estimate_n_components",
     "match",
     "phase_fractions",
+    "rotation_range",
     "survey_n_components",
     "uncertainty",
     "xray_basis",
@@ -69,6 +70,7 @@ _HOMES = {
     "estimate_n_components": "n_components",
     "match": "matching",
     "phase_fractions": "field_fractions",
+    "rotation_range": "uncertainties",
     "survey_n_components": "component_survey",
     "uncertainty": "uncertainties",
     "xray_basis": "xray_features",

@@ -21,9 +21,10 @@ from emcube.models.bayes_sweeps import (
     middle_of,
     posterior,
 )
+from emcube.models.information import fitted_of
 from emcube.models.labels import map_pixels
 from emcube.models.rebuild import pixels_only
-from emcube.models.uncertainties import evaluate, fitted_of, labelled
+from emcube.models.uncertainties import evaluate, labelled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -105,7 +106,7 @@ def posterior_uncertainty(
     )
     interval = gamma_interval(values, deviation, float(level))
     # Of components that do not sum to one (on the simplex), what was found of those that do.
-    turns = found.pixels.turns * sums[:, None] / sums
+    turns = found.pixels.rotations.mixings * sums[:, None] / sums
     facts = {
         **found.facts,
         "method": "posterior",

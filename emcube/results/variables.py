@@ -382,6 +382,13 @@ for _variable in (
             ("n_cells", "1", "cells of a level"),
         )
     ),
+    *(
+        Variable("diagnostics", _name, ("component", "line"), "f", ("1",), _prose, required=False)
+        for _name, _prose in (
+            ("line_bias", "share by which denoising makes the counts of a line too large"),
+            ("line_bias_error", "standard error of the bias of a line"),
+        )
+    ),
 ):
     register(_variable)
 
