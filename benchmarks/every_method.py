@@ -1,9 +1,9 @@
 """What each way of unmixing costs and finds: ``python -m benchmarks.every_method [VERB]``.
 
 ``run`` (the default) measures every method on the jadeite map, each in a process of its own: seconds, bare
-read passes of the same store (see `benchmarks.bare`) that they are worth, peak memory, and how good the answer
-is. Figures go to benchmarks/results/methods.json and .md; ``table`` writes the table from figures that are
-there. ``one`` is the measuring process.
+read passes of the same store (see `benchmarks.bare`) that they are worth, peak memory, and how good the
+answer is. Figures go to benchmarks/results/methods.json and .md; ``table`` writes the table from figures that
+are there. ``one`` is the measuring process.
 
 Each fit starts from opening the store, with warm kernels; what it costs is its own time over the median of
 bare read passes made before, between and after the fits.
@@ -180,6 +180,13 @@ WAYS = (
     ),
     Way("vca", "`VCA`", factorise(lambda em, k: em.VCA(k, random_state=0))),
     Way("nfindr", "`NFINDR`", factorise(lambda em, k: em.NFINDR(k, random_state=0))),
+    Way("sisal", "`SISAL`", factorise(lambda em, k: em.SISAL(k, random_state=0))),
+    Way(
+        "bayesian",
+        "`BayesianUnmixing`",
+        factorise(lambda em, k: em.BayesianUnmixing(k, random_state=0)),
+        most=MOST_SAMPLING,
+    ),
     Way("kmeans", "`KMeans`", cluster(lambda em, k: em.KMeans(k, random_state=0))),
     Way(
         "gaussian-mixture",
@@ -255,9 +262,8 @@ def judged(answer: Answer, scene: Path) -> dict[str, Any]:
     """How good an answer is, by the truth of the scene."""
     found: dict[str, Any] = {}
     if "components" in answer:
-        from emcube.scenes.metrics import match_components
-
         import emcube as em
+        from emcube.scenes.metrics import match_components
 
         mean = np.asarray(em.open(str(scene / "counts.zarr")).em.sum_spectrum())
         _, angles = match_components(answer["components"], np.load(scene / "truth.npy"), mean)
@@ -403,10 +409,10 @@ def _conditions(found: dict[str, Any]) -> str:
     return (
         f"Simulated jadeite map {shape}, {about['counts_per_pixel']:.0f} counts a pixel, "
         f"{about.get('pure_pixels', 0):.0%} of the pixels pure for each of {about['n_components']} phases; "
-        f"a bare read pass takes {unit:.2f} s; median of {options['repeats']}, {options['threads']} threads on "
-        f"{where['cores']} cores of {where['processor']}{busy}, {days[-1]}. "
+        f"a bare read pass takes {unit:.2f} s; median of {options['repeats']}, "
+        f"{options['threads']} threads on {where['cores']} cores of {where['processor']}{busy}, {days[-1]}. "
         f"Bold: more than the {MOST:g} passes that a fit may cost. Angles are to the true spectra, weighted "
-        "for counting noise; the Rand index is to the phase that most of a pixel is, which no method asks for."
+        "for counting noise; the Rand index is to the phase that most of a pixel is."
     )
 
 
@@ -417,7 +423,12 @@ def checks(found: dict[str, Any]) -> list[tuple[str, float, float, bool]]:
         row = found["ways"].get(way.name, {})
         if way.most is not None and "passes" in row:
             made.append(
-                (f"{way.title}: bare read passes", way.most, row["passes"], row["passes"] <= way.most)
+                (
+                    f"{way.title}: bare read passes",
+                    way.most,
+                    row["passes"],
+                    row["passes"] <= way.most,
+                )
             )
         if "nmf_seconds" in row:
             fits = row["seconds"]["fit"] / row["nmf_seconds"]

@@ -1,7 +1,7 @@
 """What espm answers: ``python -m benchmarks.peer_espm PROBLEM ANSWER`` in its own environment.
 
-PROBLEM (.npz) holds counts D (P, E), spectra to start from (K, E), loadings (P, K), and how many iterations are
-made. Nothing of emcube is imported.
+PROBLEM (.npz) holds counts D (P, E), spectra to start from (K, E), loadings (P, K), and how many iterations
+are made. Nothing of emcube is imported.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What pyMCR answers: ``python -m benchmarks.peer_pymcr PROBLEM ANSWER`` in its own environment.
 
-PROBLEM (.npz) holds the matrix D (P, E), spectra to start from (K, E), which of them stay, and how many rounds are
-made. Nothing of emcube is imported.
+PROBLEM (.npz) holds the matrix D (P, E), spectra to start from (K, E), which of them stay, and how
+many rounds are made. Nothing of emcube is imported.
 """
 
 from __future__ import annotations
@@ -32,9 +32,7 @@ def main() -> None:
     began = time.perf_counter()
     model.fit(problem["matrix"], ST=problem["first"], st_fix=fixed or None)
     seconds = time.perf_counter() - began
-    np.savez(
-        sys.argv[2], components=model.ST_, errors=np.asarray(model.err), seconds=seconds
-    )
+    np.savez(sys.argv[2], components=model.ST_, errors=np.asarray(model.err), seconds=seconds)
 
 
 if __name__ == "__main__":

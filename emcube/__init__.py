@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from emcube.models import (
         MCRALS,
         NFINDR,
+        SISAL,
         VCA,
+        BayesianUnmixing,
         FastICA,
         GaussianMixture,
         IncrementalPCA,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
         estimate_n_components,
         match,
         phase_fractions,
+        rotation_range,
         survey_n_components,
         uncertainty,
         xray_basis,
@@ -55,7 +58,9 @@ __version__ = "0.1.0"
 __all__ = [
     "MCRALS",
     "NFINDR",
+    "SISAL",
     "VCA",
+    "BayesianUnmixing",
     "FastICA",
     "GaussianMixture",
     "IncrementalPCA",
@@ -90,6 +95,7 @@ __all__ = [
     "publish",
     "report",
     "reproduce",
+    "rotation_range",
     "run",
     "scenes",
     "survey_n_components",
@@ -99,6 +105,7 @@ __all__ = [
 
 # Public name -> the module it lives in; a name that is a module stands for itself.
 _HOMES = {
+    "BayesianUnmixing": "emcube.models",
     "FastICA": "emcube.models",
     "GaussianMixture": "emcube.models",
     "IncrementalPCA": "emcube.models",
@@ -106,6 +113,7 @@ _HOMES = {
     "MCRALS": "emcube.models",
     "MiniBatchNMF": "emcube.models",
     "NFINDR": "emcube.models",
+    "SISAL": "emcube.models",
     "PoissonMixture": "emcube.models",
     "Recipe": "emcube.recipe",
     "cluster_quality": "emcube.models",
@@ -134,6 +142,7 @@ _HOMES = {
     "reproduce": "emcube.package",
     "VCA": "emcube.models",
     "Varimax": "emcube.models",
+    "rotation_range": "emcube.models",
     "run": "emcube.recipe",
     "scenes": "emcube.scenes",
     "survey_n_components": "emcube.models",

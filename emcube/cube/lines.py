@@ -12,7 +12,7 @@ from emcube.cube.schema import axis_units, get_metadata, nav_dims, sig_dims
 from emcube.errors import CubeError, SelectionError
 from emcube.kernels.windows import NetWindow, net_counts
 
-__all__ = ["DEFAULT_RESOLUTION_EV", "line_maps", "strongest_lines"]
+__all__ = ["DEFAULT_RESOLUTION_EV", "line_maps", "line_windows", "strongest_lines"]
 
 #: FWHM of Mn Ka of a usual silicon drift detector, eV; taken where the metadata name none.
 DEFAULT_RESOLUTION_EV = 130.0
@@ -131,6 +131,51 @@ def line_maps(
         attrs=attrs,
         name="net_counts",
     )
+
+
+def line_windows(
+    cube: xr.DataArray,
+    names: Iterable[str],
+    *,
+    width: float = 2.0,
+    resolution_eV: float | None = None,
+) -> list[slice]:
+    """Find the channels of X-ray lines, those around each line that `line_maps` sums.
+
+    Parameters
+    ----------
+    cube : DataArray
+        With one signal dim, an energy.
+    names : iterable of str
+        Lines, as ``"Si_Ka"``.
+    width, resolution_eV
+        As in `line_maps`.
+
+    Raises
+    ------
+    SelectionError
+        A line's window is not within the axis, or is narrower than a channel.
+    CubeError
+        The cube does not have exactly one signal dim.
+    UnitsError
+        The signal axis is no energy.
+    """
+    from emcube.units import convert
+    from emcube.xray import fwhm, line_energy
+
+    wanted = [str(name) for name in names]
+    _check_arguments(wanted, width, width, 1.0)
+    dim = _energy_dim(cube)
+    unit = axis_units(cube, dim)
+    resolution, _ = _resolution(cube, resolution_eV)
+    axis = np.asarray(cube.coords[dim].values, dtype=np.float64)
+    found = []
+    for name in wanted:
+        energy = line_energy(name)
+        half = 0.5 * width * float(fwhm(energy, resolution))
+        ends = convert(np.array([energy - half, energy + half]), "keV", unit)
+        found.append(_net_window(name, axis, ends, unit, background=False)[0].peak)
+    return found
 
 
 def strongest_lines(

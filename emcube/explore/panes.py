@@ -70,6 +70,7 @@ TITLES = {
     "nmf": "NMF",
     "kmeans": "k-means",
     "mcr": "MCR-ALS",
+    "bayesian_unmixing": "Bayesian unmixing",
     "ica": "ICA",
     "varimax": "Varimax",
     "vca": "VCA",

@@ -113,7 +113,7 @@ def n_finder(
     *,
     n_average: int,
     max_sweeps: int = 100,
-) -> tuple[NDArray[np.float64], bool]:
+) -> tuple[NDArray[np.float64], int, bool]:
     """N-FINDR: replace one corner after the other by what makes the simplex largest, until nothing does.
 
     With a point y in place of corner k the volume is multiplied by |a_k(y)|, y's barycentric coordinate: one
@@ -134,6 +134,8 @@ def n_finder(
     Returns
     -------
     corners : ndarray, shape (K, K)
+    n_sweeps : int
+        Times that all corners were visited.
     done : bool
         No single replacement makes the volume larger.
 
@@ -144,7 +146,7 @@ def n_finder(
     """
     corners = first.copy()
     n_average = max(1, min(n_average, len(points) // len(corners)))
-    for _ in range(max_sweeps):
+    for sweep in range(max_sweeps):
         grown = False
         for k in range(len(corners)):
             inverse = np.linalg.pinv(corners)[:, k]
@@ -157,5 +159,5 @@ def n_finder(
                     grown = True
                     break
         if not grown:
-            return corners, True
-    return corners, False
+            return corners, sweep + 1, True
+    return corners, max_sweeps, False

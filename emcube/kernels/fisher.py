@@ -43,6 +43,13 @@ __all__ = [
 HALF = 0.5
 """Counts that are added to each component before 1 / mu is taken."""
 
+CLAIM = 2.0
+"""How often the components' error is counted where a lower end would say that a component is there.
+
+Errors of components in such pixels have a sign: corners are chosen, and lie too far out or too far in for all
+pixels of a phase together. What replicates do is then of the same size as the bias itself, and may hide it.
+"""
+
 _SLAB = 1 << 18
 """Cells of a slab of pixels in float64: three such arrays stay in the cache of most processors."""
 
@@ -155,6 +162,7 @@ def poisson_intervals(
     components: NDArray[np.float64],
     z: float,
     shared: NDArray[np.float64],
+    moved: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Standard deviations and intervals of Poisson loadings, components known.
 
@@ -174,12 +182,19 @@ def poisson_intervals(
         Standard deviations of the interval's half width.
     shared : ndarray, shape (P, K)
         Variance from elsewhere that is added for the interval.
+    moved : ndarray, shape (P, K), optional
+        By how much both ends lie farther out, not negative.
 
     Returns
     -------
     ndarray, shape (P, K, 3)
         Standard deviation of counting (of the Fisher information, half a count added to each component),
         lower and upper end; the lower one is zero at least.
+
+    Notes
+    -----
+    A lower end above zero claims that the component is there. It is made only where it would stand with twice
+    the variance from elsewhere and twice the move (`CLAIM`); otherwise the lower end is zero.
 
     References
     ----------
@@ -197,10 +212,15 @@ def poisson_intervals(
         second = inverse @ pairs
         np.square(inverse, out=inverse)
         third = inverse @ triples
-        _fill(
-            h, second, third, pair_of, triple_of, z, np.ascontiguousarray(shared[part]), out[part]
-        )
+        _fill(h, second, third, pair_of, triple_of, z, *_parts(shared, moved, part), out[part])
     return out
+
+
+def _parts(
+    shared: NDArray[np.float64], moved: NDArray[np.float64] | None, part: slice
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    mine = np.ascontiguousarray(shared[part])
+    return mine, np.zeros_like(mine) if moved is None else np.ascontiguousarray(moved[part])
 
 
 def flat_intervals(
@@ -209,12 +229,13 @@ def flat_intervals(
     z: float,
     shared: NDArray[np.float64],
     noise: float,
+    moved: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Standard deviations and intervals of least-squares loadings; as `poisson_intervals`.
 
     Parameters
     ----------
-    loadings, components, z, shared
+    loadings, components, z, shared, moved
         As there.
     noise : float
         Variance of a value, the same everywhere.
@@ -236,7 +257,7 @@ def flat_intervals(
             pair_of,
             np.zeros((k, k, k), dtype=np.int64),
             z,
-            np.ascontiguousarray(shared[part]),
+            *_parts(shared, moved, part),
             out[part],
         )
     return out
@@ -254,7 +275,7 @@ def _products(
 
 
 @jit(error_model="numpy")
-def _fill(loadings, second, third, pair_of, triple_of, z, shared, out):
+def _fill(loadings, second, third, pair_of, triple_of, z, shared, moved, out):
     """Standard deviation and interval of each loading of each pixel."""
     n_pixels, k = loadings.shape
     flat = third.shape[1] == 0
@@ -309,9 +330,13 @@ def _fill(loadings, second, third, pair_of, triple_of, z, shared, out):
                             held = loadings[p, active[c]]
                             if held > 0.0:
                                 variance += weight * held * third[p, triple_of[i, j, active[c]]]
-            variance += shared[p, asked]
             middle = 0.5 * z * z * slope
-            half = np.sqrt(middle * middle + z * z * max(variance, 0.0))
+            asymmetric = middle * middle
+            far = moved[p, asked]
+            center = loadings[p, asked] + middle
+            half = np.sqrt(asymmetric + z * z * max(variance + shared[p, asked], 0.0)) + far
+            held = max(variance + CLAIM * shared[p, asked], 0.0)
+            claim = np.sqrt(asymmetric + z * z * held) + CLAIM * far
             out[p, asked, 0] = np.sqrt(regular)
-            out[p, asked, 1] = max(loadings[p, asked] + middle - half, 0.0)
-            out[p, asked, 2] = loadings[p, asked] + middle + half
+            out[p, asked, 1] = max(center - half, 0.0) if center > claim else 0.0
+            out[p, asked, 2] = center + half

@@ -6,10 +6,12 @@ Letters: P pixels, E channels, K components.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emcube.kernels._numba import jit
 from emcube.kernels.rows import CountRows
 
 if TYPE_CHECKING:
@@ -27,11 +29,86 @@ def drawn_again(rows: CountRows, rng: np.random.Generator) -> CountRows:
     To draw as many events as there are, with replacement, gives the same numbers but for the total, which is
     fixed there and Poisson here, as it is when a measurement is repeated.
 
+    Notes
+    -----
+    Means up to `TABLED` are drawn by inversion of their tabulated distribution, with 53 bits of a counter
+    that is scrambled (SplitMix64, its key from `rng`); others, and values that are no whole numbers, by
+    NumPy. That is some ten times as fast, and draws are what a bootstrap is made of.
+
     References
     ----------
     B. Efron, Ann. Stat. 7 (1979) 1. https://doi.org/10.1214/aos/1176344552
+    G. L. Steele, D. Lea, C. H. Flood, SIGPLAN Not. 49 (2014) 453. https://doi.org/10.1145/2714064.2660195
     """
-    return _without_zeros(rows, rng.poisson(rows.counts))
+    if rows.counts.dtype.kind == "f":
+        return _without_zeros(rows, rng.poisson(rows.counts))
+    large = np.flatnonzero(rows.counts > TABLED)
+    beyond = rng.poisson(rows.counts[large]) if large.size else np.zeros(0, dtype=np.int64)
+    width = rows.counts.dtype
+    if beyond.size and beyond.max() > np.iinfo(width).max:
+        # Both arrays have one width (see `CountRows`).
+        width = np.dtype(np.uint32)
+    indptr = np.empty_like(rows.indptr)
+    channels, counts = np.empty(rows.nnz, width), np.empty(rows.nnz, width)
+    table, guide = _poisson_table()
+    key = rng.integers(0, 2**64, dtype=np.uint64)
+    n = _draw(
+        rows.indptr, rows.channels, rows.counts, table, guide, key, beyond, indptr, channels, counts
+    )
+    return CountRows(indptr, channels[:n].copy(), counts[:n].copy(), rows.n_channels)
+
+
+TABLED = 127
+"""Means up to here are drawn from tables."""
+
+_GUIDES = 256
+_LONGEST = 256
+"""Beyond this value a tabulated law (of mean `TABLED` at most, so 11 standard deviations) ends."""
+
+
+@lru_cache(maxsize=1)
+def _poisson_table() -> tuple[NDArray[np.float64], NDArray[np.uint16]]:
+    """Distribution function P(n <= column) of each mean (row), and where to start a search for a quantile."""
+    from scipy.special import pdtr
+
+    values, means = np.arange(_LONGEST), np.arange(TABLED + 1)
+    table = np.ascontiguousarray(pdtr(values[None, :], means[:, None]))
+    table[:, -1] = 1.0
+    starts = np.arange(_GUIDES) / _GUIDES
+    guide = np.array([np.searchsorted(row, starts, side="right") for row in table])
+    return table, np.minimum(guide, _LONGEST - 1).astype(np.uint16)
+
+
+@jit(error_model="numpy")
+def _draw(
+    indptr, channels, counts, table, guide, key, beyond, new_indptr, new_channels, new_counts
+):
+    """Write the pairs that are left, each with its new number; returns how many there are."""
+    at = 0
+    taken = 0
+    new_indptr[0] = 0
+    for p in range(indptr.size - 1):
+        for i in range(indptr[p], indptr[p + 1]):
+            mean = counts[i]
+            if mean > TABLED:
+                drawn = np.int64(beyond[taken])
+                taken += 1
+            else:
+                # SplitMix64: a counter, scrambled.
+                z = key + np.uint64(i + 1) * np.uint64(0x9E3779B97F4A7C15)
+                z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+                z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+                z = z ^ (z >> np.uint64(31))
+                share = float(z >> np.uint64(11)) * (1.0 / 9007199254740992.0)
+                drawn = np.int64(guide[mean, z >> np.uint64(56)])
+                while table[mean, drawn] <= share:
+                    drawn += 1
+            if drawn > 0:
+                new_channels[at] = channels[i]
+                new_counts[at] = drawn
+                at += 1
+        new_indptr[p + 1] = at
+    return at
 
 
 def split(

@@ -114,7 +114,7 @@ def independent(
     size = np.sqrt(np.square(rows - rows.mean(axis=0)).mean(axis=0))
     size = np.where(size > 0.0, size, 1.0)
     if k == 1:
-        return np.array([[1.0 / size[0]]]), 0, True
+        return np.array([[1.0 / size[0]]]), 1, True
     rows = rows / size
     if len(rows) > FEW:
         unmixing, n_iter, converged = _fast_ica(rows, fun, max_iter, tol, seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from emcube.models.bayes import BayesianUnmixing
     from emcube.models.cluster_checks import cluster_quality
     from emcube.models.component_survey import survey_n_components
     from emcube.models.diagnosing import diagnostics
@@ -19,13 +20,16 @@ if TYPE_CHECKING:
     from emcube.models.nmf import MiniBatchNMF
     from emcube.models.pca import IncrementalPCA
     from emcube.models.poisson_mixture import PoissonMixture
-    from emcube.models.uncertainties import errors_by_counts, uncertainty
+    from emcube.models.sisal import SISAL
+    from emcube.models.uncertainties import errors_by_counts, rotation_range, uncertainty
     from emcube.models.xray_features import xray_basis
 
 __all__ = [
     "MCRALS",
     "NFINDR",
+    "SISAL",
     "VCA",
+    "BayesianUnmixing",
     "FastICA",
     "GaussianMixture",
     "IncrementalPCA",
@@ -40,16 +44,19 @@ __all__ = [
     "estimate_n_components",
     "match",
     "phase_fractions",
+    "rotation_range",
     "survey_n_components",
     "uncertainty",
     "xray_basis",
 ]
 
 _HOMES = {
+    "BayesianUnmixing": "bayes",
     "FastICA": "fastica",
     "GaussianMixture": "gaussian_mixture",
     "Varimax": "fastica",
     "NFINDR": "geometry",
+    "SISAL": "sisal",
     "VCA": "geometry",
     "IncrementalPCA": "pca",
     "KMeans": "kmeans",
@@ -63,6 +70,7 @@ _HOMES = {
     "estimate_n_components": "n_components",
     "match": "matching",
     "phase_fractions": "field_fractions",
+    "rotation_range": "uncertainties",
     "survey_n_components": "component_survey",
     "uncertainty": "uncertainties",
     "xray_basis": "xray_features",

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from emcube.engine import Block, BlockSource, RngKey
     from emcube.models.nmf_losses import Loss
 
-__all__ = ["POINTS", "Cloud", "gather"]
+__all__ = ["POINTS", "Cloud", "gather", "in_plane"]
 
 POINTS = 131072
 """Points of the cloud, at most (about): a random share of the (pooled) pixels where there are more."""
@@ -174,3 +174,9 @@ def gather(
         )
     values = points[:, :k] / points[:, k : k + 1]
     return Cloud(values, points[:, k], points[:, k + 1], place, found, side)
+
+
+def in_plane(cloud: Cloud, corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Corners at the same place of their rays, in the plane of the points."""
+    normal = np.linalg.lstsq(cloud.values * cloud.weights[:, None], cloud.weights, rcond=None)[0]
+    return np.asarray(corners / (corners @ normal)[:, None])

@@ -6,6 +6,7 @@ Letters: P pixels, E used channels, G groups of channels, K components, L lags, 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from emcube.kernels.misfit import deviance_pixels, lagged, slabs
 from emcube.kernels.poisson_nmf import as_rows
 from emcube.kernels.residuals import channel_groups
 from emcube.models.base import resolve_seed
+from emcube.models.information import Fitted, InformationSweep, fitted_of
 from emcube.models.labels import Labels, as_source, map_pixels
 from emcube.models.nmf_gain import in_counts
 from emcube.models.noise import PoissonNoise
@@ -28,7 +30,6 @@ from emcube.models.pca_sweeps import GramSweep
 from emcube.models.rebuild import pixels_only
 from emcube.models.replicates import DrawnSource, ThinDraw
 from emcube.models.subspace import leading_vectors
-from emcube.models.uncertainties import Fitted, fitted_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,6 +51,9 @@ HALVES = (0.5, 0.5)
 
 MUCH = 4.0
 """Standard errors from which a correlation is told as one."""
+
+LINE_WORTH = 0.02
+"""Bias of a line below which it is not worth a word."""
 
 WORTH = 0.02
 """Correlations below this are not worth a word, however sure they are."""
@@ -329,6 +333,57 @@ class LevelSweep:
         return statistic, True
 
 
+@dataclass(frozen=True, eq=False)
+class LineSweep:
+    """Counts of lines before and after denoising, where each component is; one round.
+
+    Pixels are weighed by the loadings of one half of the counts, and what denoising the other half makes of
+    its counts is compared with them: the two halves are independent, so that the difference is bias alone.
+    Both ways round. Sums (K, L, 3): h (denoised - counted), h counted, h^2 counted.
+
+    Parameters
+    ----------
+    denoisers, draws
+        Of both halves.
+    fitted : Fitted
+    windows : ndarray, shape (E, L)
+        One where a channel belongs to a line.
+    """
+
+    denoisers: tuple[_Denoiser, _Denoiser]
+    draws: tuple[ThinDraw, ThinDraw]
+    fitted: Fitted
+    windows: NDArray[np.float64]
+    name: str = "diagnostics (lines)"
+
+    def start(self) -> None:
+        """Nothing."""
+        return
+
+    def map(self, block: Block, state: Any, rng_key: RngKey) -> NDArray[np.float64]:
+        """Sums of one block."""
+        halves = [as_rows(draw(block).data) for draw in self.draws]
+        out = np.zeros((len(self.fitted.components), self.windows.shape[1], 3))
+        for mine, other in ((0, 1), (1, 0)):
+            loadings = self.fitted.loss.loadings(halves[mine], self.fitted.components)
+            for part, values in slabs(halves[other], 1 << 17):
+                h = loadings[part]
+                counted = values @ self.windows
+                denoised = self.denoisers[other](values)[0] @ self.windows
+                out[..., 0] += h.T @ (denoised - counted)
+                out[..., 1] += h.T @ counted
+                out[..., 2] += np.square(h).T @ counted
+        return out
+
+    def combine(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Add."""
+        return a + b
+
+    def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
+        """One round is all."""
+        return statistic, True
+
+
 def _expected(
     a: NDArray[np.float64], b: NDArray[np.float64], scale: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -367,13 +422,13 @@ def diagnose(
     n_components: int | None,
     max_lag: int,
     seed: int,
+    lines: Sequence[str] | None = None,
 ) -> Diagnosis:
     """Make the passes that `diagnostics` needs; nothing is asked of single pixels yet."""
-    from emcube.models.uncertainties import InformationSweep
-
     k = _check(fitted, n_components, max_lag)
     source, labels = as_source(cube, pixels_only(cube, where), channels=fitted.labels.channels)
     fitted.labels.require_same_signal(labels, "diagnostics")
+    windows = _windows(cube, lines, fitted, source.n_channels)
     said: list[str] = []
     with resident():
         source = in_counts(source, fitted.gain)
@@ -389,7 +444,7 @@ def diagnose(
         small = _curves(left, labels, fitted)
         facts = _facts(left, small, fitted, said)
         if fitted.loss.counts and fitted.gain == 1.0 and source.n_channels <= MAX_GRAM:
-            small = small.merge(_levels(source, k, seed, facts, said))
+            small = small.merge(_levels(source, k, seed, facts, said, fitted, windows))
         else:
             said.append(
                 "Variances after denoising were not looked at: the data are no counts, or have more than "
@@ -410,6 +465,39 @@ def _check(fitted: Fitted, n_components: Any, max_lag: Any) -> int:
             hint="so many principal components are kept where denoising is looked at",
         )
     return int(k)
+
+
+def _windows(
+    cube: Any, lines: Sequence[str] | None, fitted: Fitted, n_channels: int
+) -> xr.DataArray | None:
+    """Which used channels belong to each line (channel, line); None where none are asked about."""
+    if lines is None:
+        return None
+    from emcube.cube.lines import line_windows
+
+    names = [lines] if isinstance(lines, str) else [str(name) for name in lines]
+    if not fitted.loss.counts or fitted.gain != 1.0 or n_channels > MAX_GRAM:
+        raise InputError(
+            f"lines={names!r}: denoising is looked at for counts in up to {MAX_GRAM} channels",
+            hint="leave lines out",
+        )
+    if not isinstance(cube, xr.DataArray):
+        raise InputError(
+            f"lines={names!r} need an energy axis, got a {type(cube).__name__}",
+            hint="give a cube with labels, as em.open or em.make_cube make it",
+        )
+    whole = np.zeros((fitted.labels.n_all_channels, len(names)))
+    for column, window in enumerate(line_windows(cube, names)):
+        whole[window, column] = 1.0
+    channels = fitted.labels.channels
+    used = whole if channels is None else whole[channels]
+    empty = [name for name, column in zip(names, used.T, strict=True) if not column.any()]
+    if empty:
+        raise InputError(
+            f"lines: the model has not used the channels of {', '.join(empty)}",
+            hint="leave these lines out",
+        )
+    return xr.DataArray(used, dims=("channel", "line"), coords={"line": names})
 
 
 def _curves(left: _Left, labels: Labels, fitted: Fitted) -> xr.Dataset:
@@ -498,9 +586,15 @@ def _correlation_words(small: xr.Dataset) -> list[str]:
 
 
 def _levels(
-    source: BlockSource, k: int, seed: int, facts: dict[str, Any], said: list[str]
+    source: BlockSource,
+    k: int,
+    seed: int,
+    facts: dict[str, Any],
+    said: list[str],
+    fitted: Fitted,
+    windows: xr.DataArray | None,
 ) -> xr.Dataset:
-    """Variance against mean, of both halves of the counts denoised separately."""
+    """Variance against mean, and bias of lines, of both halves of the counts denoised separately."""
     draws = (ThinDraw(seed, 0, HALVES, 0), ThinDraw(seed, 0, HALVES, 1))
     halves = [DrawnSource(source, draw, f"half{seed}.{i}") for i, draw in enumerate(draws)]
     one, two = (_denoiser(half, k) for half in halves)
@@ -522,7 +616,39 @@ def _levels(
             coords={"level": ("level", low[there], {"units": "counts"})},
         )
     _level_words(found, sums, k, facts, said)
-    return found
+    if windows is None:
+        return found
+    sweep = LineSweep((one, two), draws, fitted, windows.values)
+    return found.merge(_line_bias(run_sweep(sweep, source).state, windows, said))
+
+
+def _line_bias(sums: NDArray[np.float64], windows: xr.DataArray, said: list[str]) -> xr.Dataset:
+    names = [str(name) for name in windows["line"].values]
+    apart, counted, square = np.moveaxis(sums, -1, 0)
+    there = counted > 0.0
+    bias, error = np.full(counted.shape, np.nan), np.full(counted.shape, np.nan)
+    np.divide(apart, counted, out=bias, where=there)
+    np.divide(np.sqrt(square), counted, out=error, where=there)
+    beyond = np.abs(np.nan_to_num(bias)) > np.maximum(LINE_WORTH, MUCH * np.nan_to_num(error))
+    for k, i in np.argwhere(beyond):
+        way = "few" if bias[k, i] < 0 else "many"
+        said.append(
+            f"Where component {k} is, denoising makes too {way} counts of {names[i]}: "
+            f"{100 * bias[k, i]:+.0f} % (standard error {100 * error[k, i]:.1f} %)."
+        )
+    if not beyond.any():
+        said.append(
+            f"Denoising changes no line ({', '.join(names)}) by more than {100 * LINE_WORTH:g} %, or than "
+            "its counting error, where any component is."
+        )
+    over = ("component", "line")
+    return xr.Dataset(
+        {
+            "line_bias": (over, bias, {"units": "1"}),
+            "line_bias_error": (over, error, {"units": "1"}),
+        },
+        coords={"line": names, "component": np.arange(len(bias))},
+    )
 
 
 def _level_words(
@@ -583,6 +709,7 @@ def diagnostics(
     cube: Any,
     *,
     n_components: int | None = None,
+    lines: Sequence[str] | None = None,
     max_lag: int = 4,
     where: Any = None,
     random_state: Any = 0,
@@ -597,6 +724,8 @@ def diagnostics(
         What it was fitted on.
     n_components : int, optional
         Principal components that denoising keeps; default as many as the model has.
+    lines : sequence of str, optional
+        X-ray lines, as ``"Fe_Ka"``, whose counts are compared before and after denoising.
     max_lag : int
         Farthest neighbours whose residuals are compared.
     where : DataArray of bool, optional
@@ -617,6 +746,9 @@ def diagnostics(
         between the
         halves, theory is ``g h / N (|u|^2 + |v|^2 - |u|^2 |v|^2)``, and ``raw_mean`` is what the other half
         counted there, which shows a bias. Of counts only.
+        ``line_bias``, ``line_bias_error`` (component, line), where lines were given: by what share denoising
+        makes the counts of a line too large where a component is, and the standard error of that. Half of the
+        counts say where a component is, the other half are denoised and compared with themselves as counted.
         The attribute ``said`` says it in plain words.
 
     Raises
@@ -626,8 +758,8 @@ def diagnostics(
 
     Notes
     -----
-    Two passes, for counts five; another one where pixels are asked for. Neighbours across the borders of
-    blocks are not compared. The same bits on any number of threads and workers.
+    Two passes, for counts five (six with lines); another one where pixels are asked for. Neighbours across
+    the borders of blocks are not compared. The same bits on any number of threads and workers.
 
     References
     ----------
@@ -641,10 +773,12 @@ def diagnostics(
     >>> nmf = em.MiniBatchNMF(3, random_state=0).fit(scene.cube)
     >>> print(em.diagnostics(nmf, scene.cube).attrs["said"][0])  # doctest: +SKIP
     """
-    fitted = fitted_of(model)
+    fitted = fitted_of(model, cube)
     _refuse_penalties(model)
     seed = resolve_seed(random_state)
-    found = diagnose(fitted, cube, where, n_components=n_components, max_lag=max_lag, seed=seed)
+    found = diagnose(
+        fitted, cube, where, n_components=n_components, max_lag=max_lag, seed=seed, lines=lines
+    )
     packed = map_pixels(
         cube,
         _Packed(found.pixels),
@@ -682,5 +816,7 @@ WORDS = {
     "denoised_variance": "variance of denoised values, between halves",
     "theory_variance": "variance of denoised values, by theory",
     "n_cells": "cells of a level",
+    "line_bias": "share by which denoising makes the counts of a line too large",
+    "line_bias_error": "standard error of the bias of a line",
 }
 """What each variable is, in a few words."""

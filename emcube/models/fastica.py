@@ -201,7 +201,8 @@ class RotatedPCA(ComponentFigures, Estimator):
         found = int(np.count_nonzero(values > RANK * values[0]))
         if found < len(values):
             raise InputError(
-                f"{len(values)} components are asked for, the pixels span {found} dimensions",
+                f"{len(values)} components are asked for, the pixels (n_samples = {pca.n_samples_seen_}) "
+                f"span {found} dimensions",
                 hint="ask for fewer components",
             )
 
@@ -346,9 +347,9 @@ class FastICA(RotatedPCA):
         each component. Of no effect with ``domain="spatial"``.
     span : int or "auto"
         Channels that a difference reaches across. Neighbours differ by little and their noise does not: lines
-        of several channels stand out of it in differences over some of them. "auto" is the least up to 16 at which
-        a twentieth of their variance is noise at most, as counting noise (without a noise model: what PCA leaves)
-        tells. Of no effect where nothing is differenced.
+        of several channels stand out of it in differences over some of them. "auto" is the least up to 16 at
+        which a twentieth of their variance is noise at most, as counting noise (without a noise model: what
+        PCA leaves) tells. Of no effect where nothing is differenced.
     fun : {"logcosh", "exp", "cube"}
         Measure of independence.
     max_iter : int
@@ -455,7 +456,7 @@ class FastICA(RotatedPCA):
         return _differences(vectors, labels, order, max(1, self.span_))
 
     def _quiet_span(self, order: int) -> int:
-        """The least span across which differences are hardly noise; vectors that are noise alone do not count."""
+        """The least span across which differences are hardly noise; vectors of noise alone do not count."""
         vectors, labels = self._pca._vectors.T, self._pca.axes_
         # Of a difference of order n, whose coefficients are binomial, noise has the variance (2n over n).
         noise = math.comb(2 * order, order) * self._noise()
@@ -589,7 +590,7 @@ def _require_positive(name: str, value: Any, *, zero: bool = False) -> None:
 def _differences(
     spectra: NDArray[np.float64], labels: Labels, order: int, span: int = 1
 ) -> NDArray[np.float64]:
-    """Differences (N, K) of spectra (K, E) along each signal dim, across so many channels, all of them used."""
+    """Differences (N, K) of spectra (K, E) along each signal dim, across so many used channels."""
     if order == 0:
         return np.ascontiguousarray(spectra.T)
     full = labels.full_channels(spectra).reshape(len(spectra), *labels.sig_shape)

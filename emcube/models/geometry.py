@@ -1,4 +1,4 @@
-"""Endmembers as the corners of the cloud of pixels: VCA and N-FINDR.
+"""Endmembers as the corners of the cloud of pixels: VCA and N-FINDR (SISAL is in `emcube.models.sisal`).
 
 Letters: P pixels, E used channels, K components.
 """
@@ -6,6 +6,7 @@ Letters: P pixels, E used channels, K components.
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -37,9 +38,31 @@ if TYPE_CHECKING:
 
     from emcube.engine import BlockSource
 
-__all__ = ["NFINDR", "VCA", "Geometry"]
+__all__ = ["NFINDR", "VCA", "Geometry", "Noise", "Purest", "by_component"]
 
 ABUNDANCES = ("auto", "poisson", "fcls")
+
+LIMIT_WORDS = {
+    "name": "counting_limit",
+    "units": "deg",
+    "words": "angle by which counting noise alone turns each endmember",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """Counting noise of corners.
+
+    Attributes
+    ----------
+    within : ndarray, shape (K, D, D)
+        Covariance of each corner in the subspace.
+    out : ndarray, shape (K,)
+        Variance in each of the dims out of it.
+    """
+
+    within: NDArray[np.float64]
+    out: NDArray[np.float64]
 
 
 class Geometry(MixingModel):
@@ -173,22 +196,39 @@ class Geometry(MixingModel):
         steep = np.linalg.norm(np.linalg.pinv(corners), axis=0)
         purest = np.argmax(shares - np.outer(cloud.noise, steep), axis=0)
         self.purest_ = cloud.place[purest]
+        noise = self._noise_of(cloud, corners, shares, loss)
+        n_dims = max(int(np.count_nonzero(cloud.found.totals != 0.0)) - len(corners), 0)
+        limits = np.array(
+            [
+                _angle_of_noise(corner, within, n_dims * out)
+                for corner, within, out in zip(corners, noise.within, noise.out, strict=True)
+            ]
+        )
+        self.counting_limit_ = limits if self.axes_.plain else by_component(limits, **LIMIT_WORDS)
+
+    def _noise_of(
+        self,
+        cloud: Cloud,
+        corners: NDArray[np.float64],
+        shares: NDArray[np.float64],
+        loss: Loss,
+    ) -> Noise:
+        """Counting noise of each corner: of its purest points, and of the subspace."""
         n = self._n_averaged(cloud)
         covariance = cloud.covariance(loss)
-        across = _subspace_errors(self._cloud, corners)
-        limits = np.zeros(len(corners))
+        within = np.zeros((len(corners), *corners.shape[1:], corners.shape[1]))
         for k, corner in enumerate(corners):
             far = np.argsort(-shares[:, k], kind="stable")[:n]
             square = float(np.average(np.square(cloud.noise[far]), weights=cloud.weights[far])) / n
-            limits[k] = _angle_of_noise(corner, square * covariance(corner), across[k])
-        self.counting_limit_ = limits if self.axes_.plain else _by_component(limits)
+            within[k] = square * covariance(corner)
+        return Noise(within, _subspace_errors(self._cloud, corners))
 
     @abstractmethod
     def _n_averaged(self, cloud: Cloud) -> int:
         """Points of the cloud that stand behind one endmember."""
 
 
-class _Purest(Geometry):
+class Purest(Geometry):
     """Endmembers that are means of the purest points."""
 
     n_average: int | str
@@ -233,7 +273,7 @@ class _Purest(Geometry):
         )
 
 
-class VCA(_Purest):
+class VCA(Purest):
     """Find endmembers by vertex component analysis: pixels that are extreme along random directions.
 
     It assumes that somewhere each component is pure. In the K-dim weighted subspace of the signal
@@ -332,7 +372,7 @@ class VCA(_Purest):
         return self._settled(cloud, self._random_corners(cloud), loss)
 
 
-class NFINDR(_Purest):
+class NFINDR(Purest):
     """Find endmembers by N-FINDR: the pixels that span the largest simplex.
 
     It assumes that somewhere each component is pure. It starts from the corners of `VCA` and replaces one
@@ -349,6 +389,8 @@ class NFINDR(_Purest):
     ----------
     components_, component_totals_, counting_limit_, purest_, pool_, loadings_by_, seed_, axes_
         As for `VCA`.
+    n_iter_ : int
+        Times that all corners were visited.
     converged_ : bool
         No other point in place of one corner makes the simplex larger.
 
@@ -398,7 +440,7 @@ class NFINDR(_Purest):
         require_whole("max_iter", self.max_iter, 1)
 
     def _corners(self, cloud: Cloud, loss: Loss) -> NDArray[np.float64]:
-        corners, self.converged_ = n_finder(
+        corners, self.n_iter_, self.converged_ = n_finder(
             cloud.values,
             cloud.weights,
             self._random_corners(cloud),
@@ -417,18 +459,20 @@ def _totals_of(cloud: Cloud, corners: NDArray[np.float64], loss: Loss) -> NDArra
 
 
 def _subspace_errors(cloud: Cloud, corners: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Squared length (K,) of the noise that turns each corner out of the true subspace.
+    """Variance (K,) of the noise that turns each corner out of the true subspace, in each dim out of it.
 
     The subspace is found from noisy pixels: out of it each spectrum is known as well as least squares
-    with known loadings let it be, in each of the other dims.
+    with known loadings let it be.
     """
     products = cloud.values @ corners.T
     shares = constrained_shares(products, corners @ corners.T, np.ones(len(products)))
     # Of a sample, as if all pixels were like it.
     whole = float(cloud.found.totals.sum()) / float(cloud.weights.sum())
-    information = (shares * (cloud.weights**2 / cloud.variance)[:, None]).T @ shares * whole
-    n_dims = int(np.count_nonzero(cloud.found.totals != 0.0)) - len(corners)
-    return np.asarray(max(n_dims, 0) * np.diagonal(np.linalg.pinv(information, hermitian=True)))
+    square = np.square(cloud.weights)
+    # Data without noise are known to rounding.
+    variance = np.maximum(cloud.variance, np.finfo(float).eps ** 2 * square)
+    information = (shares * (square / variance)[:, None]).T @ shares * whole
+    return np.asarray(np.diagonal(np.linalg.pinv(information, hermitian=True)))
 
 
 def _angle_of_noise(
@@ -441,14 +485,12 @@ def _angle_of_noise(
     return float(np.rad2deg(np.arctan2(np.sqrt(across + out), length)))
 
 
-def _by_component(values: NDArray[np.float64]) -> xr.DataArray:
+def by_component(values: NDArray[np.float64], *, name: str, units: str, words: str) -> xr.DataArray:
+    """One number for each component, labelled."""
     return xr.DataArray(
         values,
         dims=("component",),
         coords={"component": np.arange(len(values))},
-        name="counting_limit",
-        attrs={
-            "units": "deg",
-            "long_name": "angle by which counting noise alone turns each endmember",
-        },
+        name=name,
+        attrs={"units": units, "long_name": words},
     )

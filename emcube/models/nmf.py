@@ -18,6 +18,7 @@ from emcube.errors import InputError
 from emcube.kernels.freedom import spectral_freedom
 from emcube.kernels.independence import independent_shares
 from emcube.models.base import Estimator, Pick, resolve_seed
+from emcube.models.fields import several
 from emcube.models.figures import ComponentFigures
 from emcube.models.labels import Labels, as_source
 from emcube.models.mixing import refuse_empty, refuse_too_many
@@ -264,6 +265,11 @@ class MiniBatchNMF(ComponentFigures, Estimator):
             components hold anything; a parameter is out of range.
         """
         loss = self._check_parameters()
+        if self.smoothness and several(X) is not None:
+            raise InputError(
+                f"smoothness={self.smoothness!r} looks at neighbours within one cube, got several cubes",
+                hint="fit several cubes with smoothness=0, or each alone",
+            )
         source, labels = as_source(X, where)
         self._fit_source(source, labels, loss)
         self._remember_columns(X)

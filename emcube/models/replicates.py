@@ -22,6 +22,7 @@ from emcube.kernels.resampling import (
     split,
     weighed,
 )
+from emcube.kernels.subspace import scatter_image
 from emcube.models.matching import match_values
 from emcube.models.nmf_sweeps import PassState, PassSweep
 
@@ -33,11 +34,16 @@ if TYPE_CHECKING:
     from emcube.models.nmf_start import SampleSweep
 
 __all__ = ["AreaDraw", "Draw", "DrawnSource", "EventDraw", "ReplicateSweep", "ThinDraw", "WildDraw"]
-__all__ += ["PointsSweep", "aligned"]
+__all__ += ["PointsSweep", "SubspaceSweep", "aligned"]
 
 
 class Draw(Protocol):
     """Make a measurement again: a pure function of a block, which pickles."""
+
+    @property
+    def noise(self) -> float:
+        """Variance of what is drawn about the truth, over that of counts of this size."""
+        ...
 
     def __call__(self, block: Block) -> Block:
         """The block as another measurement would have had it."""
@@ -46,10 +52,14 @@ class Draw(Protocol):
 
 @dataclass(frozen=True)
 class EventDraw:
-    """Counts drawn anew from the counts; the seed is that of (replicate, block)."""
+    """Counts drawn anew from the counts; the seed is that of (replicate, block).
+
+    The counts scatter about the truth, and what is drawn about the counts: twice the variance.
+    """
 
     seed: int
     number: int
+    noise: float = 2.0
 
     def __call__(self, block: Block) -> Block:
         """Draw one block."""
@@ -65,6 +75,7 @@ class ThinDraw:
     number: int
     shares: tuple[float, ...]
     part: int
+    noise: float = 1.0
 
     def __call__(self, block: Block) -> Block:
         """Draw one block."""
@@ -92,6 +103,7 @@ class AreaDraw:
     nav_shape: tuple[int, ...]
     tile: tuple[int, ...]
     counts: bool
+    noise: float = 1.0
 
     def __call__(self, block: Block) -> Block:
         """Weigh the pixels of one block."""
@@ -126,6 +138,7 @@ class WildDraw:
     number: int
     loss: Loss
     components: NDArray[np.float64]
+    noise: float = 1.0
 
     def __call__(self, block: Block) -> Block:
         """Draw one block."""
@@ -239,10 +252,61 @@ class ReplicateSweep:
 
 
 @dataclass(frozen=True, eq=False)
+class SubspaceSweep:
+    """Subspace of the signal as each replicate would have found it, in one round.
+
+    One step of subspace iteration from the model's subspace V on the replicate's scatter matrix G + dG gives
+    V L + dG V: what its own noise turns the vectors by, to first order.
+
+    Parameters
+    ----------
+    vectors : ndarray, shape (E, K)
+        V, for data that are multiplied by `scale`.
+    scale : ndarray, shape (E,)
+        Square root of the channel weights.
+    draws : tuple of Draw
+    """
+
+    vectors: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    draws: tuple[Draw, ...]
+    name: str = "uncertainty (subspaces)"
+
+    def start(self) -> None:
+        """Nothing."""
+        return
+
+    def map(self, block: Block, state: Any, rng_key: RngKey) -> NDArray[np.float64]:
+        """Images of the vectors (R, E, K), for each replicate."""
+        basis = np.ascontiguousarray(self.scale[:, None] * self.vectors)
+        return np.array(
+            [
+                scatter_image(as_rows(draw(block).data), basis, by_counts=True)[0]
+                for draw in self.draws
+            ]
+        )
+
+    def combine(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Add."""
+        return a + b
+
+    def step(
+        self, state: Any, statistic: NDArray[np.float64], round_number: int
+    ) -> tuple[NDArray[np.float64], bool]:
+        """Orthonormal vectors (R, E, K)."""
+        found = np.array([np.linalg.qr(self.scale[:, None] * image)[0] for image in statistic])
+        return found, True
+
+    def statistic_bytes(self, n_channels: int) -> int:
+        """Bytes of a statistic."""
+        return 8 * len(self.draws) * self.vectors.size
+
+
+@dataclass(frozen=True, eq=False)
 class PointsSweep:
     """Points of the cloud in which each replicate looks for its corners, in one round."""
 
-    sample: SampleSweep
+    samples: tuple[SampleSweep, ...]
     draws: tuple[Draw, ...]
     name: str = "uncertainty (corners)"
 
@@ -252,11 +316,17 @@ class PointsSweep:
 
     def map(self, block: Block, state: Any, rng_key: RngKey) -> tuple[NDArray[np.float64], ...]:
         """Points of one block, for each replicate."""
-        return tuple(self.sample.map(draw(block), state, rng_key) for draw in self.draws)
+        found = []
+        for sample, draw in zip(self.samples, self.draws, strict=True):
+            points = sample.map(draw(block), state, rng_key)
+            # The last column is the variance that counts of this size have: corners are freed of noise by it.
+            points[:, -1] *= draw.noise
+            found.append(points)
+        return tuple(found)
 
     def combine(self, a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
         """Gather each with its own."""
-        return tuple(self.sample.combine(x, y) for x, y in zip(a, b, strict=True))
+        return tuple(np.concatenate((x, y)) for x, y in zip(a, b, strict=True))
 
     def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
         """One round is all."""

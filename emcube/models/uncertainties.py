@@ -6,7 +6,7 @@ Letters: P pixels, E used channels, K components, R replicates.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
@@ -17,25 +17,22 @@ import xarray as xr
 from emcube.engine import resident, run_sweep
 from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
-from emcube.kernels.feasible import Profile, feasible_turns, slack_of
-from emcube.kernels.fisher import (
-    HALF,
-    component_information,
-    component_shares,
-    flat_intervals,
-    poisson_intervals,
-    shared_variance,
-    unpacked,
-)
-from emcube.kernels.poisson_nmf import as_rows, floored
-from emcube.kernels.rows import CountRows, joined_rows
+from emcube.kernels.fisher import flat_intervals, poisson_intervals, shared_variance
+from emcube.kernels.poisson_nmf import as_rows
 from emcube.models.base import resolve_seed
+from emcube.models.cloud_rotation import cloud_turns
+from emcube.models.information import (
+    Fitted,
+    InformationSweep,
+    component_errors,
+    fitted_of,
+    information_of,
+)
 from emcube.models.labels import Labels, as_source, map_pixels
 from emcube.models.nmf import MiniBatchNMF
 from emcube.models.nmf_gain import in_counts
-from emcube.models.nmf_losses import Loss, resolve_loss
 from emcube.models.nmf_start import corners_of, sample_sweep, sketch, tile_of
-from emcube.models.nmf_sweeps import PassSweep, PooledSource
+from emcube.models.nmf_sweeps import PassSweep
 from emcube.models.nmf_variants import variant_words
 from emcube.models.rebuild import pixels_only
 from emcube.models.replicates import (
@@ -44,18 +41,20 @@ from emcube.models.replicates import (
     EventDraw,
     PointsSweep,
     ReplicateSweep,
+    SubspaceSweep,
     ThinDraw,
     WildDraw,
     aligned,
 )
+from emcube.models.rotation import Rotations, beside, pooled_source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from emcube.engine import Block, BlockSource, RngKey
+    from emcube.engine import Block, BlockSource
 
-__all__ = ["METHODS", "Fitted", "PixelUncertainty", "Uncertainty", "errors_by_counts", "evaluate"]
-__all__ += ["fitted_of", "uncertainty"]
+__all__ = ["METHODS", "PixelUncertainty", "Uncertainty", "errors_by_counts", "evaluate"]
+__all__ += ["rotation_range", "uncertainty"]
 
 METHODS = ("fisher", "bootstrap", "thinning", "area", "restarts")
 
@@ -68,88 +67,8 @@ MOST_PASSES = 10
 POINTS = 20_000
 """Pixels (or tiles) in which the corners of a replicate are looked for, about."""
 
-SAMPLE = 2000
-"""Pixels (or tiles) whose likelihood says what else is as good. Fewer say less: the range grows."""
-
 EQUIVALENT = 1e-3
 """Restarts whose objective is higher than the best by a larger share have not found the same optimum."""
-
-
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """What is asked of a model: components over the used channels, and how they were found.
-
-    Attributes
-    ----------
-    components : ndarray, shape (K, E)
-        Not negative; each sums to one.
-    totals : ndarray, shape (K,)
-        Sum of each component's loadings, in counts.
-    loss : Loss
-    labels : Labels
-        Of the fit.
-    gain : float
-        What one count is worth in the values.
-    pool : int
-        Side of the tiles that components were fitted on.
-    sum_to_one : bool
-        Loadings are abundances.
-    parameters : dict or None
-        Of the estimator, where it can be fitted again.
-    """
-
-    components: NDArray[np.float64]
-    totals: NDArray[np.float64]
-    loss: Loss
-    labels: Labels
-    gain: float = 1.0
-    pool: int = 1
-    sum_to_one: bool = False
-    parameters: Mapping[str, Any] | None = None
-
-    @property
-    def weights(self) -> NDArray[np.float64]:
-        """Weights of the channels that even out their noise."""
-        return self.loss.channel_weights(self.totals @ self.components)
-
-
-def fitted_of(model: Any) -> Fitted:
-    """Look at a fitted estimator.
-
-    Raises
-    ------
-    InputError
-        It has no components, or they may be negative.
-    NotFittedError
-        It was not fitted.
-    """
-    if not hasattr(model, "_require_fitted"):
-        raise InputError(
-            f"uncertainty of a {type(model).__name__}: a fitted model is expected",
-            hint="give what fit(cube) returns, as in em.uncertainty(em.MiniBatchNMF(3).fit(cube), cube)",
-        )
-    model._require_fitted()
-    found = getattr(model, "components_", None)
-    values = None if found is None else _over_used_channels(model.axes_, np.asarray(found, float))
-    if values is None or not np.isfinite(values).all() or values.min() < 0.0:
-        raise InputError(
-            f"uncertainty of a {type(model).__name__}: components that are not negative are expected, got "
-            + ("none" if values is None else f"a smallest value of {np.nanmin(values):.3g}"),
-            hint="unmix with em.MiniBatchNMF; how far principal components can be trusted is what "
-            "em.estimate_n_components says",
-        )
-    totals = getattr(model, "component_totals_", None)
-    gain = float(getattr(model, "gain_", 1.0))
-    return Fitted(
-        values / values.sum(axis=1, keepdims=True),
-        np.full(len(values), np.nan) if totals is None else np.asarray(totals, float) / gain,
-        resolve_loss(getattr(model, "beta_loss", "kullback-leibler")),
-        model.axes_,
-        gain,
-        int(getattr(model, "pool_", 1)),
-        bool(getattr(model, "sum_to_one", False)),
-        model.get_params() if isinstance(model, MiniBatchNMF) else None,
-    )
 
 
 def refuse_variants(parameters: Any) -> None:
@@ -166,136 +85,6 @@ def refuse_variants(parameters: Any) -> None:
             "what is known or asked for takes away spread, and adds bias that no spread shows",
             hint="ask for the uncertainty of a fit without it, and hold the answers side by side",
         )
-
-
-def _over_used_channels(labels: Labels, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    flat = values.reshape(len(values), -1)
-    return np.asarray(labels.used_channels(flat), dtype=np.float64)
-
-
-# ------------------------------------------------------------------------------------------ passes
-
-
-@dataclass(frozen=True, eq=False)
-class _Information:
-    """Sums over pixels: information on the components, loadings, squares of what is left."""
-
-    triangle: NDArray[np.float64]
-    loadings: NDArray[np.float64]
-    misfit: float
-    n_pixels: int
-
-    def __add__(self, other: _Information) -> _Information:
-        return _Information(
-            self.triangle + other.triangle,
-            self.loadings + other.loadings,
-            self.misfit + other.misfit,
-            self.n_pixels + other.n_pixels,
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class InformationSweep:
-    """What all pixels say about the components, loadings known, in one round.
-
-    For counts the lower triangle of J for each channel; for least squares that of H'H, the same in all.
-    """
-
-    loss: Loss
-    components: NDArray[np.float64]
-    totals: NDArray[np.float64]
-    name: str = "uncertainty (information)"
-
-    def start(self) -> None:
-        """Nothing."""
-        return
-
-    def map(self, block: Block, state: Any, rng_key: RngKey) -> _Information:
-        """Sums of one block."""
-        self.loss.check(block)
-        k = len(self.components)
-        rows, columns = np.tril_indices(k)
-        if not self.loss.counts:
-            found = self.loss.evaluate(block.data, self.components)
-            gram = found.gram[rows, columns][:, None]
-            return _Information(gram, found.loadings, found.divergence, block.n_pixels)
-        loadings = self.loss.loadings(block.data, self.components)
-        half = HALF / np.maximum(self.totals, HALF)[:, None]
-        triangle = component_information(loadings, self.components + half)
-        return _Information(triangle, loadings.sum(axis=0), 0.0, block.n_pixels)
-
-    def combine(self, a: _Information, b: _Information) -> _Information:
-        """Add."""
-        return a + b
-
-    def step(
-        self, state: Any, statistic: _Information, round_number: int
-    ) -> tuple[_Information, bool]:
-        """One round is all."""
-        return statistic, True
-
-    def statistic_bytes(self, n_channels: int) -> int:
-        """Bytes of a statistic."""
-        k = len(self.components)
-        return 8 * n_channels * (k * (k + 1) // 2)
-
-
-@dataclass(frozen=True, eq=False)
-class _TotalsSweep:
-    """Sum of the loadings of given components, in one round."""
-
-    loss: Loss
-    components: NDArray[np.float64]
-    name: str = "uncertainty (loadings)"
-
-    def start(self) -> None:
-        """Nothing."""
-        return
-
-    def map(self, block: Block, state: Any, rng_key: RngKey) -> NDArray[np.float64]:
-        """Sums of one block."""
-        self.loss.check(block)
-        return np.asarray(self.loss.loadings(block.data, self.components).sum(axis=0))
-
-    def combine(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Add."""
-        return a + b
-
-    def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
-        """One round is all."""
-        return statistic, True
-
-
-@dataclass(frozen=True, eq=False)
-class _SampleSweep:
-    """Some pixels as they are, each with the same chance."""
-
-    chance: float
-    name: str = "uncertainty (sample)"
-
-    def start(self) -> None:
-        """Nothing."""
-        return
-
-    def map(self, block: Block, state: Any, rng_key: RngKey) -> CountRows | NDArray[Any]:
-        """Pixels of one block."""
-        drawn = np.random.default_rng(rng_key).random(block.n_pixels) < self.chance
-        data = block.data
-        return data.take(drawn) if isinstance(data, CountRows) else np.asarray(data[drawn])
-
-    def combine(self, a: Any, b: Any) -> CountRows | NDArray[Any]:
-        """Append."""
-        if isinstance(a, CountRows) or isinstance(b, CountRows):
-            return joined_rows([as_rows(a), as_rows(b)])
-        return np.concatenate((a, b))
-
-    def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
-        """One round is all."""
-        return statistic, True
-
-    def statistic_bytes(self, n_channels: int) -> int:
-        """Bytes of a statistic."""
-        return 8 * n_channels * SAMPLE
 
 
 # ----------------------------------------------------------------------------------------- answers
@@ -316,8 +105,10 @@ class PixelUncertainty:
         What the components' error does to loadings (see `shared_variance`).
     replicates : ndarray, shape (R, K, E), or None
         Or components of replicates, with which loadings are solved.
-    turns : ndarray, shape (N, K, K)
-        Mixings T^-1 of loadings that are as good.
+    rotations : Rotations
+        Other factorisations that are as good.
+    paired : bool
+        Replicates are pairs of independent halves.
     """
 
     fitted: Fitted
@@ -325,7 +116,8 @@ class PixelUncertainty:
     noise: float
     quadratic: NDArray[np.float64] | None
     replicates: NDArray[np.float64] | None
-    turns: NDArray[np.float64]
+    rotations: Rotations
+    paired: bool = False
 
     def __call__(self, block: Block) -> dict[str, NDArray[Any]]:
         """Names of variables to values (p, K) or (p, K, 2)."""
@@ -346,54 +138,70 @@ class PixelUncertainty:
         loadings = loss.loadings(data, fitted.components)
         shared, moved = self._shared(data, loadings)
         out = np.empty((*loadings.shape, 6))
+        apart = np.abs(moved)
         if loss.counts:
-            found = poisson_intervals(loadings, fitted.components, self.z, shared)
+            found = poisson_intervals(loadings, fitted.components, self.z, shared, apart)
         else:
-            found = flat_intervals(loadings, fitted.components, self.z, shared, self.noise)
+            found = flat_intervals(loadings, fitted.components, self.z, shared, self.noise, apart)
         out[..., 0] = found[..., 0]
         out[..., 1] = np.sqrt(shared + moved * moved)
-        out[..., 2], out[..., 3] = extended(found[..., 1], found[..., 2], moved)
-        turned = np.einsum("pk,nkl->npl", loadings, self.turns)
-        out[..., 4] = np.maximum(turned.min(axis=0), 0.0)
-        out[..., 5] = np.maximum(turned.max(axis=0), 0.0)
-        out *= fitted.gain
-        if fitted.sum_to_one:
-            scale = loadings.sum(axis=1) * fitted.gain
-            out /= np.where(scale > 0.0, scale, 1.0)[:, None, None]
-        return out
+        out[..., 2:4] = found[..., 1:]
+        turned = self.rotations.loadings(loadings)
+        out[..., 4], out[..., 5] = beside(
+            turned[..., 0], turned[..., 1], (out[..., 2], out[..., 3]), loadings
+        )
+        return fitted.as_answered(out * fitted.gain, loadings)
 
     def _shared(
         self, data: Any, loadings: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Variance that the components bring, and where replicates have moved on average, (p, K) each."""
-        nothing = np.zeros(loadings.shape)
+        """Variance that the components bring, and where replicates have moved on average, (p, K) each.
+
+        Either the answer has moved from the truth as replicates have from it (a bias, which repeats: the
+        truth lies on the other side), or the answer is an extreme of its kind and they come back (the truth
+        lies on theirs). Both are met and nothing tells which it is: intervals reach as far on either side.
+        """
         if self.replicates is not None:
-            total, square = nothing.copy(), nothing.copy()
-            for components in self.replicates:
-                # About the answer: sums of squares of large numbers would lose digits.
-                apart = self.fitted.loss.loadings(data, components) - loadings
-                total += apart
-                square += apart * apart
-            n = len(self.replicates)
-            moved = total / n
-            return np.maximum(square - n * moved * moved, 0.0) / (n - 1), moved
+            loss = self.fitted.loss
+            return spread(
+                (loss.loadings(data, c) - loadings for c in self.replicates), paired=self.paired
+            )
+        nothing = np.zeros(loadings.shape)
         if self.quadratic is None:
             return nothing, nothing
         found = np.einsum("pl,klm,pm->pk", loadings, self.quadratic, loadings, optimize=True)
         return np.maximum(found, 0.0), nothing
 
 
-def extended(
-    low: NDArray[np.float64], high: NDArray[np.float64], moved: NDArray[np.float64]
+def spread(
+    apart: Iterable[NDArray[np.float64]], *, paired: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Ends of intervals, farther out against the way that replicates have moved from the answer.
+    """Variance of what replicates estimate, and where they have moved on average.
 
-    The answer has moved that way from the truth, as far as it is to replicates what the truth is to it.
+    Parameters
+    ----------
+    apart : iterable of ndarray
+        Each replicate less the answer: sums of squares of large numbers would lose digits.
+    paired : bool
+        They are pairs of independent halves of the counts, each with twice the variance of the whole: half
+        their difference has that of the whole, and has it whatever both halves share.
     """
-    return (
-        np.maximum(low - np.maximum(moved, 0.0), 0.0),
-        high + np.maximum(-moved, 0.0),
-    )
+    n, total, square, halves = 0, None, None, None
+    last: Any = None
+    for one in apart:
+        n += 1
+        total = one.copy() if total is None else total + one
+        square = one * one if square is None else square + one * one
+        if paired and n % 2 == 0:
+            half = np.square(0.5 * (one - last))
+            halves = half if halves is None else halves + half
+        last = one
+    assert total is not None
+    assert square is not None
+    moved = total / n
+    if halves is not None:
+        return halves / (n // 2), moved
+    return np.maximum(square - n * moved * moved, 0.0) / (n - 1), moved
 
 
 @dataclass(frozen=True, eq=False)
@@ -453,6 +261,7 @@ def evaluate(
     method: str,
     n_replicates: int | None,
     seed: int,
+    ranges: bool = True,
 ) -> Uncertainty:
     """Make the passes that `uncertainty` needs; nothing is asked of single pixels yet.
 
@@ -464,6 +273,8 @@ def evaluate(
     level, method, n_replicates
         As for `uncertainty`.
     seed : int
+    ranges : bool
+        Look for other factorisations that are as good; without them ranges are the intervals.
     """
     _check(level, method, n_replicates, fitted)
     source, labels = as_source(cube, pixels_only(cube, where), channels=fitted.labels.channels)
@@ -472,19 +283,26 @@ def evaluate(
     z = NormalDist().inv_cdf(0.5 + 0.5 * level)
     with resident():
         counted = in_counts(source, fitted.gain)
-        if not np.isfinite(fitted.totals).all():
-            totals = run_sweep(_TotalsSweep(fitted.loss, fitted.components), counted).state
-            fitted = replace(fitted, totals=totals)
-        found: _Information = run_sweep(
-            InformationSweep(fitted.loss, fitted.components, fitted.totals), counted
-        ).state
+        fitted, found = information_of(fitted, counted)
         with single_threaded_blas():
-            noise, covariance, variance = _components(fitted, found)
-            turns = _turns(fitted, counted, labels, noise, variance, level, seed)
+            noise, covariance, variance = component_errors(fitted, found)
+            rotations = Rotations(np.eye(len(fitted.components))[None])
+            if ranges:
+                turns = cloud_turns(
+                    counted,
+                    fitted.loss,
+                    labels.nav_dims,
+                    fitted.pool,
+                    fitted.components,
+                    np.sqrt(np.maximum(variance, np.finfo(float).tiny)),
+                    level=level,
+                    seed=seed,
+                )
+                rotations = Rotations(turns)
         facts: dict[str, Any] = {"method": method, "level": level, "n_replicates": n, "seed": seed}
         values = _replicates(fitted, cube, where, counted, labels, method, n, seed, facts)
     with single_threaded_blas():
-        return _collected(fitted, covariance, variance, noise, turns, values, z, level, facts)
+        return _collected(fitted, covariance, variance, noise, rotations, values, z, level, facts)
 
 
 def _check(level: Any, method: str, n_replicates: Any, fitted: Fitted) -> None:
@@ -521,79 +339,6 @@ def _check(level: Any, method: str, n_replicates: Any, fitted: Fitted) -> None:
         )
 
 
-def _components(
-    fitted: Fitted, found: _Information
-) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-    """Noise of a value, covariance (E, K, K) and variance (K, E) of the components."""
-    k, n_channels = fitted.components.shape
-    noise = 1.0
-    triangle = found.triangle
-    if not fitted.loss.counts:
-        free = max(1, found.n_pixels * (n_channels - k))
-        noise = max(fitted.loss.noise(found.misfit, free), np.finfo(float).tiny)
-        triangle = np.repeat(triangle, n_channels, axis=1) / noise
-    return (noise, *component_shares(unpacked(triangle, k), fitted.components))
-
-
-def _turns(
-    fitted: Fitted,
-    source: BlockSource,
-    labels: Labels,
-    noise: float,
-    variance: NDArray[np.float64],
-    level: float,
-    seed: int,
-) -> NDArray[np.float64]:
-    """Matrices T of components that are as good (see `feasible_turns`)."""
-    pooled = _pooled(source, labels, fitted.pool)
-    chance = min(1.0, SAMPLE / max(1, pooled.n_pixels))
-    sample = run_sweep(_SampleSweep(chance), pooled, seed=seed).state
-    profile: Profile
-    if fitted.loss.counts:
-        profile = _CountProfile(fitted.loss, as_rows(sample))
-    else:
-        tile_noise = noise * math.prod(_tile(labels, fitted.pool))
-        profile = _FlatProfile(fitted.loss, np.asarray(sample, dtype=np.float64), tile_noise)
-    errors = np.sqrt(np.maximum(variance, np.finfo(float).tiny))
-    return feasible_turns(
-        profile, fitted.components, errors, slack_of(level, len(fitted.components))
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _CountProfile:
-    """Objective of components on counts, with its gradient."""
-
-    loss: Loss
-    data: CountRows
-
-    def __call__(self, components: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        found = self.loss.evaluate(self.data, components)
-        return found.divergence, found.loadings[:, None] - found.counts / floored(components)
-
-
-@dataclass(frozen=True, eq=False)
-class _FlatProfile:
-    """The same for least squares, over the variance of the noise."""
-
-    loss: Loss
-    data: NDArray[np.float64]
-    noise: float
-
-    def __call__(self, components: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        found = self.loss.evaluate(self.data, components)
-        slope = found.gram @ components - found.products
-        return found.divergence / self.noise, slope / self.noise
-
-
-def _tile(labels: Labels, pool: int) -> tuple[int, ...]:
-    return tile_of(labels.nav_dims, pool)
-
-
-def _pooled(source: BlockSource, labels: Labels, pool: int) -> BlockSource:
-    return source if pool == 1 else PooledSource(source, _tile(labels, pool))
-
-
 # -------------------------------------------------------------------------------------- replicates
 
 
@@ -618,7 +363,7 @@ def _replicates(
         halves = (0.5, 0.5)
         draws = [ThinDraw(seed, i, halves, part) for i in range((n + 1) // 2) for part in (0, 1)]
     elif method == "area":
-        tile = _tile(labels, fitted.pool)
+        tile = tile_of(labels.nav_dims, fitted.pool)
         counts = fitted.loss.counts
         draws = [AreaDraw.draw(seed, i, labels.nav_shape, tile, counts=counts) for i in range(n)]
     elif fitted.loss.counts:
@@ -635,7 +380,7 @@ def refitted(
     from emcube.kernels.volume import DELTA
 
     assert fitted.parameters is not None
-    pooled = _pooled(source, labels, fitted.pool)
+    pooled = pooled_source(source, labels, fitted.pool)
     weights = fitted.weights
     delta = float(DELTA * np.mean((fitted.components * fitted.components) @ weights))
     sweeps = [
@@ -675,13 +420,23 @@ def _starts(
     k = len(fitted.components)
     found = sketch(source, fitted.loss, k, seed)
     chance = min(1.0, POINTS / max(1, pooled.n_pixels))
-    sample = sample_sweep(found, fitted.loss, labels.nav_dims, fitted.pool, chance)
-    clouds = run_sweep(PointsSweep(sample, tuple(draws)), pooled, seed=seed).state
+    sketches = [found] * len(draws)
+    if fitted.loss.counts:
+        sweep = SubspaceSweep(found.vectors, found.scale, tuple(draws))
+        vectors = run_sweep(sweep, pooled, seed=seed).state
+        sketches = [replace(found, vectors=mine) for mine in vectors]
+    samples = tuple(
+        sample_sweep(one, fitted.loss, labels.nav_dims, fitted.pool, chance) for one in sketches
+    )
+    clouds = run_sweep(PointsSweep(samples, tuple(draws)), pooled, seed=seed).state
+    # Corners are sought with random splits, which are another part of what differs between fits.
+    seeds = np.random.SeedSequence((seed, 1)).generate_state(len(draws), np.uint32)
     with single_threaded_blas():
-        return [
-            aligned(corners_of(cloud, found, fitted.loss, seed), fitted.components, fitted.weights)
-            for cloud in clouds
+        found_corners = [
+            corners_of(cloud, one, fitted.loss, int(own))
+            for cloud, one, own in zip(clouds, sketches, seeds, strict=True)
         ]
+        return [aligned(one, fitted.components, fitted.weights) for one in found_corners]
 
 
 def _restarts(
@@ -722,13 +477,14 @@ def _collected(
     covariance: NDArray[np.float64],
     variance: NDArray[np.float64],
     noise: float,
-    turns: NDArray[np.float64],
+    rotations: Rotations,
     values: NDArray[np.float64] | None,
     z: float,
     level: float,
     facts: dict[str, Any],
 ) -> Uncertainty:
     components = fitted.components
+    paired = facts["method"] == "thinning"
     if values is None:
         std = np.sqrt(variance)
         low, high = _score_interval(fitted, variance, z)
@@ -736,35 +492,27 @@ def _collected(
     else:
         from scipy.special import stdtrit
 
-        if facts["method"] == "thinning":
-            # Halves hold half the counts each: half their difference has the variance of the whole.
-            half = 0.5 * (values[0::2] - values[1::2])
-            free, apart, moved = len(half), np.concatenate((half, -half)), np.zeros(half.shape[1:])
-            std = np.sqrt(np.square(half).mean(axis=0))
-        else:
-            free, apart = len(values) - 1, values - components
-            moved = apart.mean(axis=0)
-            std = np.sqrt(np.square(apart - moved).sum(axis=0) / free)
-        wide = float(stdtrit(free, 0.5 + 0.5 * level)) * std
-        low, high = extended(components - wide, components + wide, moved)
-        std = np.sqrt(np.square(std) + np.square(moved))
+        free = len(values) // 2 if paired else len(values) - 1
+        found, moved = spread(values - components, paired=paired)
+        wide = float(stdtrit(free, 0.5 + 0.5 * level)) * np.sqrt(found)
+        wide = wide + np.abs(moved)
+        low, high = np.maximum(components - wide, 0.0), components + wide
+        std = np.sqrt(found + np.square(moved))
         quadratic = None
-        values = components + apart
     solved = None if values is None else _positive(values)
-    turned = np.maximum(np.einsum("nkl,le->nke", turns, components), 0.0)
-    mixings = np.asarray(np.linalg.inv(turns), dtype=np.float64)
-    totals = np.einsum("k,nkl->nl", fitted.totals, mixings)
-    share_of = np.maximum(totals, 0.0) / np.maximum(fitted.totals, np.finfo(float).tiny)
+    rotation_low, rotation_high = beside(
+        *rotations.components(components, np.sqrt(variance)), (low, high), components
+    )
     facts["noise_variance"] = float(noise)
-    facts["n_feasible"] = len(turns)
+    facts["n_feasible"] = len(rotations.turns)
     return Uncertainty(
-        PixelUncertainty(fitted, z, noise, quadratic, solved, mixings),
+        PixelUncertainty(fitted, z, noise, quadratic, solved, rotations, paired),
         std,
         low,
         high,
-        turned.min(axis=0),
-        turned.max(axis=0),
-        np.column_stack((share_of.min(axis=0), share_of.max(axis=0))),
+        rotation_low,
+        rotation_high,
+        rotations.shares(fitted.totals),
         facts,
     )
 
@@ -814,7 +562,7 @@ def uncertainty(
         What it was fitted on.
     level : float
         Of the intervals.
-    method : {"bootstrap", "fisher", "thinning", "area", "restarts"}
+    method : {"bootstrap", "fisher", "thinning", "area", "restarts", "posterior"}
         How components are made uncertain. "bootstrap": every count is drawn anew from a Poisson law (least
         squares: residuals get new signs) and components are found again, corners first. "fisher":
         information of the counts as if loadings were known, in one pass: fast, and too sure where components
@@ -822,6 +570,7 @@ def uncertainty(
         separately. "area": about 64 areas of the field are drawn with replacement, which asks another
         question: what another field of view of the same specimen would give. "restarts": fits from random
         starts, which ask whether the answer is the only one; those that end as well as the best are compared.
+        "posterior": the draws of a `BayesianUnmixing`, which other methods but "fisher" do not take.
     n_replicates : int, optional
         20 (thinning: as 10 pairs), for restarts 5; fisher makes none.
     where : DataArray of bool, optional
@@ -839,8 +588,10 @@ def uncertainty(
         ``loadings_interval`` (..., bound), ``components_interval`` (..., bound): at the level, from "low" to
         "high"; zero is the lowest low end, so that an interval there is one-sided.
         ``rotation_range`` (component, signal dims, bound), ``loadings_rotation_range``: the least and the
-        largest value among factorisations that describe the data as well (see `emcube.kernels.feasible`).
-        ``rotation_share`` (component, bound): their totals over that of the model; 1 to 1 where all is fixed.
+        largest value among factorisations that describe the data as well (see `emcube.kernels.facets`),
+        with the interval on either side: what holds the truth where the data do not fix the answer.
+        ``rotation_share`` (component, bound): totals of these factorisations over those of the model, without
+        noise; 1 to 1 where all is fixed.
         Attributes tell method, level, replicates and seed. Lazy per pixel where the cube is.
 
     Raises
@@ -851,10 +602,10 @@ def uncertainty(
 
     Notes
     -----
-    One pass for the information and one for the sample; replicates take the four of the subspace where it is
-    not known, one for their corners and up to 10 further ones, all of them together. An interval is longer
-    on one side where replicates move away from the answer on average: so far has the answer moved from the
-    truth. Memory: K (K + 1) / 2 sums a channel, and 16 K E bytes a replicate. The same bits on any number of
+    One pass for the information, one for the points that say what else is as good (and those of the
+    subspace, where it is not known); replicates take one for their subspaces, one for their corners and up
+    to 10 further ones, all of them together. An interval reaches farther out on both sides by as much as
+    replicates move away from the answer on average. Memory: K (K + 1) / 2 sums a channel, and 16 K E bytes a replicate. The same bits on any number of
     threads and workers.
 
     References
@@ -872,9 +623,14 @@ def uncertainty(
     >>> sure.components_interval.dims
     ('component', 'energy', 'bound')
     """
-    fitted = fitted_of(model)
-    refuse_variants(model)
     seed = resolve_seed(random_state)
+    if method == "posterior":
+        from emcube.models.bayes_uncertainty import posterior_uncertainty
+
+        _refuse_replicates(n_replicates)
+        return posterior_uncertainty(model, cube, level=level, where=where, seed=seed)
+    fitted = fitted_of(model, cube)
+    refuse_variants(model)
     found = evaluate(
         fitted, cube, where, level=level, method=method, n_replicates=n_replicates, seed=seed
     )
@@ -885,7 +641,70 @@ def uncertainty(
         labels=fitted.labels,
         where=pixels_only(cube, where),
     )
-    return _labelled(found, cube, packed)
+    return labelled(found, cube, packed)
+
+
+def rotation_range(
+    model: Any,
+    cube: Any,
+    *,
+    level: float = 0.9,
+    where: Any = None,
+    random_state: Any = 0,
+) -> xr.Dataset:
+    """Say how much of a factorisation nothing in the data fixes, however it was found.
+
+    Looked for are the mixtures T of the components that describe the data within the likelihood ratio of the
+    level, with loadings solved anew and neither spectra nor loadings negative: for each pair of components
+    those with the least and the largest share of the one in the other. No number of counts makes this range
+    small; pure pixels, and channels that a component leaves empty, do.
+
+    Parameters
+    ----------
+    model : fitted estimator
+        With components that are not negative (`MiniBatchNMF`, `MCRALS`, `VCA`, ...).
+    cube : DataArray, or matrix of shape (P, E)
+        What it was fitted on.
+    level : float
+        Of the likelihood ratio, and of the counting noise beside it.
+    where : DataArray of bool, optional
+        Pixels that are used (True), as for the fit.
+    random_state : int, Generator or None
+        Seed of the sample of pixels whose likelihood is asked.
+
+    Returns
+    -------
+    Dataset
+        ``rotation_range``, ``rotation_share`` and ``loadings_rotation_range``, as of `uncertainty` by
+        ``method="fisher"``.
+
+    Raises
+    ------
+    InputError
+        The model has negative components or was fitted on another signal; the level is no level.
+
+    Notes
+    -----
+    Two passes, and one where pixels are asked for. The same bits on any number of threads and workers.
+
+    References
+    ----------
+    R. Tauler, J. Chemom. 15 (2001) 627. https://doi.org/10.1002/cem.667
+    J. Jaumot, R. Tauler, Chemom. Intell. Lab. Syst. 103 (2010) 96.
+    https://doi.org/10.1016/j.chemolab.2010.05.020
+
+    Examples
+    --------
+    >>> import emcube as em
+    >>> scene = em.scenes.srm2135c(scale=0.002, random_state=0)
+    >>> vca = em.VCA(3, random_state=0).fit(scene.cube)
+    >>> em.rotation_range(vca, scene.cube).rotation_share.dims
+    ('component', 'bound')
+    """
+    found = uncertainty(
+        model, cube, level=level, method="fisher", where=where, random_state=random_state
+    )
+    return found[["rotation_range", "rotation_share", "loadings_rotation_range"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -909,7 +728,15 @@ WORDS = {
 """What each variable is, in a few words."""
 
 
-def _labelled(found: Uncertainty, cube: Any, packed: Any) -> xr.Dataset:
+def _refuse_replicates(n_replicates: Any) -> None:
+    if n_replicates is not None:
+        raise InputError(
+            f"method='posterior' makes no replicates, got n_replicates={n_replicates}",
+            hint="leave it out; the draws are those of the fit",
+        )
+
+
+def labelled(found: Uncertainty, cube: Any, packed: Any) -> xr.Dataset:
     fitted = found.pixels.fitted
     _, labels = as_source(cube)
     labels = replace(labels, plain=False)
@@ -976,7 +803,7 @@ def errors_by_counts(
     InputError
         The model is not of counts, or a share is not above zero and at most one half.
     """
-    fitted = fitted_of(model)
+    fitted = fitted_of(model, cube)
     refuse_variants(model)
     if fitted.parameters is None or not fitted.loss.counts:
         raise InputError(
@@ -1007,7 +834,7 @@ def errors_by_counts(
             InformationSweep(fitted.loss, fitted.components, fitted.totals), counted
         ).state
     with single_threaded_blas():
-        _, _, variance = _components(fitted, found)
+        _, _, variance = component_errors(fitted, found)
         return _by_counts(fitted, values, variance, shares, n_pairs)
 
 

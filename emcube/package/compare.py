@@ -36,6 +36,23 @@ _ENDMEMBERS = {
     "counting_limit": 1e-2,
 }
 
+# Chains part at the first bit that differs: what they tell is the same within their noise alone.
+_SAMPLED = {
+    "components": 0.1,
+    "components_std": 0.5,
+    "components_interval": 0.2,
+    "component_totals": 0.1,
+    "component_totals_std": 1.0,
+    "presence": 0.2,
+    "r_hat": 1.0,
+    "ess": 1.0,
+    "mixing_r_hat": 1.0,
+    "mixing_ess": 1.0,
+    "loadings": 0.2,
+    "loadings_std": 0.5,
+    "loadings_interval": 0.3,
+}
+
 TOLERANCES: dict[str, dict[str, float]] = {
     "input": {"total_counts": 1e-12, "sum_spectrum": 1e-12, "used": EXACT},
     "estimate_n_components": {
@@ -76,10 +93,12 @@ TOLERANCES: dict[str, dict[str, float]] = {
         "component_totals": 1e-3,
         "lack_of_fit_path": 1e-3,
     },
+    "bayesian_unmixing": _SAMPLED,
     "ica": _ROTATED,
     "varimax": _ROTATED,
     "vca": _ENDMEMBERS,
     "nfindr": _ENDMEMBERS,
+    "sisal": {**_ENDMEMBERS, "components_range": 1e-2, "purity": 1e-3},
     "uncertainty": {
         "loadings_std_counting": 1e-3,
         "loadings_std_shared": 1e-2,

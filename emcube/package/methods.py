@@ -211,10 +211,12 @@ def _step_sentences(result: Result, step: str, cite: Mapping[str, str]) -> Itera
         "pca": _pca,
         "nmf": _nmf,
         "mcr": _mcr,
+        "bayesian_unmixing": _bayesian_unmixing,
         "ica": _rotated,
         "varimax": _rotated,
         "vca": _endmembers,
         "nfindr": _endmembers,
+        "sisal": _endmembers,
         "kmeans": _kmeans,
         "gaussian_mixture": _gaussian_mixture,
         "poisson_mixture": _poisson_mixture,
@@ -299,6 +301,27 @@ def _mcr(result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str,
     )
 
 
+def _bayesian_unmixing(
+    result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]
+) -> str:
+    given = found.get("parameters") or {}
+    n = result[step].sizes["component"]
+    counts = found.get("likelihood") == "gamma-poisson"
+    law = (
+        f"a gamma-Poisson model{cite.get('Cemgil2009', '')}"
+        if counts
+        else f"a Gaussian model{cite.get('Dobigeon2009', '')}"
+    )
+    chains, draws = int(given.get("n_chains", 0)), int(given.get("n_draws", 0))
+    met = "had met" if found.get("converged") else "had not met"
+    return (
+        f"Bayesian unmixing into {_count(n, 'component')} by Gibbs sampling of {law} kept "
+        f"{_count(draws, 'draw')} of each of {_count(chains, 'chain')}, which {met} (R-hat"
+        f"{cite.get('Vehtari2021', '')} {float(found.get('worst_r_hat', float('nan'))):.2f}); intervals are "
+        f"credible intervals of {100.0 * float(found.get('level', 0.0)):g} %{_seed(found)}."
+    )
+
+
 def _rotated(result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]) -> str:
     n = result[step].sizes["component"]
     given = found.get("parameters") or {}
@@ -322,12 +345,17 @@ def _endmembers(
     result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]
 ) -> str:
     n = result[step].sizes["component"]
-    name, key, how = {
-        "vca": ("vertex component analysis", "Nascimento2005", "extreme along random directions"),
-        "nfindr": ("N-FINDR", "Winter1999", "the corners of the largest simplex"),
-    }[result.verb(step)]
     pool = int(found.get("pool", 1))
     of = "pixels" if pool == 1 else f"sums over squares of {pool} x {pool} pixels"
+    name, key, how = {
+        "vca": (
+            "vertex component analysis",
+            "Nascimento2005",
+            f"{of} that are extreme along random directions",
+        ),
+        "nfindr": ("N-FINDR", "Winter1999", f"{of} that are the corners of the largest simplex"),
+        "sisal": ("SISAL", "Li2015", f"the corners of the smallest simplex around {of}"),
+    }[result.verb(step)]
     solved = (
         "by the likelihood of Poisson counts"
         if found.get("loadings_by") == "poisson"
@@ -335,7 +363,7 @@ def _endmembers(
     )
     return (
         f"{_count(n, 'endmember').capitalize()} {'was' if n == 1 else 'were'} found by {name}"
-        f"{cite.get(key, '')} as {of} that are {how} in the weighted subspace of the signal"
+        f"{cite.get(key, '')} as {how} in the weighted subspace of the signal"
         f"{_seed(found)}; loadings were solved {solved}."
     )
 

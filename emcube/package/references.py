@@ -244,6 +244,36 @@ _MCR = _article(
     1995,
     "10.1016/0169-7439(95)00047-X",
 )
+_CEMGIL = _article(
+    "Cemgil2009",
+    "Cemgil 2009",
+    "Cemgil, Ali Taylan",
+    "Bayesian inference for nonnegative matrix factorisation models",
+    "Computational Intelligence and Neuroscience",
+    "2009:785152",
+    2009,
+    "10.1155/2009/785152",
+)
+_DOBIGEON = _article(
+    "Dobigeon2009",
+    "Dobigeon et al. 2009",
+    "Dobigeon, Nicolas and Moussaoui, Saïd and Coulon, Martial and Tourneret, Jean-Yves and Hero, Alfred O.",
+    "Joint Bayesian endmember extraction and linear unmixing for hyperspectral imagery",
+    "IEEE Transactions on Signal Processing",
+    "57:4355--4368",
+    2009,
+    "10.1109/TSP.2009.2025797",
+)
+_VEHTARI = _article(
+    "Vehtari2021",
+    "Vehtari et al. 2021",
+    "Vehtari, Aki and Gelman, Andrew and Simpson, Daniel and Carpenter, Bob and Bürkner, Paul-Christian",
+    "Rank-normalization, folding, and localization: an improved R-hat for assessing convergence of MCMC",
+    "Bayesian Analysis",
+    "16:667--718",
+    2021,
+    "10.1214/20-BA1221",
+)
 _VCA = _article(
     "Nascimento2005",
     "Nascimento and Bioucas-Dias 2005",
@@ -263,6 +293,16 @@ _NFINDR = _article(
     "3753:266--275",
     1999,
     "10.1117/12.366289",
+)
+_SISAL = _article(
+    "Li2015",
+    "Li et al. 2015",
+    "Li, Jun and Agathos, Alexander and Zaharie, Daniela and Bioucas-Dias, José M. and others",
+    "Minimum volume simplex analysis: a fast algorithm for linear hyperspectral unmixing",
+    "IEEE Transactions on Geoscience and Remote Sensing",
+    "53:5067--5082",
+    2015,
+    "10.1109/TGRS.2015.2417162",
 )
 _FCLS = _article(
     "Heinz2001",
@@ -326,7 +366,7 @@ _XARRAY = _article(
     2017,
     "10.5334/jors.148",
 )
-_ENDMEMBERS = {"vca": [_VCA], "nfindr": [_NFINDR]}
+_ENDMEMBERS = {"vca": [_VCA], "nfindr": [_NFINDR], "sisal": [_SISAL]}
 _SHARED = (_NUMPY, _SCIPY, _XARRAY)
 
 
@@ -383,6 +423,9 @@ def _of_step(verb: str, attributes: Mapping[str, Any]) -> list[Reference]:
         return [_LEE, _LEPLAT] if parameters.get("volume") else [_LEE]
     if verb == "mcr":
         return [_MCR, *([_KEENAN] if attributes.get("noise") == "poisson" else [])]
+    if verb == "bayesian_unmixing":
+        counts = attributes.get("likelihood") == "gamma-poisson"
+        return [_CEMGIL if counts else _DOBIGEON, _VEHTARI]
     if verb in ("ica", "varimax"):
         weights = [_KEENAN] if attributes.get("noise") == "poisson" else []
         return [_ICA if verb == "ica" else _KAISER, *weights]

@@ -14,7 +14,7 @@ from emcube.models.labels import Labels, as_source
 from emcube.results.tree import frame
 
 if TYPE_CHECKING:
-    from emcube.models.uncertainties import Fitted
+    from emcube.models.information import Fitted
     from emcube.recipe import schema
     from emcube.recipe.steps import Run
 
@@ -31,9 +31,9 @@ def judged(step: schema.UncertaintyStep | schema.DiagnosticsStep, run: Run) -> s
 
 
 def fitted_of_node(node: xr.Dataset, labels: Labels) -> Fitted:
-    """What `emcube.models.uncertainties` asks of a model, from the node that it left."""
+    """What `emcube.models.information` asks of a model, from the node that it left."""
+    from emcube.models.information import Fitted
     from emcube.models.nmf_losses import resolve_loss
-    from emcube.models.uncertainties import Fitted
 
     parameters = dict(node.attrs["parameters"])
     gain = float(node.attrs.get("gain", 1.0))
@@ -98,15 +98,18 @@ def diagnostics_step(step: schema.DiagnosticsStep, run: Run, stamp: Stamp) -> xr
         n_components=parameters["n_components"],
         max_lag=parameters["max_lag"],
         seed=int(parameters["random_state"]),
+        lines=parameters["lines"],
     )
     # Names of axes stand in the attributes: texts in arrays are no part of Zarr's third version yet.
     axes = [str(name) for name in found.small["axis"].values]
-    dataset = found.small.drop_vars("axis")
+    dataset = found.small.drop_vars(["axis", "line"], errors="ignore")
     for name in ("chi_square", "deviance") if fitted.loss.counts else ("chi_square",):
         dataset[name] = _frame(labels, source, {}, "1")
     for key in dataset.data_vars:
         dataset[key].attrs["long_name"] = WORDS[str(key)]
     facts = {"on": target, "axes": axes, **found.facts}
+    if "line" in found.small:
+        facts["lines"] = [str(name) for name in found.small["line"].values]
     return _write(step, run, dataset, facts, stamp, found.pixels, source)
 
 

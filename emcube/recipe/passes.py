@@ -12,7 +12,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from emcube.kernels import fractions
-from emcube.models import cloud, fastica, nmf_penalties, nmf_start, pca, uncertainties
+from emcube.models import (
+    bayes,
+    cloud,
+    cloud_rotation,
+    fastica,
+    nmf_penalties,
+    nmf_start,
+    pca,
+    uncertainties,
+)
 from emcube.models import n_components as number
 from emcube.models.component_survey import RESTART_TOL
 from emcube.models.gaussian_mixture import AS_IS
@@ -321,9 +330,11 @@ class Passes:
             found = list(self._cluster_quality(step))
         elif isinstance(step, schema.MCRStep):
             found = list(self._mcr(step))
+        elif isinstance(step, schema.BayesianUnmixingStep):
+            found = list(self._bayesian_unmixing(step))
         elif isinstance(step, schema.ICAStep | schema.VarimaxStep):
             found = list(self._rotated(step))
-        elif isinstance(step, schema.VCAStep | schema.NFINDRStep):
+        elif isinstance(step, schema.VCAStep | schema.NFINDRStep | schema.SISALStep):
             found = list(self._endmembers(step))
         elif isinstance(step, schema.UncertaintyStep):
             found = list(self._uncertainty(step))
@@ -596,10 +607,13 @@ class Passes:
             "uncertainty (information)", over, statistic=int(8 * pairs.high * e),
             state=k.times(8.0 * e), work=_added(solve, dense),
         )  # fmt: skip
-        sample = uncertainties.SAMPLE
+        yield from self._subspace("uncertainty", over, k, poisson=poisson)
+        room = int(8 * cloud.POINTS * (2 * k.high + 4))
+        pairs_of = k.high * max(1.0, k.high - 1.0)
         yield _once(
-            "uncertainty (sample)", pooled, statistic=8 * e * sample // max(1, over.n_blocks),
-            held=2 * 8 * e * sample, work=self._sum_work(over), also_reads=over,
+            "uncertainty (points)", over, statistic=room // max(1, over.n_blocks),
+            state=k.times(8.0 * e), held=3 * room, work=self._product_work(over, k),
+            client={"lloyd": 60.0 * pairs_of * cloud_rotation.POINTS * k.high**2},
         )  # fmt: skip
         n = step.n_replicates or uncertainties.REPLICATES[step.method]
         if step.method == "restarts":
@@ -723,6 +737,46 @@ class Passes:
         yield self._writes(step, over, k)
         self._loadings[step.label] = self._loadings_of(over, k)
 
+    # -- Gibbs sampling
+
+    def _bayesian_unmixing(self, step: schema.BayesianUnmixingStep) -> Iterator[Pass]:
+        over, e, k = self.cube, self.cube.n_channels, _components(step.n_components)
+        poisson = self._noise(step) == "poisson"
+        start = schema.NMFStep(
+            n_components=step.n_components,
+            beta_loss="kullback-leibler" if poisson else "frobenius",
+            pool=step.pool if poisson else "auto",
+        )
+        before = dict(self._loadings), dict(self._factorised)
+        yield from (one for one in self._nmf(start) if "write maps" not in one.name)
+        self._loadings, self._factorised = before
+        pools = poisson and (step.pool != "auto" or over.n_pixels > bayes.FEW_PIXELS)
+        most = (step.pool if isinstance(step.pool, int) else 8) if pools else 1
+        pooled = self._pooled(over, most, fixed=isinstance(step.pool, int))
+        rounds, chains = step.n_warmup + step.n_draws, float(step.n_chains)
+        draws = k.times(8.0 * e * chains * (step.n_draws + 3))
+        yield Pass(
+            "Gibbs sampling", pooled, rounds, rounds, (rounds, rounds),
+            statistic=int(8 * chains * k.high * e), state=draws, held=int(2 * draws.high),
+            work=self._nmf_work(over, k.times(chains), "nmf", Range(1.0 if most == 1 else 0.15, 3.0)),
+            also_reads=over if most > 1 else None,
+        )  # fmt: skip
+        if most > 1:
+            settling = sum(bayes.PRESENCE_ROUNDS)
+            least = settling if isinstance(step.pool, int) else 0
+            yield Pass(
+                "Gibbs sampling (pixels)", over, least, settling, (least, settling),
+                statistic=int(8 * k.high * e), state=k.times(8.0 * e),
+                work=self._nmf_work(over, k, "nmf", Range(1.0, 3.0)),
+            )  # fmt: skip
+        size = k.times(4 * 8.0 * over.n_pixels)
+        yield Pass(
+            f"{step.label}: write maps", over, state=k.times(8.0 * e * bayes.LOADING_DRAWS),
+            work=_added(self._nmf_work(over, k, "nmf", Range(10.0, 60.0)), {"write_byte": size}),
+            output=Range(size.low * 0.1, size.high), arrays=3,
+        )  # fmt: skip
+        self._loadings[step.label] = self._loadings_of(over, k)
+
     # -- rotated principal components
 
     def _rotated(self, step: schema.ICAStep | schema.VarimaxStep) -> Iterator[Pass]:
@@ -748,9 +802,11 @@ class Passes:
 
     # -- endmembers
 
-    _POINTS: ClassVar[dict[str, str]] = {"vca": "VCA", "nfindr": "N-FINDR"}
+    _POINTS: ClassVar[dict[str, str]] = {"vca": "VCA", "nfindr": "N-FINDR", "sisal": "SISAL"}
 
-    def _endmembers(self, step: schema.VCAStep | schema.NFINDRStep) -> Iterator[Pass]:
+    def _endmembers(
+        self, step: schema.VCAStep | schema.NFINDRStep | schema.SISALStep
+    ) -> Iterator[Pass]:
         over, k, name = self.cube, _components(step.n_components), self._POINTS[step.verb]
         yield from self._subspace(name, over, k, poisson=self._noise(step) == "poisson")
         if self._tries(step.pool, k):
@@ -1064,7 +1120,8 @@ class Passes:
         given: Any = getattr(of, "n_components", getattr(of, "n_clusters", "auto"))
         k, times = _components(given), 1.0 + (step.n_draws if self.counts and on is None else 0)
         solved = isinstance(
-            of, schema.NMFStep | schema.MCRStep | schema.VCAStep | schema.NFINDRStep
+            of,
+            schema.NMFStep | schema.MCRStep | schema.VCAStep | schema.NFINDRStep | schema.SISALStep,
         )
         work = (
             self._nmf_work(over, k.times(times), "solve", Range(1.0, 1.0))

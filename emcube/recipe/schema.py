@@ -32,6 +32,7 @@ __all__ = [
     "WITH_PHASES",
     "AnyPrepare",
     "AnyStep",
+    "BayesianUnmixingStep",
     "Bin",
     "ClusterQualityStep",
     "DiagnosticsStep",
@@ -50,6 +51,7 @@ __all__ = [
     "PrepareStep",
     "RecipeModel",
     "RemoveBackground",
+    "SISALStep",
     "Select",
     "Step",
     "SurveyStep",
@@ -469,6 +471,24 @@ class MCRStep(_Step):
     random_state: Seed | None = None
 
 
+class BayesianUnmixingStep(_Step):
+    """Components, loadings and how sure both are (`emcube.BayesianUnmixing`)."""
+
+    verb: Literal["bayesian_unmixing"] = "bayesian_unmixing"
+    n_components: Count | Literal["auto"] = "auto"
+    noise: Literal["auto", "poisson"] | None = "auto"
+    sparse: Annotated[bool, Strict()] = True
+    concentration: Annotated[float, Strict(), Field(gt=1e-3, allow_inf_nan=False)] = 1.0
+    simplex: Annotated[bool, Strict()] = True
+    n_chains: Count = 2
+    n_warmup: Annotated[int, Strict(), Field(ge=0)] = 20
+    n_draws: Count = 60
+    n_steps: Count | Literal["auto"] = "auto"
+    level: Annotated[float, Strict(), Field(gt=0, lt=1)] = 0.9
+    pool: Count | Literal["auto"] = "auto"
+    random_state: Seed | None = None
+
+
 class ICAStep(_Step):
     """Independent components (`emcube.FastICA`)."""
 
@@ -521,6 +541,16 @@ class NFINDRStep(_GeometryStep):
 
     verb: Literal["nfindr"] = "nfindr"
     max_iter: Count = 100
+
+
+class SISALStep(_GeometryStep):
+    """Endmembers at the corners of the smallest simplex (`emcube.SISAL`)."""
+
+    verb: Literal["sisal"] = "sisal"
+    hinge: Literal["noise"] | Positive = "noise"
+    level: Annotated[float, Strict(), Field(gt=0, lt=1)] = 0.9
+    max_iter: Count = 500
+    tol: NotNegative = 1e-4
 
 
 class GaussianMixtureStep(_Step):
@@ -590,6 +620,7 @@ class DiagnosticsStep(_Step):
     verb: Literal["diagnostics"] = "diagnostics"
     on: Name | None = None
     n_components: Count | None = None
+    lines: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     max_lag: Count = 4
     random_state: Seed | None = 0
 
@@ -616,10 +647,12 @@ Step = Annotated[
     | Annotated[PCAStep, Tag("pca")]
     | Annotated[NMFStep, Tag("nmf")]
     | Annotated[MCRStep, Tag("mcr")]
+    | Annotated[BayesianUnmixingStep, Tag("bayesian_unmixing")]
     | Annotated[ICAStep, Tag("ica")]
     | Annotated[VarimaxStep, Tag("varimax")]
     | Annotated[VCAStep, Tag("vca")]
     | Annotated[NFINDRStep, Tag("nfindr")]
+    | Annotated[SISALStep, Tag("sisal")]
     | Annotated[KMeansStep, Tag("kmeans")]
     | Annotated[GaussianMixtureStep, Tag("gaussian_mixture")]
     | Annotated[PoissonMixtureStep, Tag("poisson_mixture")]
@@ -645,10 +678,12 @@ AnyStep = (
     | PCAStep
     | NMFStep
     | MCRStep
+    | BayesianUnmixingStep
     | ICAStep
     | VarimaxStep
     | VCAStep
     | NFINDRStep
+    | SISALStep
     | KMeansStep
     | GaussianMixtureStep
     | PoissonMixtureStep
@@ -662,7 +697,17 @@ AnyStep = (
 ESTIMATES = (EstimateStep, SurveyStep)
 """Steps that find the number that `auto` stands for."""
 
-WITH_LOADINGS = (PCAStep, NMFStep, MCRStep, ICAStep, VarimaxStep, VCAStep, NFINDRStep)
+WITH_LOADINGS = (
+    PCAStep,
+    NMFStep,
+    MCRStep,
+    BayesianUnmixingStep,
+    ICAStep,
+    VarimaxStep,
+    VCAStep,
+    NFINDRStep,
+    SISALStep,
+)
 """Steps that give loadings, on which others may go on."""
 
 WITH_PHASES = (
@@ -670,6 +715,7 @@ WITH_PHASES = (
     MCRStep,
     VCAStep,
     NFINDRStep,
+    SISALStep,
     KMeansStep,
     GaussianMixtureStep,
     PoissonMixtureStep,

@@ -120,9 +120,11 @@ def run_step(step: schema.AnyStep, run: Run) -> xr.Dataset:
         return _cluster_quality(step, run, stamp)
     if isinstance(step, schema.MCRStep):
         return _mcr(step, run, stamp)
+    if isinstance(step, schema.BayesianUnmixingStep):
+        return _bayesian_unmixing(step, run, stamp)
     if isinstance(step, schema.ICAStep | schema.VarimaxStep):
         return _rotated(step, run, stamp)
-    if isinstance(step, schema.VCAStep | schema.NFINDRStep):
+    if isinstance(step, schema.VCAStep | schema.NFINDRStep | schema.SISALStep):
         return _endmembers(step, run, stamp)
     if isinstance(step, schema.PhaseFractionsStep):
         return _phase_fractions(step, run, stamp)
@@ -274,6 +276,43 @@ def _mcr(step: schema.MCRStep, run: Run, stamp: Stamp) -> xr.Dataset:
     return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)
 
 
+def _bayesian_unmixing(step: schema.BayesianUnmixingStep, run: Run, stamp: Stamp) -> xr.Dataset:
+    from emcube.models import BayesianUnmixing
+
+    model = BayesianUnmixing(**run.parameters(step)).fit(run.cube, where=run.where)
+    small = {
+        "components": model.components_,
+        "components_std": model.components_std_,
+        # Which end is which stands in the attributes: texts in arrays are no part of Zarr 3 yet.
+        "components_interval": model.components_interval_.drop_vars("bound"),
+        "component_totals": _component_totals(model, run),
+        "component_totals_std": _by_component(model.component_totals_std_).assign_attrs(
+            units=model.axes_.units
+        ),
+        "presence": _by_component(model.presence_),
+        "r_hat": model.r_hat_,
+        "ess": model.ess_,
+        "mixing_r_hat": _plain(model.mixing_r_hat_, ("component", "other_component")),
+        "mixing_ess": _plain(model.mixing_ess_, ("component", "other_component")),
+    }
+    attributes = {
+        "likelihood": model.likelihood_,
+        "level": float(model.level),
+        "bounds": ["low", "high"],
+        "pool": int(model.pool_),
+        "n_iter": int(model.n_iter_),
+        "worst_r_hat": float(model.worst_r_hat_),
+        "converged": bool(model.converged_),
+        "noise_variance": float(model.noise_variance_),
+    }
+    k, units = model.components_.sizes["component"], model.loadings_units_
+    more = {
+        "loadings_std": (("component",), (k,), units),
+        "loadings_interval": (("component", "bound"), (k, 2), units),
+    }
+    return _write(step, run, small, attributes, stamp, model, run.cube, run.where, k, more)
+
+
 def _rotated(step: schema.ICAStep | schema.VarimaxStep, run: Run, stamp: Stamp) -> xr.Dataset:
     from emcube.models import FastICA, Varimax
 
@@ -294,10 +333,12 @@ def _rotated(step: schema.ICAStep | schema.VarimaxStep, run: Run, stamp: Stamp) 
     return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)
 
 
-def _endmembers(step: schema.VCAStep | schema.NFINDRStep, run: Run, stamp: Stamp) -> xr.Dataset:
-    from emcube.models import NFINDR, VCA
+def _endmembers(
+    step: schema.VCAStep | schema.NFINDRStep | schema.SISALStep, run: Run, stamp: Stamp
+) -> xr.Dataset:
+    from emcube.models import NFINDR, SISAL, VCA
 
-    estimator = VCA if isinstance(step, schema.VCAStep) else NFINDR
+    estimator = {"vca": VCA, "nfindr": NFINDR, "sisal": SISAL}[step.verb]
     model = estimator(**run.parameters(step)).fit(run.cube, where=run.where)
     run.models[step.label] = model, run.cube
     small = {
@@ -310,7 +351,11 @@ def _endmembers(step: schema.VCAStep | schema.NFINDRStep, run: Run, stamp: Stamp
         "loadings_by": model.loadings_by_,
         "purest": np.asarray(model.purest_).tolist(),
     }
-    if isinstance(model, NFINDR):
+    if isinstance(model, SISAL):
+        ends = model.components_range_.drop_vars("bound")
+        small |= {"components_range": ends, "purity": model.purity_}
+        attributes["n_iter"] = int(model.n_iter_)
+    if isinstance(model, NFINDR | SISAL):
         attributes["converged"] = bool(model.converged_)
     n_components = model.components_.sizes["component"]
     return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)
@@ -336,6 +381,7 @@ def fitted(step: schema.AnyStep, run: Run) -> tuple[Any, Any]:
             "mcr": models.MCRALS,
             "vca": models.VCA,
             "nfindr": models.NFINDR,
+            "sisal": models.SISAL,
         }[step.verb]
         model = make(**run.parameters(step)).fit(run.cube, where=run.where)
         run.models[step.label] = model, run.cube
@@ -571,6 +617,8 @@ def _write_maps(
     name, fill = ("labels", -1) if n_components is None else ("loadings", np.nan)
     pixel_bytes = 4 if n_components is None else 8 * n_components
     dataset[name] = _frame(labels, source.plan.output_shape(pixel_bytes), n_components)
+    if n_components is not None:
+        dataset[name].attrs["units"] = getattr(model, "loadings_units_", labels.units)
     targets[name] = ZarrTarget(folder, f"{place.node}/{name}", fill)
     for name, (dims, shape, units) in (more or {}).items():
         chunks = source.plan.output_shape(8 * int(np.prod(shape, dtype=np.int64)))
@@ -611,7 +659,8 @@ def _more(
     """Frame of numbers over the navigation dims and some dims more."""
     whole = (*labels.nav_dims, *dims)
     coords = {k: c for k, c in labels.nav_coords.items() if k in whole}
-    attributes: dict[str, Any] = {"units": units, "sig_dims": list(dims)}
+    sig = [d for d in dims if d != "bound"]
+    attributes: dict[str, Any] = {"units": units, "sig_dims": sig}
     sizes, chunks = (*labels.nav_shape, *shape), (*chunks, *shape)
     return frame(whole, sizes, chunks, np.float64, attributes, coords)
 

@@ -170,6 +170,29 @@ _MCR = Reference(
     "Chemometrics and Intelligent Laboratory Systems 30 (1995) 133",
     "10.1016/0169-7439(95)00047-X",
 )
+_GIBBS = {
+    "gamma-poisson": Reference(
+        "Bayesian unmixing of counts",
+        "A. T. Cemgil",
+        "Bayesian inference for nonnegative matrix factorisation models",
+        "Computational Intelligence and Neuroscience 2009, 785152",
+        "10.1155/2009/785152",
+    ),
+    "gaussian": Reference(
+        "Bayesian unmixing",
+        "N. Dobigeon, S. Moussaoui, M. Coulon, J.-Y. Tourneret, A. O. Hero",
+        "Joint Bayesian endmember extraction and linear unmixing for hyperspectral imagery",
+        "IEEE Transactions on Signal Processing 57 (2009) 4355",
+        "10.1109/TSP.2009.2025797",
+    ),
+}
+_VEHTARI = Reference(
+    "R-hat and effective sample size",
+    "A. Vehtari, A. Gelman, D. Simpson, B. Carpenter, P.-C. Bürkner",
+    "Rank-normalization, folding, and localization: an improved R-hat for assessing convergence of MCMC",
+    "Bayesian Analysis 16 (2021) 667",
+    "10.1214/20-BA1221",
+)
 _UNIMODAL = Reference(
     "unimodality",
     "R. Bro, N. D. Sidiropoulos",
@@ -198,6 +221,13 @@ _NFINDR = Reference(
     "Proceedings of SPIE 3753 (1999) 266",
     "10.1117/12.366289",
 )
+_SISAL = Reference(
+    "SISAL and MVSA",
+    "J. Li, A. Agathos, D. Zaharie, J. M. Bioucas-Dias, A. Plaza, X. Li",
+    "Minimum volume simplex analysis: a fast algorithm for linear hyperspectral unmixing",
+    "IEEE Transactions on Geoscience and Remote Sensing 53 (2015) 5067",
+    "10.1109/TGRS.2015.2417162",
+)
 _FCLS = Reference(
     "fully constrained least squares",
     "D. C. Heinz, C.-I. Chang",
@@ -207,6 +237,7 @@ _FCLS = Reference(
     "10.1109/36.911111",
 )
 _ENDMEMBERS = {"vca": [_VCA, _SMOOTHED], "nfindr": [_NFINDR, _VCA, _SMOOTHED]}
+_ENDMEMBERS["sisal"] = [_SISAL, _NFINDR, _SMOOTHED]
 _EFRON = Reference(
     "bootstrap",
     "B. Efron",
@@ -247,6 +278,8 @@ def references_of(result: Result) -> list[Reference]:
             found += [_MCR, *([_UNIMODAL] if parameters["unimodal"] else [])]
             found += [_FCLS] if parameters["closure"] else []
             found += [_KEENAN] if attributes["noise"] == "poisson" else []
+        elif verb == "bayesian_unmixing":
+            found += [_GIBBS[attributes["likelihood"]], _VEHTARI]
         elif verb in ("ica", "varimax"):
             found += [_ICA] if verb == "ica" else [_KAISER]
             spatial = verb == "varimax" and attributes["domain"] == "spatial"

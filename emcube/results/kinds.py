@@ -7,7 +7,7 @@ __all__ = ["AXES", "CLUSTERS", "COMPONENTS", "ESTIMATES", "PARTS"]
 ESTIMATES = ("estimate_n_components", "survey_n_components")
 """How many components there are."""
 
-PARTS = ("nmf", "mcr", "nfindr", "vca")
+PARTS = ("nmf", "mcr", "sisal", "nfindr", "vca", "bayesian_unmixing")
 """Components are not negative and sum to one: loadings times components are the data."""
 
 AXES = ("ica", "varimax", "pca")

@@ -257,6 +257,7 @@ for _variable in (
         "f",
         ("1",),
         "share of each feature of the basis in each component",
+        required=False,
     ),
 ):
     register(_variable)
@@ -381,6 +382,13 @@ for _variable in (
             ("n_cells", "1", "cells of a level"),
         )
     ),
+    *(
+        Variable("diagnostics", _name, ("component", "line"), "f", ("1",), _prose, required=False)
+        for _name, _prose in (
+            ("line_bias", "share by which denoising makes the counts of a line too large"),
+            ("line_bias_error", "standard error of the bias of a line"),
+        )
+    ),
 ):
     register(_variable)
 
@@ -493,6 +501,23 @@ for _variable in (
 ):
     register(_variable)
 
+for _name, _dims, _units, _prose in (
+    ("components", ("component", SIG), None, "posterior mean of the components"),
+    ("components_std", ("component", SIG), None, "posterior standard deviation of the components"),
+    ("components_interval", ("component", SIG, "bound"), None, "credible interval, low and high"),
+    ("component_totals", ("component",), None, "sum of each component's loadings"),
+    ("component_totals_std", ("component",), None, "its posterior standard deviation"),
+    ("presence", ("component",), ("1",), "chance that a pixel holds the component"),
+    ("r_hat", ("component", SIG), ("1",), "split R-hat of rank-normalised draws"),
+    ("ess", ("component", SIG), ("1",), "independent draws that all draws are worth"),
+    ("mixing_r_hat", ("component", "other_component"), ("1",), "R-hat of how components mix"),
+    ("mixing_ess", ("component", "other_component"), ("1",), "draws of it that count"),
+    ("loadings", (NAV, "component"), None, "posterior mean of the loadings"),
+    ("loadings_std", (NAV, "component"), None, "posterior standard deviation of the loadings"),
+    ("loadings_interval", (NAV, "component", "bound"), None, "credible interval, low and high"),
+):
+    register(Variable("bayesian_unmixing", _name, _dims, "f", _units, _prose))
+
 for _verb, _prose in (("ica", "independent components"), ("varimax", "rotated components")):
     for _variable in (
         Variable(_verb, "components", ("component", SIG), "f", ("1 per channel",), _prose),
@@ -509,7 +534,7 @@ for _verb, _prose in (("ica", "independent components"), ("varimax", "rotated co
     ):
         register(_variable)
 
-for _verb in ("vca", "nfindr"):
+for _verb in ("vca", "nfindr", "sisal"):
     for _variable in (
         Variable(_verb, "components", ("component", SIG), "f", ("1 per channel",), "endmembers"),
         Variable(_verb, "loadings", (NAV, "component"), "f", None, "loadings"),
@@ -526,3 +551,23 @@ for _verb in ("vca", "nfindr"):
         ),
     ):
         register(_variable)
+
+for _variable in (
+    Variable(
+        "sisal",
+        "components_range",
+        ("component", "bound", SIG),
+        "f",
+        ("1 per channel",),
+        "range that the data leave to each endmember, lower and upper end",
+    ),
+    Variable(
+        "sisal",
+        "purity",
+        ("component",),
+        "f",
+        ("1",),
+        "share of each component where it is purest",
+    ),
+):
+    register(_variable)

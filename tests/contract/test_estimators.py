@@ -44,9 +44,14 @@ ESTIMATORS: dict[str, Make] = {
     "varimax-centred": lambda: em.Varimax(3, noise=None, domain="spectral", random_state=0),
     "mcr": lambda: em.MCRALS(3, random_state=0),
     "mcr-closed": lambda: em.MCRALS(3, noise=None, closure=True, random_state=0),
+    "bayes-counts": lambda: em.BayesianUnmixing(3, n_chains=2, n_draws=20, random_state=0),
+    "bayes-dense": lambda: em.BayesianUnmixing(
+        3, noise=None, n_chains=2, n_draws=20, random_state=0
+    ),
     "vca": lambda: em.VCA(3, random_state=0),
     "vca-fcls": lambda: em.VCA(3, noise=None, random_state=0),
     "nfindr": lambda: em.NFINDR(3, random_state=0),
+    "sisal": lambda: em.SISAL(3, random_state=0),
     "kmeans-profiles": lambda: em.KMeans(3, features="profiles", random_state=0),
     "kmeans-counts": lambda: em.KMeans(3, features="counts", random_state=0),
     "gaussian-mixture-profiles": lambda: em.GaussianMixture(3, features="profiles", random_state=0),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import emcube as em
-from benchmarks.calibration import scene
+from benchmarks.coverage import stripes as scene
 from emcube.engine import use_threads
 from emcube.errors import InputError
 from emcube.kernels.poisson_nmf import floored

@@ -9,7 +9,8 @@ import xarray as xr
 from scipy.ndimage import gaussian_filter1d
 
 import emcube as em
-from benchmarks.calibration import scene, spectra
+from benchmarks.coverage import spectra
+from benchmarks.coverage import stripes as scene
 from emcube.engine import use_threads
 from emcube.errors import InputError
 from emcube.kernels.misfit import deviance_pixels, lagged
@@ -142,6 +143,39 @@ def test_denoised_line_intensities_of_a_rare_phase_are_biased_and_it_is_known():
         denoised = pca.inverse_transform(pca.transform(cube)).values[..., line].sum(axis=-1)
         bias = denoised[own].sum() / exact[own].sum() - 1.0
         assert (abs(bias) < limit) if n == 3 else (bias < -limit)
+
+
+def test_bias_of_lines_is_found_from_halves_and_is_that_of_the_truth():
+    """Nickel and chromium where they are, with one principal component too few and with enough of them."""
+    scene = em.scenes.srm2135c(scale=0.004, random_state=0)
+    nmf = em.MiniBatchNMF(3, random_state=0).fit(scene.cube)
+    lines = ["Cr_Ka", "Ni_Ka", "Si_Ka"]
+    enough = em.diagnostics(nmf, scene.cube, lines=lines)
+    assert enough.line_bias.dims == ("component", "line")
+    near = np.abs(enough.line_bias) < 4.0 * enough.line_bias_error + 0.02
+    counted = enough.line_bias_error < 0.02
+    assert bool(near.where(counted, True).all())
+    few = em.diagnostics(nmf, scene.cube, lines=lines, n_components=1)
+    assert float(np.abs(few.line_bias.where(few.line_bias_error < 0.02)).max()) > 0.2
+    assert "denoising makes too" in words(few)
+    # The same from the whole counts and the truth: where each component is, over its true counts.
+    pca = em.IncrementalPCA(1, noise="poisson").fit(scene.cube)
+    denoised = pca.inverse_transform(pca.transform(scene.cube))
+    exact = scene.loadings.dot(scene.components, dim="component").transpose(*denoised.dims)
+    h = nmf.transform(scene.cube)
+    from emcube.cube.lines import line_windows
+
+    for i, window in enumerate(line_windows(scene.cube, lines)):
+        a, b = (v.isel(energy=window).sum("energy") for v in (denoised, exact))
+        nav = [d for d in h.dims if d != "component"]
+        expected = (h * (a - b)).sum(nav) / (h * b).sum(nav)
+        sure = few.line_bias_error.isel(line=i) < 0.02
+        apart = np.abs(few.line_bias.isel(line=i) - expected)
+        assert bool((apart < 0.1 + 0.1 * np.abs(expected)).where(sure, True).all())
+    with pytest.raises(InputError, match="need an energy axis"):
+        em.diagnostics(
+            em.MiniBatchNMF(2).fit(np.ones((9, 5), int)), np.ones((9, 5), int), lines=["Si_Ka"]
+        )
 
 
 def test_shrinkage_brings_the_cube_nearer_to_the_truth():

@@ -233,6 +233,8 @@ def test_mistakes_are_named(cubes) -> None:
         em.KMeans(2).fit(cubes, where=channels)
     with pytest.raises(InputError, match="navigation dim 'field'"):
         em.KMeans(2).fit([c.rename(y="field") for c in cubes])
+    with pytest.raises(InputError, match="within one cube, got several"):
+        em.MiniBatchNMF(3, smoothness=0.1).fit(cubes)
     model = em.MiniBatchNMF(3, random_state=0).fit(cubes)
     with pytest.raises(InputError, match="fitted on"):
         model.transform([cubes[0], cubes[0].isel(energy=slice(0, 30))])

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 import emcube as em
-from benchmarks.calibration import scene
+from benchmarks.coverage import stripes as scene
 from emcube.errors import InputError
 from emcube.scenes.metrics import kk_angle, match_components
 

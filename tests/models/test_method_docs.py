@@ -12,6 +12,7 @@ from emcube.recipe.recipe import Recipe
 
 FOLDER = Path(__file__).parents[2] / "docs" / "methods"
 PAGES = {"geometry": em.VCA, "fastica": em.FastICA, "mcr": em.MCRALS}
+PAGES["bayes"] = em.BayesianUnmixing
 
 
 def blocks(page: str, language: str) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import emcube as em
-from benchmarks.calibration import scene
+from benchmarks.coverage import stripes as scene
 from emcube.cards import describe, render
 from emcube.engine import listen
 from emcube.errors import RecipeError

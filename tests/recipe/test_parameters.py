@@ -12,6 +12,7 @@ import emcube as em
 from emcube.models.fastica import RotatedPCA
 from emcube.models.mixing import MixingModel
 from emcube.recipe.schema import (
+    BayesianUnmixingStep,
     DiagnosticsStep,
     EstimateStep,
     GaussianMixtureStep,
@@ -23,6 +24,7 @@ from emcube.recipe.schema import (
     PCAStep,
     PhaseFractionsStep,
     PoissonMixtureStep,
+    SISALStep,
     SurveyStep,
     UncertaintyStep,
     VarimaxStep,
@@ -36,10 +38,12 @@ STEPS = [
     (PCAStep, em.IncrementalPCA),
     (NMFStep, em.MiniBatchNMF),
     (MCRStep, em.MCRALS),
+    (BayesianUnmixingStep, em.BayesianUnmixing),
     (ICAStep, em.FastICA),
     (VarimaxStep, em.Varimax),
     (VCAStep, em.VCA),
     (NFINDRStep, em.NFINDR),
+    (SISALStep, em.SISAL),
     (KMeansStep, em.KMeans),
     (GaussianMixtureStep, em.GaussianMixture),
     (PoissonMixtureStep, em.PoissonMixture),

@@ -127,7 +127,12 @@ def require_counted(found: Plan, passes: dict[str, int]) -> None:
             {"mcr": {"n_components": 3, "random_state": 0}},
             {"vca": {"n_components": 3, "random_state": 0}},
             {"nfindr": {"n_components": 3, "noise": None, "random_state": 0}},
+            {"sisal": {"n_components": 3, "random_state": 0}},
             {"kmeans": {"n_clusters": 2, "on": "vca", "random_state": 0}},
+        ],
+        [
+            {"bayesian_unmixing": {"n_components": 2, "n_draws": 5, "random_state": 0}},
+            {"kmeans": {"n_clusters": 2, "on": "bayesian_unmixing", "random_state": 0}},
         ],
         [
             {"kmeans": {"n_clusters": 3, "random_state": 0}},

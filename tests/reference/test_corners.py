@@ -84,8 +84,9 @@ def test_n_findr_ends_where_no_replacement_helps(k):
     best = -np.inf
     for _ in range(8):
         first = points[rng.choice(len(points), k, replace=False)]
-        found, done = n_finder(points, ones, first, n_average=1)
+        found, sweeps, done = n_finder(points, ones, first, n_average=1)
         assert done
+        assert sweeps >= 1
         assert np.abs(shares_of(points, found)).max() <= 1 + 1e-8
         assert log_volume(found) >= log_volume(first) - 1e-12
         best = max(best, log_volume(found))

@@ -9,6 +9,7 @@ from scipy.optimize import nnls
 
 from emcube.kernels.feasible import feasible_turns, slack_of
 from emcube.kernels.fisher import (
+    CLAIM,
     HALF,
     component_information,
     component_shares,
@@ -39,7 +40,7 @@ def parts():
     return components, loadings
 
 
-def naive_interval(h, components, z, shared):
+def naive_interval(h, components, z, shared, moved):
     """One pixel: a loop for each loading, the information as it is written, the quadratic solved."""
     mu = (h + HALF) @ components
     out = np.zeros((len(h), 3))
@@ -51,18 +52,22 @@ def naive_interval(h, components, z, shared):
         a = inverse[free.index(k)] @ (s / mu)  # the weights of the estimate of loading k
         variance = (a * a * (h @ components)).sum() + shared[k]
         slope = (a * a * components[k]).sum()
-        roots = np.roots([1.0, -z * z * slope, -z * z * variance])
-        low, high = sorted(np.real(roots))
-        out[k] = np.sqrt(inverse[free.index(k), free.index(k)]), max(h[k] + low, 0.0), h[k] + high
+        low, high = sorted(np.roots([1.0, -z * z * slope, -z * z * variance]).real)
+        claimed = variance + (CLAIM - 1) * shared[k]
+        there = h[k] + min(np.roots([1.0, -z * z * slope, -z * z * claimed]).real)
+        there -= CLAIM * moved[k]
+        low = max(h[k] + low - moved[k], 0.0) if there > 0 else 0.0
+        out[k] = np.sqrt(inverse[free.index(k), free.index(k)]), low, h[k] + high + moved[k]
     return out
 
 
 def test_loadings_intervals_are_those_of_the_formulas(parts):
     components, loadings = parts
     shared = np.abs(np.random.default_rng(0).normal(size=loadings.shape))
-    found = poisson_intervals(loadings, components, 1.645, shared)
+    moved = np.abs(np.random.default_rng(1).normal(size=loadings.shape))
+    found = poisson_intervals(loadings, components, 1.645, shared, moved)
     for p in range(len(loadings)):
-        expected = naive_interval(loadings[p], components, 1.645, shared[p])
+        expected = naive_interval(loadings[p], components, 1.645, shared[p], moved[p])
         np.testing.assert_allclose(found[p], expected, rtol=1e-6, atol=1e-8)
 
 
