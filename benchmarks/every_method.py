@@ -2,8 +2,8 @@
 
 ``run`` (the default) measures every method on the jadeite map, each in a process of its own: seconds, bare
 read passes of the same store (see `benchmarks.bare`) that they are worth, peak memory, and how good the
-answer is. Figures go to benchmarks/results/methods.json and .md; ``table`` writes the table from figures
-that are there. ``one`` is the measuring process.
+answer is. Figures go to benchmarks/results/methods.json and .md; ``table`` writes the table from figures that
+are there. ``one`` is the measuring process.
 
 Each fit starts from opening the store, with warm kernels; what it costs is its own time over the median of
 bare read passes made before, between and after the fits.
@@ -180,6 +180,13 @@ WAYS = (
     ),
     Way("vca", "`VCA`", factorise(lambda em, k: em.VCA(k, random_state=0))),
     Way("nfindr", "`NFINDR`", factorise(lambda em, k: em.NFINDR(k, random_state=0))),
+    Way("sisal", "`SISAL`", factorise(lambda em, k: em.SISAL(k, random_state=0))),
+    Way(
+        "bayesian",
+        "`BayesianUnmixing`",
+        factorise(lambda em, k: em.BayesianUnmixing(k, random_state=0)),
+        most=MOST_SAMPLING,
+    ),
     Way("kmeans", "`KMeans`", cluster(lambda em, k: em.KMeans(k, random_state=0))),
     Way(
         "gaussian-mixture",

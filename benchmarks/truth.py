@@ -1,7 +1,7 @@
 """How far every way of unmixing is from the truth, where it is known: ``python -m benchmarks.truth``.
 
 Simulated scenes, each with several seeds of specimen and counts, and Samson, a remote-sensing map with
-reference spectra (``--data FOLDER``, or EMCUBE_TEST_DATA). Figures go to benchmarks/results/truth.json and .md.
+reference spectra (``--data FOLDER``, or EMCUBE_TEST_DATA). Figures go to benchmarks/results/truth.json, .md.
 """
 
 from __future__ import annotations
@@ -87,6 +87,21 @@ CLAIMS = (
         "jadeite",
         (0.1, 0.3),
         lambda em, k, seed: em.VCA(k, random_state=seed),
+        counting,
+        PURE,
+    ),
+    Claim(
+        "SISAL",
+        "srm2135c",
+        (0.03, 0.1),
+        lambda em, k, seed: em.SISAL(k, random_state=seed),
+        counting,
+    ),
+    Claim(
+        "SISAL",
+        "jadeite",
+        (0.1, 0.3),
+        lambda em, k, seed: em.SISAL(k, random_state=seed),
         counting,
         PURE,
     ),

@@ -82,6 +82,8 @@ METHODS = (
     Entry("varimax", {"n_components": K}),
     Entry("vca", {"n_components": K, **SEED}),
     Entry("nfindr", {"n_components": K, **SEED}),
+    Entry("sisal", {"n_components": K, **SEED}),
+    Entry("bayesian_unmixing", {"n_components": K, "n_warmup": 2, "n_draws": 4, **SEED}),
     Entry("kmeans", {"n_clusters": K, **SEED}),
     Entry("kmeans", {"n_clusters": K, "on": "nmf", **SEED}, name="kmeans_of_nmf"),
     Entry("gaussian_mixture", {"n_clusters": K, **SEED}),

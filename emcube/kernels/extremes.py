@@ -28,13 +28,16 @@ MOST_PAIRS = 30
 """Up to so many ordered pairs of corners each pair is looked at (six corners); beyond, each corner's own
 share."""
 
-STEPS = 30
+STEPS = 50
 
 LONGEST = 0.5
 """Largest entry of one step, in shares of the corners so far."""
 
 GAIN = 2e-3
-"""Share by which a step must go on."""
+"""Share by which a step must go on, but for a few: one that was made short says little."""
+
+PATIENCE = 4
+"""Steps in turn that may gain less."""
 
 OVER = 0.1
 """Part of the slack by which an extreme may miss the limit: the search ends beside it."""
@@ -132,7 +135,7 @@ class _Search:
         k = len(self.grouped)
         turn = best = start
         now = self.cost(turn)
-        limit, damping = now.value + self.slack, 1.0
+        limit, damping, slow = now.value + self.slack, 1.0, 0
         for _ in range(STEPS):
             aim = np.zeros((k, k))
             aim[i] = sign * turn[:, j]
@@ -148,7 +151,8 @@ class _Search:
             damping = max(damping / 4.0, 1e-3)
             if now.value <= limit + OVER * self.slack and sign * (turn[i, j] - best[i, j]) > 0.0:
                 best = turn
-                if gained < GAIN:
+                slow = slow + 1 if gained < GAIN else 0
+                if slow == PATIENCE:
                     break
         return best
 

@@ -348,8 +348,8 @@ class FastICA(RotatedPCA):
     span : int or "auto"
         Channels that a difference reaches across. Neighbours differ by little and their noise does not: lines
         of several channels stand out of it in differences over some of them. "auto" is the least up to 16 at
-        which a twentieth of their variance is noise at most, as counting noise (without a noise model: what PCA
-        leaves) tells. Of no effect where nothing is differenced.
+        which a twentieth of their variance is noise at most, as counting noise (without a noise model: what
+        PCA leaves) tells. Of no effect where nothing is differenced.
     fun : {"logcosh", "exp", "cube"}
         Measure of independence.
     max_iter : int

@@ -155,9 +155,6 @@ def selections(where: Any, fields: Fields) -> list[Any]:
     if isinstance(where, xr.DataArray):
         from emcube.cube import nav_dims
 
-        if len(fields) == 1:
-            return [where]
-
         over = set(map(str, where.dims))
         if len(fields) == 1 or not any(over & set(nav_dims(cube)) for cube in fields.cubes):
             return [where] * len(fields)

@@ -149,7 +149,7 @@ class SISAL(Purest):
     def _corners(self, cloud: Cloud, loss: Loss) -> NDArray[np.float64]:
         looked = self._some(cloud, LOOKED_AT, 4)
         random = self._random_corners(looked)
-        largest, _ = n_finder(
+        largest, _, _ = n_finder(
             looked.values, looked.weights, random, n_average=self._n_averaged(looked)
         )
         self._inner = self._settled(looked, largest, loss)

@@ -605,8 +605,8 @@ def uncertainty(
     One pass for the information, one for the points that say what else is as good (and those of the
     subspace, where it is not known); replicates take one for their subspaces, one for their corners and up
     to 10 further ones, all of them together. An interval reaches farther out on both sides by as much as
-    replicates move away from the answer on average. Memory: K (K + 1) / 2 sums a channel, and 16 K E bytes a replicate. The same bits on any number of
-    threads and workers.
+    replicates move away from the answer on average. Memory: K (K + 1) / 2 sums a channel, and 16 K E bytes
+    a replicate. The same bits on any number of threads and workers.
 
     References
     ----------

@@ -30,6 +30,7 @@ ESTIMATORS = [
     em.MCRALS(1, random_state=0),
     em.VCA(1, random_state=0),
     em.NFINDR(1, random_state=0),
+    em.SISAL(1, random_state=0),
 ]
 
 EVERYWHERE = {
@@ -54,7 +55,7 @@ def expected_failures(estimator: Any) -> dict[str, str]:
     reasons = dict(EVERYWHERE)
     parameters = estimator.get_params()
     if parameters.get("beta_loss") == "frobenius" or isinstance(
-        estimator, em.MCRALS | em.VCA | em.NFINDR
+        estimator, em.MCRALS | em.VCA | em.NFINDR | em.SISAL
     ):
         reasons |= dict.fromkeys(
             ("check_transformer_data_not_an_array", "check_transformer_general"), ZERO_MEAN

@@ -41,7 +41,7 @@ def test_every_verb_is_entered() -> None:
     assert len(set(labels)) == len(labels)
 
 
-PROCESSES = ["srm2135c"]
+PROCESSES = ["eels"]
 """Also run on two worker processes: the name of any other case may stand here, for as long a time again."""
 
 
