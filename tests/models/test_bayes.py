@@ -7,7 +7,9 @@ import pytest
 import xarray as xr
 
 import emcube as em
-from benchmarks.calibration import Coverage, inside, scene, strata
+from benchmarks.bayes import by_posterior
+from benchmarks.coverage import Coverage, ends, holds, realisation
+from benchmarks.coverage import stripes as scene
 from emcube.engine import use_threads
 from emcube.errors import InputError
 
@@ -66,20 +68,9 @@ def test_components_and_loadings_of_counts(fitted, cube, truth):
     assert maps.sum().item() == pytest.approx(cube.sum().item(), rel=0.01)
 
 
-def test_intervals_hold_what_they_promise(truth):
+def test_intervals_hold_what_they_promise():
     """A small version of `python -m benchmarks.bayes coverage`."""
-    found = Coverage()
-    for seed in range(500, 502):
-        drawn = truth.draw(np.random.default_rng(seed))
-        model = em.BayesianUnmixing(3, random_state=seed).fit(drawn)
-        order, _ = matched(model, truth.components)
-        interval = model.loadings_interval(drawn).isel(component=order)
-        held = inside(interval, truth.loadings)
-        for name, where in strata(truth).items():
-            found.add(name, held, where)
-        seen = truth.components * truth.loadings.sum(axis=(0, 1))[:, None] > 5.0
-        bounds = model.components_interval_.isel(component=order)
-        found.add("components", inside(bounds, truth.components), seen)
+    found = Coverage([realisation("stripes", 200.0, seed, by_posterior) for seed in (500, 501)])
     assert 0.83 < found.share("interior of phases") < 0.97
     assert 0.83 < found.share("mixed pixels") < 0.97
     assert found.share("truth is zero") > 0.90
@@ -130,7 +121,7 @@ def test_the_simplex_of_dense_values(lines):
     np.testing.assert_allclose(maps.sum("component"), 1.0, atol=1e-9)
     assert np.abs(maps.values - shares).mean() < 0.03
     assert model.noise_variance_ == pytest.approx(0.05**2, rel=0.1)
-    held = inside(model.loadings_interval(cube).isel(component=order), shares)
+    held = holds(ends(model.loadings_interval(cube), order), shares)
     assert 0.80 < held.mean() < 0.99
 
 
