@@ -136,9 +136,9 @@ def main(arguments: list[str] | None = None) -> None:
         for name, physics in (("smooth", False), ("smooth, in a basis", True)):
             found[name] = measure(given.scale, given.seconds, given.smoothness, physics=physics)
             print(name, json.dumps(found[name], indent=1), flush=True)
+            given.results.write_text(json.dumps(found, indent=1) + "\n")
     except Unavailable as error:
         raise SystemExit(f"espm {error}") from error
-    given.results.write_text(json.dumps(found, indent=1) + "\n")
     print(f"wrote {given.results}")
 
 

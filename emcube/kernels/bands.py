@@ -25,7 +25,7 @@ def component_bands(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Least and largest value of each channel between the extremes of the mixings.
 
-    Extreme mixings T (see `feasible_turns`) say how much of component j component i may hold at the least
+    Extreme mixings T (see `extreme_turns`) say how much of component j component i may hold at the least
     and at the most. What is as good lies within this box and is not negative: a polytope for each
     component, whose corners hold the extremes of all channels. Not all of it need be as good at the same
     time: bands may be too wide, and are never too narrow for what lies between the extremes.

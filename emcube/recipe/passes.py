@@ -664,6 +664,11 @@ class Passes:
             yield _once(
                 "diagnostics (levels)", over, statistic=2000, state=k.times(16.0 * e), work=dense
             )
+            if step.lines:
+                yield _once(
+                    "diagnostics (lines)", over, statistic=2000, state=k.times(16.0 * e),
+                    work=_added(solve, dense),
+                )  # fmt: skip
         size = 8.0 * over.n_pixels * (2 if poisson else 1)
         yield Pass(
             f"{step.label}: write maps",
@@ -682,6 +687,13 @@ class Passes:
         if target.init == "bins":
             poisson = target.beta_loss == "kullback-leibler"
             yield from self._subspace("NMF", self.cube, k, poisson=poisson)
+            if poisson:
+                yield _once(
+                    "uncertainty (subspaces)", pooled, statistic=int(8 * n * k.high * e),
+                    state=k.times(8.0 * e), held=int(2 * 8 * n * k.high * e),
+                    work=self._product_work(self.cube, k.times(2.0 * n)),
+                    also_reads=None if pooled is self.cube else self.cube,
+                )  # fmt: skip
             points = int(8 * n * uncertainties.POINTS * (k.high + 2))
             yield _once(
                 "uncertainty (corners)", pooled, statistic=points // max(1, pooled.n_blocks),
