@@ -40,6 +40,8 @@ include_patterns = [
     "docs/**",
     "notebooks/*.ipynb",
     "benchmarks/results/full.md",
+    "benchmarks/results/methods.md",
+    "benchmarks/results/truth.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
 ]
@@ -100,6 +102,8 @@ html_theme_options = {
         # Wide tables.
         "docs/comparison": [],
         "benchmarks/results/full": [],
+        "benchmarks/results/methods": [],
+        "benchmarks/results/truth": [],
     },
     "show_toc_level": 2,
     "show_nav_level": 1,
