@@ -123,7 +123,8 @@ def stripes(counts: float, *, pure: bool = True, side: int = 24) -> Truth:
 def grains(counts: float, *, pure: bool = True, side: int = 28) -> Truth:
     """Four phases in twelve grains with soft borders, of other spectra and unequal areas.
 
-    Each phase has sixty pure pixels or more. Methods were tuned on `stripes` above all; rules were tried on it, too.
+    Each phase has sixty pure pixels or more. Methods were tuned on `stripes` above all; rules were tried
+    on it, too.
     """
     components = lines(
         72,
