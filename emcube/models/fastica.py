@@ -45,8 +45,8 @@ MANY = 10
 QUIET = 0.05
 """Share of the variance of differences that may be noise, where the span is chosen."""
 
-NOTHING = 0.5
-"""Principal vectors whose differences are noise by so much across every span hold no lines."""
+ABOVE = 1.2
+"""Times the largest square that noise alone would have, from which on a principal vector holds lines."""
 
 SPANS = 16
 """Channels that a difference reaches across, at most, where the span is chosen."""
@@ -466,8 +466,10 @@ class FastICA(RotatedPCA):
             if len(rows) < MANY * len(vectors):
                 break
             shares.append(noise / np.maximum(rows.var(axis=0), np.finfo(float).tiny))
-        signal = [k for k in range(len(vectors)) if shares and min(s[k] for s in shares) < NOTHING]
-        worst = [max(share[k] for k in signal) for share in shares] if signal else [0.0]
+        pixels, channels = int(self._pca.n_samples_seen_), vectors.shape[1]
+        edge = ABOVE * (math.sqrt(pixels) + math.sqrt(channels)) ** 2
+        signal = np.flatnonzero(self._noise() * edge < 1.0).tolist() if shares else []
+        worst = [max(share[k] for k in signal) for share in shares] if len(signal) else [0.0]
         quiet = np.flatnonzero(np.array(worst) <= QUIET)
         return 1 + int(quiet[0] if quiet.size else np.argmin(worst))
 
