@@ -5,6 +5,7 @@ Letters: N rows (pixels or channels), K components.
 
 from __future__ import annotations
 
+import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ STARTS = 5
 
 FEW = 20000
 """Rows up to which they are."""
+
+_WARNINGS = threading.Lock()
 
 
 def varimax_criterion(rows: NDArray[np.float64], gamma: float = 1.0) -> float:
@@ -188,7 +191,8 @@ def _fast_ica(
         random_state=seed,
         whiten="unit-variance",
     )
-    with warnings.catch_warnings(record=True) as said:
+    # Filters of warnings are those of the whole process: one thread at a time changes them.
+    with _WARNINGS, warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         analysis.fit(rows)
     converged = True

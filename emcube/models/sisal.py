@@ -154,7 +154,7 @@ class SISAL(Purest):
         )
         self._inner = self._settled(looked, largest, loss)
         if len(random) == 1:
-            self.n_iter_, self.converged_ = 0, True
+            self.n_iter_, self.converged_ = 1, True
             return self._inner
         starts = [in_plane(looked, c) for c in (self._inner, self._settled(looked, random, loss))]
         found = [self._smallest(looked, start, loss) for start in starts]
