@@ -516,13 +516,14 @@ def test_a_terminal_that_is_closed_ends_in_order(name: str) -> None:
     if number is None:  # Windows has no SIGHUP
         assert os.name == "nt"
         return
-    before = signal.getsignal(number)
-    with pytest.raises(SystemExit), _ending_in_order():
-        signal.raise_signal(number)
-    assert signal.getsignal(number) is before
-    # As nohup has it.
-    signal.signal(number, signal.SIG_IGN)
+    # Tests may run under nohup themselves.
+    before = signal.signal(number, signal.SIG_DFL)
     try:
+        with pytest.raises(SystemExit), _ending_in_order():
+            signal.raise_signal(number)
+        assert signal.getsignal(number) is signal.SIG_DFL
+        # As nohup has it.
+        signal.signal(number, signal.SIG_IGN)
         with _ending_in_order():
             signal.raise_signal(number)
         assert signal.getsignal(number) is signal.SIG_IGN
