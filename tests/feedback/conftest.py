@@ -30,9 +30,8 @@ class Recorder:
 def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The setting of the process, and the variable, are those of the tests' own."""
     monkeypatch.delenv(setting.VARIABLE, raising=False)
-    before = setting._setting
+    monkeypatch.setattr(setting, "_setting", setting._Unset)
     yield
-    setting._setting = before
 
 
 @pytest.fixture
