@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from emcube.feedback import board as boards
@@ -27,11 +25,10 @@ class Recorder:
 
 
 @pytest.fixture(autouse=True)
-def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """The setting of the process, and the variable, are those of the tests' own."""
     monkeypatch.delenv(setting.VARIABLE, raising=False)
     monkeypatch.setattr(setting, "_setting", setting._Unset)
-    yield
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def test_presence_is_the_share_of_pixels(fitted, truth):
 def test_components_that_are_everywhere():
     """Without absence the prior is the plain Dirichlet one."""
     rng = np.random.default_rng(3)
-    components = scene().components
+    components = scene(200.0).components
     loadings = 150.0 * rng.dirichlet(np.ones(3), (16, 16))
     counts = rng.poisson(loadings @ components).astype(np.uint16)
     cube = em.make_cube(counts, dims=("y", "x", "energy"), sig_dims=("energy",))
@@ -140,7 +140,7 @@ def test_dense_values_of_changing_brightness(lines):
 def test_chains_that_do_not_meet_say_so():
     """Three components where there is one: what is mixed into what is anybody's guess."""
     rng = np.random.default_rng(8)
-    counts = rng.poisson(40 * scene().components[0], (300, 60)).astype(np.uint16)
+    counts = rng.poisson(40 * scene(200.0).components[0], (300, 60)).astype(np.uint16)
     model = em.BayesianUnmixing(3, n_warmup=0, n_draws=8, n_chains=4, random_state=0).fit(counts)
     assert not model.converged_
     assert model.worst_r_hat_ > 1.1
