@@ -75,6 +75,7 @@ TOLERANCES: dict[str, dict[str, float]] = {
         "objective": 1e-6,
         "objective_path": 1e-5,
         "component_totals": 1e-3,
+        "coefficients": 1e-3,
     },
     "survey_n_components": {
         "singular_value": 1e-3,
@@ -120,6 +121,8 @@ TOLERANCES: dict[str, dict[str, float]] = {
         "denoised_variance": 1e-6,
         "theory_variance": 1e-6,
         "n_cells": 1e-6,
+        "line_bias": 1e-3,
+        "line_bias_error": 1e-3,
     },
     "phase_fractions": {
         "fraction": 1e-3,
