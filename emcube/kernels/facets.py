@@ -54,6 +54,9 @@ PRICE = 0.3
 LONGEST = 0.3
 """Largest turn before the noise is taken anew for the corners that were reached."""
 
+COLLAPSED = 20.0
+"""A simplex so many times narrower than its start is on its way to a point: noise explains all."""
+
 STILL = 1e-3
 """Turn at which the noise of the corners so far is that of the corners to come."""
 
@@ -224,6 +227,10 @@ class NoisyCloud:
         return PRICE * value, PRICE * slope, PRICE * curvature
 
 
+def _log_det(corners: NDArray[np.float64]) -> float:
+    return float(np.linalg.slogdet(corners)[1])
+
+
 def smallest_within_noise(
     points: NDArray[np.float64],
     size: NDArray[np.float64],
@@ -256,6 +263,7 @@ def smallest_within_noise(
     Returns
     -------
     corners : ndarray, shape (K, K)
+        The first ones where noise explains the points whatever the simplex: there is no smallest one then.
     deficit : float
         Nats that are left.
     n_iter : int
@@ -275,6 +283,9 @@ def smallest_within_noise(
         )
         n_iter += used
         corners = np.asarray(np.linalg.solve(back, corners), dtype=np.float64)
+        if _log_det(corners) < _log_det(first) - (k - 1) * np.log(COLLAPSED):
+            left = NoisyCloud.of(points, size, covariance, first).deficit(np.eye(k))[0]
+            return first, left, n_iter, False
         done = float(np.abs(back - np.eye(k)).max()) < STILL
         if done or n_iter >= max_iter:
             left = NoisyCloud.of(points, size, covariance, corners).deficit(np.eye(k))[0]

@@ -81,6 +81,8 @@ class SISAL(Purest):
         Share of each component in the mean of its purest points: one where some are pure.
     n_iter_ : int
     converged_ : bool
+        False, too, where noise explains all pixels whatever the simplex: the corners are then those of
+        `NFINDR` or `VCA`.
 
     Notes
     -----
