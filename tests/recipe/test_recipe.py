@@ -146,7 +146,7 @@ BAD = [
         "emcube: 1\nsteps:\n  - nmf: {n_components: auto}\n  - estimate_n_components",
         3,
         "'n_components' of nmf is 'auto', but no earlier step estimates",
-        "put '- estimate_n_components:' before it",
+        "put '- estimate_n_components:' or '- survey_n_components:' before it",
     ),
     (
         "emcube: 1\nsteps:\n  - kmeans: {n_clusters: 2, on: nmf}\n  - nmf: {n_components: 2}",
