@@ -81,4 +81,5 @@ def test_processes_give_the_bits_of_threads(
 ) -> None:
     with small_blocks(), cluster_client.as_current():
         there = em.run(recipe, out=tmp_path / "processes")
-    same_bits(result, there)
+    # Its loadings of dense values differ between threads and processes: see docs/methods/bayes.md.
+    same_bits(result, there, but=("bayesian_unmixing",))
