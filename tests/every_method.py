@@ -133,16 +133,11 @@ def small_blocks(chunk_bytes: int = 1) -> Iterator[None]:
 # ------------------------------------------------------------------------------- what must hold
 
 
-def same_bits(one: Any, other: Any, *, but: tuple[str, ...] = ()) -> None:
-    """Assert that two results are the same run with the same bits in every variable.
-
-    `but` names steps whose loadings are known to differ: a fault that is told on the method's page.
-    """
+def same_bits(one: Any, other: Any) -> None:
+    """Assert that two results are the same run with the same bits in every variable."""
     assert other.run_id == one.run_id
     for step in one.steps:
-        a, b = (dict(r.tree[step].attrs["emcube"]["digests"]) for r in (one, other))
-        if step in but:
-            a, b = ({n: d for n, d in x.items() if not n.startswith("loadings")} for x in (a, b))
+        a, b = (r.tree[step].attrs["emcube"]["digests"] for r in (one, other))
         assert a, step
         assert a == b, step
 

@@ -47,6 +47,7 @@ from emcube.kernels.poisson_nmf import (
     pixel_statistic,
     poisson_loadings,
 )
+from emcube.kernels.products import gram_of
 from emcube.kernels.rows import CountRows
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ def coupled_frobenius(
 ) -> tuple[NDArray[np.float64], FrobeniusPass, float]:
     """Solve the pixels of a block for the least penalised squares; otherwise as `coupled_poisson`."""
     components = np.nan_to_num(np.asarray(components, dtype=np.float64))
-    gram = components @ components.T
+    gram = gram_of(components)
     n_pixels = int(data.shape[0])
     products = np.empty((n_pixels, len(components)))
     square = 0.0

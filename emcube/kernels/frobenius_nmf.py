@@ -13,6 +13,7 @@ import numpy as np
 
 from emcube.kernels._numba import jit
 from emcube.kernels.poisson_nmf import bounded_step
+from emcube.kernels.products import gram_of
 from emcube.kernels.rows import CountRows
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def pieces(data: CountRows | NDArray[Any]) -> Iterator[tuple[int, Any]]:
 def _gram(
     components: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    gram = components @ components.T
+    gram = gram_of(components)
     return gram, np.asarray(np.linalg.pinv(gram, rcond=1e-14, hermitian=True), dtype=np.float64)
 
 

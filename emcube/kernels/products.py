@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Products", "pixel_products", "there_and_back"]
+__all__ = ["Products", "gram_of", "pixel_products", "there_and_back"]
 
 STRIP_PIXELS = 1024
 """Pixels whose products are summed in the block's own precision before they go to float64."""
@@ -203,3 +203,13 @@ def _row_energies(indptr, channels, counts, squares):
             count = np.float64(counts[i])
             out[p] += count * count * squares[channels[i]]
     return out
+
+
+def gram_of(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Products (K, K) of the rows of a matrix (K, E) with each other; the same bits in every process.
+
+    NumPy multiplies a matrix by its own transpose with another routine than two matrices. What came from
+    another process may lie at an odd address; it is then copied, twice, and taken for two.
+    """
+    rows = np.require(rows, requirements=["C", "A"])
+    return np.asarray(rows @ rows.T)

@@ -28,6 +28,7 @@ from emcube.kernels.gibbs import (
     streams,
 )
 from emcube.kernels.poisson_nmf import PASS_TOLERANCE, as_rows, floored, poisson_loadings
+from emcube.kernels.products import gram_of
 from emcube.kernels.rows import CountRows
 from emcube.models.labels import require_finite_counts, require_finite_values
 
@@ -595,7 +596,7 @@ class DenseModel:
             loadings = self._start(part, spectra)
             gaussian_draws(
                 products,
-                spectra @ spectra.T,
+                gram_of(spectra),
                 chain.variance,
                 loadings,
                 own,
@@ -659,7 +660,7 @@ class DenseModel:
         kept = -(-PIXEL_DRAWS // len(chains))
         out = np.empty((len(chains) * kept, *loadings.shape))
         for i, chain in enumerate(chains):
-            gram, products = chain.spectra @ chain.spectra.T, _products(part, chain.spectra)
+            gram, products = gram_of(chain.spectra), _products(part, chain.spectra)
             some: dict[str, Any] = {"simplex": self.simplex}
             gaussian_draws(
                 products, gram, chain.variance, loadings, stream, n_steps=self.n_steps, **some

@@ -12,6 +12,7 @@ import numpy as np
 
 from emcube.kernels.fcls import constrained_shares
 from emcube.kernels.frobenius_nmf import bounded_loadings
+from emcube.kernels.products import gram_of
 from emcube.kernels.unimodal import unimodal
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ class ALSSweep:
         scores, totals = rows[:, :-1], rows[:, -1]
         seen = state.components * self.found.scale
         products = scores @ (seen @ self.found.vectors).T
-        gram = seen @ seen.T
+        gram = gram_of(seen)
         loadings = loadings_of(products, gram, totals, self.constraints)
         weights = _weights(totals, by_counts=self.by_counts)
         weighted = loadings * weights[:, None]

@@ -81,5 +81,4 @@ def test_processes_give_the_bits_of_threads(
 ) -> None:
     with small_blocks(), cluster_client.as_current():
         there = em.run(recipe, out=tmp_path / "processes")
-    # Its loadings of dense values differ between threads and processes: see docs/methods/bayes.md.
-    same_bits(result, there, but=("bayesian_unmixing",))
+    same_bits(result, there)
