@@ -247,11 +247,11 @@ def one(way: Way, scene: Path, warm: Path, *, threads: int, repeats: int) -> dic
     seconds = {name: statistics.median(took[name] for took in laps) for name in laps[0]}
     unit = statistics.median(bare)
     return {
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "seconds": {name: round(value, 6) for name, value in seconds.items()},
         "fits": [round(took["fit"], 3) for took in laps],
-        "bare_reads": [round(value, 4) for value in bare],
-        "passes": round(seconds["fit"] / unit, 2),
-        "passes_with_pixels": round((seconds["fit"] + seconds.get("pixels", 0.0)) / unit, 2),
+        "bare_reads": [round(value, 6) for value in bare],
+        "passes": round(seconds["fit"] / unit, 3),
+        "passes_with_pixels": round((seconds["fit"] + seconds.get("pixels", 0.0)) / unit, 3),
         "peak_bytes": peak_bytes(),
         "model": answer["model"],
         **judged(answer, scene),

@@ -216,8 +216,8 @@ def _features(
     width = resolution or detector.get("energy_resolution_eV") or RESOLUTION
     counted = _counted(energy, layers or {}, crystal)
     shapes = _lines(edges, symbols, beam, float(width), group, energy, counted)
-    if bremsstrahlung:
-        shapes |= _continuum(energy, float(beam), counted)  # type: ignore[arg-type]
+    if bremsstrahlung and beam is not None:
+        shapes |= _continuum(energy, float(beam), counted)
     if not shapes:
         raise InputError(
             f"no line of {', '.join(symbols)} lies between {energy[0]:g} and {energy[-1]:g} keV",

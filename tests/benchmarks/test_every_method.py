@@ -20,7 +20,7 @@ def test_every_method_is_measured_and_judged(way: Way, scene: Path) -> None:
     found = one(way, scene, scene, threads=1, repeats=1)
     assert found["seconds"]["fit"] > 0
     assert found["passes"] == pytest.approx(
-        found["seconds"]["fit"] / np.median(found["bare_reads"]), rel=0.06
+        found["seconds"]["fit"] / np.median(found["bare_reads"]), rel=0.01
     )
     assert found["passes_with_pixels"] >= found["passes"]
     assert found["peak_bytes"] > 50e6
