@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from emcube.kernels.quasi_newton import Memory
     from emcube.kernels.rows import CountRows
 
-__all__ = ["FrobeniusLoss", "Loss", "PoissonLoss", "Slope", "resolve_loss"]
+__all__ = ["FrobeniusLoss", "Loss", "LossAround", "PoissonLoss", "Slope", "resolve_loss"]
 
 GROWTH = 1.25
 """Factor of the length of an over-relaxed step after each one that was accepted."""
@@ -363,6 +363,58 @@ class FrobeniusLoss:
     def channel_weights(self, totals: NDArray[np.float64]) -> NDArray[np.float64]:
         """Ones."""
         return np.ones_like(totals)
+
+
+@dataclass(frozen=True, eq=False)
+class LossAround:
+    """Base of a loss that adds something to another one, whose answers it hands on.
+
+    Parameters
+    ----------
+    inner : Loss
+    """
+
+    inner: Any
+
+    def _data(self, statistic: Any) -> Any:
+        """What the inner loss knows of a statistic."""
+        return statistic
+
+    @property
+    def name(self) -> str:
+        """The parameter ``beta_loss``."""
+        return str(self.inner.name)
+
+    @property
+    def counts(self) -> bool:
+        """Whether negative values make no sense."""
+        return bool(self.inner.counts)
+
+    def check(self, block: Block) -> None:
+        """Refuse values that the loss cannot take."""
+        self.inner.check(block)
+
+    def mixed(self, old: Any, new: Any, rate: float) -> Any:
+        """Moving average."""
+        return self.inner.mixed(self._data(old), self._data(new), rate)
+
+    def noise(self, divergence: float, n_values: int) -> float:
+        """Loss that the noise of one value adds on average, times two."""
+        return float(self.inner.noise(divergence, n_values))
+
+    def n_effective(self, statistic: Any, n_pixels: int) -> float:
+        """Pixels that have a say."""
+        return float(self.inner.n_effective(self._data(statistic), n_pixels))
+
+    def errors(
+        self, components: NDArray[np.float64], statistic: Any, divergence: float
+    ) -> NDArray[np.float64]:
+        """Standard errors (K, E) of spectra, as if the loadings were known."""
+        return np.asarray(self.inner.errors(components, self._data(statistic), divergence))
+
+    def channel_weights(self, totals: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Weights (E,) that even out the noise of the channels."""
+        return np.asarray(self.inner.channel_weights(totals))
 
 
 def resolve_loss(beta_loss: Any) -> PoissonLoss | FrobeniusLoss:

@@ -26,7 +26,7 @@ from emcube.engine.source import DaskSource, StoreSource
 from emcube.errors import InputError
 from emcube.kernels.coupled_loadings import Coupling, coupled_frobenius, coupled_poisson
 from emcube.kernels.rows import CountRows
-from emcube.models.nmf_losses import Loss, Slope
+from emcube.models.nmf_losses import Loss, LossAround, Slope
 from emcube.models.nmf_sweeps import PassState, PassSweep
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def _solved(
 
 
 @dataclass(frozen=True)
-class PenalisedLoss:
+class PenalisedLoss(LossAround):
     """A loss whose loadings are penalised pixel by pixel.
 
     Parameters
@@ -205,22 +205,10 @@ class PenalisedLoss:
         Smoothness is a matter of blocks (`CoupledSweep`), and of no single pixels.
     """
 
-    inner: Any
     penalties: Penalties
 
-    @property
-    def name(self) -> str:
-        """The parameter ``beta_loss``."""
-        return str(self.inner.name)
-
-    @property
-    def counts(self) -> bool:
-        """Whether negative values make no sense."""
-        return bool(self.inner.counts)
-
-    def check(self, block: Block) -> None:
-        """Refuse values that the loss cannot take."""
-        self.inner.check(block)
+    def _data(self, statistic: Any) -> Any:
+        return data_pass(statistic)
 
     def spectra(self, components: NDArray[np.float64]) -> NDArray[np.float64]:
         """Themselves."""
@@ -262,18 +250,6 @@ class PenalisedLoss:
         """Bound of the loss of pixels seen before; their penalty stays."""
         return float(self.inner.earlier(components, data_pass(statistic)))
 
-    def mixed(self, old: Any, new: Any, rate: float) -> Any:
-        """Moving average."""
-        return self.inner.mixed(data_pass(old), data_pass(new), rate)
-
-    def noise(self, divergence: float, n_values: int) -> float:
-        """Loss that the noise of one value adds on average, times two."""
-        return float(self.inner.noise(divergence, n_values))
-
-    def n_effective(self, statistic: Any, n_pixels: int) -> float:
-        """Pixels that have a say."""
-        return float(self.inner.n_effective(data_pass(statistic), n_pixels))
-
     def slope(
         self,
         components: NDArray[np.float64],
@@ -302,16 +278,6 @@ class PenalisedLoss:
             components, stepped, length, slope, memory
         )
         return found
-
-    def errors(
-        self, components: NDArray[np.float64], statistic: Any, divergence: float
-    ) -> NDArray[np.float64]:
-        """Standard errors (K, E) of the components, as if the loadings were known."""
-        return np.asarray(self.inner.errors(components, data_pass(statistic), divergence))
-
-    def channel_weights(self, totals: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Weights (E,) that even out the noise of the channels."""
-        return np.asarray(self.inner.channel_weights(totals))
 
 
 # ----------------------------------------------------------------------------------- between blocks

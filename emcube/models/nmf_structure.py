@@ -26,16 +26,14 @@ from emcube.kernels.volume import (
     simplex_root,
     volume_slope,
 )
-from emcube.models.nmf_losses import Slope
+from emcube.models.nmf_losses import LossAround, Slope
 from emcube.models.nmf_penalties import data_pass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from emcube.engine import Block
     from emcube.kernels.quasi_newton import Memory
     from emcube.kernels.rows import CountRows
-    from emcube.models.nmf_losses import Loss
 
 __all__ = ["StructuredLoss", "coefficients_of"]
 
@@ -43,10 +41,11 @@ INNER_STEPS = 10
 """Steps of A for the statistic of one pass: they cost no look at the data."""
 
 START_STEPS = 500
+"""Steps of the coefficients that a start is turned into."""
 
 
 @dataclass(frozen=True, eq=False)
-class StructuredLoss:
+class StructuredLoss(LossAround):
     """A loss of components of which something is known.
 
     Parameters
@@ -62,28 +61,13 @@ class StructuredLoss:
     components never move (with a basis they say nothing).
     """
 
-    inner: Loss
     known: NDArray[np.float64]
     basis: NDArray[np.float64] | None = None
-
-    @property
-    def name(self) -> str:
-        """The parameter ``beta_loss``."""
-        return self.inner.name
-
-    @property
-    def counts(self) -> bool:
-        """Whether negative values make no sense."""
-        return self.inner.counts
 
     @property
     def n_known(self) -> int:
         """C."""
         return len(self.known)
-
-    def check(self, block: Block) -> None:
-        """Refuse values that the loss cannot take."""
-        self.inner.check(block)
 
     def spectra(self, components: NDArray[np.float64]) -> NDArray[np.float64]:
         """Spectra (K, E) of what is stepped."""
@@ -105,33 +89,11 @@ class StructuredLoss:
         self, data: CountRows | NDArray[Any], components: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Loadings (p, K) of some pixels."""
-        return self.inner.loadings(data, self.spectra(components))
+        return np.asarray(self.inner.loadings(data, self.spectra(components)))
 
     def earlier(self, components: NDArray[np.float64], statistic: Any) -> float:
         """Bound of the loss of pixels seen before."""
-        return self.inner.earlier(self.spectra(components), statistic)
-
-    def mixed(self, old: Any, new: Any, rate: float) -> Any:
-        """Moving average."""
-        return self.inner.mixed(old, new, rate)
-
-    def noise(self, divergence: float, n_values: int) -> float:
-        """Loss that the noise of one value adds on average, times two."""
-        return self.inner.noise(divergence, n_values)
-
-    def n_effective(self, statistic: Any, n_pixels: int) -> float:
-        """Pixels that have a say."""
-        return self.inner.n_effective(statistic, n_pixels)
-
-    def errors(
-        self, components: NDArray[np.float64], statistic: Any, divergence: float
-    ) -> NDArray[np.float64]:
-        """Standard errors (K, E) of spectra, as if the loadings were known."""
-        return self.inner.errors(components, statistic, divergence)
-
-    def channel_weights(self, totals: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Weights (E,) that even out the noise of the channels."""
-        return self.inner.channel_weights(totals)
+        return float(self.inner.earlier(self.spectra(components), statistic))
 
     def ahead(
         self,
