@@ -1,7 +1,7 @@
 """Runs a recipe in child processes that are killed at chosen events; a program, started by tests.
 
-It reads a job a line and answers with a line. Imports are made once: every try is a fork. Blocks are made small,
-so that small cubes have many.
+It reads a job a line and answers with a line. Imports are made once: every try is a fork. Blocks are made
+small, so that small cubes have many.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import emcube as em
 import emcube.models
 import emcube.recipe.running
-import emcube.sources  # noqa: F401
+import emcube.sources
 from emcube.cli import main
 from emcube.engine import listen, plan_blocks, use_threads
 from emcube.engine.progress import Event

@@ -237,7 +237,9 @@ def test_damage_between_two_tries(place: Path, attempts: Attempts, events: list[
     same_as_whole(place, "damaged")
 
 
-def test_checkpoints_of_another_run_are_not_used(place: Path, attempts: Attempts, events: list[str]) -> None:
+def test_checkpoints_of_another_run_are_not_used(
+    place: Path, attempts: Attempts, events: list[str]
+) -> None:
     other = json.loads((place / "recipe.yaml").read_text())
     nmf = {"nmf": {**STEPS[2]["nmf"], "random_state": 1}}
     other["steps"] = [*STEPS[:2], nmf, *STEPS[3:]]
