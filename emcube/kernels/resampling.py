@@ -13,6 +13,7 @@ import numpy as np
 
 from emcube.kernels._numba import jit
 from emcube.kernels.rows import CountRows
+from emcube.kernels.sampling import _mix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -112,7 +113,7 @@ def _draw(
 
 
 def split(
-    rows: CountRows, shares: tuple[float, ...], rng: np.random.Generator
+    rows: CountRows, shares: tuple[float, ...], rng: np.random.Generator, *, only: int | None = None
 ) -> tuple[CountRows, ...]:
     """Deal the counts to parts: independent Poisson cubes of these shares of the counts (thinning).
 
@@ -122,15 +123,87 @@ def split(
         Whole numbers; of other values the whole part is dealt.
     shares : tuple of float
         Positive, sum at most one; what is left over is dealt to nobody.
+    rng : numpy.random.Generator
+    only : int, optional
+        The one part that is wanted; it is the same as among all of them.
+
+    Notes
+    -----
+    Up to `ONE_BY_ONE` counts of a pair are dealt one by one, with 53 bits of a scrambled counter (as in
+    `drawn_again`); more are dealt by binomial numbers of NumPy.
     """
-    left = np.floor(rows.counts).astype(np.int64)
-    room, parts = 1.0, []
-    for share in shares:
-        mine = rng.binomial(left, min(share / room, 1.0))
-        parts.append(_without_zeros(rows, mine))
-        left = left - mine
+    held: NDArray[Any] = rows.counts
+    if held.dtype.kind == "f":
+        held = np.floor(held).astype(np.int64)
+    beyond = _dealt_at_once(held[held > ONE_BY_ONE].astype(np.int64), shares, rng)
+    n_parts = len(shares)
+    wanted = np.arange(n_parts) if only is None else np.where(np.arange(n_parts) == only, 0, -1)
+    n_wanted = n_parts if only is None else 1
+    indptr = np.zeros((n_wanted, rows.indptr.size), rows.indptr.dtype)
+    channels = np.empty((n_wanted, rows.nnz), rows.channels.dtype)
+    counts = np.empty((n_wanted, rows.nnz), rows.counts.dtype)
+    ends = np.cumsum(np.asarray(shares, dtype=np.float64))
+    if ends[-1] > 1.0 - 1e-12:
+        ends[-1] = 1.0
+    key = rng.integers(0, 2**64, dtype=np.uint64)
+    _deal(rows.indptr, rows.channels, held, ends, key, beyond, wanted, indptr, channels, counts)
+    return tuple(
+        CountRows(own, c[: own[-1]].copy(), n[: own[-1]].copy(), rows.n_channels)
+        for own, c, n in zip(indptr, channels, counts, strict=True)
+    )
+
+
+ONE_BY_ONE = 15
+"""Counts of a pair up to which they are dealt one by one."""
+
+
+def _dealt_at_once(
+    left: NDArray[np.int64], shares: tuple[float, ...], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Deal numbers of counts (N,) to the parts, shape (N, parts)."""
+    room, parts = 1.0, np.empty((left.size, len(shares)), dtype=np.int64)
+    for part, share in enumerate(shares):
+        parts[:, part] = rng.binomial(left, min(share / room, 1.0)) if left.size else 0
+        left = left - parts[:, part]
         room -= share
-    return tuple(parts)
+    return parts
+
+
+@jit(error_model="numpy")
+def _deal(
+    indptr, channels, counts, ends, key, beyond, wanted, new_indptr, new_channels, new_counts
+):
+    """Write the pairs of each part that is wanted (its row of the answer, or -1)."""
+    n_parts = ends.size
+    at = np.zeros(new_indptr.shape[0], dtype=np.int64)
+    mine = np.zeros(n_parts, dtype=np.int64)
+    taken = 0
+    state = key
+    for p in range(indptr.size - 1):
+        for i in range(indptr[p], indptr[p + 1]):
+            if counts[i] > ONE_BY_ONE:
+                for part in range(n_parts):
+                    mine[part] = beyond[taken, part]
+                taken += 1
+            else:
+                for part in range(n_parts):
+                    mine[part] = 0
+                for _ in range(counts[i]):
+                    state += np.uint64(0x9E3779B97F4A7C15)
+                    share = float(_mix(state) >> np.uint64(11)) * (1.0 / 9007199254740992.0)
+                    part = 0
+                    while part < n_parts and ends[part] <= share:
+                        part += 1
+                    if part < n_parts:
+                        mine[part] += 1
+            for part in range(n_parts):
+                row = wanted[part]
+                if row >= 0 and mine[part] > 0:
+                    new_channels[row, at[row]] = channels[i]
+                    new_counts[row, at[row]] = mine[part]
+                    at[row] += 1
+        for row in range(at.size):
+            new_indptr[row, p + 1] = at[row]
 
 
 def weighed(
