@@ -26,6 +26,7 @@ FIRST = (
     "tests/test_notebooks.py",
     "tests/test_demo.py",
     "tests/docs/test_code.py",
+    "tests/test_readme.py",
 )
 """Groups of minutes, longest first: at the end of all, one of them would leave the other processes idle."""
 
