@@ -28,7 +28,7 @@ CASES = {
     case.name: case
     for case in (
         Case("srm2135c", {"scale": 0.005}, 4.0),
-        Case("jadeite", {"scale": 0.006, "pure_pixels": 0.01}, 320.0, k=5),
+        Case("jadeite", {"scale": 0.003, "pure_pixels": 0.01}, 320.0, k=5),
         Case("eels", {"scale": 0.05}, 1.35e6),
     )
 }
