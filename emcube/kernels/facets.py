@@ -184,6 +184,25 @@ class NoisyCloud:
         shapes = np.array([inverse.T @ covariance(corner) @ inverse for corner in corners])
         return cls(shares, size, mix, shapes)
 
+    def some(self, rows: NDArray[np.int64]) -> NoisyCloud:
+        """Some of the points."""
+        return NoisyCloud(self.shares[rows], self.size[rows], self.mix[rows], self.shapes)
+
+    def variance(self, back: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Variance (N, K) of the shares of a simplex (see `deficit`) for points on its facets."""
+        return self._spread(back)[2]
+
+    def _spread(
+        self, back: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Noise along the facets (K, K, K), weights (N, K) and variances (N, K)."""
+        along = np.einsum("jkl,lf->jkf", self.shapes, back)
+        square = np.einsum("kf,jkf->jf", back, along)
+        # On a facet there is nothing of its own corner, in the noise neither.
+        np.fill_diagonal(square, 0.0)
+        weight = np.square(self.size)[:, None] / np.maximum(1.0 - self.mix, 1e-3)
+        return along, weight, weight * (self.mix @ square) + SHARPEST**2
+
     def deficit(
         self, back: NDArray[np.float64]
     ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
@@ -203,12 +222,7 @@ class NoisyCloud:
         curvature : ndarray, shape (K, K, K)
             For each facet an upper bound of the second derivatives by its column.
         """
-        along = np.einsum("jkl,lf->jkf", self.shapes, back)
-        square = np.einsum("kf,jkf->jf", back, along)
-        # On a facet there is nothing of its own corner, in the noise neither.
-        np.fill_diagonal(square, 0.0)
-        weight = np.square(self.size)[:, None] / np.maximum(1.0 - self.mix, 1e-3)
-        variance = weight * (self.mix @ square) + SHARPEST**2
+        along, weight, variance = self._spread(back)
         sigma = np.sqrt(variance)
         z = (self.shares @ back) / sigma
         value, rise = deficits(z)

@@ -500,9 +500,7 @@ def _collected(
         std = np.sqrt(found + np.square(moved))
         quadratic = None
     solved = None if values is None else _positive(values)
-    rotation_low, rotation_high = beside(
-        *rotations.components(components, np.sqrt(variance)), (low, high), components
-    )
+    rotation_low, rotation_high = rotations.components(components, np.sqrt(variance), (low, high))
     facts["noise_variance"] = float(noise)
     facts["n_feasible"] = len(rotations.turns)
     return Uncertainty(
