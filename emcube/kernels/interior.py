@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from emcube.kernels.bands import BELOW_ZERO
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -35,8 +37,8 @@ __all__ = ["Interior"]
 DIRECTIONS = 400
 """Directions in each of which the two outermost points stand for the cloud."""
 
-POINT_ROOM, SPECTRUM_ROOM = 1.0, 2.0
-"""Standard errors by which an outer point may lie beyond a face, and a group of channels below zero."""
+BEYOND = 1.0
+"""Standard errors by which an outer point may lie beyond a face: few do, though it is of many the outermost."""
 
 ENTERED = 0.5
 """Standard errors of room on each side at which a simplex counts as inside."""
@@ -164,7 +166,7 @@ class Interior:
         shares, spectra = self.cloud.shares @ back, turn @ self.grouped
         # Errors of a mixture of components are those of its parts.
         errors = np.sqrt(np.square(turn) @ np.square(self.errors))
-        c, d = shares / sigma + POINT_ROOM, spectra / errors + SPECTRUM_ROOM
+        c, d = shares / sigma + BEYOND, spectra / errors + BELOW_ZERO
         return _Room(shares, spectra, sigma, errors, c, d)
 
 

@@ -28,9 +28,9 @@ from emcube.models.information import (
     fitted_of,
     information_of,
 )
-from emcube.models.labels import Labels, as_source, map_pixels
+from emcube.models.labels import Labels, as_source, dtype_of, map_pixels
 from emcube.models.nmf import MiniBatchNMF
-from emcube.models.nmf_gain import in_counts
+from emcube.models.nmf_gain import in_counts, noise_gain
 from emcube.models.nmf_start import corners_of, sample_sweep, sketch, tile_of
 from emcube.models.nmf_sweeps import PassSweep
 from emcube.models.nmf_variants import variant_words
@@ -282,6 +282,7 @@ def evaluate(
     n = REPLICATES[method] if n_replicates is None else int(n_replicates)
     z = NormalDist().inv_cdf(0.5 + 0.5 * level)
     with resident():
+        fitted = _as_noisy(fitted, source, seed) if dtype_of(cube).kind == "f" else fitted
         counted = in_counts(source, fitted.gain)
         fitted, found = information_of(fitted, counted)
         with single_threaded_blas():
@@ -303,6 +304,16 @@ def evaluate(
         values = _replicates(fitted, cube, where, counted, labels, method, n, seed, facts)
     with single_threaded_blas():
         return _collected(fitted, covariance, variance, noise, rotations, values, z, level, facts)
+
+
+def _as_noisy(fitted: Fitted, source: BlockSource, seed: int) -> Fitted:
+    """Counts that are worth more than one each, as their noise says; two passes where values are fractions."""
+    if not fitted.loss.counts or fitted.gain != 1.0:
+        return fitted
+    k = len(fitted.components)
+    with single_threaded_blas():
+        gain = noise_gain(source, sketch(source, fitted.loss, k, seed, "uncertainty"), k)
+    return replace(fitted, gain=gain, totals=fitted.totals / gain)
 
 
 def _check(level: Any, method: str, n_replicates: Any, fitted: Fitted) -> None:
