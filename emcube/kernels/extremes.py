@@ -120,8 +120,33 @@ def extreme_turns(
     found = [start]
     if inside is not None:
         found.extend(search.through(inside, aims, limit))
-    ends = [search.extreme(_best(found, *aim), *aim, limit) for aim in aims]
-    return np.array([np.eye(k), *found, *ends])
+    found.extend([search.extreme(_best(found, *aim), *aim, limit) for aim in aims])
+    return np.array([np.eye(k), *found, *_renamed(found, components)])
+
+
+def _renamed(
+    turns: list[NDArray[np.float64]], components: NDArray[np.float64]
+) -> list[NDArray[np.float64]]:
+    """Turns whose corners are more like other components than those that they started as, in that order.
+
+    Where there is much room a simplex can be turned until one of its corners has taken another one's place.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    weights = 1.0 / np.sqrt(np.maximum(np.abs(components).mean(axis=0), np.finfo(float).tiny))
+    told = _of_length_one(np.maximum(components, 0.0) * weights)
+    renamed = []
+    for turn in turns:
+        like = told @ _of_length_one((turn @ components) * weights).T
+        order = linear_sum_assignment(-like)[1]
+        if (order != np.arange(len(order))).any():
+            renamed.append(turn[order])
+    return renamed
+
+
+def _of_length_one(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(lengths, np.finfo(float).tiny))
 
 
 def _best(
@@ -174,7 +199,7 @@ class _Search:
         rise = rise.T
         slope = (rise / errors) @ spectra.T
         # What is larger has larger errors, too.
-        slope -= np.einsum("ig,il,jl,lg->ij", rise * z / variance, turn, turn, square, optimize=True)
+        slope -= (turn * ((rise * z / variance) @ square.T)) @ turn.T
         bend = np.clip(rise / np.minimum(z, -0.5), 0.0, 1.0) / variance
         curvature = np.stack([(spectra * b) @ spectra.T for b in bend])
         return float(value.sum()), slope, curvature

@@ -238,7 +238,8 @@ def _errors_of(cloud: Cloud, noise: Noise) -> NDArray[np.float64]:
     found = cloud.found
     unscale = np.divide(1.0, found.scale, out=np.zeros_like(found.scale), where=found.scale > 0.0)
     within = np.einsum("ed,kdf,ef->ke", found.vectors, noise.within, found.vectors, optimize=True)
-    return np.asarray(np.sqrt(np.maximum(within + noise.out[:, None], 0.0)) * unscale)
+    out = noise.out[:, None] * found.noise_profile
+    return np.asarray(np.sqrt(np.maximum(within + out, 0.0)) * unscale)
 
 
 def _bounds(both: list[xr.DataArray]) -> xr.DataArray:
