@@ -5,9 +5,9 @@
 For each scene and method the angle to the truth of the endmember that is worst (degrees, weighted for
 counting noise; the median over seeds), beside what it may be: 2 degrees, or 1.5 times the counting limit
 that the method reports. For the ranges of SISAL, of `emcube.uncertainty` of minimum-volume NMF (by default,
-that is with bootstrap) and of `emcube.rotation_range` of it (with Fisher's intervals), as they are reported, the
-smallest share of a true spectrum's signal in channels that the range holds. ``--write`` puts the table into
-benchmarks/results/geometry.md and into the page on endmembers.
+that is with bootstrap) and of `emcube.rotation_range` of it (with Fisher's intervals), as they are
+reported, the smallest share of a true spectrum's signal in channels that the range holds. ``--write`` puts
+the table into benchmarks/results/geometry.md and into the page on endmembers.
 """
 
 from __future__ import annotations
@@ -113,8 +113,10 @@ def measured(make: Callable[[int], Made], seed: int) -> dict[str, tuple[float, f
 def table(n_seeds: int) -> str:
     """The table, as Markdown; prints each row as soon as it is there."""
     lines = [
-        "| scene | VCA | N-FINDR | SISAL | SISAL's range holds | NMF: `uncertainty` holds "
-        "| NMF: `rotation_range` holds |",
+        (
+            "| scene | VCA | N-FINDR | SISAL | SISAL's range holds | NMF: `uncertainty` holds "
+            "| NMF: `rotation_range` holds |"
+        ),
         "|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines), flush=True)
@@ -133,9 +135,9 @@ def table(n_seeds: int) -> str:
     lines.append(
         "Degrees: the endmember that is worst against what it may be (in brackets: 2, or 1.5 times the "
         f"counting limit); median of {n_seeds} seeds. Ranges: the smallest share of a true spectrum's "
-        "signal in channels that the range holds, over all seeds and endmembers. NMF is of minimum volume; "
-        "its range is that of `em.uncertainty` with bootstrap, and that of `em.rotation_range`, with Fisher's "
-        "intervals on either side."
+        "signal in channels that the range holds, over all seeds and endmembers. NMF is of minimum "
+        "volume; its range is that of `em.uncertainty` with bootstrap, and that of `em.rotation_range`, with "
+        "Fisher's intervals on either side."
     )
     return "\n".join(lines) + "\n"
 

@@ -4,15 +4,15 @@ Letters: N points, K corners, G groups of channels. A simplex ``T V`` is as good
 
     sum_k D(shares of corner k) + sum_k D(groups of channels of spectrum k)
 
-is at most the likelihood ratio of a level above that of the best one: no true point lies outside, and no true
-spectrum T S is negative. D is the same for both (see `emcube.kernels.facets`): values over their errors, about
-true ones of any distribution that is not negative. A sum of squares of what is below zero would not do for
-spectra: where many channels are truly empty half of them lie below zero by noise, and the truth would
+is at most the likelihood ratio of a level above that of the best one: no true point lies outside, and no
+true spectrum T S is negative. D is the same for both (see `emcube.kernels.facets`): values over their errors,
+about true ones of any distribution that is not negative. A sum of squares of what is below zero would not do
+for spectra: where many channels are truly empty half of them lie below zero by noise, and the truth would
 cost a quarter of a nat for each.
 
-Two ways lead to an extreme. One goes through the middle, where there is one (see `emcube.kernels.interior`); it
-starts again from what it has reached, as long as that leads on. The other goes along the edge of what is as
-good, to its very end.
+Two ways lead to an extreme. One goes through the middle, where there is one (see `emcube.kernels.interior`);
+it starts again from what it has reached, as long as that leads on. The other goes along the edge of what is
+as good, to its very end.
 """
 
 from __future__ import annotations
@@ -149,9 +149,7 @@ def _of_length_one(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(rows / np.maximum(lengths, np.finfo(float).tiny))
 
 
-def _best(
-    turns: list[NDArray[np.float64]], i: int, j: int, sign: float
-) -> NDArray[np.float64]:
+def _best(turns: list[NDArray[np.float64]], i: int, j: int, sign: float) -> NDArray[np.float64]:
     """The one whose entry (i, j) is largest (sign 1) or least (-1)."""
     return turns[int(np.argmax([sign * turn[i, j] for turn in turns]))]
 
@@ -261,7 +259,7 @@ class _Search:
     def extreme(
         self, start: NDArray[np.float64], i: int, j: int, sign: float, limit: float
     ) -> NDArray[np.float64]:
-        """The turn whose entry (i, j) is largest (sign 1) or least (-1), along the edge of what is as good."""
+        """The turn whose entry (i, j) is largest (sign 1) or least (-1), along the edge."""
         k = len(self.grouped)
         turn = best = start
         now = self.cost(turn)

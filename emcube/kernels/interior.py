@@ -1,10 +1,10 @@
 """Simplices with room on both sides: their faces clear of the cloud, their corners clear of zero.
 
-Where components share nearly all their signal, or no pixel is nearly pure, there is much room between the cloud
-and the spectra that are not negative, and other simplices fill it. A search along the edge of what is as good (see
-`emcube.kernels.extremes`) creeps there: the cost is flat until a face meets a point, and steep beyond. Through
-the middle the way is free: with distances c of outer points to the faces, and d of the spectra to zero, both
-in their standard errors,
+Where components share nearly all their signal, or no pixel is nearly pure, there is much room between the
+cloud and the spectra that are not negative, and other simplices fill it. A search along the edge of what is
+as good (see `emcube.kernels.extremes`) creeps there: the cost is flat until a face meets a point, and steep
+beyond. Through the middle the way is free: with distances c of outer points to the faces, and d of the
+spectra to zero, both in their standard errors,
 
     minimise  -+T_ij / mu - mean_p sum_f log c_pf - mean_g sum_k log d_kg    with falling mu
 
@@ -14,8 +14,8 @@ Letters: K corners and faces, P outer points of the cloud, G groups of channels.
 
 References
 ----------
-A. V. Fiacco, G. P. McCormick, "Nonlinear programming: sequential unconstrained minimization techniques", Wiley
-(1968); SIAM (1990). https://doi.org/10.1137/1.9781611971316
+A. V. Fiacco, G. P. McCormick, "Nonlinear programming: sequential unconstrained minimization techniques",
+Wiley (1968); SIAM (1990). https://doi.org/10.1137/1.9781611971316
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DIRECTIONS = 400
 """Directions in each of which the two outermost points stand for the cloud."""
 
 BEYOND = 1.0
-"""Standard errors by which an outer point may lie beyond a face: few do, though it is of many the outermost."""
+"""Standard errors by which an outer point may lie beyond a face; the way along the edge goes farther."""
 
 ENTERED = 0.5
 """Standard errors of room on each side at which a simplex counts as inside."""
@@ -103,9 +103,8 @@ class Interior:
             short_c, short_d = np.maximum(ENTERED - room.c, 0.0), np.maximum(ENTERED - room.d, 0.0)
             if max(float(short_c.max()), float(short_d.max())) < ENTERED:
                 return turn
-            slope, curvature = _by_turn(
-                room, -short_c, (short_c > 0.0) * 1.0, -short_d, (short_d > 0.0) * 1.0
-            )
+            bend_c, bend_d = (np.asarray(s > 0.0, dtype=np.float64) for s in (short_c, short_d))
+            slope, curvature = _by_turn(room, -short_c, bend_c, -short_d, bend_d)
             ahead = turn + _step(slope, curvature, damping) @ turn
             reached = self._room(ahead)
             if reached is not None and _lack(reached) < _lack(room):

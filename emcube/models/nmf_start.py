@@ -146,7 +146,7 @@ class Sketch:
 
     @property
     def noise_profile(self) -> NDArray[np.float64]:
-        """Variance (E,) that the subspace leaves in each (weighted) channel, over its mean; ones for counts."""
+        """Variance (E,) that the subspace leaves in each (weighted) channel, over the mean; counts: one."""
         if self.squares is None:
             return np.ones(self.totals.size)
         held = np.square(self.vectors) @ self.eigenvalues[: self.vectors.shape[1]]
@@ -298,8 +298,8 @@ def _sums(data: CountRows | NDArray[Any]) -> tuple[Any, ...]:
         square = float(np.square(data.counts, dtype=np.float64).sum())
         empty = int(np.count_nonzero(data.pixel_totals() == 0))
         weights = np.square(data.counts, dtype=np.float64)
-        squares = np.bincount(data.channels, weights, minlength=data.n_channels)
-        return channels, square, data.n_pixels, empty, squares
+        each = np.bincount(data.channels, weights, minlength=data.n_channels)
+        return channels, square, data.n_pixels, empty, each
     channels, square, empty = np.zeros(data.shape[1]), 0.0, 0
     squares = np.zeros(data.shape[1])
     for _, part in pieces(data):

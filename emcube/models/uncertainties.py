@@ -307,7 +307,7 @@ def evaluate(
 
 
 def _as_noisy(fitted: Fitted, source: BlockSource, seed: int) -> Fitted:
-    """Counts that are worth more than one each, as their noise says; two passes where values are fractions."""
+    """Counts that are worth more than one each, as their noise says; two passes over fractions."""
     if not fitted.loss.counts or fitted.gain != 1.0:
         return fitted
     k = len(fitted.components)
@@ -598,7 +598,8 @@ def uncertainty(
         "high"; zero is the lowest low end, so that an interval there is one-sided.
         ``rotation_range`` (component, signal dims, bound), ``loadings_rotation_range``: the least and the
         largest value among factorisations that describe the data as well (see `emcube.kernels.facets`),
-        with the interval on either side: what holds the truth where the data do not fix the answer.
+        with the interval on either side: what holds the truth where the data do not fix the answer. For
+        components the intervals of all of them, each as often as the largest share of it in what is found.
         ``rotation_share`` (component, bound): totals of these factorisations over those of the model, without
         noise; 1 to 1 where all is fixed.
         Attributes tell method, level, replicates and seed. Lazy per pixel where the cube is.
@@ -613,8 +614,9 @@ def uncertainty(
     -----
     One pass for the information, one for the points that say what else is as good (and those of the
     subspace, where it is not known); replicates take one for their subspaces, one for their corners and up
-    to 10 further ones, all of them together. An interval reaches farther out on both sides by as much as
-    replicates move away from the answer on average. Memory: K (K + 1) / 2 sums a channel, and 16 K E bytes
+    to 10 further ones, all of them together. Counts that are no whole numbers take two more, which tell what
+    one count is worth (the gain of a camera; one at least). An interval reaches farther out on both sides by
+    as much as replicates move away from the answer on average. Memory: K (K + 1) / 2 sums a channel, and 16 K E bytes
     a replicate. The same bits on any number of threads and workers.
 
     References
