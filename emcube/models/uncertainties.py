@@ -616,8 +616,8 @@ def uncertainty(
     subspace, where it is not known); replicates take one for their subspaces, one for their corners and up
     to 10 further ones, all of them together. Counts that are no whole numbers take two more, which tell what
     one count is worth (the gain of a camera; one at least). An interval reaches farther out on both sides by
-    as much as replicates move away from the answer on average. Memory: K (K + 1) / 2 sums a channel, and 16 K E bytes
-    a replicate. The same bits on any number of threads and workers.
+    as much as replicates move away from the answer on average. Memory: K (K + 1) / 2 sums a channel, and
+    16 K E bytes a replicate. The same bits on any number of threads and workers.
 
     References
     ----------

@@ -160,7 +160,8 @@ def test_the_range_of_two_components_is_known_exactly():
 def far_within(seed: int = 0, n: int = 1500):
     """A cloud near one corner of three, and the spectra of these.
 
-    At most a seventh of two others, one of which lacks on each of two sides; both are empty over most channels.
+    At most a seventh of two others, one of which lacks on each of two sides; both are empty over most of
+    the channels.
     """
     rng = np.random.default_rng(seed)
     fill, side = rng.uniform(0.09, 0.14, n), rng.beta(0.3, 0.3, n)
