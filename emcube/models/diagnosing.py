@@ -21,6 +21,7 @@ from emcube.kernels.misfit import deviance_pixels, lagged, slabs
 from emcube.kernels.poisson_nmf import as_rows
 from emcube.kernels.residuals import channel_groups
 from emcube.models.base import resolve_seed
+from emcube.models.fields import FIELD, Fields, selections, several
 from emcube.models.information import Fitted, InformationSweep, fitted_of
 from emcube.models.labels import Labels, as_source, map_pixels
 from emcube.models.nmf_gain import in_counts
@@ -481,6 +482,8 @@ def _windows(
             f"lines={names!r}: denoising is looked at for counts in up to {MAX_GRAM} channels",
             hint="leave lines out",
         )
+    # Several cubes have one signal axis.
+    cube = cube.cubes[0] if isinstance(cube, Fields) else cube
     if not isinstance(cube, xr.DataArray):
         raise InputError(
             f"lines={names!r} need an energy axis, got a {type(cube).__name__}",
@@ -506,11 +509,13 @@ def _curves(left: _Left, labels: Labels, fitted: Fitted) -> xr.Dataset:
     spectrum = replace(labels, plain=False, channels=fitted.labels.channels).spectra(
         ratio, dim=None, name="chi_square_spectrum", attrs={"units": "1"}
     )
-    product, variance, square = np.moveaxis(left.pairs, -1, 0)
+    # Cubes that lie beside each other in a list are no neighbours.
+    axes = [*labels.nav_dims, "signal"]
+    near = [i for i, axis in enumerate(axes) if axis != FIELD]
+    product, variance, square = np.moveaxis(left.pairs[near], -1, 0)
     found, error = np.full(product.shape, np.nan), np.full(product.shape, np.nan)
     np.divide(product, square, out=found, where=square > 0.0)
     np.divide(np.sqrt(variance), square, out=error, where=square > 0.0)
-    axes = [*labels.nav_dims, "signal"]
     lags = np.arange(1, found.shape[1] + 1)
     over = ("axis", "lag")
     return xr.Dataset(
@@ -519,7 +524,7 @@ def _curves(left: _Left, labels: Labels, fitted: Fitted) -> xr.Dataset:
             "residual_correlation": (over, found, {"units": "1"}),
             "residual_correlation_error": (over, error, {"units": "1"}),
         },
-        coords={"axis": axes, "lag": lags},
+        coords={"axis": [axes[i] for i in near], "lag": lags},
     )
 
 
@@ -713,7 +718,7 @@ def diagnostics(
     max_lag: int = 4,
     where: Any = None,
     random_state: Any = 0,
-) -> xr.Dataset:
+) -> Any:
     """Ask whether what a model leaves is counting noise, and what denoising does to count statistics.
 
     Parameters
@@ -721,7 +726,7 @@ def diagnostics(
     model : fitted estimator
         With components that are not negative (`MiniBatchNMF`).
     cube : DataArray, or matrix of shape (P, E)
-        What it was fitted on.
+        What it was fitted on. Or several cubes, of a model of several.
     n_components : int, optional
         Principal components that denoising keeps; default as many as the model has.
     lines : sequence of str, optional
@@ -729,7 +734,7 @@ def diagnostics(
     max_lag : int
         Farthest neighbours whose residuals are compared.
     where : DataArray of bool, optional
-        Pixels that are used (True), as for the fit.
+        Pixels that are used (True), as for the fit; of several cubes a list with one each.
     random_state : int, Generator or None
         Seed of the halves to which counts are dealt.
 
@@ -750,6 +755,7 @@ def diagnostics(
         makes the counts of a line too large where a component is, and the standard error of that. Half of the
         counts say where a component is, the other half are denoised and compared with themselves as counted.
         The attribute ``said`` says it in plain words.
+        Of several cubes a list with one Dataset a cube: curves and words are those of all together.
 
     Raises
     ------
@@ -773,12 +779,22 @@ def diagnostics(
     >>> nmf = em.MiniBatchNMF(3, random_state=0).fit(scene.cube)
     >>> print(em.diagnostics(nmf, scene.cube).attrs["said"][0])  # doctest: +SKIP
     """
+    fields = several(cube)
+    cube = cube if fields is None else fields
     fitted = fitted_of(model, cube)
     _refuse_penalties(model)
     seed = resolve_seed(random_state)
     found = diagnose(
         fitted, cube, where, n_components=n_components, max_lag=max_lag, seed=seed, lines=lines
     )
+    return _answered(found, fitted, cube, where)
+
+
+def _answered(found: Diagnosis, fitted: Fitted, cube: Any, where: Any) -> Any:
+    """The answer as a Dataset, with its maps; of several cubes one a cube."""
+    if isinstance(cube, Fields):
+        pairs = zip(cube.cubes, selections(where, cube), strict=True)
+        return [_answered(found, fitted, one, chosen) for one, chosen in pairs]
     packed = map_pixels(
         cube,
         _Packed(found.pixels),

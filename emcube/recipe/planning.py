@@ -29,6 +29,7 @@ from emcube.recipe.calibration import Calibration, calibrate
 from emcube.recipe.passes import Facts, Pass, Passes, Range, StepPasses
 from emcube.recipe.prepare import prepare
 from emcube.recipe.running import _destination, _identify, _understand, result_address
+from emcube.recipe.spectra import with_spectra
 from emcube.results.remote import RemoteResult
 from emcube.results.tree import read_root
 
@@ -335,6 +336,7 @@ def plan(
     machine = _machine(workers, threads, memory)
     found = _find(recipe, cube)
     prepared = prepare(found.cube, recipe.prepare)
+    recipe = with_spectra(recipe, prepared.cube)
     ruled = recipe.model.where is not None
     everything, labels = as_source(prepared.cube)
     source, _ = as_source(prepared.cube, prepared.region)

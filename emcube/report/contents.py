@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -1094,16 +1094,51 @@ def _libraries(result: Result) -> dict[str, str]:
     return dict((result.provenance.get("stack") or {}).get("libraries") or {})
 
 
+def _without(mapping: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key, value in mapping.items() if key not in keys}
+
+
+def _name_spectra(
+    steps: list[dict[str, Any]], recorded: Iterable[Mapping[str, Any]], notes: list[str]
+) -> None:
+    """Put the places of given spectra where a recorded recipe names their digests."""
+    places = {one["digest"]: one for one in recorded}
+    for step in steps:
+        for parameters in step.values():
+            for key in ("known", "init"):
+                named = parameters.get(key)
+                if isinstance(named, list):
+                    parameters[key] = [_named(one, places) for one in named]
+    if places:
+        notes.append(
+            "Spectra that were given are named as the recipe named them, relative to its folder; the result "
+            "keeps them, too: em.run(result.recipe, cube, spectra=result, out=...)."
+        )
+
+
+def _named(one: Mapping[str, Any], places: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    place = places.get(str(one.get("digest")), {})
+    found = {key: place[key] for key in ("path", "name", "component") if key in place}
+    if "of_step" in place:
+        found["step"] = place["of_step"]
+    return found if "path" in found else dict(one)
+
+
 def _recipe(result: Result) -> tuple[str, list[str]]:
     """The recipe that makes this result again, and what to mind."""
     import yaml
 
     found = result.provenance
-    address = {k: v for k, v in found["input"].items() if k not in ("digest", "in_hand")}
+    address = _without(found["input"], ("digest", "in_hand"))
+    fields = found["input"].get("fields") or ()
+    in_hand = found["input"].get("in_hand") or any(one.get("in_hand") for one in fields)
+    if fields:
+        address = {"fields": [_without(one, ("digest", "in_hand")) for one in fields]}
     notes = []
     recipe = json.loads(json.dumps(result.recipe))
+    _name_spectra(recipe["steps"], found.get("spectra") or (), notes)
     whole: dict[str, Any] = {"emcube": recipe["emcube"]}
-    if found["input"].get("in_hand"):
+    if in_hand:
         notes.append(
             "The cube was in memory when this was run: give it as em.run(recipe, cube, out=...), "
             "or write its address as 'input' into the recipe."
