@@ -367,10 +367,11 @@ def _replicates(
         tile = tile_of(labels.nav_dims, fitted.pool)
         counts = fitted.loss.counts
         plan = source.plan
-        chained = isinstance(plan, ChainedPlan)
-        shapes = tuple(p.nav_shape for p in plan.parts) if chained else (labels.nav_shape,)
+        parts = plan.parts if isinstance(plan, ChainedPlan) else ()
+        shapes = tuple(part.nav_shape for part in parts) or (labels.nav_shape,)
         draws = [
-            AreaDraw.draw(seed, i, shapes, tile, counts=counts, several=chained) for i in range(n)
+            AreaDraw.draw(seed, i, shapes, tile, counts=counts, several=bool(parts))
+            for i in range(n)
         ]
     elif fitted.loss.counts:
         draws = [EventDraw(seed, i) for i in range(n)]

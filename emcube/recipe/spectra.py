@@ -187,30 +187,30 @@ def _held(
 ) -> GivenSpectra:
     """Spectra that are named by their digest: those in hand, or those that a result keeps."""
     for one in recipe.given:
-        if one.digest == named.digest:
-            return replace(one, step=step, parameter=parameter)
+        if (one.step, one.parameter, one.digest) == (step, parameter, named.digest):
+            return one
     n, digest = int(named.spectra or 0), str(named.digest)
     if held is not None and step in held and parameter in held[step]:
         kept = np.asarray(held[step][parameter].values, dtype=np.float64)
         kept = kept.reshape(len(kept), -1)
         for start in range(len(kept) - n + 1):
             if digest_of(kept[start : start + n]) == digest:
-                address = _address_in(held, digest)
+                address = _address_in(held, step, parameter, digest)
                 return GivenSpectra(step, parameter, digest, kept[start : start + n], address)
     told = "no result was given" if held is None else f"the result at {held.location!r} has others"
     raise InputError(
-        f"{place}: {parameter} of {step!r} names {n} spectra by their digest alone, and {told}",
+        f"{place}: {parameter} of {step!r} names spectra by their digest alone, and {told}",
         hint="name their file again; or give the result that was made with them: "
         "em.run(recipe, cube, spectra=result)",
     )
 
 
-def _address_in(held: Result, digest: str) -> dict[str, Any]:
+def _address_in(held: Result, step: str, parameter: str, digest: str) -> dict[str, Any]:
     """How the recipe of a result named the spectra."""
+    own = {"step": step, "parameter": parameter, "digest": digest}
     for one in held.provenance.get("spectra") or ():
-        if one.get("digest") == digest:
-            own = ("step", "parameter", "digest", "spectra")
-            return {key: value for key, value in one.items() if key not in own}
+        if all(one.get(key) == value for key, value in own.items()):
+            return {k: value for k, value in one.items() if k not in (*own, "spectra")}
     return {}
 
 
@@ -369,7 +369,8 @@ class _Axis:
 def _axis(coord: xr.DataArray | None) -> _Axis | None:
     if coord is None or coord.dtype.kind not in "iuf":
         return None
-    return _Axis(np.asarray(coord.values, dtype=np.float64), str(coord.attrs.get("units") or ""))
+    unit = str(coord.attrs.get("units") or "").strip()
+    return _Axis(np.asarray(coord.values, dtype=np.float64), "" if unit == "1" else unit)
 
 
 def _in_unit(axis: _Axis | None, like: _Axis | None, where: str) -> _Axis | None:

@@ -1102,13 +1102,16 @@ def _name_spectra(
     steps: list[dict[str, Any]], recorded: Iterable[Mapping[str, Any]], notes: list[str]
 ) -> None:
     """Put the places of given spectra where a recorded recipe names their digests."""
-    places = {one["digest"]: one for one in recorded}
+    places = {(one["step"], one["parameter"], one["digest"]): one for one in recorded}
     for step in steps:
         for parameters in step.values():
             for key in ("known", "init"):
                 named = parameters.get(key)
                 if isinstance(named, list):
-                    parameters[key] = [_named(one, places) for one in named]
+                    at = (parameters["name"], key)
+                    parameters[key] = [
+                        _named(one, places.get((*at, one.get("digest")), {})) for one in named
+                    ]
     if places:
         notes.append(
             "Spectra that were given are named as the recipe named them, relative to its folder; the result "
@@ -1116,8 +1119,7 @@ def _name_spectra(
         )
 
 
-def _named(one: Mapping[str, Any], places: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    place = places.get(str(one.get("digest")), {})
+def _named(one: Mapping[str, Any], place: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: place[key] for key in ("path", "name", "component") if key in place}
     if "of_step" in place:
         found["step"] = place["of_step"]
@@ -1134,7 +1136,7 @@ def _recipe(result: Result) -> tuple[str, list[str]]:
     in_hand = found["input"].get("in_hand") or any(one.get("in_hand") for one in fields)
     if fields:
         address = {"fields": [_without(one, ("digest", "in_hand")) for one in fields]}
-    notes = []
+    notes: list[str] = []
     recipe = json.loads(json.dumps(result.recipe))
     _name_spectra(recipe["steps"], found.get("spectra") or (), notes)
     whole: dict[str, Any] = {"emcube": recipe["emcube"]}
