@@ -703,7 +703,7 @@ class DiagnosticsStep(_Step):
     verb: Literal["diagnostics"] = "diagnostics"
     on: Name | None = None
     n_components: Count | None = None
-    lines: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    lines: Annotated[tuple[Text, ...], Strict(False), Field(min_length=1)] | None = None
     max_lag: Count = 4
     random_state: Seed | None = 0
 
