@@ -53,6 +53,9 @@ HALVES = (0.5, 0.5)
 MUCH = 4.0
 """Standard errors from which a correlation is told as one."""
 
+MOST_LINES = 4
+"""Biases of lines that have a sentence of their own."""
+
 LINE_WORTH = 0.02
 """Bias of a line below which it is not worth a word."""
 
@@ -568,9 +571,15 @@ def _correlation_words(small: xr.Dataset) -> list[str]:
     said = []
     found, error = small["residual_correlation"], small["residual_correlation_error"]
     for axis in found["axis"].values:
-        value, sure = (float(v.sel(axis=axis).isel(lag=0)) for v in (found, error))
-        if not math.isfinite(value) or not abs(value) > max(WORTH, MUCH * sure):
+        values, errors = (np.asarray(v.sel(axis=axis).values) for v in (found, error))
+        if axis == "signal":
+            # Farther channels are opposed by K / E, since loadings were fitted.
+            values, errors = values[:1], errors[:1]
+        told = np.nan_to_num(np.abs(values)) > np.maximum(WORTH, MUCH * np.nan_to_num(errors))
+        if not told.any():
             continue
+        far = 1 + int(np.argmax(np.where(told, np.abs(values), 0.0)))
+        value = float(values[far - 1])
         if axis == "signal":
             why = (
                 "channels are not independent (a detector that shares charge, interpolation, "
@@ -578,11 +587,17 @@ def _correlation_words(small: xr.Dataset) -> list[str]:
                 "described badly"
             )
             what = "neighbouring channels"
-        else:
+        elif far == 1:
             why = (
                 "a probe wider than a pixel, drift, smoothing, or a structure that the model misses"
             )
             what = f"neighbours along {axis}"
+        else:
+            why = (
+                "a pattern of the scan or of the electronics (a zero peak, mains hum), or a structure that "
+                "the model misses"
+            )
+            what = f"pixels {far} apart along {axis}"
         sign = "alike" if value > 0 else "opposed"
         said.append(f"What is left of {what} is {sign} (correlation {value:+.2f}): {why}.")
     if not said:
@@ -635,12 +650,17 @@ def _line_bias(sums: NDArray[np.float64], windows: xr.DataArray, said: list[str]
     np.divide(apart, counted, out=bias, where=there)
     np.divide(np.sqrt(square), counted, out=error, where=there)
     beyond = np.abs(np.nan_to_num(bias)) > np.maximum(LINE_WORTH, MUCH * np.nan_to_num(error))
-    for k, i in np.argwhere(beyond):
+    found = np.argwhere(beyond)
+    # The largest first: a table tells the others.
+    found = found[np.argsort(-np.abs(bias[beyond]), kind="stable")]
+    for k, i in found[:MOST_LINES]:
         way = "few" if bias[k, i] < 0 else "many"
         said.append(
             f"Where component {k} is, denoising makes too {way} counts of {names[i]}: "
             f"{100 * bias[k, i]:+.0f} % (standard error {100 * error[k, i]:.1f} %)."
         )
+    if len(found) > MOST_LINES:
+        said.append(f"So it is for {len(found) - MOST_LINES} more pairs of component and line.")
     if not beyond.any():
         said.append(
             f"Denoising changes no line ({', '.join(names)}) by more than {100 * LINE_WORTH:g} %, or than "

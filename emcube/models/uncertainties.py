@@ -513,6 +513,8 @@ def _collected(
     rotation_low, rotation_high = beside(
         *rotations.components(components, np.sqrt(variance)), (low, high), components
     )
+    # Each sums to one and is nowhere negative.
+    high, rotation_high = np.minimum(high, 1.0), np.minimum(rotation_high, 1.0)
     facts["noise_variance"] = float(noise)
     facts["n_feasible"] = len(rotations.turns)
     return Uncertainty(

@@ -9,6 +9,7 @@ import numpy as np
 from emcube.errors import InputError
 from emcube.plot import style
 from emcube.plot.frames import draw_image
+from emcube.xray import pretty_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["diagnostics"]
+
+FEWEST_CELLS = 30
+"""Cells of a level from which it is drawn."""
 
 
 def diagnostics(data: xr.Dataset, *, title: str | None = None) -> Figure:
@@ -110,20 +114,25 @@ def _line_bias(axes: Axes, data: xr.Dataset) -> None:
             linewidth=0.9, color=style.color(k), label=f"component {k}",
         )  # fmt: skip
     axes.axhline(0.0, color="0.4", linewidth=0.8, linestyle="--")
-    axes.set_xticks(at, [style.plain(str(name).replace("_", " ")) for name in names])
+    axes.set_xticks(at, [style.plain(pretty_line(str(name))) for name in names])
     axes.set_xlim(-0.5, n_lines - 0.5)
     axes.set_ylabel("too many counts (%)")
     axes.set_title(
         "lines after denoising, and two standard errors", fontsize=style.TEXT, loc="left"
     )
     style.dress(axes, grid=True)
-    axes.legend(fontsize=style.SMALL, frameon=False, ncols=min(n, 4))
+    axes.legend(
+        fontsize=style.SMALL, frameon=False, ncols=min(n, 6), loc="upper center",
+        bbox_to_anchor=(0.5, -0.13), borderaxespad=0.1,
+    )  # fmt: skip
 
 
 def _variances(axes: Axes, data: xr.Dataset) -> None:
     mean = data["raw_mean"].values
     order = np.argsort(mean)
-    order = order[mean[order] > 0]
+    # The variance of a few cells says nothing.
+    enough = (mean > 0) & (data["n_cells"].values >= FEWEST_CELLS)
+    order = order[enough[order]]
     x = mean[order]
     axes.plot(x, x, color="0.4", linewidth=0.9, linestyle="--", label="counts")
     axes.plot(

@@ -369,7 +369,13 @@ def _answer(
     if found is not None:
         said.append(_support(found, n if verb in PARTS else None))
     if quality is not None:
-        if quality.is_noise:
+        beyond = _beyond_counting(result, step)
+        if quality.is_noise and beyond is not None:
+            said.append(
+                f"By the likelihood counting noise explains what the model leaves, but chi-square is "
+                f"{beyond:.2f} where that alone gives 1: see the counts."
+            )
+        elif quality.is_noise:
             all_of = "all" if quality.ratio < 1.02 and not _visible(missed) else "nearly all"
             said.append(f"Counting noise explains {all_of} that the model leaves.")
         else:
@@ -380,6 +386,19 @@ def _answer(
     if told:
         said.append(clean(result[told[-1]].attrs["said"]))
     return said
+
+
+NOTABLE = 0.05
+"""Excess of the mean chi-square from which the first screen says so."""
+
+
+def _beyond_counting(result: Result, step: str | None) -> float | None:
+    """Mean chi-square that diagnostics of a step found, where it is more than that of counting noise."""
+    for name in reversed(result.steps):
+        if result.verb(name) == "diagnostics" and result[name].attrs["on"] == step:
+            mean = float(result[name].attrs["chi_square_mean"])
+            return mean if mean > 1.0 + NOTABLE else None
+    return None
 
 
 def _visible(missed: list[Missed]) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 
 from emcube.report.figures import curve
 from emcube.report.text import clean
+from emcube.xray import pretty_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from emcube.results import Result
 
 __all__ = ["Diagnosed", "diagnosed"]
+
+FEWEST_CELLS = 30
+"""Cells of a level from which it is drawn."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ def _one(result: Result, step: str, figures: dict[str, Any]) -> Diagnosed:
     if "denoised_variance" in node:
         key = f"variance-{step}"
         mean = node["raw_mean"].values.astype(np.float64)
-        kept = mean > 0
+        # The variance of a few cells says nothing.
+        kept = (mean > 0) & (node["n_cells"].values >= FEWEST_CELLS)
         share = node["denoised_variance"].values[kept] / mean[kept]
         figures[key] = curve(
             np.log10(mean[kept]),
@@ -91,7 +96,7 @@ def _one(result: Result, step: str, figures: dict[str, Any]) -> Diagnosed:
         [clean(text) for text in node.attrs["said"]],
         drawn,
         list(_line_rows(node)),
-        [clean(name).replace("_", " ") for name in node.attrs.get("lines") or ()],
+        [clean(pretty_line(str(name))) for name in node.attrs.get("lines") or ()],
     )
 
 
