@@ -578,7 +578,11 @@ def _correlation_words(small: xr.Dataset) -> list[str]:
         told = np.nan_to_num(np.abs(values)) > np.maximum(WORTH, MUCH * np.nan_to_num(errors))
         if not told.any():
             continue
-        far = 1 + int(np.argmax(np.where(told, np.abs(values), 0.0)))
+        sizes = np.where(told, np.abs(values), 0.0)
+        far = 1 + int(np.argmax(sizes))
+        # What falls off with the distance is told of neighbours; a pattern stands out from them.
+        if told[0] and sizes[far - 1] - sizes[0] <= MUCH * errors[far - 1]:
+            far = 1
         value = float(values[far - 1])
         if axis == "signal":
             why = (
