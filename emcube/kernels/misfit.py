@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emcube.kernels._numba import jit
 from emcube.kernels.rows import CountRows
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.interpolate import CubicSpline
 
-__all__ = ["deviance_pixels", "expected_misfit", "lagged", "slabs"]
+__all__ = ["deviance_pixels", "expected_misfit", "lagged", "residual_slab", "slabs"]
 
 _SMALL, _LARGE = 1e-9, 50.0
 
@@ -104,15 +105,112 @@ def deviance_pixels(values: NDArray[np.float64], model: NDArray[np.float64]) -> 
     -------
     ndarray, shape (P, 2)
     """
-    safe = np.maximum(model, _SMALL)
-    ratio = np.where(values > 0.0, values, safe) / safe
-    found = values * np.log(ratio) - values + model
-    mean, _ = expected_misfit(np.maximum(model, 0.0))
-    return np.column_stack((found.sum(axis=1), mean.sum(axis=1)))
+    first, _ = _moments()
+    out = np.zeros((len(values), 2))
+    _deviance(values, model, np.ascontiguousarray(first.c.T), first.x[0], first.x[1], out)
+    return out
+
+
+@jit(error_model="numpy")
+def _deviance(values, model, cubics, start, second, out):
+    """Sums over groups; the expectation by the cubics of `_moments`, whose knots are even."""
+    width = second - start
+    last = cubics.shape[0] - 1
+    for p in range(values.shape[0]):
+        found, mean = 0.0, 0.0
+        for g in range(values.shape[1]):
+            x, m = values[p, g], model[p, g]
+            safe = max(m, _SMALL)
+            log_m = np.log(safe)
+            if x > 0.0:
+                found += x * (np.log(x) - log_m) - x + m
+            else:
+                found += m - x
+            if m >= _LARGE:
+                mean += 0.5 + 1.0 / (12.0 * m) + 1.0 / (12.0 * m * m)
+            elif m > 0.0:
+                piece = min(int((log_m - start) / width), last)
+                d = log_m - (start + piece * width)
+                c = cubics[piece]
+                mean += (((c[0] * d + c[1]) * d + c[2]) * d + c[3]) * safe
+        out[p, 0], out[p, 1] = found, mean
+
+
+@jit(fastmath={"reassoc"}, error_model="numpy")
+def residual_slab(
+    values: NDArray[np.float64],
+    loadings: NDArray[np.float64],
+    components: NDArray[np.float64],
+    starts: NDArray[np.int64],
+    roots: NDArray[np.float64],
+    square: NDArray[np.float64],
+    expected: NDArray[np.float64],
+    along: NDArray[np.float64],
+    grouped: NDArray[np.float64],
+) -> None:
+    """What the model leaves of some pixels, added to sums.
+
+    Parameters
+    ----------
+    values : ndarray, shape (p, E)
+        Taken; holds weighted residuals afterwards.
+    loadings : ndarray, shape (p, K)
+    components : ndarray, shape (K, E)
+    starts : ndarray of int, shape (G,)
+        First channels of groups.
+    roots : ndarray, shape (E,)
+        Root of the weight of each channel.
+    square, expected : ndarray, shape (E,)
+        Get squared residuals and the model.
+    along : ndarray, shape (L, 3)
+        Gets the sums of `lagged` along the channels of each pixel.
+    grouped : ndarray, shape (p, G)
+        Residuals by groups of channels.
+    """
+    n_pixels, n_channels = values.shape
+    n_lags, n_groups = along.shape[0], starts.size
+    model = np.empty(n_channels)
+    for p in range(n_pixels):
+        model[:] = 0.0
+        for k in range(loadings.shape[1]):
+            h = loadings[p, k]
+            if h != 0.0:
+                for e in range(n_channels):
+                    model[e] += h * components[k, e]
+        rest = values[p]
+        for e in range(n_channels):
+            rest[e] -= model[e]
+            square[e] += rest[e] * rest[e]
+            expected[e] += model[e]
+        for g in range(n_groups):
+            end = starts[g + 1] if g + 1 < n_groups else n_channels
+            held = 0.0
+            for e in range(starts[g], end):
+                held += rest[e]
+            grouped[p, g] = held
+        whole = 0.0
+        for e in range(n_channels):
+            rest[e] *= roots[e]
+            whole += rest[e] * rest[e]
+        ends = 0.0
+        for lag in range(1, min(n_lags, n_channels - 1) + 1):
+            product = 0.0
+            for e in range(n_channels - lag):
+                product += rest[e] * rest[e + lag]
+            first, last = rest[lag - 1], rest[n_channels - lag]
+            ends += 0.5 * (first * first + last * last)
+            along[lag - 1, 0] += product
+            along[lag - 1, 1] += product * product
+            along[lag - 1, 2] += whole - ends
 
 
 def lagged(
-    rest: NDArray[np.float64], used: NDArray[np.bool_], axis: int, lag: int
+    rest: NDArray[np.float64],
+    used: NDArray[np.bool_],
+    axis: int,
+    lag: int,
+    *,
+    squares: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Products of residuals with those of neighbours at a distance, summed.
 
@@ -123,6 +221,8 @@ def lagged(
     used : ndarray of bool, shape (navigation dims)
     axis, lag : int
         Which neighbours.
+    squares : ndarray, shape (navigation dims), optional
+        sum_g r_pg^2, where it is known.
 
     Returns
     -------
@@ -137,6 +237,8 @@ def lagged(
     second = tuple([slice(None)] * axis + [slice(lag, n)])
     a, b = rest[first], rest[second]
     both = used[first] & used[second]
-    product = np.einsum("...g,...g->...", a, b)
-    square = 0.5 * (np.einsum("...g,...g->...", a, a) + np.einsum("...g,...g->...", b, b))
-    return np.array([product[both].sum(), np.square(product[both]).sum(), square[both].sum()])
+    if squares is None:
+        squares = np.einsum("...g,...g->...", rest, rest)
+    product = np.einsum("...g,...g->...", a, b)[both]
+    square = 0.5 * (squares[first][both] + squares[second][both])
+    return np.array([product.sum(), np.square(product).sum(), square.sum()])

@@ -15,7 +15,7 @@ import xarray as xr
 
 from emcube.engine import resident, run_sweep
 from emcube.errors import InputError
-from emcube.kernels.poisson_nmf import as_rows, floored, poisson_loadings
+from emcube.kernels.poisson_nmf import floored, poisson_loadings
 from emcube.models.base import resolve_seed
 from emcube.models.labels import Labels, as_source, dtype_of, require_finite_counts
 from emcube.models.matching import match_values
@@ -183,7 +183,7 @@ class HeldOutSweep:
     def map(self, block: Block, state: Any, rng_key: RngKey) -> NDArray[np.float64]:
         """Gains of one block."""
         require_finite_counts(block)
-        seen, hidden = (as_rows(draw(block).data) for draw in self.draws)
+        seen, hidden = self.draws[0].parts(block)
         pixel = np.repeat(np.arange(hidden.n_pixels), np.diff(hidden.indptr))
         counts = hidden.counts.astype(np.float64)
         before: NDArray[np.float64] | None = None

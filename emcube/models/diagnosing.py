@@ -17,25 +17,26 @@ from emcube.engine import resident, run_sweep
 from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels.gram import add_symmetric
-from emcube.kernels.misfit import deviance_pixels, lagged, slabs
-from emcube.kernels.poisson_nmf import as_rows
+from emcube.kernels.levels import level_edges, level_guide, level_sums
+from emcube.kernels.misfit import deviance_pixels, lagged, residual_slab, slabs
 from emcube.kernels.residuals import channel_groups
 from emcube.models.base import resolve_seed
 from emcube.models.fields import FIELD, Fields, selections, several
-from emcube.models.information import Fitted, InformationSweep, fitted_of
+from emcube.models.information import Fitted, InformationSweep, TotalsSweep, fitted_of
 from emcube.models.labels import Labels, as_source, map_pixels
 from emcube.models.nmf_gain import in_counts
 from emcube.models.noise import PoissonNoise
 from emcube.models.pca import MAX_GRAM
-from emcube.models.pca_sweeps import GramSweep
+from emcube.models.pca_sweeps import GramSweep, Moments
 from emcube.models.rebuild import pixels_only
-from emcube.models.replicates import DrawnSource, ThinDraw
+from emcube.models.replicates import ThinDraw
 from emcube.models.subspace import leading_vectors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from emcube.engine import Block, BlockSource, RngKey
+    from emcube.kernels.rows import CountRows
 
 __all__ = ["Diagnosis", "PixelMisfit", "diagnose", "diagnostics"]
 
@@ -100,31 +101,41 @@ class PixelMisfit:
         fitted.loss.check(block)
         data = block.data if fitted.gain == 1.0 else block.dense() / fitted.gain
         loadings = fitted.loss.loadings(data, fitted.components)
-        out = np.full((block.n_pixels, 2), np.nan)
-        factor = self._factor()
+        out = np.empty((block.n_pixels, 2))
         for part, values in slabs(data):
-            x, m = self.grouped(values, loadings[part])
-            square = np.square(x - m) @ self.weights
-            if fitted.loss.counts:
-                expected = m @ self.weights
-                two = deviance_pixels(x, m)
-                np.divide(two[:, 0], two[:, 1], out=out[part, 1], where=two[:, 1] > 0.0)
-            else:
-                expected = np.full(len(x), self.noise * self.weights.sum())
-            np.divide(square, expected, out=out[part, 0], where=expected > 0.0)
-        return out * factor
+            x = np.add.reduceat(values, self.starts, axis=1)
+            out[part] = self.of_groups(x, self.model(loadings[part]))
+        return out
+
+    def model(self, loadings: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What is expected of groups of channels, shape (p, G)."""
+        return loadings @ np.add.reduceat(self.fitted.components, self.starts, axis=1)
+
+    def of_groups(self, x: NDArray[np.float64], m: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Both from data and model by groups of channels (p, G)."""
+        out = np.full((len(x), 2), np.nan)
+        out[:, 0] = self.chi_square(x - m, m)
+        if self.fitted.loss.counts:
+            two = deviance_pixels(x, m)
+            np.divide(two[:, 0], two[:, 1], out=out[:, 1], where=two[:, 1] > 0.0)
+            out[:, 1] *= self._factor()
+        return out
+
+    def chi_square(self, rest: NDArray[np.float64], m: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The first, from what is left and the model (p, G); NaN where the model has nothing."""
+        found = np.full(len(rest), np.nan)
+        square = np.square(rest) @ self.weights
+        if self.fitted.loss.counts:
+            expected = m @ self.weights
+        else:
+            expected = np.full(len(rest), self.noise * self.weights.sum())
+        np.divide(square, expected, out=found, where=expected > 0.0)
+        return found * self._factor()
 
     def _factor(self) -> float:
         """Groups over degrees of freedom: loadings were fitted."""
         k, g = len(self.fitted.components), self.starts.size
         return g / max(g - k, 1)
-
-    def grouped(
-        self, values: NDArray[np.float64], loadings: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Data and model by groups of channels, shape (p, G)."""
-        model = np.add.reduceat(self.fitted.components, self.starts, axis=1)
-        return np.add.reduceat(values, self.starts, axis=1), loadings @ model
 
 
 def misfit_of(fitted: Fitted, n_pixels: int, noise: float) -> PixelMisfit:
@@ -180,37 +191,49 @@ class ResidualSweep:
 
     def map(self, block: Block, state: Any, rng_key: RngKey) -> _Left:
         """Sums of one block."""
-        fitted = self.misfit.fitted
+        fitted, misfit = self.misfit.fitted, self.misfit
         fitted.loss.check(block)
         loadings = fitted.loss.loadings(block.data, fitted.components)
-        n_groups = self.misfit.starts.size
+        n_groups = misfit.starts.size
         square = np.zeros(fitted.components.shape[1])
         expected = np.zeros_like(square)
         along = np.zeros((self.n_lags, 3))
         box = np.zeros((math.prod(block.nav_shape), n_groups))
         index = block.box_index()
+        roots = np.sqrt(self.channel_weights)
+        sums = np.zeros(3)
         for part, values in slabs(block.data):
-            model = loadings[part] @ fitted.components
-            rest = values - model
-            square += np.square(rest).sum(axis=0)
-            expected += model.sum(axis=0) if fitted.loss.counts else self.misfit.noise * len(model)
-            box[index[part]] = np.add.reduceat(rest, self.misfit.starts, axis=1)
-            rest *= np.sqrt(self.channel_weights)
-            along += _along_channels(rest, self.n_lags)
-        box *= np.sqrt(self.misfit.weights)
+            rest = np.empty((len(values), n_groups))
+            residual_slab(
+                values,
+                loadings[part],
+                fitted.components,
+                misfit.starts,
+                roots,
+                square,
+                expected,
+                along,
+                rest,
+            )
+            chi = misfit.chi_square(rest, misfit.model(loadings[part]))
+            chi = chi[np.isfinite(chi)]
+            sums += (chi.sum(), np.square(chi).sum(), chi.size)
+            box[index[part]] = rest * np.sqrt(misfit.weights)
+        if not fitted.loss.counts:
+            expected[:] = misfit.noise * block.n_pixels
         used = np.zeros(len(box), dtype=bool)
         used[index] = loadings.sum(axis=1) > 0.0 if fitted.loss.counts else True
-        rest = box.reshape(*block.nav_shape, n_groups)
-        used = used.reshape(block.nav_shape)
+        pairs = self._pairs(box.reshape(*block.nav_shape, n_groups), used.reshape(block.nav_shape))
+        return _Left(square, expected, np.concatenate((pairs, along[None])), sums)
+
+    def _pairs(self, rest: NDArray[np.float64], used: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Sums over neighbours along each navigation axis, shape (axes, L, 3)."""
+        squares = np.einsum("...g,...g->...", rest, rest)
         pairs = [
-            [lagged(rest, used, axis, lag) for lag in range(1, self.n_lags + 1)]
-            for axis in range(len(block.nav_shape))
+            [lagged(rest, used, axis, lag, squares=squares) for lag in range(1, self.n_lags + 1)]
+            for axis in range(used.ndim)
         ]
-        chi = self.misfit.packed(block)[:, 0]
-        chi = chi[np.isfinite(chi)]
-        pixels = np.array([chi.sum(), np.square(chi).sum(), chi.size])
-        every = np.concatenate((np.array(pairs).reshape(-1, self.n_lags, 3), along[None]))
-        return _Left(square, expected, every, pixels)
+        return np.array(pairs).reshape(-1, self.n_lags, 3)
 
     def combine(self, a: _Left, b: _Left) -> _Left:
         """Add."""
@@ -223,19 +246,6 @@ class ResidualSweep:
     def statistic_bytes(self, n_channels: int) -> int:
         """Bytes of a statistic."""
         return 16 * n_channels
-
-
-def _along_channels(rest: NDArray[np.float64], n_lags: int) -> NDArray[np.float64]:
-    """The sums of `lagged` along the channels of each pixel, shape (L, 3)."""
-    out = np.zeros((n_lags, 3))
-    for i in range(n_lags):
-        if i + 1 >= rest.shape[1]:
-            break
-        a, b = rest[:, : -i - 1], rest[:, i + 1 :]
-        product = np.einsum("pe,pe->p", a, b)
-        square = 0.5 * (np.einsum("pe,pe->p", a, a) + np.einsum("pe,pe->p", b, b))
-        out[i] = product.sum(), np.square(product).sum(), square.sum()
-    return out
 
 
 # ---------------------------------------------------------------------------- variance against mean
@@ -259,21 +269,64 @@ class _Denoiser:
     scale: NDArray[np.float64]
     values: NDArray[np.float64]
 
-    def __call__(
-        self, counts: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Denoised counts (p, E), and the theory's variance over that of the counts (p, E)."""
-        totals = np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
-        scores = (counts * self.scale / np.sqrt(totals)) @ self.vectors
-        found = (scores @ self.vectors.T) * np.sqrt(totals)
-        np.divide(found, self.scale, out=found, where=self.scale > 0.0)
-        u = (np.square(scores) / np.maximum(self.values, 1e-300)).sum(axis=1, keepdims=True)
-        v = np.square(self.vectors).sum(axis=1)
-        return found, u + v - u * v
+    @property
+    def inverse(self) -> NDArray[np.float64]:
+        """One over the scale (E,); zero where there is none."""
+        return np.divide(1.0, self.scale, out=np.zeros_like(self.scale), where=self.scale > 0.0)
+
+    def scores(
+        self, rows: CountRows, totals: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Scores (p, K), the root of the totals (p,), and |u|^2 (p,)."""
+        factors = np.sqrt(np.maximum(totals, 1.0))
+        scores = rows.matmul(np.ascontiguousarray(self.scale[:, None] * self.vectors))
+        scores /= factors[:, None]
+        return scores, factors, np.square(scores) @ (1.0 / np.maximum(self.values, 1e-300))
+
+    def denoised(self, rows: CountRows, windows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Denoised counts, summed over windows (E, L): shape (p, L)."""
+        scores, factors, _ = self.scores(rows, rows.pixel_totals().astype(np.float64))
+        within = self.vectors.T @ (self.inverse[:, None] * windows)
+        return np.asarray((scores * factors[:, None]) @ within)
 
 
-def _denoiser(source: BlockSource, k: int) -> _Denoiser:
-    moments = run_sweep(GramSweep(PoissonNoise(), name="diagnostics (halves)"), source).state
+@dataclass(frozen=True, eq=False)
+class HalvesSweep:
+    """Moments of both halves of the counts, in one round."""
+
+    draw: ThinDraw
+    gram: GramSweep
+    name: str = "diagnostics (halves)"
+
+    def start(self) -> None:
+        """Nothing."""
+        return
+
+    def map(self, block: Block, state: Any, rng_key: RngKey) -> tuple[Moments, ...]:
+        """Moments of one block's halves."""
+        return tuple(
+            self.gram.map(replace(block, data=half), state, rng_key)
+            for half in self.draw.parts(block)
+        )
+
+    def combine(self, a: tuple[Moments, ...], b: tuple[Moments, ...]) -> tuple[Moments, ...]:
+        """Add."""
+        return tuple(self.gram.combine(x, y) for x, y in zip(a, b, strict=True))
+
+    def combine_into(self, a: tuple[Moments, ...], b: tuple[Moments, ...]) -> tuple[Moments, ...]:
+        """Add to the first."""
+        return tuple(self.gram.combine_into(x, y) for x, y in zip(a, b, strict=True))
+
+    def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
+        """One round is all."""
+        return statistic, True
+
+    def statistic_bytes(self, n_channels: int) -> int:
+        """Bytes of a statistic."""
+        return 2 * self.gram.statistic_bytes(n_channels)
+
+
+def _denoiser(moments: Moments, k: int) -> _Denoiser:
     totals = moments.totals.channels
     scale = np.sqrt(np.divide(totals.sum(), totals, out=np.zeros_like(totals), where=totals > 0))
     gram = add_symmetric(moments.gram.copy())
@@ -295,7 +348,7 @@ class LevelSweep:
     """
 
     denoisers: tuple[_Denoiser, _Denoiser]
-    draws: tuple[ThinDraw, ThinDraw]
+    draw: ThinDraw
     name: str = "diagnostics (levels)"
 
     def start(self) -> None:
@@ -304,28 +357,29 @@ class LevelSweep:
 
     def map(self, block: Block, state: Any, rng_key: RngKey) -> NDArray[np.float64]:
         """Sums of one block."""
-        halves = [as_rows(draw(block).data) for draw in self.draws]
+        halves = self.draw.parts(block)
+        totals = [half.pixel_totals().astype(np.float64) for half in halves]
+        found = [
+            d.scores(half, t) for d, half, t in zip(self.denoisers, halves, totals, strict=True)
+        ]
+        scores, factors, shares = (np.stack(one) for one in zip(*found, strict=True))
+        edges = np.append(level_edges(LOWEST, PER_DECADE, LEVELS), np.inf)
         out = np.zeros((LEVELS + 1, 6))
-        # Two halves and what is made of them are dense at a time.
-        for (_, a), (_, b) in zip(
-            slabs(halves[0], 1 << 17), slabs(halves[1], 1 << 17), strict=True
-        ):
-            one, theory = self.denoisers[0](a)
-            two, other = self.denoisers[1](b)
-            mean = 0.5 * (one + two)
-            level = np.log10(np.maximum(mean, LOWEST / 10.0) / LOWEST) * PER_DECADE
-            index = np.clip(np.floor(level).astype(np.int64) + 1, 0, LEVELS).ravel()
-            expected = _expected(a, b, self.denoisers[0].scale)
-            each = (
-                np.ones_like(mean),
-                one,
-                b,
-                0.5 * np.square(one - two),
-                0.5 * (theory + other) * expected,
-                expected,
-            )
-            for column, values in enumerate(each):
-                out[:, column] += np.bincount(index, values.ravel(), minlength=LEVELS + 1)
+        level_sums(
+            scores,
+            shares,
+            factors,
+            np.stack([d.vectors.T * d.inverse for d in self.denoisers]),
+            np.stack([np.square(d.vectors).sum(axis=1) for d in self.denoisers]),
+            np.square(self.denoisers[0].inverse),
+            halves[1].indptr,
+            halves[1].channels,
+            halves[1].counts,
+            0.5 * (totals[0] + totals[1]),
+            edges,
+            *level_guide(edges),
+            out,
+        )
         return out
 
     def combine(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -347,7 +401,7 @@ class LineSweep:
 
     Parameters
     ----------
-    denoisers, draws
+    denoisers, draw
         Of both halves.
     fitted : Fitted
     windows : ndarray, shape (E, L)
@@ -355,7 +409,7 @@ class LineSweep:
     """
 
     denoisers: tuple[_Denoiser, _Denoiser]
-    draws: tuple[ThinDraw, ThinDraw]
+    draw: ThinDraw
     fitted: Fitted
     windows: NDArray[np.float64]
     name: str = "diagnostics (lines)"
@@ -366,17 +420,15 @@ class LineSweep:
 
     def map(self, block: Block, state: Any, rng_key: RngKey) -> NDArray[np.float64]:
         """Sums of one block."""
-        halves = [as_rows(draw(block).data) for draw in self.draws]
+        halves = self.draw.parts(block)
         out = np.zeros((len(self.fitted.components), self.windows.shape[1], 3))
         for mine, other in ((0, 1), (1, 0)):
             loadings = self.fitted.loss.loadings(halves[mine], self.fitted.components)
-            for part, values in slabs(halves[other], 1 << 17):
-                h = loadings[part]
-                counted = values @ self.windows
-                denoised = self.denoisers[other](values)[0] @ self.windows
-                out[..., 0] += h.T @ (denoised - counted)
-                out[..., 1] += h.T @ counted
-                out[..., 2] += np.square(h).T @ counted
+            counted = halves[other].matmul(self.windows)
+            denoised = self.denoisers[other].denoised(halves[other], self.windows)
+            out[..., 0] += loadings.T @ (denoised - counted)
+            out[..., 1] += loadings.T @ counted
+            out[..., 2] += np.square(loadings).T @ counted
         return out
 
     def combine(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -386,15 +438,6 @@ class LineSweep:
     def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
         """One round is all."""
         return statistic, True
-
-
-def _expected(
-    a: NDArray[np.float64], b: NDArray[np.float64], scale: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Counts g h / N of a half, whose variance is one in the weighted space."""
-    totals = 0.5 * (a + b).sum(axis=1, keepdims=True)
-    share = np.divide(1.0, np.square(scale), out=np.zeros_like(scale), where=scale > 0.0)
-    return np.asarray(totals * share)
 
 
 # ----------------------------------------------------------------------------------------- together
@@ -436,13 +479,8 @@ def diagnose(
     said: list[str] = []
     with resident():
         source = in_counts(source, fitted.gain)
-        sums = run_sweep(
-            InformationSweep(fitted.loss, fitted.components, fitted.totals), source
-        ).state
-        fitted = replace(fitted, totals=sums.loadings)
-        n_free = max(1, sums.n_pixels * (fitted.components.shape[1] - len(fitted.components)))
-        noise = fitted.loss.noise(sums.misfit, n_free)
-        misfit = misfit_of(fitted, sums.n_pixels, noise)
+        fitted, noise = _totals(fitted, source)
+        misfit = misfit_of(fitted, source.n_pixels, noise)
         weights = fitted.weights if fitted.loss.counts else np.ones(fitted.components.shape[1])
         left: _Left = run_sweep(ResidualSweep(misfit, max_lag, weights), source).state
         small = _curves(left, labels, fitted)
@@ -456,6 +494,17 @@ def diagnose(
             )
     facts["said"] = said
     return Diagnosis(misfit, small, facts)
+
+
+def _totals(fitted: Fitted, source: BlockSource) -> tuple[Fitted, float]:
+    """The model with the totals of these data, and the noise of a value (least squares)."""
+    if fitted.loss.counts:
+        totals = run_sweep(TotalsSweep(fitted.loss, fitted.components), source).state
+        return replace(fitted, totals=totals), 1.0
+    sweep = InformationSweep(fitted.loss, fitted.components, fitted.totals)
+    sums = run_sweep(sweep, source).state
+    n_free = max(1, sums.n_pixels * (fitted.components.shape[1] - len(fitted.components)))
+    return replace(fitted, totals=sums.loadings), fitted.loss.noise(sums.misfit, n_free)
 
 
 def _check(fitted: Fitted, n_components: Any, max_lag: Any) -> int:
@@ -619,15 +668,15 @@ def _levels(
     windows: xr.DataArray | None,
 ) -> xr.Dataset:
     """Variance against mean, and bias of lines, of both halves of the counts denoised separately."""
-    draws = (ThinDraw(seed, 0, HALVES, 0), ThinDraw(seed, 0, HALVES, 1))
-    halves = [DrawnSource(source, draw, f"half{seed}.{i}") for i, draw in enumerate(draws)]
+    draw = ThinDraw(seed, 0, HALVES, 0)
+    halves = run_sweep(HalvesSweep(draw, GramSweep(PoissonNoise())), source).state
     one, two = (_denoiser(half, k) for half in halves)
-    sums = run_sweep(LevelSweep((one, two), draws), source).state
+    sums = run_sweep(LevelSweep((one, two), draw), source).state
     with single_threaded_blas():
         there = sums[1:, 0] > 0
         kept = sums[1:][there]
         n = kept[:, 0]
-        low = LOWEST * 10.0 ** (np.arange(LEVELS) / PER_DECADE)
+        low = level_edges(LOWEST, PER_DECADE, LEVELS)
         columns = {
             "denoised_mean": (kept[:, 1] / n, "counts"),
             "raw_mean": (kept[:, 2] / n, "counts"),
@@ -642,7 +691,7 @@ def _levels(
     _level_words(found, sums, k, facts, said)
     if windows is None:
         return found
-    sweep = LineSweep((one, two), draws, fitted, windows.values)
+    sweep = LineSweep((one, two), draw, fitted, windows.values)
     return found.merge(_line_bias(run_sweep(sweep, source).state, windows, said))
 
 
@@ -792,7 +841,7 @@ def diagnostics(
 
     Notes
     -----
-    Two passes, for counts five (six with lines); another one where pixels are asked for. Neighbours across
+    Two passes, for counts four (five with lines); another one where pixels are asked for. Neighbours across
     the borders of blocks are not compared. The same bits on any number of threads and workers.
 
     References

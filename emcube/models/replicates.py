@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from emcube.engine import BlockPlan, BlockSource, RngKey
+    from emcube.kernels.rows import CountRows
     from emcube.models.nmf_losses import Loss
     from emcube.models.nmf_start import SampleSweep
 
@@ -81,8 +82,15 @@ class ThinDraw:
 
     def __call__(self, block: Block) -> Block:
         """Draw one block."""
-        rng = np.random.default_rng((self.seed, self.number, block.id))
-        return replace(block, data=split(as_rows(block.data), self.shares, rng)[self.part])
+        (mine,) = split(as_rows(block.data), self.shares, self._rng(block), only=self.part)
+        return replace(block, data=mine)
+
+    def parts(self, block: Block) -> tuple[CountRows, ...]:
+        """All parts of the deal."""
+        return split(as_rows(block.data), self.shares, self._rng(block))
+
+    def _rng(self, block: Block) -> np.random.Generator:
+        return np.random.default_rng((self.seed, self.number, block.id))
 
 
 @dataclass(frozen=True, eq=False)

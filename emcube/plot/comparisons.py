@@ -171,7 +171,9 @@ def compared_maps(loadings: Mapping[str, xr.DataArray], *, title: str | None = N
     grid = figure.subplots(len(images), n, squeeze=False)
     for k in range(n):
         shared = [one.isel(component=k) for one in images.values() if not _signed(one)]
-        scale = style.map_scale(np.concatenate([one.values.ravel() for one in shared] or [[0.0]]))
+        scale = style.map_scale(
+            np.concatenate([np.zeros(1), *(one.values.ravel() for one in shared)])
+        )
         for row, (name, one) in enumerate(images.items()):
             axes = grid[row, k]
             if row == 0:

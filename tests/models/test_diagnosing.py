@@ -172,6 +172,12 @@ def test_bias_of_lines_is_found_from_halves_and_is_that_of_the_truth():
     few = em.diagnostics(nmf, scene.cube, lines=lines, n_components=1)
     assert float(np.abs(few.line_bias.where(few.line_bias_error < 0.02)).max()) > 0.2
     assert "denoising makes too" in words(few)
+    assert words(few).count("denoising makes too") <= 4
+    # A panel of its own in the figure.
+    assert (
+        len(em.plot.diagnostics(few).axes)
+        == len(em.plot.diagnostics(enough.drop_dims("line")).axes) + 1
+    )
     # The same from the whole counts and the truth: where each component is, over its true counts.
     pca = em.IncrementalPCA(1, noise="poisson").fit(scene.cube)
     denoised = pca.inverse_transform(pca.transform(scene.cube))
