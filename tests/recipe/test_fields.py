@@ -170,8 +170,8 @@ def test_the_command_line_runs_it(folder, tmp_path, capsys) -> None:
     )
     assert main(["run", str(path), "--out", str(tmp_path / "r")]) == 0
     assert "fractions of 3 phases in 2 fields" in capsys.readouterr().out
-    assert main(["plan", str(path), "--out", str(tmp_path / "p")]) == 2
-    assert "this run has several" in capsys.readouterr().err
+    assert main(["plan", str(path), "--out", str(tmp_path / "p")]) == 0
+    assert "field 2, y 14, x 18, energy 40: 440 pixels" in capsys.readouterr().out
     with pytest.raises(InputError, match="a package holds the result of one"):
         em.publish(tmp_path / "r", tmp_path / "crate.zip", license="CC0-1.0")
 
@@ -277,6 +277,23 @@ def test_a_run_that_judges_goes_on_with_the_field_it_was_at(folder, judged, tmp_
             again.field(name)["uncertainty"].loadings_interval,
             judged.field(name)["uncertainty"].loadings_interval,
         )
+
+
+def test_a_plan_counts_the_passes_over_all_fields(folder, result, cubes) -> None:
+    planned = em.plan(recipe(folder, STEPS), out=folder / "other")
+    one = em.plan(recipe(folder, STEPS[:5], {"path": "f0.zarr"}), out=folder / "other")
+    assert planned.cube["pixels"] == sum(c.shape[0] * c.shape[1] for c in cubes)
+    assert planned.cube["blocks"] == 3 * one.cube["blocks"]
+    assert [p.least for s in planned.steps[:5] for p in s.passes] == [
+        p.least for s in one.steps[:5] for p in s.passes
+    ]
+    done = sum(1 for path in result.path.rglob("*") if path.is_file())
+    assert planned.files.low <= done <= planned.files.high
+    assert "holds this very run" in str(
+        em.plan(recipe(folder, STEPS), out=folder / "result").problems
+    )
+    held = em.plan({"steps": STEPS[1:2]}, [c.compute() for c in cubes])
+    assert [s.name for s in held.steps if s.verb == "read"] == ["digest"] * 3
 
 
 def test_the_recipe_in_a_report_names_the_fields_as_a_recipe_does(judged) -> None:
