@@ -499,10 +499,10 @@ def diagnose(
 def _totals(fitted: Fitted, source: BlockSource) -> tuple[Fitted, float]:
     """The model with the totals of these data, and the noise of a value (least squares)."""
     if fitted.loss.counts:
-        totals = run_sweep(TotalsSweep(fitted.loss, fitted.components), source).state
+        sweep = TotalsSweep(fitted.loss, fitted.components, name="diagnostics (loadings)")
+        totals = run_sweep(sweep, source).state
         return replace(fitted, totals=totals), 1.0
-    sweep = InformationSweep(fitted.loss, fitted.components, fitted.totals)
-    sums = run_sweep(sweep, source).state
+    sums = run_sweep(InformationSweep(fitted.loss, fitted.components, fitted.totals), source).state
     n_free = max(1, sums.n_pixels * (fitted.components.shape[1] - len(fitted.components)))
     return replace(fitted, totals=sums.loadings), fitted.loss.noise(sums.misfit, n_free)
 

@@ -73,7 +73,10 @@ def comparison_page(comparison: Comparison, style: str, mark: str) -> str:
     )
 
 
-_IMAGES = "\nimg { max-width: 100%; height: auto; background: #fff; }"
+_IMAGES = (
+    "\nimg { max-width: 100%; height: auto; background: #fff; }"
+    "\n.scroll td, .scroll th { white-space: nowrap; overflow-wrap: normal; }"
+)
 
 _HEAD = [
     "component",
