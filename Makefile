@@ -36,7 +36,7 @@ demo: $(STAMP)
 	$(BIN)/emcube demo $(DEMO)
 
 test: check
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(PYTEST)
+	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -164,7 +164,7 @@ SCENES: dict[str, Callable[[float], Truth]] = {
 """Scenes by name. Methods were tuned on the first one, with seeds from `TUNING` on."""
 
 TUNING = 10_000
-"""Seeds from here on are for tuning; reported are those below."""
+"""Seeds from here on are for tuning; reported are others, below."""
 
 
 # --------------------------------------------------------------------------------------- intervals

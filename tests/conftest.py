@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import scheduling
+
 # Machines differ in speed and so do first calls (compilation), hence no deadline; the same examples
 # each time, so that a failure is a failure of the change at hand.
 settings.register_profile(
@@ -34,17 +36,15 @@ def skip_or_fail(what: str, reason: str) -> None:
     pytest.skip(reason)
 
 
-PROCESSES = {"chaos", "deploy", "slurm"}
-"""Tests of processes that are started, killed and waited for: never two of them at a time."""
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together, where tests run in several processes (pytest-xdist), what shares fixtures."""
-    root = Path(__file__).parent
-    for item in items:
-        inside = item.path.relative_to(root).parts if item.path.is_relative_to(root) else ()
-        alone = PROCESSES.intersection(inside) or item.path.name == "test_going_on.py"
-        item.add_marker(pytest.mark.xdist_group("processes" if alone else str(item.path)))
+    """Begin with what takes longest, where tests run in several processes (pytest-xdist)."""
+    items.sort(key=lambda item: scheduling.rank(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each process of pytest-xdist whole files: what shares fixtures stays together."""
+    return scheduling.by_group(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -117,17 +117,27 @@ def steps(k: int, *, counts: bool) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def small_blocks(chunk_bytes: int = 1) -> Iterator[None]:
-    """Cut stores into small chunks (not smaller than digests allow), and blocks at every chunk."""
+def small_blocks(chunk_bytes: int = 1, block_bytes: int = 1) -> Iterator[None]:
+    """Cut stores into small chunks (not smaller than digests allow), and blocks at every chunk.
+
+    What has no chunks, as scores in memory, is cut by the bytes of a block alone.
+    """
     with (
         mock.patch(
             "emcube.store.write.plan_layout", functools.partial(plan_layout, target=chunk_bytes)
         ),
         mock.patch(
-            "emcube.engine.source.plan_blocks", functools.partial(plan_blocks, target_bytes=1)
+            "emcube.engine.source.plan_blocks",
+            functools.partial(plan_blocks, target_bytes=block_bytes),
         ),
     ):
         yield
+
+
+def every_chunk(store: str) -> contextlib.AbstractContextManager[None]:
+    """Blocks at every chunk of a cube; of k scores of its pixels some k blocks, not one for every line."""
+    cube = em.open(store)
+    return small_blocks(block_bytes=8 * cube.size // cube.sizes[cube.em.sig_dims[-1]])
 
 
 # ------------------------------------------------------------------------------- what must hold

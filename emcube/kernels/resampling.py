@@ -121,7 +121,8 @@ def _draw(indptr, channels, counts, keep, other, key, beyond, new_indptr, new_ch
             # Written in any case, and overwritten where nothing is left: there is no branch to guess.
             new_channels[at] = channels[i]
             new_counts[at] = drawn
-            at += drawn > 0
+            if drawn > 0:
+                at += 1
         new_indptr[p + 1] = at
     return at
 

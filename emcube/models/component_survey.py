@@ -59,6 +59,10 @@ RESTART_TOL = 1e-6
 SURE = 3.0
 """Standard errors by which a further component must predict held-out counts better."""
 
+WORTH = 0.02
+"""Gain over that of the component before, below which a component may do no more than make up for small
+errors of the others: with very many counts these are significant, too."""
+
 APART = 2
 """Methods that rest on different assumptions and differ by more than this name no number together."""
 
@@ -259,6 +263,10 @@ def survey_n_components(
     is the largest of which 90 % of the components are found again within 20 degrees, on average over pairs of
     those that end within 1 % of the best objective.
     The recommendation needs one of each of the first two families; it says so where restarts do not agree.
+    Where held-out counts ask for more components than singular values do, and gain less than 2 % of what the
+    last of these gained, the smaller number is recommended: in tens of millions of counts it is significant,
+    too, that spectra are off by a fraction of a degree, and a further component makes up for some of that.
+    All fits sum the same tiles of pixels.
     Costs two fits of half the counts, and `n_restarts` of all, for each number; they are read once while
     they fit in memory.
 
@@ -293,13 +301,15 @@ def survey_n_components(
         found = estimate_n_components(cube, where=where, n_shown=1 << 20, random_state=seed)
         source, labels = as_source(cube, where)
         most = int(min(max_components, source.n_pixels, source.n_channels))
-        gains, angles, pools = _halves(source, labels, most, seed)
-        shares = _restarts(source, labels, pools, int(n_restarts), seed)
+        pool = _pool(found, source, labels, most, seed)
+        gains, angles = _halves(source, labels, most, pool, seed)
+        shares = _restarts(source, labels, most, pool, int(n_restarts), seed)
     numbers = _numbers(found, gains, angles, shares)
     n, reason = _recommended(
         found,
         numbers,
         most,
+        gains[:, 0],
         frozenset(int(i) + 1 for i in np.flatnonzero(angles <= ALIKE)),
         frozenset(int(i) + 1 for i in np.flatnonzero(shares >= AGREED)),
     )
@@ -308,18 +318,41 @@ def survey_n_components(
 
 
 def _halves(
-    source: BlockSource, labels: Labels, most: int, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], list[int]]:
-    """Gains (most - 1, 2) with their errors, worst angles (most,) and pooling, of 1 to `most` components."""
-    halves = (0.5, 0.5)
-    draws = (ThinDraw(seed, 0, halves, 0), ThinDraw(seed, 0, halves, 1))
-    sources = [DrawnSource(source, draw, f"half{seed}.{i}") for i, draw in enumerate(draws)]
-    models = [tuple(_fit(half, labels, k, seed) for half in sources) for k in range(1, most + 1)]
+    source: BlockSource, labels: Labels, most: int, pool: int, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Gains (most - 1, 2) with their errors, and worst angles (most,), of 1 to `most` components."""
+    draws, sources = _dealt(source, seed)
+    models = [
+        tuple(_fit(half, labels, k, seed, pool=pool) for half in sources)
+        for k in range(1, most + 1)
+    ]
     angles = np.array([_worst_angle(a._values, b._values) for a, b in models])
     sweep = HeldOutSweep(tuple(a._values for a, _ in models), draws)
     sums = run_sweep(sweep, source, seed=seed).state[: most - 1]
-    gains = np.column_stack((sums[:, 0], np.sqrt(sums[:, 1])))
-    return gains, angles, [a.pool_ for a, _ in models]
+    return np.column_stack((sums[:, 0], np.sqrt(sums[:, 1]))), angles
+
+
+def _dealt(
+    source: BlockSource, seed: int
+) -> tuple[tuple[ThinDraw, ThinDraw], tuple[DrawnSource, DrawnSource]]:
+    """The two halves of the counts."""
+    halves = (0.5, 0.5)
+    draws = ThinDraw(seed, 0, halves, 0), ThinDraw(seed, 0, halves, 1)
+    one, two = (DrawnSource(source, draw, f"half{seed}.{i}") for i, draw in enumerate(draws))
+    return draws, (one, two)
+
+
+def _pool(
+    found: NComponentsEstimate, source: BlockSource, labels: Labels, most: int, seed: int
+) -> int:
+    """Pooling of all fits: that which the number by singular values asks for, in half of the counts.
+
+    Fits on larger tiles suffer less from noise: left to choose, one component more may ask for larger tiles
+    and predict better for that reason alone.
+    """
+    k = min(found.n_components or most, most)
+    _, (half, _) = _dealt(source, seed)
+    return int(_fit(half, labels, k, seed, max_iter=1).pool_)
 
 
 def _fit(source: BlockSource, labels: Labels, k: int, seed: int, **options: Any) -> MiniBatchNMF:
@@ -329,11 +362,11 @@ def _fit(source: BlockSource, labels: Labels, k: int, seed: int, **options: Any)
 
 
 def _restarts(
-    source: BlockSource, labels: Labels, pools: list[int], n_restarts: int, seed: int
+    source: BlockSource, labels: Labels, most: int, pool: int, n_restarts: int, seed: int
 ) -> NDArray[np.float64]:
     """Share of components that random starts find again, (most,), with the pooling of the halves."""
-    shares = np.ones(len(pools))
-    for k, pool in enumerate(pools[1:], 2):
+    shares = np.ones(most)
+    for k in range(2, most + 1):
         seeds = np.random.SeedSequence((seed, k)).generate_state(n_restarts)
         # To the end: what stops early is still on its way from where it began.
         fits = [
@@ -404,13 +437,14 @@ def _recommended(
     found: NComponentsEstimate,
     numbers: dict[str, int | None],
     most: int,
+    gains: NDArray[np.float64],
     halves: frozenset[int],
     restarts: frozenset[int],
 ) -> tuple[int | None, str]:
     """One number that both families support, or none, with the reason.
 
-    `halves` and `restarts` are the numbers of components that are the same in both halves, and from
-    all starts.
+    `gains` are those of 2, 3, ... components over one less in held-out counts; `halves` and `restarts` are
+    the numbers of components that are the same in both halves, and from all starts.
     """
     spectral = numbers["biwhitening"] if found.trusted else None
     predicted = numbers["held-out"]
@@ -432,6 +466,12 @@ def _recommended(
             if same
             else ", though the halves do not give the same components"
         )
+    elif high == predicted and (share := _worth(gains, low, high)) < WORTH:
+        n = low
+        reason = (
+            f"biwhitening says {spectral}, {told}; what is gained beyond {low} is {100 * share:.2g} % of "
+            "what the last of these gains, no more than small errors of the others are worth"
+        )
     elif high in halves:
         n = high
         reason = (
@@ -446,6 +486,13 @@ def _recommended(
     if n not in restarts:
         reason += f"; fits from random starts do not agree on {n} components, so look at them"
     return n, reason
+
+
+def _worth(gains: NDArray[np.float64], low: int, high: int) -> float:
+    """Largest gain of the components beyond `low`, up to `high`, over that of the last of these."""
+    if low < 2:
+        return math.inf
+    return float(gains[low - 1 : high - 1].max() / gains[low - 2])
 
 
 def _without_spectrum(

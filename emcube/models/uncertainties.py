@@ -390,6 +390,7 @@ def refitted(
     pooled = pooled_source(source, labels, fitted.pool)
     weights = fitted.weights
     delta = float(DELTA * np.mean((fitted.components * fitted.components) @ weights))
+    starts = _starts(fitted, source, pooled, labels, draws, seed)
     sweeps = [
         PassSweep(
             fitted.loss,
@@ -398,9 +399,10 @@ def refitted(
             float(fitted.parameters["volume"]),
             delta,
             pooled.n_pixels,
-            float(fitted.parameters["tol"]),
+            # Fitting noise alone gains the more, the larger it is.
+            float(fitted.parameters["tol"]) * draw.noise,
         )
-        for first in _starts(fitted, source, pooled, labels, draws, seed)
+        for first, draw in zip(starts, draws, strict=True)
     ]
     together = ReplicateSweep(tuple(sweeps), tuple(draws))
     states = run_sweep(together, pooled, seed=seed, max_rounds=MOST_PASSES).state

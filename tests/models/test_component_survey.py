@@ -92,7 +92,7 @@ def test_held_out_gains_are_those_of_the_likelihood(cube):
 
 
 def test_rules_of_the_recommendation(survey):
-    def asked(biwhitening, held_out, stable, *, trusted=True, most=6, starts=9):
+    def asked(biwhitening, held_out, stable, *, trusted=True, most=6, starts=9, last=50.0):
         estimate = survey.estimate
         found = NComponentsEstimate(
             estimate.n_components, "no law", "biwhitening", trusted, estimate.margin,
@@ -100,10 +100,16 @@ def test_rules_of_the_recommendation(survey):
         )  # fmt: skip
         numbers = {"biwhitening": biwhitening, "held-out": held_out, "stability": stable}
         halves, restarts = (frozenset(range(1, n + 1)) for n in (stable, starts))
-        return _recommended(found, numbers, most, halves, restarts)
+        gains = np.array([900.0, 100.0, last, 20.0, 10.0])
+        return _recommended(found, numbers, most, gains, halves, restarts)
 
     assert asked(3, 3, 3)[0] == 3
     assert asked(3, 4, 4)[0] == 4
+    # A gain of a hundredth of the one before is within what small errors of the others cost.
+    n, reason = asked(3, 4, 4, last=1.0)
+    assert n == 3
+    assert "what is gained beyond 3 is 1 %" in reason
+    assert asked(1, 2, 2)[0] == 2
     assert asked(4, 3, 3)[0] == 3
     n, reason = asked(6, 2, 2)
     assert n is None

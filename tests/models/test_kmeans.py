@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -27,15 +29,30 @@ def features_of(model, cube):
     )
 
 
-def compare_with_sklearn(model, cube, k):
+@pytest.fixture(scope="module")
+def best_of_ten():
+    """Labels and inertia that scikit-learn finds; of the same features it is asked once."""
+    found = {}
+
+    def ask(values, weights, k):
+        key = (k, hashlib.sha256(values).digest(), hashlib.sha256(weights).digest())
+        if key not in found:
+            best = SklearnKMeans(k, n_init=10, random_state=0).fit(values, sample_weight=weights)
+            found[key] = best.labels_, best.inertia_
+        return found[key]
+
+    return ask
+
+
+def compare_with_sklearn(model, cube, k, best_of_ten):
     """Adjusted Rand index, and inertia excess as a share of the between-cluster inertia."""
     values, weights, labels = features_of(model, cube)
-    best = SklearnKMeans(k, n_init=10, random_state=0).fit(values, sample_weight=weights)
+    best, inertia = best_of_ten(values, weights, k)
     mean = np.average(values, axis=0, weights=weights)
     total = float((weights * np.square(values - mean).sum(axis=1)).sum())
     used = labels >= 0
-    rand = adjusted_rand_score(labels[used], best.labels_[used])
-    return rand, (model.inertia_ - best.inertia_) / (total - best.inertia_)
+    rand = adjusted_rand_score(labels[used], best[used])
+    return rand, (model.inertia_ - inertia) / (total - inertia)
 
 
 @pytest.fixture(scope="module")
@@ -50,18 +67,19 @@ def section():
 
 @pytest.mark.parametrize("seed", [0, 3, 7])
 @pytest.mark.parametrize("scene", ["needle", "section"])
-def test_profiles_cluster_as_scikit_learns_best_of_ten(scene, seed, request):
+def test_profiles_cluster_as_scikit_learns_best_of_ten(scene, seed, request, best_of_ten):
     cube = request.getfixturevalue(scene)
     model = em.KMeans(4, features="profiles", random_state=seed).fit(cube)
-    rand, excess = compare_with_sklearn(model, cube, 4)
+    rand, excess = compare_with_sklearn(model, cube, 4, best_of_ten)
     assert rand >= 0.98
     assert excess <= 0.01
     assert model.converged_
 
 
-def test_raw_counts_cluster_as_scikit_learns_best_of_ten(needle):
-    model = em.KMeans(4, features="counts", random_state=0).fit(needle)
-    rand, excess = compare_with_sklearn(model, needle, 4)
+def test_raw_counts_cluster_as_scikit_learns_best_of_ten(best_of_ten):
+    thin = em.scenes.srm2135c(scale=0.008, random_state=0).cube.compute()
+    model = em.KMeans(4, features="counts", random_state=0).fit(thin)
+    rand, excess = compare_with_sklearn(model, thin, 4, best_of_ten)
     assert rand >= 0.98
     assert excess <= 0.01
 

@@ -10,7 +10,7 @@ import pytest
 
 import emcube as em
 from emcube.engine import use_threads
-from tests.every_method import holds, ingested, same_bits, small_blocks, steps
+from tests.every_method import every_chunk, holds, ingested, same_bits, steps
 
 pytestmark = pytest.mark.realdata
 
@@ -64,7 +64,7 @@ def recipe(case: Case, data_dir: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="module")
 def result(recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with small_blocks(), use_threads(2):
+    with every_chunk(recipe["input"]["path"]), use_threads(2):
         return em.run(recipe, out=tmp_path_factory.mktemp("result") / "threads")
 
 
@@ -78,6 +78,6 @@ def test_every_answer_is_whole(case: Case, result: Any) -> None:
 def test_processes_give_the_bits_of_threads(
     recipe: dict[str, Any], result: Any, cluster_client: Any, tmp_path: Path
 ) -> None:
-    with small_blocks(), cluster_client.as_current():
+    with every_chunk(recipe["input"]["path"]), cluster_client.as_current():
         there = em.run(recipe, out=tmp_path / "processes")
     same_bits(result, there)

@@ -1,6 +1,7 @@
 """Runs a recipe in child processes that are killed at chosen events; a program, started by tests.
 
-Imports are made once: every try is a fork. Blocks are made small, so that small cubes have many.
+It reads a job a line and answers with a line. Imports are made once: every try is a fork. Blocks are made
+small, so that small cubes have many.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import distributed  # noqa: F401 (imported once, here)
 import numpy as np
 
 import emcube as em
 import emcube.models
+import emcube.recipe.running
+import emcube.sources
 from emcube.cli import main
 from emcube.engine import listen, plan_blocks, use_threads
 from emcube.engine.progress import Event
@@ -31,11 +35,22 @@ def run(recipe: dict[str, Any], out: Path, watch: Watch) -> None:
         em.run(recipe, out=out)
 
 
-def count_events(recipe: dict[str, Any], out: Path) -> list[str]:
+def count_events(job: dict[str, Any]) -> list[str]:
     """What happens in a run, one line an event."""
-    seen: list[str] = []
-    run(recipe, out, lambda e: seen.append(f"{e.kind} {e.name} {e.round} {e.blocks_done}"))
-    return seen
+    seen = Path(job["seen"])
+
+    def work() -> int:
+        with seen.open("w") as file:
+            run(
+                json.loads(Path(job["recipe_file"]).read_text()),
+                Path(job["out"]),
+                lambda e: print(e.kind, e.name, e.round, e.blocks_done, file=file),
+            )
+        return 0
+
+    # Here no run may leave threads behind, which forks would lack.
+    assert forked(work) == 0
+    return seen.read_text().splitlines()
 
 
 def killed_at(number: int) -> Watch:
@@ -112,13 +127,20 @@ def load_kernels() -> None:
         em.KMeans(2, random_state=0).fit(counts)
 
 
+def answer(job: dict[str, Any]) -> Any:
+    """What a job asks for: the events of a run, or the statuses of tries."""
+    if job["do"] == "events":
+        return count_events(job)
+    return [work_through(one) for one in job["jobs"]]
+
+
 if __name__ == "__main__":
     defaults = plan_blocks.__kwdefaults__
     assert defaults is not None
     defaults["target_bytes"] = 7_000
     load_kernels()
-    jobs = json.loads(sys.stdin.read())
-    if jobs["do"] == "events":
-        print(json.dumps(count_events(jobs["recipe"], Path(jobs["out"]))))
-    else:
-        print(json.dumps([work_through(job) for job in jobs["jobs"]]))
+    # What tries say must not come between the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), file=answers, flush=True)

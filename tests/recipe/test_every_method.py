@@ -11,7 +11,7 @@ import pytest
 import emcube as em
 from emcube.engine import use_threads
 from emcube.recipe import schema
-from tests.every_method import METHODS, holds, ingested, same_bits, small_blocks, steps
+from tests.every_method import METHODS, every_chunk, holds, ingested, same_bits, steps
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ CASES = {
     case.name: case
     for case in (
         Case("srm2135c", {"scale": 0.005}, 4.0),
-        Case("jadeite", {"scale": 0.006, "pure_pixels": 0.01}, 320.0, k=5),
+        Case("jadeite", {"scale": 0.003, "pure_pixels": 0.01}, 320.0, k=5),
         Case("eels", {"scale": 0.05}, 1.35e6),
     )
 }
@@ -63,7 +63,7 @@ def recipe(case: Case, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
 
 @pytest.fixture(scope="module")
 def result(recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with small_blocks(), use_threads(2):
+    with every_chunk(recipe["input"]["path"]), use_threads(2):
         return em.run(recipe, out=tmp_path_factory.mktemp("result") / "threads")
 
 
@@ -79,6 +79,6 @@ def test_every_answer_is_whole_and_keeps_the_selection(case: Case, result: Any) 
 def test_processes_give_the_bits_of_threads(
     recipe: dict[str, Any], result: Any, cluster_client: Any, tmp_path: Path
 ) -> None:
-    with small_blocks(), cluster_client.as_current():
+    with every_chunk(recipe["input"]["path"]), cluster_client.as_current():
         there = em.run(recipe, out=tmp_path / "processes")
     same_bits(result, there)

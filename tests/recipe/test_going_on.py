@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +30,43 @@ PROGRAM = Path(__file__).with_name("attempts.py")
 ROOT = Path(__file__).parents[2]
 
 
-def attempts(job: dict[str, Any]) -> Any:
-    """What the program of tries prints."""
-    found = subprocess.run(
-        [sys.executable, str(PROGRAM)],
-        input=json.dumps(job),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-        env={**os.environ, "EMCUBE_CHECKPOINT": "0", "PYTHONPATH": str(ROOT)},
-    )
-    assert found.returncode == 0, found.stderr
-    print(found.stderr)  # what the tries said, where a test fails
-    return json.loads(found.stdout.splitlines()[-1])
+Attempts = Callable[[dict[str, Any]], Any]
+
+
+@pytest.fixture(scope="module")
+def attempts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attempts]:
+    """The program of tries: takes a job, gives its answer. It is started once, and forks for every try."""
+    said = tmp_path_factory.mktemp("attempts") / "stderr.txt"
+    with (
+        said.open("w") as stderr,
+        subprocess.Popen(
+            [sys.executable, str(PROGRAM)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env={**os.environ, "EMCUBE_CHECKPOINT": "0", "PYTHONPATH": str(ROOT)},
+        ) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        told = 0
+
+        def ask(job: dict[str, Any]) -> Any:
+            nonlocal told
+            process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+            text = said.read_text()
+            print(text[told:])  # what the tries said, where a test fails
+            told = len(text)
+            assert line, f"the program of tries ended: {text}"
+            return json.loads(line)
+
+        try:
+            yield ask
+        finally:
+            process.kill()
 
 
 def digests(result: Any) -> dict[str, dict[str, str]]:
@@ -69,10 +93,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def events(place: Path) -> list[str]:
+def events(place: Path, attempts: Attempts) -> list[str]:
     """What happens in an undisturbed run, whose result is in ``whole``."""
-    recipe = json.loads((place / "recipe.yaml").read_text())
-    found: list[str] = attempts({"do": "events", "recipe": recipe, "out": str(place / "whole")})
+    job = {"recipe_file": str(place / "recipe.yaml"), "out": str(place / "whole")}
+    found: list[str] = attempts({"do": "events", **job, "seen": str(place / "events.txt")})
     return found
 
 
@@ -102,7 +126,7 @@ def same_as_whole(place: Path, name: str) -> None:
     assert left == set()
 
 
-def test_killed_anywhere(place: Path, events: list[str]) -> None:
+def test_killed_anywhere(place: Path, attempts: Attempts, events: list[str]) -> None:
     """A run is killed once; what goes on has another number of threads and another budget."""
     assert sum("write maps" in event for event in events) > 40
     assert any(int(event.split()[-2]) > 3 for event in events if event.startswith("round NMF"))
@@ -117,7 +141,7 @@ def test_killed_anywhere(place: Path, events: list[str]) -> None:
 
 
 def test_the_client_is_killed_and_its_workers_stay(
-    place: Path, events: list[str], tmp_path: Path
+    place: Path, attempts: Attempts, events: list[str], tmp_path: Path
 ) -> None:
     """The next client goes on, on the same workers or on threads, which hold the blocks of the first."""
     zygote = Zygote()
@@ -136,7 +160,7 @@ def test_the_client_is_killed_and_its_workers_stay(
         same_as_whole(place, name)
 
 
-def test_killed_again_and_again(place: Path, events: list[str]) -> None:
+def test_killed_again_and_again(place: Path, attempts: Attempts, events: list[str]) -> None:
     """Each try gets further than the one before: what it costs is what was lost."""
     step = len(events) // 5
     points: list[dict[str, Any]] = [{"event": step}] * 25
@@ -147,7 +171,7 @@ def test_killed_again_and_again(place: Path, events: list[str]) -> None:
     same_as_whole(place, "again")
 
 
-def test_asked_to_leave(place: Path, events: list[str]) -> None:
+def test_asked_to_leave(place: Path, attempts: Attempts, events: list[str]) -> None:
     names = ["SIGTERM", "SIGUSR1", "SIGTERM"]
     where = [len(events) // 4, of_step(events, "block pca: write maps")]
     where.append(of_step(events, "block NMF"))
@@ -161,7 +185,7 @@ def test_asked_to_leave(place: Path, events: list[str]) -> None:
 
 
 def test_an_unfinished_result_says_how_far_it_got(
-    place: Path, events: list[str], capsys: pytest.CaptureFixture[str]
+    place: Path, attempts: Attempts, events: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     from emcube.cli import main
 
@@ -194,7 +218,7 @@ def test_an_unfinished_result_says_how_far_it_got(
         xr.open_datatree(str(place / ".half.emcube-checkpoint"), engine="zarr")
 
 
-def test_damage_between_two_tries(place: Path, events: list[str]) -> None:
+def test_damage_between_two_tries(place: Path, attempts: Attempts, events: list[str]) -> None:
     """Loadings that were written and lost, and damaged checkpoints: computed again, never taken for whole."""
     at = of_step(events, "block nmf: write maps")
     jobs = [job(place, "damaged", [{"event": at}])]
@@ -213,7 +237,9 @@ def test_damage_between_two_tries(place: Path, events: list[str]) -> None:
     same_as_whole(place, "damaged")
 
 
-def test_checkpoints_of_another_run_are_not_used(place: Path, events: list[str]) -> None:
+def test_checkpoints_of_another_run_are_not_used(
+    place: Path, attempts: Attempts, events: list[str]
+) -> None:
     other = json.loads((place / "recipe.yaml").read_text())
     nmf = {"nmf": {**STEPS[2]["nmf"], "random_state": 1}}
     other["steps"] = [*STEPS[:2], nmf, *STEPS[3:]]

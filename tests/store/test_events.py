@@ -7,8 +7,6 @@ import json
 import os
 import pickle
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import dask.array as da
@@ -38,6 +36,7 @@ from emcube.store import (
     write_cube,
 )
 from tests.engine.test_source import gather
+from tests.store.slow_ingest import finish, start
 
 
 @pytest.fixture
@@ -101,14 +100,13 @@ def test_round_trips(small, tmp_path_factory, nav, n_channels, kind, mean, chunk
     back = write_cube(open_cube(path), folder / "back.zarr", layout="dense")
     copy = write_cube(open_cube(path), folder / "copy.zarr", layout="events")
     assert read_digest(path) == read_digest(dense) == read_digest(back) == read_digest(copy)
+    computed, first = cube.values, open_cube(dense)
     for place in (path, back, copy):
         opened = open_cube(place)
         assert opened.dtype == np.dtype(dtype).newbyteorder("<")
-        np.testing.assert_array_equal(opened.values, cube.values)
-        xr.testing.assert_identical(
-            opened.coords.to_dataset(), open_cube(dense).coords.to_dataset()
-        )
-        assert opened.attrs == open_cube(dense).attrs
+        np.testing.assert_array_equal(opened.values, computed)
+        xr.testing.assert_identical(opened.coords.to_dataset(), first.coords.to_dataset())
+        assert opened.attrs == first.attrs
         assert verify(place, deep=True).ok
     for name in ("total_counts", "sum_spectrum"):
         np.testing.assert_array_equal(open_cube(path, name).values, open_cube(dense, name).values)
@@ -406,44 +404,11 @@ def test_names_and_companions_are_kept(tmp_path):
 
 # --- resume ---------------------------------------------------------------------------------------
 
-SCRIPT = """
-import functools, sys, time
-import dask.array as da, numpy as np
-import emcube as em
-from emcube.store import events, layout, regions, write
-
-write.plan_layout = events.plan_layout = functools.partial(layout.plan_layout, target=65536)
-events.WIDTH = 5000
-regions.GROUP_BYTES = 4 * 65536
-pause, kind, seed = float(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-counts = np.random.default_rng(seed).poisson(0.3, (24, 4, 32, 512)).astype("u1")
-
-def slow(block):
-    time.sleep(pause)
-    return block
-
-lazy = da.from_array(counts, chunks=(1, 4, 32, 512)).map_blocks(slow, dtype="u1")
-cube = em.make_cube(lazy, dims=("tilt", "y", "x", "energy"), sig_dims=("energy",))
-def show(p):
-    print(p.regions_done, p.n_regions, p.resumed, flush=True)
-
-write.write_cube(cube, sys.argv[1], progress=show, threads=2, layout=kind)
-"""
-
-
-def start(path, pause, kind="events", seed=0):
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(path), str(pause), kind, str(seed)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill")
 def test_a_killed_ingest_goes_on_where_it_stopped(tmp_path):
     path = tmp_path / "a.zarr"
-    run = start(path, 0.1)
+    run = start(path, 0.1, "events")
     for _ in range(9):
         run.stdout.readline()
     os.kill(run.pid, signal.SIGKILL)
@@ -452,17 +417,13 @@ def test_a_killed_ingest_goes_on_where_it_stopped(tmp_path):
         open_cube(path)
     # A chunk that was noted and is lost is written again, and another layout is another ingest.
     chunk_files(path, "event_count")[0].unlink()
-    other = start(path, 0, "dense")
-    assert "unfinished ingest of another cube" in other.communicate(timeout=200)[1]
-    wrong = start(path, 0, seed=1)
-    assert "values differ" in wrong.communicate(timeout=200)[1]
-    again = start(path, 0)
-    out, err = again.communicate(timeout=200)
-    assert again.returncode == 0, err
-    resumed = int(out.split()[-1])
+    with pytest.raises(StoreError, match="unfinished ingest of another cube"):
+        finish(path, "dense")
+    with pytest.raises(StoreError, match="values differ"):
+        finish(path, "events", seed=1)
+    written, resumed = finish(path, "events")
     assert 0 < resumed < 24
-    assert len(out.splitlines()) == 24 - resumed
-    whole = start(tmp_path / "whole.zarr", 0, "dense")
-    whole.communicate(timeout=200)
+    assert written == 24 - resumed
+    finish(tmp_path / "whole.zarr")
     assert read_digest(path) == read_digest(tmp_path / "whole.zarr")
     assert verify(path, deep=True).ok

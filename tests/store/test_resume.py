@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -23,50 +24,7 @@ from emcube.store import (
     verify,
     write_cube,
 )
-
-# A slow source of 24 regions in six groups; the same small layout as the fixture `small_chunks`.
-SCRIPT = """
-import functools, signal, sys, time
-# A shell that starts the tests in the background has SIGINT ignored by all that they start.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-import dask.array as da, numpy as np
-import emcube as em
-from emcube.store import hashing, layout, regions, write
-
-write.plan_layout = functools.partial(layout.plan_layout, target=65536)
-regions.GROUP_BYTES = 4 * 65536
-pause = float(sys.argv[2])
-counts = np.random.default_rng(0).poisson(0.3, (24, 4, 32, 512)).astype("u1")
-
-def slow(block):
-    time.sleep(pause)
-    return block
-
-lazy = da.from_array(counts, chunks=(1, 4, 32, 512)).map_blocks(slow, dtype="u1")
-cube = em.make_cube(lazy, dims=("tilt", "y", "x", "energy"), sig_dims=("energy",))
-def show(p):
-    print(p.regions_done, p.n_regions, p.resumed, flush=True)
-
-write.write_cube(cube, sys.argv[1], progress=show, threads=2)
-"""
-
-
-def start(path, pause: float, **kwargs) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(path), str(pause)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **kwargs,
-    )
-
-
-def finish(path) -> tuple[int, int]:
-    """Run the script to its end; regions that this run wrote, and those of earlier ones."""
-    run = start(path, 0)
-    out, err = run.communicate(timeout=200)
-    assert run.returncode == 0, err
-    return len(out.splitlines()), int(out.split()[-1])
+from tests.store.slow_ingest import PROGRAM, ROOT, finish, start
 
 
 @pytest.fixture(scope="module")
@@ -146,12 +104,14 @@ def tiny_disk(script: str) -> list[str] | None:
 
 def test_a_full_disk_says_how_much_is_missing_and_resumes(tmp_path) -> None:
     # 1 MiB of disk, of which a ballast leaves room for part of the store; without it there is room.
+    # Noise: about 450 kB compressed.
+    ingest = f'{shlex.join(PROGRAM)} "$1/a.zarr" 0 dense 0.6'
     script = f"""
-cd "$1" && head -c 700000 /dev/zero > ballast
-{sys.executable} -c "$2" "$1/a.zarr" 0; echo "status $?"
+head -c 700000 /dev/zero > "$1/ballast"
+{ingest}; echo "status $?"
 {sys.executable} -c "import sys, emcube.store as s; s.open_cube(sys.argv[1])" "$1/a.zarr"
-rm ballast
-{sys.executable} -c "$2" "$1/a.zarr" 0 && cp -r "$1/a.zarr" "$3"
+rm "$1/ballast"
+{ingest} && cp -r "$1/a.zarr" "$2"
 """
     command = tiny_disk(script)
     if command is None:
@@ -160,10 +120,9 @@ rm ballast
         )
     disk = tmp_path / "disk"
     disk.mkdir()
-    # Noise: about 450 kB compressed.
-    noisy = SCRIPT.replace("poisson(0.3,", "poisson(0.6,")
     done = subprocess.run(
-        [*command, str(disk), noisy, str(tmp_path / "copy.zarr")],
+        [*command, str(disk), str(tmp_path / "copy.zarr")],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=200,
