@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emcube.kernels.freedom import GROUPS, LIMIT
+from emcube.kernels.freedom import GROUPS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["component_bands", "grouped_channels"]
+__all__ = ["BELOW_ZERO", "component_bands", "grouped_channels"]
+
+BELOW_ZERO = 3.0
+"""Standard errors by which a group of channels may lie below zero. Of 64 groups that are truly empty one lies
+beyond two errors by chance as a rule, and would cut the truth off; beyond three next to none does."""
 
 MOST_DIMS = 5
 """Dims in which the corners of a polytope are listed; beyond them there are too many."""
@@ -56,7 +60,7 @@ def component_bands(
         corners = _corners(
             bounds[:, free],
             grouped[free] - grouped[i],
-            grouped[i] + np.sqrt(LIMIT * (most @ np.square(group_errors))),
+            grouped[i] + BELOW_ZERO * np.sqrt(most @ np.square(group_errors)),
         )
         if corners is None:
             ends = np.sort(bounds[:, free, None] * slopes, axis=0).sum(axis=1)
@@ -95,11 +99,17 @@ def _corners(
     from scipy.optimize import linprog
     from scipy.spatial import HalfspaceIntersection, QhullError
 
-    # The centre of the largest ball inside.
+    # In parts of the box's sides, which may be of any length; each half space by its unit normal.
+    sides = box[1] - box[0]
+    bounds = bounds - normals @ box[0]
+    normals = normals * sides
     lengths = np.linalg.norm(normals, axis=1)
+    kept = lengths > 1e-12
+    normals, bounds = normals[kept] / lengths[kept, None], bounds[kept] / lengths[kept]
+    # The centre of the largest ball inside.
     centre = linprog(
         np.append(np.zeros(d), -1.0),
-        A_ub=np.column_stack((normals, lengths)),
+        A_ub=np.column_stack((normals, np.ones(len(normals)))),
         b_ub=bounds,
         bounds=[(None, None)] * d + [(0.0, None)],
     )
@@ -111,4 +121,4 @@ def _corners(
         # Flat to within rounding: the box alone, which is wider.
         return None
     corners = np.asarray(found.intersections, dtype=np.float64)
-    return corners[np.isfinite(corners).all(axis=1)]
+    return box[0] + corners[np.isfinite(corners).all(axis=1)] * sides

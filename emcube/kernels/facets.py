@@ -24,6 +24,7 @@ incidental parameters", Ann. Math. Stat. 27 (1956) 887. https://doi.org/10.1214/
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -126,26 +127,49 @@ def deficits(z: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.fl
     slope : ndarray, shape (N, K)
         By z.
     """
-    n = len(NODES)
-    at = (np.clip(z, LOWEST, HIGHEST) - LOWEST) / STEP
-    node = np.minimum(at.astype(np.int64), n - 2)
-    part = at - node
-    counts = np.stack(
-        [
-            np.bincount(i, 1.0 - p, minlength=n) + np.bincount(i + 1, p, minlength=n)
-            for i, p in zip(node.T, part.T, strict=True)
-        ]
-    )
+    counts, beyond = _dealt(z)
     # Rounding leaves next to nothing where nothing is.
     counts[counts < 1e-9] = 0.0
     cost = _log_density(counts, _FREE, ROUNDS) - _log_density(counts, _HELD, ROUNDS)
     # Beyond the last node each standard error costs as much as the last one did.
-    beyond = np.maximum(LOWEST - z, 0.0)
-    value = (counts * cost).sum(axis=1) - LOWEST * beyond.sum(axis=0)
-    slope = np.take_along_axis(np.diff(cost, axis=1).T / STEP, node, axis=0)
-    slope[z < LOWEST] = LOWEST
-    slope[z > HIGHEST] = 0.0
-    return np.maximum(value, 0.0), slope
+    value = (counts * cost).sum(axis=1) - LOWEST * beyond
+    return np.maximum(value, 0.0), _slopes(z, np.diff(cost, axis=1) / STEP)
+
+
+@jit(error_model="numpy")
+def _dealt(z):
+    """Points at the nodes (K, nodes), and how far (K,) all of them lie beyond the lowest."""
+    n_points, k = z.shape
+    n = NODES.size
+    below = np.zeros((k, n))
+    above = np.zeros((k, n))
+    beyond = np.zeros(k)
+    for p in range(n_points):
+        for f in range(k):
+            at = (min(max(z[p, f], LOWEST), HIGHEST) - LOWEST) / STEP
+            node = min(int(at), n - 2)
+            below[f, node] += 1.0 - (at - node)
+            above[f, node + 1] += at - node
+            beyond[f] += max(LOWEST - z[p, f], 0.0)
+    return below + above, beyond
+
+
+@jit(error_model="numpy")
+def _slopes(z, rise):
+    """Slope (N, K) of the cost at each point, between nodes."""
+    n_points, k = z.shape
+    n = NODES.size
+    out = np.empty((n_points, k))
+    for p in range(n_points):
+        for f in range(k):
+            value = z[p, f]
+            if value < LOWEST:
+                out[p, f] = LOWEST
+            elif value > HIGHEST:
+                out[p, f] = 0.0
+            else:
+                out[p, f] = rise[f, min(int((value - LOWEST) / STEP), n - 2)]
+    return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,6 +208,29 @@ class NoisyCloud:
         shapes = np.array([inverse.T @ covariance(corner) @ inverse for corner in corners])
         return cls(shares, size, mix, shapes)
 
+    def some(self, rows: NDArray[np.int64]) -> NoisyCloud:
+        """Some of the points."""
+        return NoisyCloud(self.shares[rows], self.size[rows], self.mix[rows], self.shapes)
+
+    def variance(self, back: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Variance (N, K) of the shares of a simplex (see `deficit`) for points on its facets."""
+        return self._spread(back)[2]
+
+    def _spread(
+        self, back: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Noise along the facets (K, K, K), weights (N, K) and variances (N, K)."""
+        along = np.einsum("jkl,lf->jkf", self.shapes, back)
+        square = np.einsum("kf,jkf->jf", back, along)
+        # On a facet there is nothing of its own corner, in the noise neither.
+        np.fill_diagonal(square, 0.0)
+        weight = self._weight
+        return along, weight, weight * (self.mix @ square) + SHARPEST**2
+
+    @cached_property
+    def _weight(self) -> NDArray[np.float64]:
+        return np.asarray(np.square(self.size)[:, None] / np.maximum(1.0 - self.mix, 1e-3))
+
     def deficit(
         self, back: NDArray[np.float64]
     ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
@@ -203,12 +250,7 @@ class NoisyCloud:
         curvature : ndarray, shape (K, K, K)
             For each facet an upper bound of the second derivatives by its column.
         """
-        along = np.einsum("jkl,lf->jkf", self.shapes, back)
-        square = np.einsum("kf,jkf->jf", back, along)
-        # On a facet there is nothing of its own corner, in the noise neither.
-        np.fill_diagonal(square, 0.0)
-        weight = np.square(self.size)[:, None] / np.maximum(1.0 - self.mix, 1e-3)
-        variance = weight * (self.mix @ square) + SHARPEST**2
+        along, weight, variance = self._spread(back)
         sigma = np.sqrt(variance)
         z = (self.shares @ back) / sigma
         value, rise = deficits(z)
@@ -216,7 +258,7 @@ class NoisyCloud:
         np.fill_diagonal(pulled, 0.0)
         slope = self.shares.T @ (rise / sigma) - np.einsum("jf,jkf->kf", pulled, along)
         bend = np.clip(rise / np.minimum(z, -0.5), 0.0, 1.0) / variance
-        curvature = np.stack([(self.shares * b[:, None]).T @ self.shares for b in bend.T])
+        curvature = np.stack([_scatter(self.shares, b) for b in bend.T])
         return float(value.sum()), slope, curvature
 
     def priced(
@@ -225,6 +267,13 @@ class NoisyCloud:
         """The deficit in units of the logarithm of the volume."""
         value, slope, curvature = self.deficit(back)
         return PRICE * value, PRICE * slope, PRICE * curvature
+
+
+def _scatter(shares: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum of the products of shares, weighted; most points lie far inside and weigh nothing."""
+    held = weights > 0.0
+    mine = shares[held]
+    return np.asarray((mine * weights[held, None]).T @ mine)
 
 
 def _log_det(corners: NDArray[np.float64]) -> float:

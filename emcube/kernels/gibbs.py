@@ -627,16 +627,24 @@ def _moments(x, ratio):
 
 @jit
 def _log_ratio(x, above, below):
-    """sum_i x_i log(above_i / below_i): logarithms of products, which are fewer."""
+    """sum_i x_i log(above_i / below_i): few counts as powers, and the logarithm of their product."""
     total, product = 0.0, 1.0
     for i in range(x.size):
         term = above[i] / below[i]
-        if x[i] == 1.0:
-            product *= term
-        elif x[i] == 2.0:
-            product *= term * term
-        else:
+        if x[i] > 15.0:
             total += x[i] * np.log(term)
+            continue
+        bits = int(x[i])
+        square = term * term
+        fourth = square * square
+        power = term if bits & 1 else 1.0
+        power *= square if bits & 2 else 1.0
+        power *= fourth if bits & 4 else 1.0
+        power *= fourth * fourth if bits & 8 else 1.0
+        if power > 1e100 or power < 1e-100:
+            total += x[i] * np.log(term)
+            continue
+        product *= power
         if product > 1e100 or product < 1e-100:
             total += np.log(product)
             product = 1.0
@@ -767,8 +775,10 @@ def _divide(state, x, parts, own, alive, alpha, mu, moved, ratio):
         return
     held, held_other = own[j], own[i]
     own[j], own[i] = both * v, both * (1.0 - v)
-    _mixed_into(parts, own, -1, moved)
+    more = both * (v - w)
     for c in range(x.size):
+        # Never below a rounding of what it was.
+        moved[c] = max(mu[c] + more * (parts[j, c] - parts[i, c]), 1e-16 * mu[c])
         ratio[c] = both * (parts[j, c] - parts[i, c]) / moved[c]
     slope, bend = _moments(x, ratio)
     back, back_width, back_inside = _top(v, slope, bend)

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emcube.kernels.corners import log_volume
-from emcube.kernels.extremes import extreme_turns
+from emcube.kernels.extremes import extreme_turns, slack_of
 from emcube.kernels.facets import NoisyCloud, smallest_within_noise
-from emcube.kernels.feasible import slack_of
 from emcube.models.cloud import gather, in_plane
 from emcube.models.nmf_start import sketch
 

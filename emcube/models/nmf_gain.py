@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from emcube.engine import Block, BlockSource, RngKey
     from emcube.models.nmf_start import Sketch
 
-__all__ = ["gain_of", "in_counts", "sketch_in_counts"]
+__all__ = ["gain_of", "in_counts", "noise_gain", "sketch_in_counts"]
 
 FEW_COUNTS = 10.0
 """Fractions that sum to less in a pixel are normalised spectra or rates, as a rule, and no counts."""
@@ -68,16 +68,37 @@ def gain_of(source: BlockSource, found: Sketch, n_components: int) -> float:
     are taken for `MOST_COUNTS` a pixel.
     """
     full = max(1, found.n_pixels - found.n_empty)
-    total = float(found.totals.sum())
-    held = total / full
-    if held >= FEW_COUNTS or np.array_equal(found.totals, np.rint(found.totals)):
+    held = float(found.totals.sum()) / full
+    if held >= FEW_COUNTS or _whole(found):
         return 1.0
+    return max(_dispersion(source, found, n_components), held / MOST_COUNTS)
+
+
+def noise_gain(source: BlockSource, found: Sketch, n_components: int) -> float:
+    """Value of one count as its noise says, 1.0 at least, where values are no whole numbers.
+
+    Cameras tell electrons times a gain, with a variance of the gain times the value. What is smoother than
+    counts is not trusted: much of its noise may have been moved to where nothing shows it.
+    """
+    if _whole(found):
+        return 1.0
+    return max(_dispersion(source, found, n_components), 1.0)
+
+
+def _whole(found: Sketch) -> bool:
+    return np.array_equal(found.totals, np.rint(found.totals))
+
+
+def _dispersion(source: BlockSource, found: Sketch, n_components: int) -> float:
+    """Mean square of what K components leave, with Keenan and Kotula's weights; one pass."""
+    full = max(1, found.n_pixels - found.n_empty)
+    total = float(found.totals.sum())
     seen = found.totals > 0
     inverse = np.divide(1.0, found.totals, out=np.zeros_like(found.totals), where=seen)
     square = total * run_sweep(_SquareSweep(inverse), source).state
     left = square - float(found.eigenvalues[:n_components].sum())
     n_free = (full - n_components) * (int(np.count_nonzero(seen)) - n_components)
-    return float(max(left / max(1, n_free), held / MOST_COUNTS))
+    return float(left / max(1, n_free))
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,8 @@ class Sketch:
         Orthonormal, for data that are multiplied by `scale`.
     eigenvalues : ndarray, shape (Q,)
         Of the weighted scatter matrix, descending.
+    squares : ndarray, shape (E,), or None
+        Sum of squares of each channel, not weighted; None where counts tell their noise.
     """
 
     totals: NDArray[np.float64]
@@ -140,6 +142,17 @@ class Sketch:
     scale: NDArray[np.float64]
     vectors: NDArray[np.float64]
     eigenvalues: NDArray[np.float64]
+    squares: NDArray[np.float64] | None = None
+
+    @property
+    def noise_profile(self) -> NDArray[np.float64]:
+        """Variance (E,) that the subspace leaves in each (weighted) channel, over the mean; counts: one."""
+        if self.squares is None:
+            return np.ones(self.totals.size)
+        held = np.square(self.vectors) @ self.eigenvalues[: self.vectors.shape[1]]
+        left = np.maximum(self.squares * np.square(self.scale) - held, 0.0)
+        mean = float(left.sum()) / max(1, int(np.count_nonzero(self.scale)))
+        return left / mean if mean > 0.0 else np.ones(self.totals.size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +196,7 @@ class SketchSweep:
                     weighted = product / _positive(_pixel_sums(part))[:, None]
                 image += part.T @ weighted
                 inner += product.T @ weighted
-        sums = _sums(data) if first else (0.0, 0.0, 0, 0)
+        sums = _sums(data) if first else (0.0, 0.0, 0, 0, 0.0)
         return image, inner, *sums
 
     def combine(self, a: Any, b: Any) -> Any:
@@ -194,7 +207,7 @@ class SketchSweep:
         self, state: _SketchState, statistic: Any, round_number: int
     ) -> tuple[_SketchState, bool]:
         """Take the next basis; at the end values and vectors."""
-        image, inner, channels, square, n_pixels, n_empty = statistic
+        image, inner, channels, square, n_pixels, n_empty, squares = statistic
         if not np.isfinite(image).all():
             raise InputError(
                 "values are too large: the products of their spectra are not finite",
@@ -203,7 +216,9 @@ class SketchSweep:
         found = state.found
         if found is None:
             scale = np.sqrt(self.loss.channel_weights(channels))
-            found = Sketch(channels, n_pixels, n_empty, square, scale, state.basis, np.zeros(0))
+            found = Sketch(
+                channels, n_pixels, n_empty, square, scale, state.basis, np.zeros(0), squares
+            )
         image = found.scale[:, None] * image
         basis, _ = np.linalg.qr(image)
         if round_number + 1 < POWER_ROUNDS:
@@ -224,6 +239,7 @@ class SketchSweep:
                     found.scale,
                     np.ascontiguousarray(vectors),
                     values[::-1].copy(),
+                    None if self.loss.counts else found.squares,
                 ),
             ),
             True,
@@ -231,7 +247,7 @@ class SketchSweep:
 
     def statistic_bytes(self, n_channels: int) -> int:
         """Bytes of a statistic."""
-        return 8 * (self.first.size + n_channels)
+        return 8 * (self.first.size + 2 * n_channels)
 
 
 def sketch(
@@ -276,17 +292,22 @@ def _from_moments(
 
 
 def _sums(data: CountRows | NDArray[Any]) -> tuple[Any, ...]:
-    """Channel totals, sum of squares, pixels, empty pixels."""
+    """Channel totals, sum of squares, pixels, empty pixels, squares of the channels."""
     if isinstance(data, CountRows):
         channels = data.channel_totals().astype(np.float64)
         square = float(np.square(data.counts, dtype=np.float64).sum())
-        return channels, square, data.n_pixels, int(np.count_nonzero(data.pixel_totals() == 0))
+        empty = int(np.count_nonzero(data.pixel_totals() == 0))
+        weights = np.square(data.counts, dtype=np.float64)
+        each = np.bincount(data.channels, weights, minlength=data.n_channels)
+        return channels, square, data.n_pixels, empty, each
     channels, square, empty = np.zeros(data.shape[1]), 0.0, 0
+    squares = np.zeros(data.shape[1])
     for _, part in pieces(data):
         channels += part.sum(axis=0)
         square += float(np.vdot(part, part))
+        squares += np.einsum("pe,pe->e", part, part)
         empty += int(np.count_nonzero(~part.any(axis=1)))
-    return channels, square, len(data), empty
+    return channels, square, len(data), empty, squares
 
 
 def _times(data: CountRows | NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[np.float64]:

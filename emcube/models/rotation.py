@@ -44,10 +44,32 @@ class Rotations:
         return np.asarray(np.linalg.inv(self.turns), dtype=np.float64)
 
     def components(
-        self, components: NDArray[np.float64], errors: NDArray[np.float64]
+        self,
+        components: NDArray[np.float64],
+        errors: NDArray[np.float64],
+        interval: tuple[NDArray[np.float64], NDArray[np.float64]],
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Least and largest values (K, E) of components S between the extremes (see `component_bands`)."""
-        return component_bands(self.turns, components, errors)
+        """Least and largest values (K, E) of components S between the extremes, with noise on either side.
+
+        Parameters
+        ----------
+        components, errors : ndarray, shape (K, E)
+            Each component sums to one; standard errors of the values (see `component_bands`).
+        interval : (ndarray, ndarray), each of shape (K, E)
+            Ends of the interval about each value.
+
+        Notes
+        -----
+        Rotations leave the span of the components as it is; the noise of counts does not. A mixture has the
+        noise of its parts, each as often as the largest share of it: far out that is many times.
+        """
+        low, high = component_bands(self.turns, components, errors)
+        most = np.square(np.abs(self.turns).max(axis=0))
+        own = np.diagonal(most)[:, None]
+        below, above = components - interval[0], interval[1] - components
+        others = (most - np.diag(np.diagonal(most))) @ np.square(np.maximum(below, above))
+        low = low - np.sqrt(own * np.square(below) + others)
+        return np.maximum(low, 0.0), high + np.sqrt(own * np.square(above) + others)
 
     def loadings(self, loadings: NDArray[np.float64]) -> NDArray[np.float64]:
         """Least and largest loadings, shape (p, K, 2), of pixels with the loadings (p, K)."""

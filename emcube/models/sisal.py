@@ -13,9 +13,8 @@ import xarray as xr
 from emcube.errors import InputError
 from emcube.kernels.bands import component_bands
 from emcube.kernels.corners import log_volume, n_finder, shares_of
-from emcube.kernels.extremes import extreme_turns
+from emcube.kernels.extremes import extreme_turns, slack_of
 from emcube.kernels.facets import PRICE, NoisyCloud, smallest_within_noise
-from emcube.kernels.feasible import slack_of
 from emcube.kernels.sisal import smallest_simplex
 from emcube.models.cloud import in_plane
 from emcube.models.geometry import Purest, by_component
@@ -208,7 +207,8 @@ class SISAL(Purest):
         loss: Loss,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Least and largest spectra (K, E) that the data leave to each component."""
-        spectra, k = spectra_at(cloud.found, corners), len(corners)
+        # As they are, be they negative: those of a turned simplex are mixtures of them.
+        spectra, k = _unclipped(cloud, corners), len(corners)
         turns = np.eye(k)[None]
         if k > 1:
             noisy = NoisyCloud.of(
@@ -216,9 +216,21 @@ class SISAL(Purest):
             )
             turns = extreme_turns(noisy, spectra, errors, slack_of(float(self.level), k))
         low, high = component_bands(turns, spectra, errors)
+        low, high = np.minimum(low, self._values), np.maximum(high, self._values)
         # Errors of what a component may be made of come with its largest shares in it.
         wide = ERRORS * np.sqrt(np.square(np.abs(turns).max(axis=0)) @ np.square(errors))
         return np.maximum(low - wide, 0.0), high + wide
+
+
+def _unclipped(cloud: Cloud, corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Spectra (K, E) of corners, negative where their place in the subspace makes them so."""
+    found = cloud.found
+    unscale = np.divide(1.0, found.scale, out=np.zeros_like(found.scale), where=found.scale > 0.0)
+    spectra = (corners @ found.vectors.T) * unscale
+    sums = spectra.sum(axis=1, keepdims=True)
+    if not (sums > 0.0).all():
+        return spectra_at(found, corners)
+    return np.asarray(spectra / sums)
 
 
 def _errors_of(cloud: Cloud, noise: Noise) -> NDArray[np.float64]:
@@ -226,7 +238,8 @@ def _errors_of(cloud: Cloud, noise: Noise) -> NDArray[np.float64]:
     found = cloud.found
     unscale = np.divide(1.0, found.scale, out=np.zeros_like(found.scale), where=found.scale > 0.0)
     within = np.einsum("ed,kdf,ef->ke", found.vectors, noise.within, found.vectors, optimize=True)
-    return np.asarray(np.sqrt(np.maximum(within + noise.out[:, None], 0.0)) * unscale)
+    out = noise.out[:, None] * found.noise_profile
+    return np.asarray(np.sqrt(np.maximum(within + out, 0.0)) * unscale)
 
 
 def _bounds(both: list[xr.DataArray]) -> xr.DataArray:

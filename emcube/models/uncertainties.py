@@ -29,9 +29,9 @@ from emcube.models.information import (
     fitted_of,
     information_of,
 )
-from emcube.models.labels import Labels, as_source, map_pixels
+from emcube.models.labels import Labels, as_source, dtype_of, map_pixels
 from emcube.models.nmf import MiniBatchNMF
-from emcube.models.nmf_gain import in_counts
+from emcube.models.nmf_gain import in_counts, noise_gain
 from emcube.models.nmf_start import corners_of, sample_sweep, sketch, tile_of
 from emcube.models.nmf_sweeps import PassSweep
 from emcube.models.nmf_variants import variant_words
@@ -283,6 +283,7 @@ def evaluate(
     n = REPLICATES[method] if n_replicates is None else int(n_replicates)
     z = NormalDist().inv_cdf(0.5 + 0.5 * level)
     with resident():
+        fitted = _as_noisy(fitted, source, seed) if dtype_of(cube).kind == "f" else fitted
         counted = in_counts(source, fitted.gain)
         fitted, found = information_of(fitted, counted)
         with single_threaded_blas():
@@ -304,6 +305,16 @@ def evaluate(
         values = _replicates(fitted, cube, where, counted, labels, method, n, seed, facts)
     with single_threaded_blas():
         return _collected(fitted, covariance, variance, noise, rotations, values, z, level, facts)
+
+
+def _as_noisy(fitted: Fitted, source: BlockSource, seed: int) -> Fitted:
+    """Counts that are worth more than one each, as their noise says; two passes over fractions."""
+    if not fitted.loss.counts or fitted.gain != 1.0:
+        return fitted
+    k = len(fitted.components)
+    with single_threaded_blas():
+        gain = noise_gain(source, sketch(source, fitted.loss, k, seed, "uncertainty"), k)
+    return replace(fitted, gain=gain, totals=fitted.totals / gain)
 
 
 def _check(level: Any, method: str, n_replicates: Any, fitted: Fitted) -> None:
@@ -512,9 +523,7 @@ def _collected(
         std = np.sqrt(found + np.square(moved))
         quadratic = None
     solved = None if values is None else _positive(values)
-    rotation_low, rotation_high = beside(
-        *rotations.components(components, np.sqrt(variance)), (low, high), components
-    )
+    rotation_low, rotation_high = rotations.components(components, np.sqrt(variance), (low, high))
     # Each sums to one and is nowhere negative.
     high, rotation_high = np.minimum(high, 1.0), np.minimum(rotation_high, 1.0)
     facts["noise_variance"] = float(noise)
@@ -603,7 +612,8 @@ def uncertainty(
         "high"; zero is the lowest low end, so that an interval there is one-sided.
         ``rotation_range`` (component, signal dims, bound), ``loadings_rotation_range``: the least and the
         largest value among factorisations that describe the data as well (see `emcube.kernels.facets`),
-        with the interval on either side: what holds the truth where the data do not fix the answer.
+        with the interval on either side: what holds the truth where the data do not fix the answer. For
+        components the intervals of all of them, each as often as the largest share of it in what is found.
         ``rotation_share`` (component, bound): totals of these factorisations over those of the model, without
         noise; 1 to 1 where all is fixed.
         Attributes tell method, level, replicates and seed. Lazy per pixel where the cube is.
@@ -619,9 +629,10 @@ def uncertainty(
     -----
     One pass for the information, one for the points that say what else is as good (and those of the
     subspace, where it is not known); replicates take one for their subspaces, one for their corners and up
-    to 10 further ones, all of them together. An interval reaches farther out on both sides by as much as
-    replicates move away from the answer on average. Memory: K (K + 1) / 2 sums a channel, and 16 K E bytes
-    a replicate. The same bits on any number of threads and workers.
+    to 10 further ones, all of them together. Counts that are no whole numbers take two more, which tell what
+    one count is worth (the gain of a camera; one at least). An interval reaches farther out on both sides by
+    as much as replicates move away from the answer on average. Memory: K (K + 1) / 2 sums a channel, and
+    16 K E bytes a replicate. The same bits on any number of threads and workers.
 
     References
     ----------

@@ -107,6 +107,43 @@ def test_the_range_of_minimum_volume_nmf_holds_the_truth():
     assert ((inside * truth).sum(axis=1) / truth.sum(axis=1) > 0.97).all()
 
 
+@pytest.fixture(scope="module")
+def edges():
+    """Edges, a seventh of their background at most: corners lie seven times farther out than pixels."""
+    scene = em.scenes.eels(scale=0.25, random_state=11)
+    return scene.cube.load(), scene.components.values
+
+
+def test_the_range_reaches_edges_on_their_background(edges):
+    """On threads and in blocks, too."""
+    cube, truth = edges
+    model = em.SISAL(3, random_state=0).fit(cube)
+    order, angles, _ = paired(model, cube, truth)
+    assert angles.max() > 30.0
+    assert (held(model, truth, order) > 0.97).all()
+    with use_threads(3):
+        again = em.SISAL(3, random_state=0).fit(cube.chunk(y=7))
+    for name in ("components_", "components_range_"):
+        xr.testing.assert_identical(getattr(model, name), getattr(again, name))
+
+
+def test_the_rotation_range_reaches_edges_on_their_background(edges):
+    """Values are twice the electrons: a count is worth more than one, which the noise tells."""
+    cube, truth = edges
+    nmf = em.MiniBatchNMF(3, random_state=0).fit(cube)
+    found = em.uncertainty(nmf, cube, n_replicates=5)
+    order, angles = match_components(
+        nmf.components_.values, truth, cube.values.reshape(-1, 601).mean(axis=0)
+    )
+    assert angles.max() > 30.0
+    low, high = (found.rotation_range.sel(bound=b).values[order] for b in ("low", "high"))
+    inside = (low <= truth + 1e-12) & (truth <= high + 1e-12)
+    assert ((inside * truth).sum(axis=1) > 0.97).all()
+    with use_threads(3):
+        again = em.uncertainty(nmf, cube.chunk(y=7), n_replicates=5)
+    xr.testing.assert_identical(found.rotation_range, again.rotation_range)
+
+
 def test_a_wider_level_gives_a_wider_range(mixed):
     cube, _, model = mixed
     wider = em.SISAL(4, level=0.9999, random_state=0).fit(cube)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
-from scipy.optimize import nnls
 
-from emcube.kernels.feasible import feasible_turns, slack_of
 from emcube.kernels.fisher import (
     CLAIM,
     HALF,
@@ -194,42 +191,3 @@ def test_areas_cover_the_field_evenly():
     assert sizes.size == 64
     assert (sizes == 15).all()
     assert (index[:5, :3] == 0).all()
-
-
-def test_the_slack_is_half_of_chi_square():
-    assert slack_of(0.9, 2) == pytest.approx(stats.chi2.ppf(0.9, 2) / 2)
-    assert slack_of(0.95, 4) == pytest.approx(stats.chi2.ppf(0.95, 12) / 2)
-
-
-def two_lines(purest: float):
-    """Counts without noise of two components, the first never purer than this."""
-    components = np.array([[0.5, 0.1, 0.4, 0.0], [0.1, 0.5, 0.0, 0.4]])
-    share = np.linspace(1.0 - purest, purest, 60)[:, None]
-    data = 5000.0 * np.hstack((share, 1 - share)) @ components
-
-    def profile(s):
-        h = np.array([nnls(s.T, x)[0] for x in data])
-        rest = h @ s - data
-        return float(0.5 * np.square(rest).sum() / 5000.0), h.T @ rest / 5000.0
-
-    return components, profile
-
-
-def test_two_components_have_the_range_of_lawton_and_sylvestre():
-    """With two components the feasible range is known: outwards until a channel is empty, inwards until a
-    pixel no longer lies between them."""
-    components, profile = two_lines(0.8)
-    turns = feasible_turns(profile, components, np.full((2, 4), 1e-6), 1e-3)
-    np.testing.assert_allclose(turns.sum(axis=2), 1.0)
-    np.testing.assert_array_equal(turns[0], np.eye(2))
-    shares = turns[:, 0, 1]
-    # Both are at their outer ends already: each has an empty channel.
-    assert shares.min() == pytest.approx(0.0, abs=1e-3)
-    # Inwards, the purest pixel sets the end: 0.2 of the other.
-    assert shares.max() == pytest.approx(0.2, abs=0.01)
-
-
-def test_pure_pixels_and_empty_channels_leave_nothing():
-    components, profile = two_lines(1.0)
-    turns = feasible_turns(profile, components, np.full((2, 4), 1e-6), 1e-3)
-    np.testing.assert_allclose(turns, np.broadcast_to(np.eye(2), turns.shape), atol=0.01)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.optimize import linprog, minimize
 
-from emcube.kernels.bands import component_bands
+from emcube.kernels.bands import component_bands, grouped_channels
 from emcube.kernels.corners import log_volume, shares_of, vertex_components
-from emcube.kernels.extremes import extreme_turns
+from emcube.kernels.extremes import extreme_turns, slack_of
 from emcube.kernels.facets import NODES, NoisyCloud, deficits, smallest_within_noise
+from emcube.kernels.interior import Interior
 from emcube.kernels.sisal import smallest_simplex
 
 
@@ -132,6 +134,11 @@ def test_noise_does_not_make_the_simplex_larger(k):
     assert log_volume(plain) > truth + 0.4
 
 
+def test_the_slack_is_half_of_chi_square():
+    assert slack_of(0.9, 2) == pytest.approx(stats.chi2.ppf(0.9, 2) / 2)
+    assert slack_of(0.95, 4) == pytest.approx(stats.chi2.ppf(0.95, 12) / 2)
+
+
 def test_the_range_of_two_components_is_known_exactly():
     """Two corners: shares of one in the other from where data begin to where a channel is zero."""
     rng = np.random.default_rng(0)
@@ -148,6 +155,65 @@ def test_the_range_of_two_components_is_known_exactly():
     ends = np.array([[0.58, 0.42, 0.0], [0.0, 0.275, 0.725]])
     np.testing.assert_allclose(low, np.minimum(own, ends), atol=0.01)
     np.testing.assert_allclose(high, np.maximum(own, ends), atol=0.01)
+
+
+def far_within(seed: int = 0, n: int = 1500):
+    """A cloud near one corner of three, and the spectra of these.
+
+    At most a seventh of two others, one of which lacks on each of two sides; both are empty over most of
+    the channels.
+    """
+    rng = np.random.default_rng(seed)
+    fill, side = rng.uniform(0.09, 0.14, n), rng.beta(0.3, 0.3, n)
+    side[: n // 2] = rng.random(n // 2) < 0.5
+    shares = np.column_stack([1.0 - fill, fill * side, fill * (1.0 - side)])
+    x = np.linspace(0.0, 1.0, 120)
+    spectra = np.stack([np.exp(-x), (x > 0.6) * np.exp(-x), np.maximum(x - 0.7, 0.0)])
+    return shares, spectra / spectra.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_where_there_is_much_room_the_truth_is_reached_from_far_off(seed):
+    """Corners a seventh of the way from the cloud to the true ones: each true row lies in the box."""
+    shares, spectra = far_within(seed)
+    rng = np.random.default_rng(100 + seed)
+    size = np.full(len(shares), 1e-3)
+    flat = np.eye(3) - 1.0 / 3.0
+    noisy = shares + 1e-3 * rng.normal(size=shares.shape) @ flat
+    start = np.array([[0.95, 0.02, 0.03], [0.84, 0.16, 0.0], [0.84, 0.0, 0.16]])
+    cloud = NoisyCloud.of(noisy, size, lambda corner: flat, start)
+    turns = extreme_turns(cloud, start @ spectra, np.full((3, 120), 2e-6), slack_of(0.9, 3))
+    np.testing.assert_allclose(turns.sum(axis=2), 1.0, atol=1e-8)
+    np.testing.assert_array_equal(turns[0], np.eye(3))
+    truth = np.linalg.inv(start)
+    for low, true, high in zip(turns.min(axis=0), truth, turns.max(axis=0), strict=True):
+        assert (low <= true + 0.1).all()
+        assert (true <= high + 0.1).all()
+
+
+def test_inside_is_clear_of_points_and_of_zero():
+    shares, spectra = far_within()
+    size = np.full(len(shares), 1e-3)
+    start = np.array([[0.95, 0.02, 0.03], [0.84, 0.16, 0.0], [0.84, 0.0, 0.16]])
+    cloud = NoisyCloud.of(shares, size, lambda corner: np.eye(3) - 1.0 / 3.0, start)
+    grouped, errors = grouped_channels(start @ spectra, np.full((3, 120), 2e-6))
+    interior = Interior.of(cloud, grouped, errors)
+    turn = interior.entered(np.eye(3))
+    assert turn is not None
+    ends = interior.farthest(turn, 1, 0, -1.0)
+    # The weaker the barriers, the farther.
+    assert (np.diff([end[1, 0] for end in ends]) < 0.0).all()
+    assert ends[-1][1, 0] < turn[1, 0]
+    for end in (turn, *ends):
+        # The outermost points stand for all.
+        back = np.linalg.inv(end)
+        sigma = np.sqrt(cloud.variance(back))
+        assert (cloud.shares @ back >= -1.5 * sigma).all()
+        assert (end @ grouped >= -3.0 * np.sqrt(np.square(end) @ np.square(errors))).all()
+    # No simplex of these spectra holds points beyond them.
+    far = shares.mean(axis=0) + 40.0 * (shares - shares.mean(axis=0))
+    beyond = NoisyCloud.of(far, size, lambda corner: np.eye(3) - 1.0 / 3.0, start)
+    assert Interior.of(beyond, grouped, errors).entered(np.eye(3)) is None
 
 
 @pytest.mark.parametrize("k", [3, 5])
@@ -171,7 +237,7 @@ def test_bands_are_the_extremes_of_the_polytope(k):
                 answer = linprog(
                     sign * spectra[:, e],
                     A_ub=-sums.T,
-                    b_ub=2.0 * np.sqrt(most @ square),
+                    b_ub=3.0 * np.sqrt(most @ square),
                     A_eq=np.ones((1, k)),
                     b_eq=[1.0],
                     bounds=bounds,
