@@ -7,7 +7,7 @@ active.
 
 from __future__ import annotations
 
-from emcube.engine.chained import ChainedSource
+from emcube.engine.chained import ChainedPlan, ChainedSource
 from emcube.engine.checkpoint import Checkpoints, checkpointing
 from emcube.engine.loop import (
     ArrayTarget,
@@ -42,6 +42,7 @@ __all__ = [
     "Block",
     "BlockPlan",
     "BlockSource",
+    "ChainedPlan",
     "ChainedSource",
     "Checkpoints",
     "DaskSource",

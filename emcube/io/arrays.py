@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -193,8 +194,8 @@ def _labelled(
 def read_csv(path: Path, *, name: str | None = None, reader: str | None = None) -> list[Signal]:
     """Read a table of spectra: a header, positions in the first column, one spectrum in each other one.
 
-    The first word of the header is the unit (``keV``) or the name of the axis; the other words become the
-    labels of the dim ``component``. Empty fields and ``nan`` are missing values.
+    The first word of the header is the unit (``keV``), the name of the axis, or both (``energy (keV)``); the
+    other words become the labels of the dim ``component``. Empty fields and ``nan`` are missing values.
 
     Raises
     ------
@@ -221,8 +222,13 @@ def read_csv(path: Path, *, name: str | None = None, reader: str | None = None) 
     except ValueError as error:
         raise _error(path, "a table of spectra", error) from error
     first = header[0].strip()
+    # As `emcube.export` writes it.
+    both = re.fullmatch(r"(.*\S)\s*\(([^()]+)\)", first)
+    first = both[2] if both is not None else first
     unit = axis_unit(first)[0]
     known = unit in ("eV", "keV", "nm", "1/nm")
+    if both is not None and not known:
+        first = both[0]
     axes = [
         Axis(len(header) - 1, "component", navigate=True),
         Axis(

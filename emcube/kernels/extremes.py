@@ -17,6 +17,7 @@ as good, to its very end.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -77,6 +78,7 @@ def extreme_turns(
     slack: float,
     *,
     first: NDArray[np.float64] | None = None,
+    n_threads: int = 1,
 ) -> NDArray[np.float64]:
     """Extreme matrices T whose corners T V are as good as V.
 
@@ -93,6 +95,8 @@ def extreme_turns(
     first : ndarray, shape (K, K), optional
         Turn from which nats are counted, and searches start, unless it costs more than the slack itself: then
         it is what can be reached from it that costs least. The identity.
+    n_threads : int
+        Searches at the same time; they know nothing of each other.
 
     Returns
     -------
@@ -120,7 +124,9 @@ def extreme_turns(
     found = [start]
     if inside is not None:
         found.extend(search.through(inside, aims, limit))
-    found.extend([search.extreme(_best(found, *aim), *aim, limit) for aim in aims])
+    with ThreadPoolExecutor(n_threads) as pool:
+        searches = [pool.submit(search.extreme, _best(found, *aim), *aim, limit) for aim in aims]
+        found.extend([one.result() for one in searches])
     return np.array([np.eye(k), *found, *_renamed(found, components)])
 
 

@@ -77,7 +77,7 @@ def _tables() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 _HELD, _FREE = _tables()
 
 
-@jit(error_model="numpy")
+@jit(error_model="numpy", fastmath={"reassoc", "contract"})
 def _log_density(counts, table, rounds):
     """Log of the best mixture's density at the nodes, for each row of counts."""
     n_facets, n_nodes = counts.shape

@@ -19,12 +19,12 @@ from emcube.kernels.sampling import _mix, alias_tables
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["area_index", "area_shape", "drawn_again", "flipped", "split", "weighed"]
+__all__ = ["AREAS", "area_index", "area_shape", "drawn_again", "flipped", "split", "weighed"]
 
 _GAMMA, _LOW = np.uint64(0x9E3779B97F4A7C15), np.uint64((1 << 56) - 1)
 
 AREAS = 64
-"""Areas that a field of view is cut into, about."""
+"""Areas that what was measured is cut into, about."""
 
 
 def drawn_again(rows: CountRows, rng: np.random.Generator) -> CountRows:
@@ -266,18 +266,20 @@ def flipped(
     return np.asarray(model + signs * (np.asarray(data, dtype=np.float64) - model))
 
 
-def area_shape(nav_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Areas along each navigation dim: about `AREAS`, over the last two dims (over one, along it)."""
+def area_shape(nav_shape: tuple[int, ...], n_areas: int = AREAS) -> tuple[int, ...]:
+    """Areas along each navigation dim: about `n_areas`, over the last two dims (over one, along it)."""
     if not nav_shape:
         return ()
     if len(nav_shape) == 1:
-        return (min(nav_shape[0], AREAS),)
-    side = math.isqrt(AREAS)
+        return (min(nav_shape[0], n_areas),)
+    side = math.isqrt(n_areas)
     image = tuple(min(n, side) for n in nav_shape[-2:])
     return (*(1 for _ in nav_shape[:-2]), *image)
 
 
-def area_index(places: NDArray[np.int64], nav_shape: tuple[int, ...]) -> NDArray[np.int64]:
+def area_index(
+    places: NDArray[np.int64], nav_shape: tuple[int, ...], n_areas: int = AREAS
+) -> NDArray[np.int64]:
     """Number of the area that each place of the navigation grid lies in.
 
     Parameters
@@ -285,8 +287,10 @@ def area_index(places: NDArray[np.int64], nav_shape: tuple[int, ...]) -> NDArray
     places : ndarray of int, shape (n, D)
     nav_shape : tuple of int
         Of the whole cube.
+    n_areas : int
+        As for `area_shape`.
     """
-    grid = area_shape(nav_shape)
+    grid = area_shape(nav_shape, n_areas)
     index = np.zeros(len(places), dtype=np.int64)
     for d, (n, parts) in enumerate(zip(nav_shape, grid, strict=True)):
         index = index * parts + np.minimum(places[:, d] * parts // n, parts - 1)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from emcube.errors import InputError
 from emcube.models.bayes import BayesianUnmixing
@@ -22,9 +21,7 @@ from emcube.models.bayes_sweeps import (
     posterior,
 )
 from emcube.models.information import fitted_of
-from emcube.models.labels import map_pixels
-from emcube.models.rebuild import pixels_only
-from emcube.models.uncertainties import evaluate, labelled
+from emcube.models.uncertainties import answered, evaluate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,9 +69,7 @@ class PosteriorPixels:
         return out
 
 
-def posterior_uncertainty(
-    model: Any, cube: Any, *, level: float, where: Any, seed: int
-) -> xr.Dataset:
+def posterior_uncertainty(model: Any, cube: Any, *, level: float, where: Any, seed: int) -> Any:
     """Hand out the posterior as `emcube.uncertainty` does, with the range of rotations beside it.
 
     Parameters
@@ -86,6 +81,11 @@ def posterior_uncertainty(
     level : float
     seed : int
         Of the sample on which rotations are tried.
+
+    Returns
+    -------
+    Dataset, or list of them
+        One a cube, of several.
 
     Raises
     ------
@@ -124,10 +124,8 @@ def posterior_uncertainty(
         facts=facts,
     )
     pixels = PosteriorPixels(model._sampler(), model._chains, model.seed_, float(level), turns)
-    packed = map_pixels(
-        cube, pixels, (len(values), 6), labels=fitted.labels, where=pixels_only(cube, where)
-    )
-    dataset = labelled(found, cube, packed)
-    for name in ("components_std", "components_interval", "rotation_range"):
-        dataset[name].attrs["units"] = model.component_units_
-    return dataset
+    answer = answered(found, pixels, cube, where)
+    for dataset in answer if isinstance(answer, list) else [answer]:
+        for name in ("components_std", "components_interval", "rotation_range"):
+            dataset[name].attrs["units"] = model.component_units_
+    return answer

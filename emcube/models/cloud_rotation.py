@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from emcube.engine.threads import default_threads
 from emcube.kernels.corners import log_volume
 from emcube.kernels.extremes import extreme_turns, slack_of
 from emcube.kernels.facets import NoisyCloud, smallest_within_noise
@@ -84,4 +85,6 @@ def cloud_turns(
     )
     noisy = NoisyCloud.of(cloud.values, cloud.noise, covariance, corners)
     first = np.asarray(best @ np.linalg.inv(corners), dtype=np.float64)
-    return extreme_turns(noisy, components, errors, slack_of(level, k), first=first)
+    return extreme_turns(
+        noisy, components, errors, slack_of(level, k), first=first, n_threads=default_threads()
+    )

@@ -21,6 +21,7 @@ from emcube.kernels.levels import level_edges, level_guide, level_sums
 from emcube.kernels.misfit import deviance_pixels, lagged, residual_slab, slabs
 from emcube.kernels.residuals import channel_groups
 from emcube.models.base import resolve_seed
+from emcube.models.fields import FIELD, Fields, selections, several
 from emcube.models.information import Fitted, InformationSweep, TotalsSweep, fitted_of
 from emcube.models.labels import Labels, as_source, map_pixels
 from emcube.models.nmf_gain import in_counts
@@ -52,6 +53,9 @@ HALVES = (0.5, 0.5)
 
 MUCH = 4.0
 """Standard errors from which a correlation is told as one."""
+
+MOST_LINES = 4
+"""Biases of lines that have a sentence of their own."""
 
 LINE_WORTH = 0.02
 """Bias of a line below which it is not worth a word."""
@@ -495,10 +499,10 @@ def diagnose(
 def _totals(fitted: Fitted, source: BlockSource) -> tuple[Fitted, float]:
     """The model with the totals of these data, and the noise of a value (least squares)."""
     if fitted.loss.counts:
-        totals = run_sweep(TotalsSweep(fitted.loss, fitted.components), source).state
+        sweep = TotalsSweep(fitted.loss, fitted.components, name="diagnostics (loadings)")
+        totals = run_sweep(sweep, source).state
         return replace(fitted, totals=totals), 1.0
-    sweep = InformationSweep(fitted.loss, fitted.components, fitted.totals)
-    sums = run_sweep(sweep, source).state
+    sums = run_sweep(InformationSweep(fitted.loss, fitted.components, fitted.totals), source).state
     n_free = max(1, sums.n_pixels * (fitted.components.shape[1] - len(fitted.components)))
     return replace(fitted, totals=sums.loadings), fitted.loss.noise(sums.misfit, n_free)
 
@@ -530,6 +534,8 @@ def _windows(
             f"lines={names!r}: denoising is looked at for counts in up to {MAX_GRAM} channels",
             hint="leave lines out",
         )
+    # Several cubes have one signal axis.
+    cube = cube.cubes[0] if isinstance(cube, Fields) else cube
     if not isinstance(cube, xr.DataArray):
         raise InputError(
             f"lines={names!r} need an energy axis, got a {type(cube).__name__}",
@@ -555,11 +561,13 @@ def _curves(left: _Left, labels: Labels, fitted: Fitted) -> xr.Dataset:
     spectrum = replace(labels, plain=False, channels=fitted.labels.channels).spectra(
         ratio, dim=None, name="chi_square_spectrum", attrs={"units": "1"}
     )
-    product, variance, square = np.moveaxis(left.pairs, -1, 0)
+    # Cubes that lie beside each other in a list are no neighbours.
+    axes = [*labels.nav_dims, "signal"]
+    near = [i for i, axis in enumerate(axes) if axis != FIELD]
+    product, variance, square = np.moveaxis(left.pairs[near], -1, 0)
     found, error = np.full(product.shape, np.nan), np.full(product.shape, np.nan)
     np.divide(product, square, out=found, where=square > 0.0)
     np.divide(np.sqrt(variance), square, out=error, where=square > 0.0)
-    axes = [*labels.nav_dims, "signal"]
     lags = np.arange(1, found.shape[1] + 1)
     over = ("axis", "lag")
     return xr.Dataset(
@@ -568,7 +576,7 @@ def _curves(left: _Left, labels: Labels, fitted: Fitted) -> xr.Dataset:
             "residual_correlation": (over, found, {"units": "1"}),
             "residual_correlation_error": (over, error, {"units": "1"}),
         },
-        coords={"axis": axes, "lag": lags},
+        coords={"axis": [axes[i] for i in near], "lag": lags},
     )
 
 
@@ -612,9 +620,19 @@ def _correlation_words(small: xr.Dataset) -> list[str]:
     said = []
     found, error = small["residual_correlation"], small["residual_correlation_error"]
     for axis in found["axis"].values:
-        value, sure = (float(v.sel(axis=axis).isel(lag=0)) for v in (found, error))
-        if not math.isfinite(value) or not abs(value) > max(WORTH, MUCH * sure):
+        values, errors = (np.asarray(v.sel(axis=axis).values) for v in (found, error))
+        if axis == "signal":
+            # Farther channels are opposed by K / E, since loadings were fitted.
+            values, errors = values[:1], errors[:1]
+        told = np.nan_to_num(np.abs(values)) > np.maximum(WORTH, MUCH * np.nan_to_num(errors))
+        if not told.any():
             continue
+        sizes = np.where(told, np.abs(values), 0.0)
+        far = 1 + int(np.argmax(sizes))
+        # What falls off with the distance is told of neighbours; a pattern stands out from them.
+        if told[0] and sizes[far - 1] - sizes[0] <= MUCH * errors[far - 1]:
+            far = 1
+        value = float(values[far - 1])
         if axis == "signal":
             why = (
                 "channels are not independent (a detector that shares charge, interpolation, "
@@ -622,11 +640,17 @@ def _correlation_words(small: xr.Dataset) -> list[str]:
                 "described badly"
             )
             what = "neighbouring channels"
-        else:
+        elif far == 1:
             why = (
                 "a probe wider than a pixel, drift, smoothing, or a structure that the model misses"
             )
             what = f"neighbours along {axis}"
+        else:
+            why = (
+                "a pattern of the scan or of the electronics (a zero peak, mains hum), or a structure that "
+                "the model misses"
+            )
+            what = f"pixels {far} apart along {axis}"
         sign = "alike" if value > 0 else "opposed"
         said.append(f"What is left of {what} is {sign} (correlation {value:+.2f}): {why}.")
     if not said:
@@ -679,12 +703,17 @@ def _line_bias(sums: NDArray[np.float64], windows: xr.DataArray, said: list[str]
     np.divide(apart, counted, out=bias, where=there)
     np.divide(np.sqrt(square), counted, out=error, where=there)
     beyond = np.abs(np.nan_to_num(bias)) > np.maximum(LINE_WORTH, MUCH * np.nan_to_num(error))
-    for k, i in np.argwhere(beyond):
+    found = np.argwhere(beyond)
+    # The largest first: a table tells the others.
+    found = found[np.argsort(-np.abs(bias[beyond]), kind="stable")]
+    for k, i in found[:MOST_LINES]:
         way = "few" if bias[k, i] < 0 else "many"
         said.append(
             f"Where component {k} is, denoising makes too {way} counts of {names[i]}: "
             f"{100 * bias[k, i]:+.0f} % (standard error {100 * error[k, i]:.1f} %)."
         )
+    if len(found) > MOST_LINES:
+        said.append(f"So it is for {len(found) - MOST_LINES} more pairs of component and line.")
     if not beyond.any():
         said.append(
             f"Denoising changes no line ({', '.join(names)}) by more than {100 * LINE_WORTH:g} %, or than "
@@ -724,6 +753,9 @@ def _level_words(
     bias = (found["denoised_mean"] - found["raw_mean"]) / found["raw_mean"].where(full)
     worst = float(np.abs(bias).max()) if bool(full.any()) else math.nan
     facts |= {"largest_bias": worst, "share_below_levels": below}
+    # The counts of a level scatter, too, and the worst of two dozen levels is soon two errors off.
+    bias = bias.where(np.abs(bias) > MUCH / np.sqrt(weight.where(full)))
+    worst = float(np.abs(bias).max())
     if math.isfinite(worst) and worst > 0.05:
         at = float(found["denoised_mean"][int(np.nanargmax(np.abs(bias.values)))])
         said.append(
@@ -733,7 +765,8 @@ def _level_words(
         )
     else:
         said.append(
-            "At no level do denoised values differ from the other half of the counts by more than 5 %."
+            "At no level do denoised values differ from the other half of the counts by more than 5 %, or "
+            "than counting explains."
         )
 
 
@@ -762,7 +795,7 @@ def diagnostics(
     max_lag: int = 4,
     where: Any = None,
     random_state: Any = 0,
-) -> xr.Dataset:
+) -> Any:
     """Ask whether what a model leaves is counting noise, and what denoising does to count statistics.
 
     Parameters
@@ -770,7 +803,7 @@ def diagnostics(
     model : fitted estimator
         With components that are not negative (`MiniBatchNMF`).
     cube : DataArray, or matrix of shape (P, E)
-        What it was fitted on.
+        What it was fitted on. Or several cubes, of a model of several.
     n_components : int, optional
         Principal components that denoising keeps; default as many as the model has.
     lines : sequence of str, optional
@@ -778,7 +811,7 @@ def diagnostics(
     max_lag : int
         Farthest neighbours whose residuals are compared.
     where : DataArray of bool, optional
-        Pixels that are used (True), as for the fit.
+        Pixels that are used (True), as for the fit; of several cubes a list with one each.
     random_state : int, Generator or None
         Seed of the halves to which counts are dealt.
 
@@ -799,6 +832,7 @@ def diagnostics(
         makes the counts of a line too large where a component is, and the standard error of that. Half of the
         counts say where a component is, the other half are denoised and compared with themselves as counted.
         The attribute ``said`` says it in plain words.
+        Of several cubes a list with one Dataset a cube: curves and words are those of all together.
 
     Raises
     ------
@@ -822,12 +856,22 @@ def diagnostics(
     >>> nmf = em.MiniBatchNMF(3, random_state=0).fit(scene.cube)
     >>> print(em.diagnostics(nmf, scene.cube).attrs["said"][0])  # doctest: +SKIP
     """
+    fields = several(cube)
+    cube = cube if fields is None else fields
     fitted = fitted_of(model, cube)
     _refuse_penalties(model)
     seed = resolve_seed(random_state)
     found = diagnose(
         fitted, cube, where, n_components=n_components, max_lag=max_lag, seed=seed, lines=lines
     )
+    return _answered(found, fitted, cube, where)
+
+
+def _answered(found: Diagnosis, fitted: Fitted, cube: Any, where: Any) -> Any:
+    """The answer as a Dataset, with its maps; of several cubes one a cube."""
+    if isinstance(cube, Fields):
+        pairs = zip(cube.cubes, selections(where, cube), strict=True)
+        return [_answered(found, fitted, one, chosen) for one, chosen in pairs]
     packed = map_pixels(
         cube,
         _Packed(found.pixels),

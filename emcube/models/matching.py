@@ -219,7 +219,19 @@ class Comparison:
         """Draw the matched components of all methods (see `emcube.plot.compared`)."""
         from emcube.plot import compared
 
-        return compared(self.components, self.table, **options)
+        return compared(self.components, self.table, **{**self._looks(), **options})
+
+    def plot_maps(self, **options: Any) -> Any:
+        """Draw the matched maps of all methods (see `emcube.plot.compared_maps`)."""
+        from emcube.plot import compared_maps
+
+        return compared_maps(self.loadings, **options)
+
+    def _looks(self) -> dict[str, Any]:
+        """What is known of the specimen, so that lines have names."""
+        known = self.components.attrs.get("metadata") or {}
+        found = {"elements": known.get("elements"), "beam_energy": known.get("beam_energy_keV")}
+        return {key: value for key, value in found.items() if value}
 
     def __str__(self) -> str:
         rows = []

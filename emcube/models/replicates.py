@@ -5,6 +5,7 @@ Letters: P pixels (or tiles), E used channels, K components, R replicates.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +16,7 @@ from emcube.engine import Block
 from emcube.engine.memory import current_residency
 from emcube.kernels.poisson_nmf import as_rows
 from emcube.kernels.resampling import (
+    AREAS,
     area_index,
     area_shape,
     drawn_again,
@@ -99,43 +101,60 @@ class AreaDraw:
     ----------
     times : ndarray of int
         How often each area was drawn (see `area_index`).
-    nav_shape : tuple of int
-        Of the whole cube.
+    shapes : tuple of tuple of int
+        Lengths of the navigation dims of the cube; of each, where there are several.
     tile : tuple of int
         Lengths of a pixel of the blocks, in pixels of the cube.
     counts : bool
         Whether the loss is that of counts.
+    several : bool
+        Blocks are those of several cubes: the first of their dims numbers these.
     """
 
     times: NDArray[np.int64]
-    nav_shape: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
     tile: tuple[int, ...]
     counts: bool
+    several: bool = False
     noise: float = 1.0
 
     def __call__(self, block: Block) -> Block:
         """Weigh the pixels of one block."""
         inside = np.column_stack(np.unravel_index(block.box_index(), block.nav_shape))
-        places = np.asarray(block.offset) + inside * np.asarray(self.tile)
-        times = self.times[area_index(places.astype(np.int64), self.nav_shape)]
+        places = (np.asarray(block.offset) + inside * np.asarray(self.tile)).astype(np.int64)
+        times = self.times[self._areas(block.offset, places)]
         data = as_rows(block.data) if self.counts else block.data
         return replace(block, data=weighed(data, times, counts=self.counts))
+
+    def _areas(self, offset: tuple[int, ...], places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers of the areas of some places; those of several cubes are numbered through."""
+        if not self.several:
+            return area_index(places, self.shapes[0])
+        field, each = offset[0], _areas_of_each(self.shapes)
+        before = sum(math.prod(area_shape(shape, each)) for shape in self.shapes[:field])
+        return before + area_index(places[:, 1:], self.shapes[field], each)
 
     @classmethod
     def draw(
         cls,
         seed: int,
         number: int,
-        nav_shape: tuple[int, ...],
+        shapes: tuple[tuple[int, ...], ...],
         tile: tuple[int, ...],
         *,
         counts: bool,
+        several: bool = False,
     ) -> AreaDraw:
         """Draw as many areas as there are, with replacement."""
-        n = int(np.prod(area_shape(nav_shape)))
+        n = sum(math.prod(area_shape(shape, _areas_of_each(shapes))) for shape in shapes)
         rng = np.random.default_rng((seed, number))
         times = np.bincount(rng.integers(0, n, size=n), minlength=n)
-        return cls(times.astype(np.int64), nav_shape, tile, counts)
+        return cls(times.astype(np.int64), shapes, tile, counts, several)
+
+
+def _areas_of_each(shapes: tuple[tuple[int, ...], ...]) -> int:
+    """Areas of each of several cubes, so that all together have about `AREAS`: one at least."""
+    return max(1, AREAS // len(shapes))
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from emcube.engine.threads import default_threads
 from emcube.errors import InputError
 from emcube.kernels.bands import component_bands
 from emcube.kernels.corners import log_volume, n_finder, shares_of
@@ -214,7 +215,13 @@ class SISAL(Purest):
             noisy = NoisyCloud.of(
                 cloud.values, cloud.noise, cloud.covariance(loss), in_plane(cloud, corners)
             )
-            turns = extreme_turns(noisy, spectra, errors, slack_of(float(self.level), k))
+            turns = extreme_turns(
+                noisy,
+                spectra,
+                errors,
+                slack_of(float(self.level), k),
+                n_threads=default_threads(),
+            )
         low, high = component_bands(turns, spectra, errors)
         low, high = np.minimum(low, self._values), np.maximum(high, self._values)
         # Errors of what a component may be made of come with its largest shares in it.

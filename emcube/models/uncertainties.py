@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from emcube.engine import resident, run_sweep
+from emcube.engine import ChainedPlan, resident, run_sweep
 from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels.fisher import flat_intervals, poisson_intervals, shared_variance
 from emcube.kernels.poisson_nmf import as_rows
 from emcube.models.base import resolve_seed
 from emcube.models.cloud_rotation import cloud_turns
+from emcube.models.fields import Fields, selections, several
 from emcube.models.information import (
     Fitted,
     InformationSweep,
@@ -376,7 +377,13 @@ def _replicates(
     elif method == "area":
         tile = tile_of(labels.nav_dims, fitted.pool)
         counts = fitted.loss.counts
-        draws = [AreaDraw.draw(seed, i, labels.nav_shape, tile, counts=counts) for i in range(n)]
+        plan = source.plan
+        parts = plan.parts if isinstance(plan, ChainedPlan) else ()
+        shapes = tuple(part.nav_shape for part in parts) or (labels.nav_shape,)
+        draws = [
+            AreaDraw.draw(seed, i, shapes, tile, counts=counts, several=bool(parts))
+            for i in range(n)
+        ]
     elif fitted.loss.counts:
         draws = [EventDraw(seed, i) for i in range(n)]
     else:
@@ -458,7 +465,7 @@ def _restarts(
     """Components of fits from random starts that came to as good an end."""
     assert fitted.parameters is not None
     parameters = {**fitted.parameters, "init": "random", "n_epochs": "auto", "pool": fitted.pool}
-    used = _selection(fitted, where)
+    used = _selection(fitted, cube, where)
     seeds = np.random.SeedSequence((seed, n)).generate_state(n, np.uint32)
     models = [
         MiniBatchNMF(**{**parameters, "random_state": int(s)}).fit(cube, where=used) for s in seeds
@@ -474,9 +481,12 @@ def _restarts(
     return np.array(found if len(found) > 1 else [*found, fitted.components])
 
 
-def _selection(fitted: Fitted, where: Any) -> Any:
+def _selection(fitted: Fitted, cube: Any, where: Any) -> Any:
     """The selection of a fit: pixels as given, channels as the model has used them."""
     labels = fitted.labels
+    if isinstance(cube, Fields):
+        pairs = zip(cube.cubes, selections(where, cube), strict=True)
+        return [_selection(fitted, one, chosen) for one, chosen in pairs]
     if labels.plain or labels.channels is None:
         return where
     used = np.zeros(labels.n_all_channels, dtype=bool)
@@ -514,6 +524,8 @@ def _collected(
         quadratic = None
     solved = None if values is None else _positive(values)
     rotation_low, rotation_high = rotations.components(components, np.sqrt(variance), (low, high))
+    # Each sums to one and is nowhere negative.
+    high, rotation_high = np.minimum(high, 1.0), np.minimum(rotation_high, 1.0)
     facts["noise_variance"] = float(noise)
     facts["n_feasible"] = len(rotations.turns)
     return Uncertainty(
@@ -558,7 +570,7 @@ def uncertainty(
     n_replicates: int | None = None,
     where: Any = None,
     random_state: Any = 0,
-) -> xr.Dataset:
+) -> Any:
     """Say how sure the loadings and components of a model are.
 
     Three parts are kept apart, because averaging treats them differently: counting noise of each pixel, which
@@ -570,7 +582,7 @@ def uncertainty(
     model : fitted estimator
         With components that are not negative (`MiniBatchNMF`).
     cube : DataArray, or matrix of shape (P, E)
-        What it was fitted on.
+        What it was fitted on. Or several cubes, of a model of several.
     level : float
         Of the intervals.
     method : {"bootstrap", "fisher", "thinning", "area", "restarts", "posterior"}
@@ -585,7 +597,7 @@ def uncertainty(
     n_replicates : int, optional
         20 (thinning: as 10 pairs), for restarts 5; fisher makes none.
     where : DataArray of bool, optional
-        Pixels that are used (True), as for the fit.
+        Pixels that are used (True), as for the fit; of several cubes a list with one each.
     random_state : int, Generator or None
         Seed of replicates, and of the sample on which rotations are tried.
 
@@ -605,6 +617,7 @@ def uncertainty(
         ``rotation_share`` (component, bound): totals of these factorisations over those of the model, without
         noise; 1 to 1 where all is fixed.
         Attributes tell method, level, replicates and seed. Lazy per pixel where the cube is.
+        Of several cubes a list with one Dataset a cube: what is said of components is the same in each.
 
     Raises
     ------
@@ -637,6 +650,8 @@ def uncertainty(
     ('component', 'energy', 'bound')
     """
     seed = resolve_seed(random_state)
+    fields = several(cube)
+    cube = cube if fields is None else fields
     if method == "posterior":
         from emcube.models.bayes_uncertainty import posterior_uncertainty
 
@@ -647,14 +662,7 @@ def uncertainty(
     found = evaluate(
         fitted, cube, where, level=level, method=method, n_replicates=n_replicates, seed=seed
     )
-    packed = map_pixels(
-        cube,
-        _Packed(found.pixels),
-        (len(fitted.components), 6),
-        labels=fitted.labels,
-        where=pixels_only(cube, where),
-    )
-    return labelled(found, cube, packed)
+    return answered(found, _Packed(found.pixels), cube, where)
 
 
 def rotation_range(
@@ -664,7 +672,7 @@ def rotation_range(
     level: float = 0.9,
     where: Any = None,
     random_state: Any = 0,
-) -> xr.Dataset:
+) -> Any:
     """Say how much of a factorisation nothing in the data fixes, however it was found.
 
     Looked for are the mixtures T of the components that describe the data within the likelihood ratio of the
@@ -677,11 +685,11 @@ def rotation_range(
     model : fitted estimator
         With components that are not negative (`MiniBatchNMF`, `MCRALS`, `VCA`, ...).
     cube : DataArray, or matrix of shape (P, E)
-        What it was fitted on.
+        What it was fitted on. Or several cubes, of a model of several.
     level : float
         Of the likelihood ratio, and of the counting noise beside it.
     where : DataArray of bool, optional
-        Pixels that are used (True), as for the fit.
+        Pixels that are used (True), as for the fit; of several cubes a list with one each.
     random_state : int, Generator or None
         Seed of the sample of pixels whose likelihood is asked.
 
@@ -689,7 +697,7 @@ def rotation_range(
     -------
     Dataset
         ``rotation_range``, ``rotation_share`` and ``loadings_rotation_range``, as of `uncertainty` by
-        ``method="fisher"``.
+        ``method="fisher"``; of several cubes a list, one a cube.
 
     Raises
     ------
@@ -717,7 +725,8 @@ def rotation_range(
     found = uncertainty(
         model, cube, level=level, method="fisher", where=where, random_state=random_state
     )
-    return found[["rotation_range", "rotation_share", "loadings_rotation_range"]]
+    names = ["rotation_range", "rotation_share", "loadings_rotation_range"]
+    return [one[names] for one in found] if isinstance(found, list) else found[names]
 
 
 @dataclass(frozen=True, eq=False)
@@ -747,6 +756,17 @@ def _refuse_replicates(n_replicates: Any) -> None:
             f"method='posterior' makes no replicates, got n_replicates={n_replicates}",
             hint="leave it out; the draws are those of the fit",
         )
+
+
+def answered(found: Uncertainty, function: Any, cube: Any, where: Any) -> Any:
+    """The answer as a Dataset, with what `function` says of each pixel; of several cubes one a cube."""
+    if isinstance(cube, Fields):
+        pairs = zip(cube.cubes, selections(where, cube), strict=True)
+        return [answered(found, function, one, chosen) for one, chosen in pairs]
+    labels = found.pixels.fitted.labels
+    k = len(found.components_std)
+    packed = map_pixels(cube, function, (k, 6), labels=labels, where=pixels_only(cube, where))
+    return labelled(found, cube, packed)
 
 
 def labelled(found: Uncertainty, cube: Any, packed: Any) -> xr.Dataset:
@@ -794,7 +814,7 @@ def errors_by_counts(
     model : MiniBatchNMF
         Fitted on counts.
     cube : DataArray or matrix
-        What it was fitted on.
+        What it was fitted on; or several cubes, whose counts are thinned together.
     shares : tuple of float
         Of the counts, at most one half each.
     n_pairs : int
@@ -816,6 +836,8 @@ def errors_by_counts(
     InputError
         The model is not of counts, or a share is not above zero and at most one half.
     """
+    fields = several(cube)
+    cube = cube if fields is None else fields
     fitted = fitted_of(model, cube)
     refuse_variants(model)
     if fitted.parameters is None or not fitted.loss.counts:

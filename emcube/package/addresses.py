@@ -17,6 +17,7 @@ __all__ = [
     "is_url",
     "public_input",
     "public_metadata",
+    "public_provenance",
     "public_text",
     "without_secrets",
 ]
@@ -169,6 +170,14 @@ def public_input(recorded: Mapping[str, Any]) -> dict[str, Any]:
             public[key] = [_public_place(str(one)) for one in value]
         elif value is not None:
             public[key] = _public_place(str(value))
+    return public
+
+
+def public_provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Provenance of a result with public names of its input and of the spectra that its steps were given."""
+    public = {**provenance, "input": public_input(provenance["input"])}
+    if provenance.get("spectra"):
+        public["spectra"] = [public_input(one) for one in provenance["spectra"]]
     return public
 
 

@@ -76,6 +76,9 @@ TOLERANCES: dict[str, dict[str, float]] = {
         "objective_path": 1e-5,
         "component_totals": 1e-3,
         "coefficients": 1e-3,
+        # Given, or components of an earlier step.
+        "known": 1e-3,
+        "init": 1e-3,
     },
     "survey_n_components": {
         "singular_value": 1e-3,
@@ -93,6 +96,8 @@ TOLERANCES: dict[str, dict[str, float]] = {
         "loadings": 1e-3,
         "component_totals": 1e-3,
         "lack_of_fit_path": 1e-3,
+        "known": 1e-3,
+        "init": 1e-3,
     },
     "bayesian_unmixing": _SAMPLED,
     "ica": _ROTATED,

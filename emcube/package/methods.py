@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -277,9 +278,28 @@ def _nmf(result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str,
     passes = _count(int(found.get("n_iter", 0)), "pass", "passes")
     end = "until it converged, in" if found.get("converged") else "not to convergence, in"
     return (
-        f"Non-negative matrix factorisation{cite.get('Lee2001', '')} into {_count(n, 'component')} minimised "
+        f"Non-negative matrix factorisation{cite.get('Lee2001', '')} into "
+        f"{_count(n, 'component')}{_given(result, step)} minimised "
         f"{loss}{volume}, {end} {passes}{_seed(found)}."
     )
+
+
+def _given(result: Result, step: str) -> str:
+    """Which spectra the step was given, in half a sentence."""
+    node = result[step]
+    named = [
+        Path(str(one["path"]).rstrip("/")).name
+        for one in result.provenance.get("spectra") or ()
+        if one.get("step") == step and one.get("parameter") == "known" and one.get("path")
+    ]
+    parts = []
+    if "known" in node:
+        of = f" ({_listing(named)})" if named else ""
+        n = node["known"].sizes["known_component"]
+        parts.append(f"of which {n} {'was' if n == 1 else 'were'} known beforehand{of}")
+    if "init" in node:
+        parts.append("started from given spectra")
+    return f", {', '.join(parts)}," if parts else ""
 
 
 def _mcr(result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str, str]) -> str:
@@ -296,7 +316,8 @@ def _mcr(result: Result, step: str, found: Mapping[str, Any], cite: Mapping[str,
     end = "until it converged" if found.get("converged") else "not to convergence"
     return (
         f"Multivariate curve resolution by alternating least squares{cite.get('Tauler1995', '')} resolved "
-        f"{_count(n, 'component')}{under}{weights}, in {_count(int(found.get('n_iter', 0)), 'round')}, {end}"
+        f"{_count(n, 'component')}{_given(result, step)}{under}{weights}, in "
+        f"{_count(int(found.get('n_iter', 0)), 'round')}, {end}"
         f"{_seed(found)}."
     )
 

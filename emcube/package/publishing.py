@@ -15,7 +15,12 @@ from emcube.errors import InputError, PackageError, StoreError
 from emcube.feedback.events import group, working
 from emcube.feedback.events import step as tell_step
 from emcube.package import names
-from emcube.package.addresses import public_input, public_metadata, public_text
+from emcube.package.addresses import (
+    public_input,
+    public_metadata,
+    public_provenance,
+    public_text,
+)
 from emcube.package.archive import Content, digest_of, size_of, write_archive
 from emcube.package.compare import TOLERANCES
 from emcube.package.crate import Described, Publication, crate_metadata
@@ -439,8 +444,8 @@ class _Gathered:
     def _result_root(self) -> bytes:
         """The root of the result, with a public name of its input in place of a folder of this machine."""
         document = json.loads((self.result.path / "zarr.json").read_text(encoding="utf-8"))
-        provenance = document["attributes"]["provenance"]
-        provenance["input"] = public_input(provenance["input"])
+        attributes = document["attributes"]
+        attributes["provenance"] = public_provenance(attributes["provenance"])
         return _json(document)
 
 

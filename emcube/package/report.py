@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from emcube.package import names
-from emcube.package.addresses import public_input, public_metadata
+from emcube.package.addresses import public_metadata, public_provenance
 from emcube.package.crate import Publication
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ def report_page(result: Result, about: Publication, methods: str, *, figures: bo
 def public_result(result: Result) -> Result:
     """The result as others may see it: folders of this machine are left out of what it says of itself."""
     tree = result.tree.copy()
-    provenance = {**result.provenance, "input": public_input(result.provenance["input"])}
-    tree.attrs = {**tree.attrs, "provenance": provenance}
+    tree.attrs = {**tree.attrs, "provenance": public_provenance(result.provenance)}
     node = tree.children.get("input")
     if node is not None and node.attrs.get("metadata"):
         node.attrs = {**node.attrs, "metadata": public_metadata(node.attrs["metadata"])}

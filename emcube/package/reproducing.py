@@ -27,6 +27,7 @@ from emcube.package.records import compare_records
 from emcube.package.stores import check_store
 from emcube.package.texts import compare_texts, not_compared
 from emcube.recipe import Recipe
+from emcube.recipe.spectra import paths_of
 from emcube.results import Result, open_result
 from emcube.results.tree import read_root
 
@@ -390,6 +391,13 @@ def _recipe(root: Path, where: str) -> Recipe:
             "package says what was analysed, and you say where the result goes",
             hint=_HINT,
         )
+    outside = next(paths_of(recipe), None)
+    if outside is not None:
+        raise PackageError(
+            f"{names.RECIPE} of {where} names spectra at {printable(outside)}, expected their digests: the "
+            "package holds what was given to the run",
+            hint=_HINT,
+        )
     return recipe
 
 
@@ -501,4 +509,11 @@ def _run(package: Package, store: Path, place: Path) -> Result:
     from emcube.store import open_cube
 
     # A cube in hand: the scratch folder's name is none that a result should remember.
-    return run(package.recipe, open_cube(store), out=place, seeds=package.description.seeds)
+    return run(
+        package.recipe,
+        open_cube(store),
+        out=place,
+        seeds=package.description.seeds,
+        # Spectra that the recipe names by digest lie in the published result.
+        spectra=package.result,
+    )

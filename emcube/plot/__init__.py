@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from emcube.plot.clusters import cluster_quality
-    from emcube.plot.comparisons import compared
+    from emcube.plot.comparisons import compared, compared_maps
     from emcube.plot.composites import composite, overlay
     from emcube.plot.curves import compositions, scree
     from emcube.plot.diagnosis import diagnostics
@@ -30,6 +30,7 @@ __all__ = [
     "bands",
     "cluster_quality",
     "compared",
+    "compared_maps",
     "component_survey",
     "components",
     "composite",
@@ -54,6 +55,7 @@ _HOMES = {
     "cluster_quality": "clusters",
     "bands": "intervals",
     "compared": "comparisons",
+    "compared_maps": "comparisons",
     "component_survey": "survey",
     "components": "spectra",
     "composite": "composites",

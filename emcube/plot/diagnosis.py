@@ -9,13 +9,19 @@ import numpy as np
 from emcube.errors import InputError
 from emcube.plot import style
 from emcube.plot.frames import draw_image
+from emcube.xray import pretty_line
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import xarray as xr
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["diagnostics"]
+
+FEWEST_CELLS = 30
+"""Cells of a level from which it is drawn."""
 
 
 def diagnostics(data: xr.Dataset, *, title: str | None = None) -> Figure:
@@ -24,7 +30,8 @@ def diagnostics(data: xr.Dataset, *, title: str | None = None) -> Figure:
     Parameters
     ----------
     data : Dataset
-        Of `emcube.diagnostics`. Of maps with more than two dims the mean over the first ones is drawn.
+        Of `emcube.diagnostics`. Of maps with more than two dims the mean over the first ones is drawn. What
+        several cubes have in common has no map.
     title : str, optional
         Over the figure.
 
@@ -37,24 +44,30 @@ def diagnostics(data: xr.Dataset, *, title: str | None = None) -> Figure:
     InputError
         Variables are missing.
     """
-    missing = [n for n in ("chi_square", "residual_correlation", "axis") if n not in data.variables]
+    missing = [n for n in ("residual_correlation", "axis") if n not in data.variables]
     if missing:
         raise InputError(
             f"diagnostics: {', '.join(missing)} missing, got {sorted(map(str, data.variables))}",
             hint="hand over what em.diagnostics(model, cube) gives",
         )
-    levels = "denoised_variance" in data
-    n = 3 if levels else 2
-    figure = style.new_figure(2.7, title=title)
-    panels = np.atleast_1d(figure.subplots(1, n))
-    _chi(panels[0], data["chi_square"])
-    _correlations(panels[1], data)
-    if levels:
-        _variances(panels[2], data)
+    first: list[tuple[str, Callable[[Axes, xr.Dataset], None]]] = [
+        ("chi_square", _chi),
+        ("residual_correlation", _correlations),
+        ("denoised_variance", _variances),
+    ]
+    draw = [(name, one) for name, one in first if name in data]
+    lines = "line_bias" in data
+    figure = style.new_figure(5.2 if lines else 2.7, title=title)
+    grid = figure.add_gridspec(2 if lines else 1, len(draw))
+    for column, (_, one) in enumerate(draw):
+        one(figure.add_subplot(grid[0, column]), data)
+    if lines:
+        _line_bias(figure.add_subplot(grid[1, :]), data)
     return figure
 
 
-def _chi(axes: Axes, chi: xr.DataArray) -> None:
+def _chi(axes: Axes, data: xr.Dataset) -> None:
+    chi = data["chi_square"]
     if chi.ndim > 2:
         chi = chi.mean(chi.dims[:-2])
     chi = chi.compute()
@@ -88,10 +101,38 @@ def _correlations(axes: Axes, data: xr.Dataset) -> None:
     axes.legend(fontsize=style.SMALL, frameon=False)
 
 
+def _line_bias(axes: Axes, data: xr.Dataset) -> None:
+    """Bias of lines: a group of points for each line, a colour for each component."""
+    bias = 100.0 * data["line_bias"].transpose("component", "line").values
+    error = 100.0 * data["line_bias_error"].transpose("component", "line").values
+    n, n_lines = bias.shape
+    names = data["line"].values if "line" in data.coords else np.arange(n_lines)
+    at = np.arange(n_lines)
+    for k in range(n):
+        axes.errorbar(
+            at + 0.5 * ((k + 0.5) / n - 0.5), bias[k], yerr=2 * error[k], fmt="o", markersize=3.5,
+            linewidth=0.9, color=style.color(k), label=f"component {k}",
+        )  # fmt: skip
+    axes.axhline(0.0, color="0.4", linewidth=0.8, linestyle="--")
+    axes.set_xticks(at, [style.plain(pretty_line(str(name))) for name in names])
+    axes.set_xlim(-0.5, n_lines - 0.5)
+    axes.set_ylabel("too many counts (%)")
+    axes.set_title(
+        "lines after denoising, and two standard errors", fontsize=style.TEXT, loc="left"
+    )
+    style.dress(axes, grid=True)
+    axes.legend(
+        fontsize=style.SMALL, frameon=False, ncols=min(n, 6), loc="upper center",
+        bbox_to_anchor=(0.5, -0.13), borderaxespad=0.1,
+    )  # fmt: skip
+
+
 def _variances(axes: Axes, data: xr.Dataset) -> None:
     mean = data["raw_mean"].values
     order = np.argsort(mean)
-    order = order[mean[order] > 0]
+    # The variance of a few cells says nothing.
+    enough = (mean > 0) & (data["n_cells"].values >= FEWEST_CELLS)
+    order = order[enough[order]]
     x = mean[order]
     axes.plot(x, x, color="0.4", linewidth=0.9, linestyle="--", label="counts")
     axes.plot(

@@ -77,9 +77,13 @@ def bands(
         )  # fmt: skip
         for line in axes.lines:
             line.set_color(style.color(k))
+        top = _highest(one)
         for name, (alpha, label) in looks.items():
             if name in data:
-                _fill(axes, data[name].isel(component=k), dim, style.color(k), alpha, label)
+                ends = data[name].isel(component=k).transpose(dim, "bound").compute()
+                _fill(axes, ends, dim, style.color(k), alpha, label)
+                top = max(top, _highest(ends))
+        style.number_axis(axes, top=1.04 * top)
         axes.set_title(
             titles[k], fontsize=style.TEXT, loc="right", pad=2, color=style.color(k),
             fontweight="bold",
@@ -106,11 +110,10 @@ def _said(text: str, data: xr.Dataset) -> str:
 
 
 def _fill(axes: Axes, ends: xr.DataArray, dim: str, color: str, alpha: float, label: str) -> None:
-    found = ends.transpose(dim, "bound").compute()
-    values = np.asarray(found.values, dtype=np.float64)
+    values = np.asarray(ends.values, dtype=np.float64)
     low, high = axes.get_ylim()
     axes.fill_between(
-        style.positions(found, dim),
+        style.positions(ends, dim),
         np.maximum(values[:, 0], low) if axes.get_yscale() == "log" else values[:, 0],
         values[:, 1],
         color=color,
@@ -119,8 +122,13 @@ def _fill(axes: Axes, ends: xr.DataArray, dim: str, color: str, alpha: float, la
         label=label,
         zorder=1,
     )
-    top = float(np.nanmax(values[:, 1])) if np.isfinite(values).any() else high
-    axes.set_ylim(low, max(high, top))
+    axes.set_ylim(low, max(high, 1.04 * _highest(ends)))
+
+
+def _highest(values: xr.DataArray) -> float:
+    """The largest value, or zero where there is none."""
+    finite = values.values[np.isfinite(values.values)]
+    return float(finite.max()) if finite.size else 0.0
 
 
 def errors_by_counts(data: xr.Dataset, *, title: str | None = None) -> Figure:
@@ -176,6 +184,7 @@ def errors_by_counts(data: xr.Dataset, *, title: str | None = None) -> Figure:
     axes.set_yscale("log")
     axes.set_xlabel("counts")
     axes.set_ylabel("error of the component (°)")
+    style.number_axis(axes)
     style.dress(axes, grid=True)
     axes.legend(fontsize=style.SMALL, frameon=False)
     return figure

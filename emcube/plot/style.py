@@ -371,7 +371,7 @@ def scale_bar(axes: Axes, width: float, height: float, unit: str) -> None:
     axes.text(
         left,
         bottom + up * 1.6 * thickness,
-        f"{length:g} {unit}".strip(),
+        _with_prefix(length, unit),
         color="white",
         fontsize=SMALL,
         ha="left",
@@ -380,6 +380,16 @@ def scale_bar(axes: Axes, width: float, height: float, unit: str) -> None:
         clip_on=True,
         path_effects=[patheffects.withStroke(linewidth=1.6, foreground="black")],
     )
+
+
+_LENGTHS = ("pm", "nm", "µm", "mm")
+
+
+def _with_prefix(length: float, unit: str) -> str:
+    """A length in the unit that people say it in: 200 µm, not 200000 nm."""
+    while unit in _LENGTHS[:-1] and length >= 1000.0:
+        length, unit = length / 1000.0, _LENGTHS[_LENGTHS.index(unit) + 1]
+    return f"{length:g} {unit}".strip()
 
 
 def round_length(length: float) -> float:

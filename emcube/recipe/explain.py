@@ -187,6 +187,16 @@ _EXAMPLES = {
     "prepare": "- window: {energy: [1.0, 9.5]}",
 }
 
+_INNER: dict[str, type[BaseModel]] = {
+    "known": schema.SpectraOf,
+    "init": schema.SpectraOf,
+    "basis": schema.XrayBasis,
+}
+"""What a parameter holds that is a mapping of its own."""
+
+_UNSAID = ("verb", "digest", "spectra")
+"""Keys that nobody writes by hand."""
+
 _PHRASES = {
     "string_type": "text",
     "string_too_short": "text that is not empty",
@@ -276,6 +286,7 @@ def _known_keys(location: Location) -> list[str]:
     if location == ("where",):
         return list(schema.Where.model_fields)
     if location[0] in ("steps", "prepare") and len(location) >= 3:
-        model = _models(str(location[0])).get(str(location[2]))
-        return [k for k in model.model_fields if k != "verb"] if model else []
+        inner = _INNER.get(str(location[3])) if len(location) > 3 else None
+        model = inner or _models(str(location[0])).get(str(location[2]))
+        return [k for k in model.model_fields if k not in _UNSAID] if model else []
     return []

@@ -19,8 +19,7 @@ from emcube.engine.stopping import stop_check
 from emcube.errors import InputError
 from emcube.models.fields import Fields, several
 from emcube.recipe import schema
-from emcube.recipe.explain import raise_faults
-from emcube.recipe.recipe import Recipe, refused_for_several
+from emcube.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from emcube.store import IngestProgress
@@ -84,7 +83,6 @@ def find_input(recipe: Recipe, cube: Any, scratch: Path) -> Iterator[Input]:
 
     require_one_input(recipe, cube)
     if (given := several(cube)) is not None:
-        refuse_of_one_cube(recipe)
         yield _together(
             given.names, [Input(one, compute_digest(one), {"in_hand": True}) for one in given.cubes]
         )
@@ -105,18 +103,6 @@ def find_input(recipe: Recipe, cube: Any, scratch: Path) -> Iterator[Input]:
         return
     with _named_input(recipe, named, scratch) as found:
         yield found
-
-
-def refuse_of_one_cube(recipe: Recipe) -> None:
-    """Refuse steps that take one cube where several are given.
-
-    Raises
-    ------
-    RecipeError
-        Names the step.
-    """
-    for i, step in enumerate(recipe.steps):
-        raise_faults(recipe.document, list(refused_for_several(step, ("steps", i, step.verb))))
 
 
 def _together(names: Sequence[str], found: Sequence[Input]) -> Input:
@@ -341,6 +327,10 @@ def _read_from(recipe: Recipe, cube: Any) -> Iterator[tuple[str, str]]:
     """What a run reads, and its path or URL."""
     if recipe.document.source is not None:
         yield "recipe", str(recipe.document.source)
+    from emcube.recipe.spectra import paths_of
+
+    for place in paths_of(recipe):
+        yield "spectra", place
     given = several(cube)
     for one in () if cube is None else (cube,) if given is None else given.cubes:
         if one.encoding.get("source") is not None:

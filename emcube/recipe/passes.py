@@ -647,19 +647,26 @@ class Passes:
         solve = self._nmf_work(over, k, "solve", Range(1.0, 1.0))
         cells = float(over.n_pixels * e)
         dense = {"cell": Range(3.0 * cells, 12.0 * cells), "score_flop": k.times(cells)}
-        yield _once(
-            "uncertainty (information)", over, statistic=int(8 * k.high * k.high * e),
-            state=k.times(8.0 * e), work=_added(solve, dense),
-        )  # fmt: skip
+        if poisson:
+            yield _once(
+                "diagnostics (loadings)", over, statistic=int(8 * k.high), state=k.times(8.0 * e),
+                work=solve,
+            )  # fmt: skip
+        else:
+            yield _once(
+                "uncertainty (information)", over, statistic=int(8 * k.high * k.high * e),
+                state=k.times(8.0 * e), work=_added(solve, dense),
+            )  # fmt: skip
         yield _once(
             "diagnostics (residuals)", over, statistic=16 * e, state=k.times(8.0 * e),
             work=_added(solve, dense),
         )  # fmt: skip
         if poisson and e <= pca.MAX_GRAM:
-            yield Pass(
-                "diagnostics (halves)", over, 2, 2, (2, 2), statistic=8 * e * e,
-                held=4 * 8 * e * e, work=_added(self._gram_work(over), self._sum_work(over)),
-                client={"eigen": float(e) ** 3},
+            # Both halves in one pass, each with half of the counts.
+            yield _once(
+                "diagnostics (halves)", over, statistic=2 * 8 * e * e, held=4 * 8 * e * e,
+                work=_added(self._gram_work(over), self._sum_work(over)),
+                client={"eigen": 2.0 * float(e) ** 3},
             )  # fmt: skip
             yield _once(
                 "diagnostics (levels)", over, statistic=2000, state=k.times(16.0 * e), work=dense

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,26 +18,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emcube.cube import nav_dims, sig_dims
-from emcube.engine import format_bytes, memory_budget, project_memory
+from emcube.engine import ChainedPlan, format_bytes, memory_budget, project_memory
 from emcube.engine.memory import Projection, parse_bytes
 from emcube.engine.threads import default_threads
 from emcube.errors import BudgetError, InputError
 from emcube.kernels.rows import MAX_ROW_DENSITY
-from emcube.models.fields import several
+from emcube.models.fields import FIELD, Fields, several
 from emcube.models.labels import as_source
 from emcube.recipe.calibration import Calibration, calibrate
 from emcube.recipe.passes import Facts, Pass, Passes, Range, StepPasses
-from emcube.recipe.prepare import prepare
+from emcube.recipe.prepare import Prepared, prepare
 from emcube.recipe.running import _destination, _identify, _understand, result_address
+from emcube.recipe.spectra import with_spectra
 from emcube.results.remote import RemoteResult
 from emcube.results.tree import read_root
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from emcube.engine import BlockSource
+    from emcube.engine import BlockPlan, BlockSource
+    from emcube.recipe import schema
     from emcube.recipe.inputs import Input
-    from emcube.recipe.prepare import Prepared
     from emcube.recipe.recipe import Recipe
 
 __all__ = ["Machine", "PassPlan", "Plan", "Problem", "StepPlan", "plan"]
@@ -285,7 +286,7 @@ class Plan:
 
 def plan(
     what: Any,
-    cube: xr.DataArray | None = None,
+    cube: Any = None,
     *,
     out: str | os.PathLike[str] | None = None,
     name: str | None = None,
@@ -331,10 +332,10 @@ def plan(
     >>> em.plan("recipe.yaml", workers=4).seconds  # doctest: +SKIP
     """
     recipe, cube = _understand(what, cube, name=name, n_components=n_components)
-    _require_one_cube(recipe, cube)
     machine = _machine(workers, threads, memory)
     found = _find(recipe, cube)
     prepared = prepare(found.cube, recipe.prepare)
+    recipe = with_spectra(recipe, prepared.cube)
     ruled = recipe.model.where is not None
     everything, labels = as_source(prepared.cube)
     source, _ = as_source(prepared.cube, prepared.region)
@@ -350,9 +351,10 @@ def plan(
         None if counted is None else counted.mean,
         labels.nav_dims,
         _answer_room(machine),
-        in_memory=not hasattr(prepared.cube.data, "dask"),
+        in_memory=not any(hasattr(one.data, "dask") for one in _each(prepared.cube)),
     )
-    selected = ruled or prepared.region is not None
+    regions = prepared.region if isinstance(prepared.region, list) else [prepared.region]
+    selected = ruled or any(region is not None for region in regions)
     steps = [walk.input(recipe.steps, selected=selected, ruled=ruled)]
     steps += [walk.step(step) for step in recipe.steps]
     rates = calibration or calibrate()
@@ -361,13 +363,9 @@ def plan(
     return _whole(machine, recipe, found, prepared, facts["used"], planned, numbers, out)
 
 
-def _require_one_cube(recipe: Recipe, cube: Any) -> None:
-    named = recipe.model.input
-    if (named is not None and named.several) or several(cube) is not None:
-        raise InputError(
-            "a plan counts the passes over one cube, and this run has several",
-            hint="plan it with one of them ('input: {path: ...}'): passes are the same, their times add up",
-        )
+def _each(cube: Any) -> tuple[xr.DataArray, ...]:
+    """The cubes of a run, one or several."""
+    return cube.cubes if isinstance(cube, Fields) else (cube,)
 
 
 def _machine(workers: int | None, threads: int | None, memory: int | str | None) -> Machine:
@@ -403,29 +401,68 @@ def _answer_room(machine: Machine) -> int:
 
 @dataclass(frozen=True)
 class _Found:
-    """The cube of a recipe, opened lazily, and what must happen before a run can start with it."""
+    """The cube of a recipe, opened lazily, and what must happen before a run can start with it.
 
-    cube: xr.DataArray
+    Of several cubes `parts` are what is known of each.
+    """
+
+    cube: Any
     digest: str | None
     stored: int | None = None
     store: str | None = None
     before: tuple[StepPasses, ...] = ()
     notes: tuple[str, ...] = ()
+    parts: tuple[_Found, ...] = ()
 
 
-def _find(recipe: Recipe, cube: xr.DataArray | None) -> _Found:
+def _find(recipe: Recipe, cube: Any) -> _Found:
     """Open what the recipe names as `run` does, without reading or ingesting it."""
-    from emcube.cube import validate_cube
-    from emcube.recipe.inputs import _address, require_one_input
-    from emcube.sources import open as open_cube
-    from emcube.store import is_store, read_digest
+    from emcube.recipe.inputs import _fields_of, require_one_input
 
     named = recipe.model.input
     require_one_input(recipe, cube)
+    if (given := several(cube)) is not None:
+        return _together(given.names, [_in_hand(one) for one in given.cubes])
     if cube is not None:
-        cube = validate_cube(cube)
-        return _Found(cube, None, before=(_digest_of(cube),))
+        return _in_hand(cube)
     assert named is not None
+    if named.several:
+        names, single = _fields_of(recipe, named)
+        return _together(names, [_named(recipe, one) for one in single])
+    return _named(recipe, named)
+
+
+def _together(names: Sequence[str], parts: Sequence[_Found]) -> _Found:
+    """Several cubes as one."""
+    from emcube.recipe.inputs import Input as Whole
+    from emcube.recipe.inputs import _together as joined
+
+    # The digest of all is told from that of each.
+    known = all(one.digest is not None for one in parts)
+    whole = joined(names, [Whole(one.cube, str(one.digest)) for one in parts])
+    stored = [one.stored for one in parts if one.stored is not None]
+    return _Found(
+        whole.cube,
+        whole.digest if known else None,
+        sum(stored) if len(stored) == len(parts) else None,
+        before=tuple(step for one in parts for step in one.before),
+        notes=tuple(dict.fromkeys(note for one in parts for note in one.notes)),
+        parts=tuple(parts),
+    )
+
+
+def _in_hand(cube: xr.DataArray) -> _Found:
+    from emcube.cube import validate_cube
+
+    cube = validate_cube(cube)
+    return _Found(cube, None, before=(_digest_of(cube),))
+
+
+def _named(recipe: Recipe, named: schema.Input) -> _Found:
+    from emcube.recipe.inputs import _address
+    from emcube.sources import open as open_cube
+    from emcube.store import is_store, read_digest
+
     where, options = _address(recipe, named)
     opened = open_cube(where, **options)
     place = opened.encoding.get("source")
@@ -494,6 +531,8 @@ class _Counted:
 
 def _counted(found: _Found, prepared: Prepared, source: BlockSource) -> _Counted | None:
     """Counts of the cube from the sum spectrum beside it; None where there is none or they are no counts."""
+    if isinstance(prepared.cube, Fields):
+        return _counted_together(found, prepared.cube, source)
     if found.store is None or prepared.cube.dtype.kind not in "iub" or "://" in found.store:
         return None
     spectrum = _sum_spectrum(found)
@@ -512,6 +551,23 @@ def _counted(found: _Found, prepared: Prepared, source: BlockSource) -> _Counted
     return _Counted(share * max(1.0, grown), Range(0.1 * filled, most))
 
 
+def _counted_together(found: _Found, fields: Fields, source: BlockSource) -> _Counted | None:
+    """Counts of several cubes: each counts by its cells."""
+    each = [
+        _counted(part, Prepared(cube), source)
+        for part, cube in zip(found.parts, fields.cubes, strict=True)
+    ]
+    known = [one for one in each if one is not None]
+    if len(known) < len(each):
+        return None
+    shares = np.array([cube.size for cube in fields.cubes], dtype=np.float64)
+    shares /= shares.sum()
+    filled = sum(
+        (one.filled.times(float(s)) for one, s in zip(known, shares, strict=True)), Range(0, 0)
+    )
+    return _Counted(float(sum(one.mean * s for one, s in zip(known, shares, strict=True))), filled)
+
+
 def _sum_spectrum(found: _Found) -> np.ndarray[Any, Any] | None:
     import zarr
 
@@ -526,13 +582,12 @@ def _sum_spectrum(found: _Found) -> np.ndarray[Any, Any] | None:
     return np.nan_to_num(np.asarray(array[...], dtype=np.float64))
 
 
-def _facts(
-    source: BlockSource, cube: xr.DataArray, found: _Found, counted: _Counted | None
-) -> Facts:
+def _facts(source: BlockSource, cube: Any, found: _Found, counted: _Counted | None) -> Facts:
     """What is known of a source's blocks."""
     kind, p, e = cube.dtype.kind, source.n_pixels, source.n_channels
     cells = float(p) * e
-    events = hasattr(getattr(source, "reader", None), "rows")
+    sources = getattr(source, "sources", (source,))
+    events = all(hasattr(getattr(one, "reader", None), "rows") for one in sources)
     rows: bool | None = False
     pairs = Range(0, 0)
     if kind in "iub":
@@ -762,10 +817,14 @@ class _Numbers:
         if step.verb == "read":
             return Range(0, 0), Range(0, 0)
         maps = [p for p in step.passes if p.output.high]
-        small, coords = _SMALL.get(step.verb, 3), _n_coords(prepared.cube)
+        small, coords = _SMALL.get(step.verb, 3), _n_coords(_each(prepared.cube)[0])
         cells = 8.0 * sum(p.over.n_channels for p in step.passes[:1]) * _SPECTRA.get(step.verb, 1)
         output = sum((p.output for p in maps), Range(2e3 * small, 3e3 * small + cells + 1e5))
-        n_arrays = sum(p.arrays for p in maps) + small + coords
+        # Of several cubes each has nodes of its own for its maps, beside what all of them share.
+        n_cubes = len(_each(prepared.cube))
+        nodes = n_cubes + 1 if n_cubes > 1 and maps else 1
+        n_arrays = sum(p.arrays for p in maps) * n_cubes + (small + coords) * nodes
+        small *= nodes
         chunks = sum(p.arrays * self._chunks(p) for p in maps)
         # An array is its metadata and its chunks; small ones have one, and scalars too.
         return output, Range(1.0 + n_arrays + chunks + small, 3.0 + 2 * n_arrays + chunks)
@@ -773,7 +832,13 @@ class _Numbers:
     def _output_shape(self, one: Pass) -> tuple[tuple[int, ...], int]:
         """Pixels of a chunk that a pass writes, and bytes of a pixel."""
         pixel = max(1, round(one.output.high / one.arrays / max(1, one.over.n_pixels)))
-        return self.sources["used"].plan.output_shape(pixel), pixel
+        shapes = [part.output_shape(pixel) for part in self._plans()]
+        return max(shapes, key=math.prod), pixel
+
+    def _plans(self) -> tuple[BlockPlan, ...]:
+        """Blocks of each cube."""
+        plan = self.sources["used"].plan
+        return plan.parts if isinstance(plan, ChainedPlan) else (plan,)
 
     def _gathered(self, one: Pass) -> int:
         """Bytes of output that is gathered from several blocks before it is written."""
@@ -785,9 +850,13 @@ class _Numbers:
     def _chunks(self, one: Pass) -> int:
         if one.over.name == "loadings":
             return one.over.n_blocks
-        shape, _ = self._output_shape(one)
-        nav = self.sources["used"].plan.nav_shape
-        return math.prod(-(-n // c) for n, c in zip(nav, shape, strict=True))
+        _, pixel = self._output_shape(one)
+        return sum(
+            math.prod(
+                -(-n // c) for n, c in zip(part.nav_shape, part.output_shape(pixel), strict=True)
+            )
+            for part in self._plans()
+        )
 
 
 _SMALL = {
@@ -881,7 +950,7 @@ def _whole(
     numbers: _Numbers,
     out: str | os.PathLike[str] | None,
 ) -> Plan:
-    cube = prepared.cube
+    cube: Any = prepared.cube
     start = Range(0.2, 1.5).times(numbers.rates.start_seconds)
     if machine.deployment == "workers":
         start = start + Range(*WORKER_SECONDS).times(numbers.rates.start_seconds * 0.5)
@@ -890,8 +959,11 @@ def _whole(
     planned = Plan(
         machine,
         {
-            "dims": {str(d): int(n) for d, n in cube.sizes.items()},
-            "nav_dims": list(nav_dims(cube)),
+            "dims": dict(zip(map(str, cube.dims), map(int, cube.shape), strict=True)),
+            "nav_dims": [
+                *((FIELD,) if isinstance(cube, Fields) else ()),
+                *nav_dims(_each(cube)[0]),
+            ],
             "dtype": str(cube.dtype),
             "pixels": used.n_pixels,
             "channels": used.n_channels,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -15,7 +15,10 @@ from emcube.recipe import schema
 from emcube.recipe.document import Document, Location, parse_yaml, read_yaml
 from emcube.recipe.explain import Fault, raise_faults, translate
 
-__all__ = ["Recipe", "refused_for_several"]
+if TYPE_CHECKING:
+    from emcube.recipe.spectra import GivenSpectra
+
+__all__ = ["Recipe"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +35,8 @@ class Recipe:
         Its data as written, with lines.
     folder : pathlib.Path
         What its relative paths start from: the recipe's own folder.
+    given : tuple of GivenSpectra
+        Spectra that its steps name, once they have been read (see `emcube.recipe.spectra`).
 
     Examples
     --------
@@ -43,6 +48,7 @@ class Recipe:
     model: schema.RecipeModel
     document: Document
     folder: Path
+    given: tuple[GivenSpectra, ...] = ()
 
     @classmethod
     def read(cls, path: str | Path) -> Recipe:
@@ -175,19 +181,29 @@ def _contradictions(model: schema.RecipeModel) -> Iterator[Fault]:
             yield from _without_target(step, at, earlier)
         if isinstance(step, schema.PhaseFractionsStep):
             yield from _without_phases(step, at, earlier)
-        if model.input is not None and model.input.several:
-            yield from refused_for_several(step, at)
+        if isinstance(step, schema.NMFStep | schema.MCRStep):
+            yield from _without_spectra(step, at, earlier)
         earlier[step.label] = step
 
 
-def refused_for_several(step: schema.AnyStep, at: Location) -> Iterator[Fault]:
-    """Find a step that takes one cube in a recipe of several."""
-    if isinstance(step, schema.OF_ONE_CUBE):
-        yield Fault(
-            at,
-            f"{step.verb} says something of one cube, and this recipe has several",
-            "run it in a recipe of each cube, or ask em.uncertainty and em.diagnostics of the model",
-        )
+def _without_spectra(
+    step: schema.NMFStep | schema.MCRStep, at: Location, earlier: dict[str, schema.AnyStep]
+) -> Iterator[Fault]:
+    """Find spectra that are to come from a step that is not there, or has none of the kind."""
+    able = [n for n, s in earlier.items() if isinstance(s, schema.WITH_SPECTRA)]
+    for parameter in ("known", "init"):
+        named = getattr(step, parameter)
+        for i, one in enumerate(named if isinstance(named, tuple) else ()):
+            if one.outside or one.step in able:
+                continue
+            yield Fault(
+                (*at, parameter, i),
+                f"{parameter!r} of {step.verb} names the step {one.step!r}, expected an earlier step with "
+                "components that are not negative",
+                "there are " + ", ".join(map(repr, able))
+                if able
+                else "put '- vca: {n_components: 3}' before it, or give a 'path' too, of a result",
+            )
 
 
 def _without_phases(
@@ -232,7 +248,7 @@ def _without_target(
     target = earlier[step.on or able[-1]]
     # What a penalty leaves of the data, or a basis takes from the spread, is no question of counting.
     words = ["sparsity", "smoothness"]
-    words += ["basis"] if isinstance(step, schema.UncertaintyStep) else []
+    words += ["known", "basis"] if isinstance(step, schema.UncertaintyStep) else []
     asked = [name for name in words if getattr(target, name, None)]
     if asked:
         yield Fault(

@@ -39,6 +39,7 @@ from emcube.recipe.inputs import Input, find_input, require_apart, stored_input
 from emcube.recipe.prepare import Prepared, prepare
 from emcube.recipe.recipe import Recipe
 from emcube.recipe.schema import Where
+from emcube.recipe.spectra import GIVEN, with_spectra
 from emcube.recipe.steps import Run, first_sums, run_step
 from emcube.recipe.sums import pixel_sums, smooth_sums
 from emcube.results.provenance import now, run_id, stack
@@ -73,6 +74,7 @@ def run(
     n_components: int | None = None,
     overwrite: bool = False,
     seeds: Mapping[str, int] | None = None,
+    spectra: Result | str | os.PathLike[str] | None = None,
 ) -> Result:
     """Run a whole analysis and write its result.
 
@@ -98,6 +100,9 @@ def run(
     seeds : mapping of str to int, optional
         Seeds of steps that leave theirs open (``random_state: null``), by name: those that another run drew
         (``provenance["seeds"]``), to be that run again.
+    spectra : Result or path, optional
+        Result of the same recipe, where that is a recorded one (`Result.recipe`): it names given spectra by
+        their digest alone, and its result keeps them.
 
     Returns
     -------
@@ -130,9 +135,11 @@ def run(
     there = None if address is None else RemoteResult(address)
     path = _destination(recipe, out) if there is None else there.staging
     require_apart(recipe, cube, path if there is None else there.address)
+    held = open_result(os.fspath(spectra)) if isinstance(spectra, str | os.PathLike) else spectra
     whole = group(_called(recipe), len(recipe.steps) + 1)
     with whole, find_input(recipe, cube, path.parent) as source, _noted(recipe):
         prepared = prepare(source.cube, recipe.prepare)
+        recipe = with_spectra(recipe, prepared.cube, held)
         if there is None:
             attributes = _identify(recipe, source, prepared, begun_roots(path), seeds or {})
             return _run_in(path, recipe, source, prepared, attributes, overwrite)
@@ -250,10 +257,13 @@ def look_ahead(
     root = read_root(path)
     if source is None:
         identity = None
-        same = root is not None and root.get("recipe") == recipe.normalised()
+        same = root is not None and _beside_spectra(root["recipe"]) == _beside_spectra(
+            recipe.normalised()
+        )
     else:
         with _noted(recipe):
             prepared = prepare(source.cube, recipe.prepare)
+            recipe = with_spectra(recipe, prepared.cube)
             attributes = _identify(recipe, source, prepared, begun_roots(path), {})
         identity = attributes["run_id"]
         same = root is not None and root.get("run_id") == identity
@@ -265,6 +275,21 @@ def look_ahead(
     if root is not None and overwrite and not (same and not complete):
         require_own(path)
     return Ahead(path, identity, identity is not None and same and complete)
+
+
+def _beside_spectra(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A normalised recipe without what names spectra, which is known by digest in one that was run."""
+    steps = [
+        {
+            verb: {
+                key: "given" if key in GIVEN and isinstance(value, list) else value
+                for key, value in parameters.items()
+            }
+            for verb, parameters in step.items()
+        }
+        for step in recipe["steps"]
+    ]
+    return {**recipe, "steps": steps}
 
 
 def _understand(
@@ -378,6 +403,7 @@ def _identify(
         "recipe": normalised,
         "provenance": {
             "input": {"digest": source.digest, **source.address},
+            **({"spectra": [one.recorded() for one in recipe.given]} if recipe.given else {}),
             "cube": {
                 "dims": list(map(str, prepared.cube.dims)),
                 "shape": list(prepared.cube.shape),
@@ -426,7 +452,7 @@ def _carry_out(
     # A polygon lies over two dims; a series has it at each of its positions.
     where, _ = resolve_where(prepared.cube, prepared.region)
     seeds, steps = writer.attributes["provenance"]["seeds"], {s.label: s for s in recipe.steps}
-    state = Run(writer, prepared.cube, where, seeds, steps)
+    state = Run(writer, prepared.cube, where, seeds, steps, given=recipe.given)
     if recipe.model.where is None:
         with resident():
             with kept.scope(INPUT):
@@ -467,7 +493,7 @@ def _carry_out_fields(
             )
         kept.drop(f"{INPUT}.{name}")
     _write_common_input(fields, writer)
-    state = Run(writer, fields, where, seeds, steps)
+    state = Run(writer, fields, where, seeds, steps, given=recipe.given)
     with resident():
         _run_steps(recipe, state, kept)
     return _finished(writer, started)

@@ -16,10 +16,12 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    SerializerFunctionWrapHandler,
     Strict,
     StringConstraints,
     Tag,
     field_validator,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -27,9 +29,9 @@ from pydantic_core import PydanticCustomError
 __all__ = [
     "ESTIMATES",
     "FORMAT",
-    "OF_ONE_CUBE",
     "WITH_LOADINGS",
     "WITH_PHASES",
+    "WITH_SPECTRA",
     "AnyPrepare",
     "AnyStep",
     "BayesianUnmixingStep",
@@ -53,6 +55,7 @@ __all__ = [
     "RemoveBackground",
     "SISALStep",
     "Select",
+    "SpectraOf",
     "Step",
     "SurveyStep",
     "UncertaintyStep",
@@ -391,6 +394,82 @@ class PCAStep(_Step):
     random_state: Seed | None = 0
 
 
+class SpectraOf(_Model):
+    """Spectra that are given to a step: those of a file, of a result, or of an earlier step.
+
+    A recorded recipe names them by the digest of their values in place of a path.
+    """
+
+    path: Text | None = None
+    name: Text | None = None
+    step: Name | None = None
+    component: (
+        Annotated[int, Strict(), Field(ge=0)]
+        | Annotated[
+            tuple[Annotated[int, Strict(), Field(ge=0)], ...], Strict(False), Field(min_length=1)
+        ]
+        | None
+    ) = None
+    digest: Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
+    spectra: Count | None = None
+
+    @property
+    def components(self) -> tuple[int, ...] | None:
+        """Positions of the spectra that are meant; None: all."""
+        return (self.component,) if isinstance(self.component, int) else self.component
+
+    @property
+    def outside(self) -> bool:
+        """Whether they come from outside of the recipe."""
+        return self.path is not None or self.digest is not None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SpectraOf:
+        recorded = self.digest is not None
+        places = [k for k in ("path", "digest") if getattr(self, k) is not None]
+        if len(places) > 1 or not (places or self.step):
+            raise PydanticCustomError(
+                "input_source",
+                "given spectra are those of a 'path' or of an earlier 'step', got {got}",
+                {"got": " and ".join(map(repr, places)) or "neither"},
+            )
+        if recorded != (self.spectra is not None) or (
+            recorded and (self.step is not None or self.component is not None)
+        ):
+            raise PydanticCustomError(
+                "input_source",
+                "'digest' and 'spectra' stand together and alone, as emcube writes them",
+            )
+        if self.name is not None and (self.path is None or self.step is not None):
+            raise PydanticCustomError(
+                "input_source", "'name' picks a signal of a file, expected a 'path' beside it"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value is not None}
+
+
+def _given(value: Any) -> Any:
+    """Turn ``a.msa``, ``{path: a.msa}`` and lists of these into a list of mappings."""
+    entries = value if isinstance(value, list) else [value]
+    return [{"path": one} if isinstance(one, str) else one for one in entries]
+
+
+def _given_or_word(value: Any) -> Any:
+    """As `_given`; a word alone says how to start, and names no file."""
+    return value if isinstance(value, str) else _given(value)
+
+
+Given = Annotated[
+    tuple[SpectraOf, ...], Strict(False), BeforeValidator(_given), Field(min_length=1)
+]
+Start = Annotated[
+    tuple[SpectraOf, ...], Strict(False), BeforeValidator(_given_or_word), Field(min_length=1)
+]
+
+
 class XrayBasis(_Model):
     """X-ray physics as a basis of spectra (`emcube.xray_basis`)."""
 
@@ -406,7 +485,7 @@ class XrayBasis(_Model):
 class NMFStep(_Step):
     """Non-negative components (`emcube.MiniBatchNMF`)."""
 
-    added: ClassVar[tuple[str, ...]] = ("basis", "sparsity", "smoothness")
+    added: ClassVar[tuple[str, ...]] = ("known", "basis", "sparsity", "smoothness")
 
     verb: Literal["nmf"] = "nmf"
     n_components: Count | Literal["auto"] = "auto"
@@ -415,10 +494,11 @@ class NMFStep(_Step):
     tol: NotNegative = 1e-4
     max_iter: Count = 200
     pool: Count | Literal["auto"] = "auto"
-    init: Literal["bins", "random"] = "bins"
+    init: Literal["bins", "random"] | Start = "bins"
     n_epochs: Annotated[int, Strict(), Field(ge=0)] | Literal["auto"] = "auto"
     batch_size: Count = 32768
     sum_to_one: Annotated[bool, Strict()] = False
+    known: Given | None = None
     basis: XrayBasis | None = None
     sparsity: NotNegative = 0.0
     smoothness: NotNegative = 0.0
@@ -458,13 +538,16 @@ class KMeansStep(_Step):
 class MCRStep(_Step):
     """Spectra and maps by alternating least squares (`emcube.MCRALS`)."""
 
+    added: ClassVar[tuple[str, ...]] = ("known",)
+
     verb: Literal["mcr"] = "mcr"
     n_components: Count | Literal["auto"] = "auto"
     noise: Literal["auto", "poisson"] | None = "auto"
     nonnegative: Literal["both", "loadings", "spectra", "neither"] = "both"
     closure: Annotated[bool, Strict()] = False
     unimodal: Annotated[bool, Strict()] = False
-    init: Literal["corners", "random"] = "corners"
+    known: Given | None = None
+    init: Literal["corners", "random"] | Start = "corners"
     pool: Count | Literal["auto"] = "auto"
     max_iter: Count = 100
     tol: NotNegative = 1e-3
@@ -620,7 +703,7 @@ class DiagnosticsStep(_Step):
     verb: Literal["diagnostics"] = "diagnostics"
     on: Name | None = None
     n_components: Count | None = None
-    lines: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    lines: Annotated[tuple[Text, ...], Strict(False), Field(min_length=1)] | None = None
     max_lag: Count = 4
     random_state: Seed | None = 0
 
@@ -710,6 +793,16 @@ WITH_LOADINGS = (
 )
 """Steps that give loadings, on which others may go on."""
 
+WITH_SPECTRA = (
+    NMFStep,
+    MCRStep,
+    BayesianUnmixingStep,
+    VCAStep,
+    NFINDRStep,
+    SISALStep,
+)
+"""Steps whose components are not negative, so that others may be given them."""
+
 WITH_PHASES = (
     NMFStep,
     MCRStep,
@@ -721,9 +814,6 @@ WITH_PHASES = (
     PoissonMixtureStep,
 )
 """Steps that give amounts of phases, which `PhaseFractionsStep` sums."""
-
-OF_ONE_CUBE = (UncertaintyStep, DiagnosticsStep)
-"""Steps that say something of one cube only."""
 
 AnyPrepare = RemoveBackground | Window | Select | Bin
 """Any preparation, as a type."""

@@ -24,6 +24,7 @@ from emcube.models.fields import Fields, selections
 from emcube.models.labels import Labels, as_source
 from emcube.recipe import schema
 from emcube.recipe.recipe import Recipe
+from emcube.recipe.spectra import GivenSpectra, given_parameters, values_of
 from emcube.results.kinds import ESTIMATES
 from emcube.results.provenance import now
 from emcube.results.tree import Node, ResultWriter, field_node, frame
@@ -50,6 +51,8 @@ class Run:
         Finished nodes by name.
     models : dict
         Models that were fitted in this process, by step, with the cube of the fit.
+    given : tuple of GivenSpectra
+        Spectra that the recipe gives to steps.
     """
 
     writer: ResultWriter
@@ -59,6 +62,7 @@ class Run:
     steps: Mapping[str, schema.AnyStep] = field(default_factory=dict)
     nodes: dict[str, xr.Dataset] = field(default_factory=dict)
     models: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    given: tuple[GivenSpectra, ...] = ()
 
     @property
     def estimated(self) -> xr.Dataset | None:
@@ -74,8 +78,19 @@ class Run:
         found = tuple(self.writer.node(field_node(name, step))["loadings"] for name in names)
         return Fields(found, names)
 
+    def spectra(self, step: schema.AnyStep) -> dict[str, Any]:
+        """Spectra (M, channels) that are given to a step, by parameter."""
+        return {
+            parameter: values_of(named, self.given, lambda name: self.nodes[name]["components"])
+            for parameter, named in given_parameters(step)
+        }
+
+    def arguments(self, step: schema.AnyStep) -> dict[str, Any]:
+        """What the estimator is made with: `parameters`, with spectra in place of their names."""
+        return {**self.parameters(step), **self.spectra(step)}
+
     def parameters(self, step: schema.AnyStep) -> dict[str, Any]:
-        """Parameters of the estimator, with drawn seed and estimated number."""
+        """Parameters as they are recorded, with drawn seed and estimated number."""
         parameters = step.parameters()
         if step.label in self.seeds:
             parameters["random_state"] = self.seeds[step.label]
@@ -219,10 +234,11 @@ def _pca(step: schema.PCAStep, run: Run, stamp: Stamp) -> xr.Dataset:
 def _nmf(step: schema.NMFStep, run: Run, stamp: Stamp) -> xr.Dataset:
     from emcube.models import MiniBatchNMF
 
-    model = MiniBatchNMF(**run.parameters(step)).fit(run.cube, where=run.where)
+    model = MiniBatchNMF(**run.arguments(step)).fit(run.cube, where=run.where)
     run.models[step.label] = model, run.cube
     small: dict[str, xr.DataArray] = {
         "components": model.components_,
+        **_kept_spectra(step, run, model.axes_),
         "objective": xr.DataArray(float(model.objective_), attrs={"units": "1"}),
         "objective_path": xr.DataArray(
             np.asarray(model.objective_path_, dtype=np.float64),
@@ -254,10 +270,11 @@ def _nmf(step: schema.NMFStep, run: Run, stamp: Stamp) -> xr.Dataset:
 def _mcr(step: schema.MCRStep, run: Run, stamp: Stamp) -> xr.Dataset:
     from emcube.models import MCRALS
 
-    model = MCRALS(**run.parameters(step)).fit(run.cube, where=run.where)
+    model = MCRALS(**run.arguments(step)).fit(run.cube, where=run.where)
     run.models[step.label] = model, run.cube
     small = {
         "components": model.components_,
+        **_kept_spectra(step, run, model.axes_),
         "component_totals": _component_totals(model, run),
         "lack_of_fit_path": xr.DataArray(
             np.asarray(model.lack_of_fit_path_, dtype=np.float64),
@@ -361,6 +378,16 @@ def _endmembers(
     return _write(step, run, small, attributes, stamp, model, run.cube, run.where, n_components)
 
 
+def _kept_spectra(step: schema.AnyStep, run: Run, axes: Labels) -> dict[str, xr.DataArray]:
+    """Spectra that a step was given, as it was given them: whoever has the result can run it again."""
+    dims = {"known": "known_component", "init": "component"}
+    labels = replace(axes, channels=None)
+    return {
+        name: labels.spectra(values, dim=dims[name], name=name, attrs={"units": "1"})
+        for name, values in run.spectra(step).items()
+    }
+
+
 def _component_totals(model: Any, run: Run) -> xr.DataArray:
     return xr.DataArray(
         np.asarray(model.component_totals_, dtype=np.float64),
@@ -383,7 +410,7 @@ def fitted(step: schema.AnyStep, run: Run) -> tuple[Any, Any]:
             "nfindr": models.NFINDR,
             "sisal": models.SISAL,
         }[step.verb]
-        model = make(**run.parameters(step)).fit(run.cube, where=run.where)
+        model = make(**run.arguments(step)).fit(run.cube, where=run.where)
         run.models[step.label] = model, run.cube
     return run.models[step.label]
 

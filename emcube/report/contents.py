@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -369,7 +369,13 @@ def _answer(
     if found is not None:
         said.append(_support(found, n if verb in PARTS else None))
     if quality is not None:
-        if quality.is_noise:
+        beyond = _beyond_counting(result, step)
+        if quality.is_noise and beyond is not None:
+            said.append(
+                f"By the likelihood counting noise explains what the model leaves, but chi-square is "
+                f"{beyond:.2f} where that alone gives 1: see the counts."
+            )
+        elif quality.is_noise:
             all_of = "all" if quality.ratio < 1.02 and not _visible(missed) else "nearly all"
             said.append(f"Counting noise explains {all_of} that the model leaves.")
         else:
@@ -380,6 +386,19 @@ def _answer(
     if told:
         said.append(clean(result[told[-1]].attrs["said"]))
     return said
+
+
+NOTABLE = 0.05
+"""Excess of the mean chi-square from which the first screen says so."""
+
+
+def _beyond_counting(result: Result, step: str | None) -> float | None:
+    """Mean chi-square that diagnostics of a step found, where it is more than that of counting noise."""
+    for name in reversed(result.steps):
+        if result.verb(name) == "diagnostics" and result[name].attrs["on"] == step:
+            mean = float(result[name].attrs["chi_square_mean"])
+            return mean if mean > 1.0 + NOTABLE else None
+    return None
 
 
 def _visible(missed: list[Missed]) -> float:
@@ -1094,16 +1113,53 @@ def _libraries(result: Result) -> dict[str, str]:
     return dict((result.provenance.get("stack") or {}).get("libraries") or {})
 
 
+def _without(mapping: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key, value in mapping.items() if key not in keys}
+
+
+def _name_spectra(
+    steps: list[dict[str, Any]], recorded: Iterable[Mapping[str, Any]], notes: list[str]
+) -> None:
+    """Put the places of given spectra where a recorded recipe names their digests."""
+    places = {(one["step"], one["parameter"], one["digest"]): one for one in recorded}
+    for step in steps:
+        for parameters in step.values():
+            for key in ("known", "init"):
+                named = parameters.get(key)
+                if isinstance(named, list):
+                    at = (parameters["name"], key)
+                    parameters[key] = [
+                        _named(one, places.get((*at, one.get("digest")), {})) for one in named
+                    ]
+    if places:
+        notes.append(
+            "Spectra that were given are named as the recipe named them, relative to its folder; the result "
+            "keeps them, too: em.run(result.recipe, cube, spectra=result, out=...)."
+        )
+
+
+def _named(one: Mapping[str, Any], place: Mapping[str, Any]) -> dict[str, Any]:
+    found = {key: place[key] for key in ("path", "name", "component") if key in place}
+    if "of_step" in place:
+        found["step"] = place["of_step"]
+    return found if "path" in found else dict(one)
+
+
 def _recipe(result: Result) -> tuple[str, list[str]]:
     """The recipe that makes this result again, and what to mind."""
     import yaml
 
     found = result.provenance
-    address = {k: v for k, v in found["input"].items() if k not in ("digest", "in_hand")}
-    notes = []
+    address = _without(found["input"], ("digest", "in_hand"))
+    fields = found["input"].get("fields") or ()
+    in_hand = found["input"].get("in_hand") or any(one.get("in_hand") for one in fields)
+    if fields:
+        address = {"fields": [_without(one, ("digest", "in_hand")) for one in fields]}
+    notes: list[str] = []
     recipe = json.loads(json.dumps(result.recipe))
+    _name_spectra(recipe["steps"], found.get("spectra") or (), notes)
     whole: dict[str, Any] = {"emcube": recipe["emcube"]}
-    if found["input"].get("in_hand"):
+    if in_hand:
         notes.append(
             "The cube was in memory when this was run: give it as em.run(recipe, cube, out=...), "
             "or write its address as 'input' into the recipe."

@@ -111,8 +111,10 @@ def _sure(result: Result, step: str) -> Sure:
     if facts["method"] == "restarts":
         n, same = int(facts["n_replicates"]), int(facts["n_equivalent"])
         said.append(f"{same} of {n} random starts ended as well as the best of them.")
-    loadings = result[str(facts["on"])]["loadings"]
-    sizes = [_sampled(loadings), *(_sampled(node[n]) for n in _STDS)]
+    sizes = [
+        _sampled_everywhere(result, name, variable)
+        for name, variable in ((str(facts["on"]), "loadings"), *((step, n) for n in _STDS))
+    ]
     total = np.nansum(sizes[0], axis=0)
     shares = [np.nansum(s, axis=0) / np.where(total > 0, total, np.nan) for s in sizes[1:]]
     spectra = np.asarray(node["components_std"].values, dtype=np.float64)
@@ -143,6 +145,12 @@ _STDS = ("loadings_std_counting", "loadings_std_shared")
 
 def _percent(share: Any) -> str:
     return f"± {percent(float(share))}" if math.isfinite(float(share)) else "none"
+
+
+def _sampled_everywhere(result: Result, step: str, variable: str) -> NDArray[np.float64]:
+    """Values (n, K) of some pixels, of all cubes where there are several."""
+    each = [result.field(name) for name in result.fields] or [result]
+    return np.concatenate([_sampled(one[step][variable]) for one in each])
 
 
 def _sampled(maps: xr.DataArray) -> NDArray[np.float64]:

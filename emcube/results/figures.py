@@ -141,7 +141,10 @@ class ResultFigures:
         from emcube.plot import diagnostics
 
         node = self[step or self.step_of("diagnostics")]
-        return diagnostics(node.assign_coords(axis=list(node.attrs["axes"])), **options)
+        names = {"axis": list(node.attrs["axes"])}
+        if "line" in node.dims:
+            names["line"] = list(node.attrs["lines"])
+        return diagnostics(node.assign_coords(names), **options)
 
     def plot_phase_fractions(self, step: str | None = None, **options: Any) -> Figure:
         """Draw fractions of phases by field, and their spread (`emcube.plot.phase_fractions`)."""

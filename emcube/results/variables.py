@@ -245,6 +245,14 @@ for _variable in (
 for _variable in (
     Variable("nmf", "components", ("component", SIG), "f", ("1 per channel",), "component spectra"),
     Variable("nmf", "loadings", (NAV, "component"), "f", None, "loadings"),
+    *(
+        Variable(_verb, _name, (_dim, SIG), "f", ("1",), _prose, required=False)
+        for _verb in ("nmf", "mcr")
+        for _name, _dim, _prose in (
+            ("known", "known_component", "spectra that are known, as they were given"),
+            ("init", "component", "spectra that the fit was started from"),
+        )
+    ),
     Variable("nmf", "objective", (), "f", ("1",), "objective at the end of the fit"),
     Variable("nmf", "objective_path", ("pass",), "f", ("1",), "objective after each full pass"),
     Variable(

@@ -63,6 +63,20 @@ def test_chi_square_and_deviance_are_those_of_the_formulas(nmf, cube, found):
     assert two[:, 0].mean() == pytest.approx(two[0, 1], rel=0.05)
 
 
+def test_a_pattern_of_the_scan_is_told_by_its_distance(cube):
+    """As the zero peak of a detector makes it, whose counts differ from pixel to pixel of a line."""
+    values = cube.values.copy()
+    rng = np.random.default_rng(1)
+    every_third = np.arange(values.shape[1]) % 3 == 0
+    values[:, every_third, :2] += rng.poisson(12.0, values[:, every_third, :2].shape).astype(
+        values.dtype
+    )
+    other = cube.copy(data=values)
+    said = words(em.diagnostics(em.MiniBatchNMF(2, random_state=0).fit(other), other))
+    assert "pixels 3 apart along x is alike" in said
+    assert "scan" in said
+
+
 def test_correlations_are_those_of_the_pairs():
     rng = np.random.default_rng(0)
     rest, used = rng.normal(size=(7, 5, 3)), rng.random((7, 5)) > 0.2
@@ -158,6 +172,12 @@ def test_bias_of_lines_is_found_from_halves_and_is_that_of_the_truth():
     few = em.diagnostics(nmf, scene.cube, lines=lines, n_components=1)
     assert float(np.abs(few.line_bias.where(few.line_bias_error < 0.02)).max()) > 0.2
     assert "denoising makes too" in words(few)
+    assert words(few).count("denoising makes too") <= 4
+    # A panel of its own in the figure.
+    assert (
+        len(em.plot.diagnostics(few).axes)
+        == len(em.plot.diagnostics(enough.drop_dims("line")).axes) + 1
+    )
     # The same from the whole counts and the truth: where each component is, over its true counts.
     pca = em.IncrementalPCA(1, noise="poisson").fit(scene.cube)
     denoised = pca.inverse_transform(pca.transform(scene.cube))
@@ -252,4 +272,6 @@ def test_selections_and_refusals(nmf, cube):
 def test_a_figure_is_drawn(found):
     assert len(em.plot.diagnostics(found).axes) >= 3
     with pytest.raises(InputError, match="missing"):
-        em.plot.diagnostics(found.drop_vars("chi_square"))
+        em.plot.diagnostics(found.drop_vars("residual_correlation"))
+    # What several cubes have in common has no map.
+    assert len(em.plot.diagnostics(found.drop_vars("chi_square")).axes) == 2

@@ -259,3 +259,100 @@ def test_metadata_that_all_have_go_with_the_spectra(cubes) -> None:
     fields = Fields(tuple(cubes), ("a", "b", "c"))
     assert fields.dims == ("field", "y", "x", "energy")
     assert fields.shape == (3, 14, 16, 40)
+
+
+# ------------------------------------------------------------------------------ how sure, and what is left
+
+
+def numbers(dataset: xr.Dataset) -> dict[str, Any]:
+    return {str(k): np.asarray(v) for k, v in dataset.data_vars.items()}
+
+
+@pytest.fixture(scope="module")
+def fitted(cubes) -> em.MiniBatchNMF:
+    return em.MiniBatchNMF(3, random_state=0).fit(cubes)
+
+
+def test_uncertainty_of_several_cubes_is_that_of_the_one_that_they_make(
+    cubes, joined, fitted
+) -> None:
+    """Fisher's method draws nothing, so that another numbering of the blocks changes rounding alone."""
+    one, *rest = em.uncertainty(fitted, cubes, method="fisher")
+    whole = em.uncertainty(fitted, joined, method="fisher")
+    np.testing.assert_allclose(one.components_std, whole.components_std, rtol=1e-9)
+    parts = [np.asarray(part.loadings_std_counting) for part in (one, *rest)]
+    np.testing.assert_allclose(np.concatenate(parts), whole.loadings_std_counting, rtol=1e-9)
+    for part, cube in zip((one, *rest), cubes, strict=True):
+        assert part.loadings_interval.shape == (*cube.shape[:2], 3, 2)
+        assert hasattr(part.loadings_interval.data, "dask") == hasattr(cube.data, "dask")
+        xr.testing.assert_identical(part.rotation_range, one.rotation_range)
+
+
+@pytest.mark.parametrize("method", ["bootstrap", "area"])
+def test_replicates_of_several_cubes_have_the_same_bits_everywhere(method, cubes, fitted) -> None:
+    options = {"method": method, "n_replicates": 2}
+    many = em.uncertainty(fitted, cubes, **options)
+    with use_threads(1):
+        one = em.uncertainty(fitted, cubes, **options)
+    for first, second in zip(many, one, strict=True):
+        for name, values in numbers(first).items():
+            np.testing.assert_array_equal(values, np.asarray(second[name]), err_msg=name)
+    assert float(many[0].components_std.max()) > 0
+
+
+def test_areas_of_several_cubes_are_numbered_through() -> None:
+    """Fields of other sizes have areas of their own; together they are about as many as those of one."""
+    from emcube.kernels.resampling import AREAS
+    from emcube.models.replicates import AreaDraw
+
+    source, _ = as_source([field(0, (14, 16)), field(1, (9, 31)), field(2, (14, 16))])
+    shapes = tuple(part.nav_shape for part in source.plan.parts)
+    draw = AreaDraw.draw(0, 0, shapes, (1, 1, 1), counts=True, several=True)
+    assert AREAS / 2 <= draw.times.sum() == draw.times.size <= AREAS
+    met: dict[int, set[int]] = {}
+    for i in range(source.plan.n_blocks):
+        block = source.load(i)
+        inside = np.column_stack(np.unravel_index(block.box_index(), block.nav_shape))
+        areas = draw._areas(block.offset, inside + np.asarray(block.offset))
+        met.setdefault(block.offset[0], set()).update(map(int, areas))
+        weight = draw.times[areas][:, None]
+        np.testing.assert_array_equal(draw(block).dense(), weight * block.dense())
+    assert sum(map(len, met.values())) == draw.times.size
+    assert set.union(*met.values()) == set(range(draw.times.size))
+
+
+def test_selections_and_posteriors_of_several_cubes(cubes) -> None:
+    upper = xr.DataArray(np.arange(14) < 6, dims="y").broadcast_like(cubes[0].isel(energy=0))
+    chosen = [upper.reset_coords(drop=True), None, None]
+    model = em.MiniBatchNMF(3, random_state=0).fit(cubes, where=chosen)
+    sure = em.uncertainty(model, cubes, where=chosen, method="restarts", n_replicates=2)
+    assert np.isnan(sure[0].loadings_interval[6:]).all()
+    assert np.isfinite(sure[1].loadings_interval).all()
+    bayes = em.BayesianUnmixing(3, n_chains=1, n_warmup=2, n_draws=4, random_state=0).fit(cubes)
+    posterior = em.uncertainty(bayes, cubes, method="posterior")
+    assert [p.sizes["y"] for p in posterior] == [14, 14, 14]
+    ranges = em.rotation_range(model, cubes, where=chosen)
+    assert len(ranges) == 3
+    assert set(ranges[0].data_vars) == {
+        "rotation_range", "rotation_share", "loadings_rotation_range",
+    }  # fmt: skip
+    errors = em.errors_by_counts(model, cubes, shares=(0.5,), n_pairs=1, where=chosen)
+    assert errors.angle.shape == (2, 3)
+
+
+def test_diagnostics_of_several_cubes_are_those_of_the_one_that_they_make(
+    cubes, joined, fitted
+) -> None:
+    found = em.diagnostics(fitted, cubes)
+    whole = em.diagnostics(fitted, joined)
+    assert list(found[0]["axis"].values) == ["y", "x", "signal"]
+    maps = np.concatenate([np.asarray(one.chi_square) for one in found])
+    np.testing.assert_allclose(maps, whole.chi_square, rtol=1e-9)
+    np.testing.assert_allclose(
+        found[0].chi_square_spectrum, whole.chi_square_spectrum, rtol=1e-9, equal_nan=True
+    )
+    # Neighbours across the border of two fields are none.
+    np.testing.assert_allclose(found[0].residual_correlation, whole.residual_correlation, atol=0.02)
+    assert found[0].attrs["chi_square_mean"] == pytest.approx(whole.attrs["chi_square_mean"])
+    assert found[0].attrs == found[2].attrs
+    assert "denoised_variance" in found[1]

@@ -101,7 +101,7 @@ def test_a_comparison_becomes_a_page(models, cube, tmp_path):
     found = em.compare(models, cube)
     path = em.report(found, tmp_path / "compare.html")
     text = path.read_text(encoding="utf-8")
-    for said in ("likelihood", "squares", "not known", "held-out score", "data:image/png"):
+    for said in ("likelihood", "squares", "is within", "held-out score", "data:image/png"):
         assert said in text
     assert "http" not in text.replace("http-equiv", "")
     em.report(found, path)  # an earlier report is replaced

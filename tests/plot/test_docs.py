@@ -10,6 +10,7 @@ import pytest
 import emcube as em
 from emcube import plot
 from emcube.models.figures import ClusterFigures, ComponentFigures
+from emcube.models.matching import Comparison
 from emcube.results import Result
 
 PAGE = Path(__file__).parents[2] / "docs" / "figures.md"
@@ -43,7 +44,7 @@ def test_its_pictures_and_commands_exist() -> None:
 def test_its_table_names_every_figure() -> None:
     table = "\n".join(line for line in TEXT.splitlines() if line.startswith("|"))
     methods = set(re.findall(r"plot_\w+", table))
-    owners = (Result, em.IncrementalPCA, ComponentFigures, ClusterFigures)
+    owners = (Result, em.IncrementalPCA, ComponentFigures, ClusterFigures, Comparison)
     for name in methods:
         assert any(hasattr(owner, name) for owner in owners), name
     assert methods >= {n for owner in owners for n in dir(owner) if n.startswith("plot_")}

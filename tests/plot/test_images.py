@@ -211,6 +211,9 @@ FIGURES |= {
         {"first": analysis()[1], "MCR": em.MCRALS(3, random_state=0).fit(analysis()[0])},
         analysis()[0],
     ).plot(),
+    "compared_maps": lambda: em.compare(
+        {"first": analysis()[1], "PCA": em.IncrementalPCA(2).fit(analysis()[0])}, analysis()[0]
+    ).plot_maps(),
     "component_survey": lambda: em.survey_n_components(analysis()[0], random_state=0).plot(),
     "diagnostics": lambda: plot.diagnostics(em.diagnostics(analysis()[1], analysis()[0])),
     "errors_by_counts": lambda: plot.errors_by_counts(

@@ -170,8 +170,8 @@ def test_the_command_line_runs_it(folder, tmp_path, capsys) -> None:
     )
     assert main(["run", str(path), "--out", str(tmp_path / "r")]) == 0
     assert "fractions of 3 phases in 2 fields" in capsys.readouterr().out
-    assert main(["plan", str(path), "--out", str(tmp_path / "p")]) == 2
-    assert "this run has several" in capsys.readouterr().err
+    assert main(["plan", str(path), "--out", str(tmp_path / "p")]) == 0
+    assert "field 2, y 14, x 18, energy 40: 440 pixels" in capsys.readouterr().out
     with pytest.raises(InputError, match="a package holds the result of one"):
         em.publish(tmp_path / "r", tmp_path / "crate.zip", license="CC0-1.0")
 
@@ -207,8 +207,6 @@ def test_an_interrupted_run_goes_on(folder, result, tmp_path) -> None:
             {"input": {"fields": [{"path": "a", "field": "A"}, {"path": "b", "field": "a"}]}},
             "one name",
         ),
-        ({"steps": [*STEPS[1:2], "uncertainty"]}, "this recipe has several"),
-        ({"steps": [*STEPS[1:2], "diagnostics"]}, "this recipe has several"),
         ({"steps": ["phase_fractions"]}, "expected an earlier step with loadings"),
         ({"steps": [{"pca": {}}, {"phase_fractions": {"of": "pca"}}]}, "'of' of phase_fractions"),
         ({"steps": [*STEPS[1:2], {"phase_fractions": {"level": 1.0}}]}, "level"),
@@ -222,10 +220,88 @@ def test_mistakes_are_found_before_anything_is_read(change, said) -> None:
         em.Recipe.from_dict(data)
 
 
-def test_steps_of_one_cube_refuse_cubes_in_hand(cubes, tmp_path) -> None:
-    steps = {"steps": [*STEPS[1:2], "uncertainty"]}
-    with pytest.raises(RecipeError, match="has several"):
-        em.run(steps, cubes, out=tmp_path / "r")
+@pytest.fixture(scope="module")
+def judged(folder, tmp_path_factory) -> Any:
+    steps = [
+        *STEPS[1:2],
+        {"uncertainty": {"method": "bootstrap", "n_replicates": 4}},
+        {"diagnostics": {"max_lag": 2}},
+    ]
+    return em.run(recipe(folder, steps), out=tmp_path_factory.mktemp("judged") / "r")
+
+
+def test_steps_that_judge_answer_field_by_field(judged, cubes) -> None:
+    model = em.MiniBatchNMF(3, random_state=0).fit(cubes)
+    sure = em.uncertainty(model, cubes, n_replicates=4)
+    left = em.diagnostics(model, cubes, max_lag=2)
+    shared = judged["uncertainty"]
+    assert "loadings_interval" not in shared
+    np.testing.assert_allclose(shared.rotation_share, sure[0].rotation_share, rtol=1e-6)
+    assert judged["diagnostics"].attrs["said"] == left[0].attrs["said"]
+    assert judged["diagnostics"].attrs["axes"] == ["y", "x", "signal"]
+    for i, name in enumerate(judged.fields):
+        own = judged.field(name)
+        for key in ("loadings_std_counting", "loadings_std_shared", "loadings_interval"):
+            np.testing.assert_allclose(
+                own["uncertainty"][key], sure[i][key], rtol=1e-6, atol=1e-9, err_msg=key
+            )
+        np.testing.assert_array_equal(own["uncertainty"].components_std, shared.components_std)
+        np.testing.assert_allclose(own["diagnostics"].chi_square, left[i].chi_square, rtol=1e-9)
+    assert judged.verify() == {}
+
+
+def test_what_judges_several_cubes_is_shown(judged, tmp_path) -> None:
+    drawn = {path.name for path in judged.save_figures(tmp_path / "all")}
+    assert {"uncertainty-bands.png", "diagnostics-diagnostics.png"} <= drawn
+    page = page_of(judged)
+    assert "How sure the components are" in page
+    assert "Do count statistics survive?" in page
+    own = judged.field("edge")
+    assert {p.name for p in own.save_figures(tmp_path / "own")} >= drawn
+    assert "How sure the components are" in page_of(own)
+
+
+def test_a_run_that_judges_goes_on_with_the_field_it_was_at(folder, judged, tmp_path) -> None:
+    wanted = recipe(folder, [*STEPS[1:2], {"uncertainty": {"n_replicates": 4}}])
+
+    def stop(event: Any) -> None:
+        if event.name.startswith("fields/edge/uncertainty: write maps") and event.kind == "block":
+            raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedRunError), listen(stop):
+        em.run(wanted, out=tmp_path / "r")
+    assert (tmp_path / "r/fields/f0/uncertainty/zarr.json").exists()
+    again = em.run(wanted, out=tmp_path / "r")
+    for name in again.fields:
+        np.testing.assert_array_equal(
+            again.field(name)["uncertainty"].loadings_interval,
+            judged.field(name)["uncertainty"].loadings_interval,
+        )
+
+
+def test_a_plan_counts_the_passes_over_all_fields(folder, result, cubes) -> None:
+    planned = em.plan(recipe(folder, STEPS), out=folder / "other")
+    one = em.plan(recipe(folder, STEPS[:5], {"path": "f0.zarr"}), out=folder / "other")
+    assert planned.cube["pixels"] == sum(c.shape[0] * c.shape[1] for c in cubes)
+    assert planned.cube["blocks"] == 3 * one.cube["blocks"]
+    assert [p.least for s in planned.steps[:5] for p in s.passes] == [
+        p.least for s in one.steps[:5] for p in s.passes
+    ]
+    done = sum(1 for path in result.path.rglob("*") if path.is_file())
+    assert planned.files.low <= done <= planned.files.high
+    assert "holds this very run" in str(
+        em.plan(recipe(folder, STEPS), out=folder / "result").problems
+    )
+    held = em.plan({"steps": STEPS[1:2]}, [c.compute() for c in cubes])
+    assert [s.name for s in held.steps if s.verb == "read"] == ["digest"] * 3
+
+
+def test_the_recipe_in_a_report_names_the_fields_as_a_recipe_does(judged) -> None:
+    from emcube.report.contents import contents_of
+
+    text = contents_of(judged).recipe
+    again = em.Recipe.parse(text, folder=".")
+    assert [one.field for one in again.model.input.fields] == ["f0", "edge", "f2"]
 
 
 # ------------------------------------------------------------------------------------- the survey step

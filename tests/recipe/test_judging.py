@@ -64,6 +64,24 @@ def test_diagnostics_write_what_the_function_gives(result, cube):
     assert node.attrs["said"] == direct.attrs["said"]
 
 
+def test_lines_of_a_step_stand_in_its_node_its_figure_and_the_report(tmp_path):
+    scene = em.scenes.srm2135c(scale=0.002, random_state=0)
+    steps = [STEPS[0], {"diagnostics": {"lines": ["Ni_Ka", "Cr_Ka"], "n_components": 1}}]
+    own = em.run({"emcube": 1, "steps": steps}, scene.cube, out=tmp_path / "r")
+    node = own["diagnostics"]
+    assert node.line_bias.shape == (3, 2)
+    assert node.attrs["lines"] == ["Ni_Ka", "Cr_Ka"]
+    assert [t.get_text() for t in own.plot_diagnostics().axes[-1].get_xticklabels()] == [
+        "Ni Kα", "Cr Kα",
+    ]  # fmt: skip
+    page = page_of(own)
+    page = page[page.index("Lines before and after denoising") :]
+    for k in range(3):
+        value = 100 * float(node.line_bias[k, 0])
+        told = page.split(f'<th scope="row">Component {k}</th><td>')[1].split(" ")[0]
+        assert float(told.replace("−", "-")) == pytest.approx(value, abs=0.6)
+
+
 def test_a_step_is_shown_wherever_steps_are(result, tmp_path):
     assert "of 3 components" in render(describe(str(result.path)))
     drawn = {path.name for path in result.save_figures(tmp_path)}

@@ -50,7 +50,7 @@ STEPS = [
     (UncertaintyStep, em.uncertainty),
     (DiagnosticsStep, em.diagnostics),
 ]
-NOT_IN_A_RECIPE = {"cube", "cubes", "where", "known", "model", "of"}
+NOT_IN_A_RECIPE = {"cube", "cubes", "where", "model", "of"}
 OWN_DEFAULTS = {"n_components", "n_clusters", "random_state"}
 
 
