@@ -91,11 +91,11 @@ def level_sums(
         Cells, denoised value of the first half, counts of the second, half the squared difference of both
         denoised values, variance by theory, expected counts.
     """
-    n, n_channels = vectors.shape[1], vectors.shape[2]
+    n, n_channels, n_rows = vectors.shape[1], vectors.shape[2], edges.size
     one, two, mean = np.empty(n_channels), np.empty(n_channels), np.empty(n_channels)
     bits = mean.view(np.int64)
     level = np.empty(n_channels, dtype=np.uint8)
-    lanes = np.zeros(LANES * edges.size * 6)
+    lanes = np.zeros(LANES * n_rows * 6)
     last = guide.size - 1
     for p in range(scores.shape[1]):
         one[:] = 0.0
@@ -119,7 +119,7 @@ def level_sums(
             hoped = total * expected[e]
             theory = both + own * weights[0, e] + other * weights[1, e]
             # Sums of neighbouring channels go to different places, so that none waits for the one before.
-            at = (np.int64(e % LANES) * edges.size + np.int64(level[e])) * 6
+            at = (np.int64(e & (LANES - 1)) * n_rows + np.int64(level[e])) * 6
             lanes[at] += 1.0
             lanes[at + 1] += one[e]
             lanes[at + 3] += 0.5 * apart * apart
@@ -128,4 +128,4 @@ def level_sums(
         for i in range(indptr[p], indptr[p + 1]):
             lanes[np.int64(level[channels[i]]) * 6 + 2] += counts[i]
     for i in range(lanes.size):
-        out[i // 6 % edges.size, i % 6] += lanes[i]
+        out[i // 6 % n_rows, i % 6] += lanes[i]

@@ -161,7 +161,11 @@ def split(
     if ends[-1] > 1.0 - 1e-12:
         ends[-1] = 1.0
     key = rng.integers(0, 2**64, dtype=np.uint64)
-    _deal(rows.indptr, rows.channels, held, ends, key, beyond, wanted, indptr, channels, counts)
+    given = rows.indptr, rows.channels, held
+    if tuple(shares) == (0.5, 0.5):
+        _halve(*given, key, beyond, wanted, indptr, channels, counts)
+    else:
+        _deal(*given, ends, key, beyond, wanted, indptr, channels, counts)
     return tuple(
         CountRows(own, c[: own[-1]].copy(), n[: own[-1]].copy(), rows.n_channels)
         for own, c, n in zip(indptr, channels, counts, strict=True)
@@ -219,6 +223,47 @@ def _deal(
                     at[row] += 1
         for row in range(at.size):
             new_indptr[row, p + 1] = at[row]
+
+
+@jit(error_model="numpy")
+def _halve(indptr, channels, counts, key, beyond, wanted, new_indptr, new_channels, new_counts):
+    """As `_deal` to two halves, a random bit for each count."""
+    first, second = wanted[0], wanted[1]
+    at = np.zeros(2, dtype=np.int64)
+    taken = 0
+    for p in range(indptr.size - 1):
+        for i in range(indptr[p], indptr[p + 1]):
+            n = np.int64(counts[i])
+            if n > ONE_BY_ONE:
+                mine = beyond[taken, 0]
+                taken += 1
+            else:
+                mine = np.int64(0)
+                if n > 0:
+                    bits = _mix(key + np.uint64(i + 1) * _GAMMA) >> np.uint64(64 - n)
+                    mine = _n_bits(bits)
+            # Written in any case, and overwritten where there is nothing: no branch to guess.
+            if first >= 0:
+                new_channels[first, at[0]] = channels[i]
+                new_counts[first, at[0]] = mine
+                at[0] += mine > 0
+            if second >= 0:
+                new_channels[second, at[1]] = channels[i]
+                new_counts[second, at[1]] = n - mine
+                at[1] += mine < n
+        if first >= 0:
+            new_indptr[first, p + 1] = at[0]
+        if second >= 0:
+            new_indptr[second, p + 1] = at[1]
+
+
+@jit
+def _n_bits(bits):
+    """How many of the lowest 16 bits are set."""
+    v = bits - ((bits >> np.uint64(1)) & np.uint64(0x5555))
+    v = (v & np.uint64(0x3333)) + ((v >> np.uint64(2)) & np.uint64(0x3333))
+    v = (v + (v >> np.uint64(4))) & np.uint64(0x0F0F)
+    return np.int64((v + (v >> np.uint64(8))) & np.uint64(0x1F))
 
 
 def weighed(

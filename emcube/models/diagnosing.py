@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from emcube.engine import resident, run_sweep
-from emcube.engine.threads import single_threaded_blas
+from emcube.engine.threads import default_threads, single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels.gram import add_symmetric
 from emcube.kernels.levels import level_edges, level_guide, level_sums
@@ -369,7 +371,7 @@ class LevelSweep:
             scores,
             shares,
             factors,
-            np.stack([d.vectors.T * d.inverse for d in self.denoisers]),
+            np.ascontiguousarray([d.vectors.T * d.inverse for d in self.denoisers]),
             np.stack([np.square(d.vectors).sum(axis=1) for d in self.denoisers]),
             np.square(self.denoisers[0].inverse),
             halves[1].indptr,
@@ -670,7 +672,8 @@ def _levels(
     """Variance against mean, and bias of lines, of both halves of the counts denoised separately."""
     draw = ThinDraw(seed, 0, HALVES, 0)
     halves = run_sweep(HalvesSweep(draw, GramSweep(PoissonNoise())), source).state
-    one, two = (_denoiser(half, k) for half in halves)
+    with single_threaded_blas(), ThreadPoolExecutor(default_threads()) as pool:
+        one, two = pool.map(partial(_denoiser, k=k), halves)
     sums = run_sweep(LevelSweep((one, two), draw), source).state
     with single_threaded_blas():
         there = sums[1:, 0] > 0

@@ -99,27 +99,29 @@ def test_levels_hold_the_cells_that_belong_to_them():
         np.testing.assert_allclose(out[:, column], by_hand, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("shares", [(0.5, 0.3), (0.5, 0.5)])
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
-def test_dealt_counts_are_binomial_and_add_up(dtype):
+def test_dealt_counts_are_binomial_and_add_up(dtype, shares):
     """Parts of one deal, few counts and many: shares, variances and what they have in common."""
     rng = np.random.default_rng(0)
     means = np.array([0.5, 4.0, ONE_BY_ONE, 60.0])
     counts = rng.poisson(np.tile(means, (20_000, 1))).astype(dtype)
     rows = rows_from_dense(counts)
-    parts = split(rows, (0.5, 0.3), np.random.default_rng(1))
+    parts = split(rows, shares, np.random.default_rng(1))
     first, second = (part.to_dense() for part in parts)
     rest = counts - first - second
     assert (rest >= 0).all()
-    for part, share in ((first, 0.5), (second, 0.3), (rest, 0.2)):
+    told = [(first, shares[0]), (second, shares[1]), (rest, 1.0 - sum(shares))]
+    for part, share in told[: 3 if rest.any() else 2]:
         error = np.sqrt(share * means / len(counts))
         assert (np.abs(part.mean(axis=0) - share * means) < 5.0 * error).all()
         # Poisson: the variance is the mean.
         np.testing.assert_allclose(part.var(axis=0), share * means, rtol=0.06)
-    for a, b in ((first, second), (first, rest)):
+    for a, b in ((first, second), (first, rest))[: 2 if rest.any() else 1]:
         together = [np.corrcoef(a[:, i], b[:, i])[0, 1] for i in range(4)]
         assert np.abs(together).max() < 5.0 / np.sqrt(len(counts))
     for i, part in enumerate((first, second)):
-        (alone,) = split(rows, (0.5, 0.3), np.random.default_rng(1), only=i)
+        (alone,) = split(rows, shares, np.random.default_rng(1), only=i)
         np.testing.assert_array_equal(alone.to_dense(), part)
 
 
