@@ -63,13 +63,13 @@ STILL = 1e-3
 
 
 def _tables() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Densities (nodes, atoms) of mixing distributions on u >= 0, and on the line."""
+    """Densities (atoms, nodes) of mixing distributions on u >= 0, and on the line."""
     near = 0.25 * np.arange(1, 9)
     inside = np.concatenate(([0.0], near, [2.5, 3.0, 4.0, 5.0, HIGHEST]))
     outside = -np.concatenate((near, [2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0]))
 
     def table(atoms: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.exp(-0.5 * np.square(NODES[:, None] - atoms)) / np.sqrt(2.0 * np.pi)
+        return np.exp(-0.5 * np.square(atoms[:, None] - NODES)) / np.sqrt(2.0 * np.pi)
 
     return table(inside), table(np.concatenate((outside, inside)))
 
@@ -79,36 +79,36 @@ _HELD, _FREE = _tables()
 
 @jit(error_model="numpy", fastmath={"reassoc", "contract"})
 def _log_density(counts, table, rounds):
-    """Log of the best mixture's density at the nodes, for each row of counts."""
+    """Log of the best mixture's density at the nodes, for each row of counts; `table` is (atoms, nodes)."""
     n_facets, n_nodes = counts.shape
-    n_atoms = table.shape[1]
+    n_atoms = table.shape[0]
     out = np.empty((n_facets, n_nodes))
     weights = np.empty(n_atoms)
-    grown = np.empty(n_atoms)
+    density = np.empty(n_nodes)
     for f in range(n_facets):
         total = 0.0
         for b in range(n_nodes):
             total += counts[f, b]
         for m in range(n_atoms):
             weights[m] = 1.0 / n_atoms
-        for _ in range(rounds):
+        for step in range(rounds + 1):
+            # Along the nodes, so that whole vectors are computed.
+            density[:] = 0.0
             for m in range(n_atoms):
-                grown[m] = 0.0
+                weight = weights[m]
+                for b in range(n_nodes):
+                    density[b] += weight * table[m, b]
+            if step == rounds:
+                break
             for b in range(n_nodes):
-                if counts[f, b] > 0.0:
-                    density = 0.0
-                    for m in range(n_atoms):
-                        density += table[b, m] * weights[m]
-                    share = counts[f, b] / (density * total)
-                    for m in range(n_atoms):
-                        grown[m] += table[b, m] * share
+                density[b] = counts[f, b] / (density[b] * total)
             for m in range(n_atoms):
-                weights[m] *= grown[m]
+                grown = 0.0
+                for b in range(n_nodes):
+                    grown += table[m, b] * density[b]
+                weights[m] *= grown
         for b in range(n_nodes):
-            density = 0.0
-            for m in range(n_atoms):
-                density += table[b, m] * weights[m]
-            out[f, b] = np.log(density)
+            out[f, b] = np.log(density[b])
     return out
 
 
@@ -258,8 +258,7 @@ class NoisyCloud:
         np.fill_diagonal(pulled, 0.0)
         slope = self.shares.T @ (rise / sigma) - np.einsum("jf,jkf->kf", pulled, along)
         bend = np.clip(rise / np.minimum(z, -0.5), 0.0, 1.0) / variance
-        curvature = np.stack([_scatter(self.shares, b) for b in bend.T])
-        return float(value.sum()), slope, curvature
+        return float(value.sum()), slope, _scatters(self.shares, bend)
 
     def priced(
         self, back: NDArray[np.float64]
@@ -269,11 +268,23 @@ class NoisyCloud:
         return PRICE * value, PRICE * slope, PRICE * curvature
 
 
-def _scatter(shares: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum of the products of shares, weighted; most points lie far inside and weigh nothing."""
-    held = weights > 0.0
-    mine = shares[held]
-    return np.asarray((mine * weights[held, None]).T @ mine)
+@jit(error_model="numpy")
+def _scatters(shares, weights):
+    """Sums (F, K, K) of the products of shares (N, K), weighted (N, F); most points weigh nothing."""
+    n_points, k = shares.shape
+    out = np.zeros((weights.shape[1], k, k))
+    for p in range(n_points):
+        for f in range(weights.shape[1]):
+            weight = weights[p, f]
+            if weight > 0.0:
+                for i in range(k):
+                    for j in range(i + 1):
+                        out[f, i, j] += weight * shares[p, i] * shares[p, j]
+    for f in range(weights.shape[1]):
+        for i in range(k):
+            for j in range(i):
+                out[f, j, i] = out[f, i, j]
+    return out
 
 
 def _log_det(corners: NDArray[np.float64]) -> float:
