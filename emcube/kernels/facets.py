@@ -43,6 +43,9 @@ LOWEST, HIGHEST, STEP = -8.0, 6.0, 0.25
 NODES = np.arange(round((HIGHEST - LOWEST) / STEP) + 1) * STEP + LOWEST
 """Distances z that are told apart, in standard errors: points between two nodes are dealt to both."""
 
+LANES = 8
+"""Nodes are filled up to a multiple of this, so that whole vectors are computed."""
+
 ROUNDS = 80
 """Steps of expectation and maximisation for a mixing distribution."""
 
@@ -69,7 +72,10 @@ def _tables() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     outside = -np.concatenate((near, [2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0]))
 
     def table(atoms: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.exp(-0.5 * np.square(atoms[:, None] - NODES)) / np.sqrt(2.0 * np.pi)
+        found = np.ones((atoms.size, -(-NODES.size // LANES) * LANES))
+        apart = np.square(atoms[:, None] - NODES)
+        found[:, : NODES.size] = np.exp(-0.5 * apart) / np.sqrt(2.0 * np.pi)
+        return found
 
     return table(inside), table(np.concatenate((outside, inside)))
 
@@ -79,16 +85,22 @@ _HELD, _FREE = _tables()
 
 @jit(error_model="numpy", fastmath={"reassoc", "contract"})
 def _log_density(counts, table, rounds):
-    """Log of the best mixture's density at the nodes, for each row of counts; `table` is (atoms, nodes)."""
+    """Log of the best mixture's density at the nodes, for each row of counts.
+
+    `table` is (atoms, nodes), filled up with ones to whole vectors of nodes, where there are no counts.
+    """
     n_facets, n_nodes = counts.shape
-    n_atoms = table.shape[0]
+    n_atoms, width = table.shape
     out = np.empty((n_facets, n_nodes))
     weights = np.empty(n_atoms)
-    density = np.empty(n_nodes)
+    density = np.empty(width)
+    held = np.zeros(width)
     for f in range(n_facets):
         total = 0.0
         for b in range(n_nodes):
             total += counts[f, b]
+        for b in range(n_nodes):
+            held[b] = counts[f, b] / total
         for m in range(n_atoms):
             weights[m] = 1.0 / n_atoms
         for step in range(rounds + 1):
@@ -96,15 +108,15 @@ def _log_density(counts, table, rounds):
             density[:] = 0.0
             for m in range(n_atoms):
                 weight = weights[m]
-                for b in range(n_nodes):
+                for b in range(width):
                     density[b] += weight * table[m, b]
             if step == rounds:
                 break
-            for b in range(n_nodes):
-                density[b] = counts[f, b] / (density[b] * total)
+            for b in range(width):
+                density[b] = held[b] / density[b]
             for m in range(n_atoms):
                 grown = 0.0
-                for b in range(n_nodes):
+                for b in range(width):
                     grown += table[m, b] * density[b]
                 weights[m] *= grown
         for b in range(n_nodes):
