@@ -405,11 +405,13 @@ def _conditions(found: dict[str, Any]) -> str:
     loads = [r["load"] for r in rows if r["load"] is not None]
     busy = f", load {min(loads):g} to {max(loads):g}" if loads else ""
     unit = statistics.median(b for r in rows for b in r["bare_reads"])
+    repeats = sorted({len(r["fits"]) for r in rows})
+    times = " to ".join(map(str, sorted({repeats[0], repeats[-1]})))
     days = sorted({r["measured"][:10] for r in rows})
     return (
         f"Simulated jadeite map {shape}, {about['counts_per_pixel']:.0f} counts a pixel, "
         f"{about.get('pure_pixels', 0):.0%} of the pixels pure for each of {about['n_components']} phases; "
-        f"a bare read pass takes {unit:.2f} s; median of {options['repeats']}, "
+        f"a bare read pass takes {unit:.2f} s; median of {times}, "
         f"{options['threads']} threads on {where['cores']} cores of {where['processor']}{busy}, {days[-1]}. "
         f"Bold: more than the {MOST:g} passes that a fit may cost. Angles are to the true spectra, weighted "
         "for counting noise; the Rand index is to the phase that most of a pixel is."

@@ -301,8 +301,8 @@ def survey_n_components(
         found = estimate_n_components(cube, where=where, n_shown=1 << 20, random_state=seed)
         source, labels = as_source(cube, where)
         most = int(min(max_components, source.n_pixels, source.n_channels))
-        pool = _pool(found, source, labels, most, seed)
-        gains, angles = _halves(source, labels, most, pool, seed)
+        likely = min(found.n_components or most, most)
+        gains, angles, pool = _halves(source, labels, most, likely, seed)
         shares = _restarts(source, labels, most, pool, int(n_restarts), seed)
     numbers = _numbers(found, gains, angles, shares)
     n, reason = _recommended(
@@ -318,41 +318,26 @@ def survey_n_components(
 
 
 def _halves(
-    source: BlockSource, labels: Labels, most: int, pool: int, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Gains (most - 1, 2) with their errors, and worst angles (most,), of 1 to `most` components."""
-    draws, sources = _dealt(source, seed)
-    models = [
-        tuple(_fit(half, labels, k, seed, pool=pool) for half in sources)
-        for k in range(1, most + 1)
-    ]
+    source: BlockSource, labels: Labels, most: int, likely: int, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+    """Gains (most - 1, 2) with their errors, worst angles (most,), of 1 to `most` components; and pooling.
+
+    All fits sum the tiles that the `likely` number asks for. Fits on larger tiles suffer less from noise:
+    left to choose, one component more may ask for larger tiles, and predict better for that reason alone.
+    """
+    halves = (0.5, 0.5)
+    draws = (ThinDraw(seed, 0, halves, 0), ThinDraw(seed, 0, halves, 1))
+    sources = [DrawnSource(source, draw, f"half{seed}.{i}") for i, draw in enumerate(draws)]
+    first = _fit(sources[0], labels, likely, seed)
+    pool = int(first.pool_)
+    models = []
+    for k in range(1, most + 1):
+        one = first if k == likely else _fit(sources[0], labels, k, seed, pool=pool)
+        models.append((one, _fit(sources[1], labels, k, seed, pool=pool)))
     angles = np.array([_worst_angle(a._values, b._values) for a, b in models])
     sweep = HeldOutSweep(tuple(a._values for a, _ in models), draws)
     sums = run_sweep(sweep, source, seed=seed).state[: most - 1]
-    return np.column_stack((sums[:, 0], np.sqrt(sums[:, 1]))), angles
-
-
-def _dealt(
-    source: BlockSource, seed: int
-) -> tuple[tuple[ThinDraw, ThinDraw], tuple[DrawnSource, DrawnSource]]:
-    """The two halves of the counts."""
-    halves = (0.5, 0.5)
-    draws = ThinDraw(seed, 0, halves, 0), ThinDraw(seed, 0, halves, 1)
-    one, two = (DrawnSource(source, draw, f"half{seed}.{i}") for i, draw in enumerate(draws))
-    return draws, (one, two)
-
-
-def _pool(
-    found: NComponentsEstimate, source: BlockSource, labels: Labels, most: int, seed: int
-) -> int:
-    """Pooling of all fits: that which the number by singular values asks for, in half of the counts.
-
-    Fits on larger tiles suffer less from noise: left to choose, one component more may ask for larger tiles
-    and predict better for that reason alone.
-    """
-    k = min(found.n_components or most, most)
-    _, (half, _) = _dealt(source, seed)
-    return int(_fit(half, labels, k, seed, max_iter=1).pool_)
+    return np.column_stack((sums[:, 0], np.sqrt(sums[:, 1]))), angles, pool
 
 
 def _fit(source: BlockSource, labels: Labels, k: int, seed: int, **options: Any) -> MiniBatchNMF:

@@ -426,11 +426,13 @@ class Passes:
         for k in range(1, most + 1):
             for half in halves:
                 self._known = half
-                yield from self._fit_only(schema.NMFStep(n_components=k))
+                # One of them says which tiles all others sum; here, that their side is 8 at most.
+                chosen = k == most and half is halves[0]
+                again = schema.NMFStep(n_components=k, pool="auto" if chosen else 8)
+                yield from self._fit_only(again)
         self._known = whole
         for k in range(2, most + 1):
             for _ in range(step.n_restarts):
-                # The side of the tiles is known by then; here, that it is 8 at most.
                 again = schema.NMFStep(n_components=k, init="random", pool=8, tol=RESTART_TOL)
                 yield from self._fit_only(again)
         self._loadings, self._factorised = before
