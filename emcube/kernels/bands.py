@@ -77,7 +77,9 @@ def grouped_channels(
     components: NDArray[np.float64], errors: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sums (K, G) over groups of neighbouring channels of about equal signal, and their errors."""
-    group = np.floor(np.cumsum(components.mean(axis=0)) * GROUPS).astype(np.int64)
+    # Corners far out have negative channels, which are no signal.
+    signal = np.maximum(components.mean(axis=0), 0.0)
+    group = np.floor(np.cumsum(signal) * GROUPS).astype(np.int64)
     grouped = np.array([np.bincount(group, row) for row in components])
     held = np.array([np.bincount(group, row * row) for row in errors])
     return grouped, np.sqrt(np.maximum(held, np.finfo(float).tiny))

@@ -256,3 +256,14 @@ def test_beyond_six_components_bands_are_those_of_the_box():
     turned = np.maximum(np.einsum("nkl,le->nke", turns, spectra), 0.0)
     assert (low <= turned.min(axis=0) + 1e-12).all()
     assert (high >= turned.max(axis=0) - 1e-12).all()
+
+
+def test_negative_channels_are_no_signal_of_a_group():
+    """Corners far outside have channels below zero; these go with their neighbours."""
+    rng = np.random.default_rng(0)
+    spectra = rng.dirichlet(np.ones(60), 3)
+    spectra[:, :5] -= 0.02  # the first ones of all
+    spectra /= spectra.sum(axis=1, keepdims=True)
+    grouped, errors = grouped_channels(spectra, np.full((3, 60), 1e-3))
+    np.testing.assert_allclose(grouped.sum(axis=1), 1.0)
+    np.testing.assert_allclose(np.square(errors).sum(axis=1), 60 * 1e-6)
