@@ -36,8 +36,8 @@ def drawn_again(rows: CountRows, rng: np.random.Generator) -> CountRows:
     Notes
     -----
     Means up to `TABLED` are drawn from alias tables, with the bits of a counter that is scrambled
-    (SplitMix64, its key from `rng`); others, and values that are no whole numbers, by NumPy. That is some
-    twenty times as fast, and draws are what a bootstrap is made of.
+    (SplitMix64, its key from `rng`); others, and values that are no whole numbers, by NumPy. That is many
+    times as fast, and draws are what a bootstrap is made of.
 
     References
     ----------
@@ -145,7 +145,7 @@ def split(
     Notes
     -----
     Up to `ONE_BY_ONE` counts of a pair are dealt one by one, with 53 bits of a scrambled counter (as in
-    `drawn_again`); more are dealt by binomial numbers of NumPy.
+    `drawn_again`), to two halves with a bit each; more are dealt by binomial numbers of NumPy.
     """
     held: NDArray[Any] = rows.counts
     if held.dtype.kind == "f":

@@ -12,10 +12,10 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import distributed  # noqa: F401 (imported once, here)
 import numpy as np
 
 import emcube as em
@@ -25,6 +25,9 @@ import emcube.sources
 from emcube.cli import main
 from emcube.engine import listen, plan_blocks, use_threads
 from emcube.engine.progress import Event
+
+# What runs import late is imported before the first fork, once for all of them.
+import_module("distributed")
 
 Watch = Callable[[Event], None]
 
