@@ -98,7 +98,7 @@ class BayesianUnmixing(MixingModel):
     n_draws : int
         N, passes that are kept, in each chain.
     n_steps : int or "auto"
-        Gibbs steps of the loadings in a pass; "auto" is 3 for counts, 20 for dense values.
+        Gibbs steps of the loadings in a pass; "auto" is 10 for counts, 20 for dense values.
     level : float
         Of credible intervals.
     pool : int or "auto"

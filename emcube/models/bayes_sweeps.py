@@ -46,7 +46,7 @@ CHANNEL_PRIOR = 0.5
 TOTAL_SHAPE = 0.5
 """Shape of the prior of a pixel's total (as Jeffreys' prior of a Poisson mean): how spread totals are."""
 
-COUNT_STEPS, DENSE_STEPS = 3, 20
+COUNT_STEPS, DENSE_STEPS = 10, 20
 """Gibbs steps of the loadings in a pass. Counts begin at Laplace's approximation, dense values at the
 mode."""
 
