@@ -24,6 +24,7 @@ import emcube as em
 from benchmarks.bare import read_pass
 from benchmarks.coverage import HEAD, LEVEL, SCENES, Intervals, Truth, ends, order_of, rows, study
 from benchmarks.environments import ROOT
+from emcube.engine import use_threads
 
 RESULTS = ROOT / "benchmarks" / "results" / "bayes.md"
 FOLDER = ROOT / ".bench" / "bayes"
@@ -37,17 +38,18 @@ FIRST_SEED = 1000
 
 def by_posterior(cube: xr.DataArray, truth: Truth, seed: int) -> Intervals:
     """Credible intervals; where no pixel is pure the ranges of rotations."""
-    model = em.BayesianUnmixing(len(truth.components), level=LEVEL, random_state=seed).fit(cube)
-    order = order_of(model.components_, truth)
-    if truth.pure:
+    with use_threads(1):
+        model = em.BayesianUnmixing(len(truth.components), level=LEVEL, random_state=seed).fit(cube)
+        order = order_of(model.components_, truth)
+        if truth.pure:
+            return Intervals(
+                ends(model.loadings_interval(cube), order), ends(model.components_interval_, order)
+            )
+        sure = em.uncertainty(model, cube, level=LEVEL, method="posterior", random_state=seed)
         return Intervals(
-            ends(model.loadings_interval(cube), order), ends(model.components_interval_, order)
+            loadings_range=ends(sure.loadings_rotation_range, order),
+            components_range=ends(sure.rotation_range, order),
         )
-    sure = em.uncertainty(model, cube, level=LEVEL, method="posterior", random_state=seed)
-    return Intervals(
-        loadings_range=ends(sure.loadings_rotation_range, order),
-        components_range=ends(sure.rotation_range, order),
-    )
 
 
 def run_coverage(options: argparse.Namespace) -> None:
@@ -73,8 +75,6 @@ def run_coverage(options: argparse.Namespace) -> None:
 
 def speed(store: Path, n_components: int, *, threads: int = 2, repeats: int = 1) -> dict[str, Any]:
     """Time fit and answers of all pixels beside bare read passes of the same store."""
-    from emcube.engine import use_threads
-
     bare, fits, answers = [], [], []
     with use_threads(threads):
         small = em.open(str(store)).isel(y=slice(0, 16), x=slice(0, 16)).compute()

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from emcube.models.bayes import BayesianUnmixing
     from emcube.models.cluster_checks import cluster_quality
     from emcube.models.component_survey import survey_n_components
+    from emcube.models.counting_errors import errors_by_counts
     from emcube.models.diagnosing import diagnostics
     from emcube.models.fastica import FastICA, Varimax
     from emcube.models.field_fractions import phase_fractions
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from emcube.models.pca import IncrementalPCA
     from emcube.models.poisson_mixture import PoissonMixture
     from emcube.models.sisal import SISAL
-    from emcube.models.uncertainties import errors_by_counts, rotation_range, uncertainty
+    from emcube.models.uncertainties import rotation_range, uncertainty
     from emcube.models.xray_features import xray_basis
 
 __all__ = [
@@ -66,7 +67,7 @@ _HOMES = {
     "cluster_quality": "cluster_checks",
     "compare": "matching",
     "diagnostics": "diagnosing",
-    "errors_by_counts": "uncertainties",
+    "errors_by_counts": "counting_errors",
     "estimate_n_components": "n_components",
     "match": "matching",
     "phase_fractions": "field_fractions",

@@ -5,7 +5,6 @@ Letters: P pixels, E used channels, K components, R replicates.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from statistics import NormalDist
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from emcube.engine import ChainedPlan, resident, run_sweep
+from emcube.engine import resident
 from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels.fisher import flat_intervals, poisson_intervals, shared_variance
@@ -24,52 +23,30 @@ from emcube.models.cloud_rotation import cloud_turns
 from emcube.models.fields import Fields, selections, several
 from emcube.models.information import (
     Fitted,
-    InformationSweep,
     component_errors,
     fitted_of,
     information_of,
 )
-from emcube.models.labels import Labels, as_source, dtype_of, map_pixels
-from emcube.models.nmf import MiniBatchNMF
+from emcube.models.labels import as_source, dtype_of, map_pixels
 from emcube.models.nmf_gain import in_counts, noise_gain
-from emcube.models.nmf_start import corners_of, sample_sweep, sketch, tile_of
-from emcube.models.nmf_sweeps import PassSweep
+from emcube.models.nmf_start import sketch
 from emcube.models.nmf_variants import variant_words
 from emcube.models.rebuild import pixels_only
-from emcube.models.replicates import (
-    AreaDraw,
-    Draw,
-    EventDraw,
-    PointsSweep,
-    ReplicateSweep,
-    SubspaceSweep,
-    ThinDraw,
-    WildDraw,
-    aligned,
-)
-from emcube.models.rotation import Rotations, beside, pooled_source
+from emcube.models.refits import replicates
+from emcube.models.rotation import Rotations, beside
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from emcube.engine import Block, BlockSource
 
-__all__ = ["METHODS", "PixelUncertainty", "Uncertainty", "errors_by_counts", "evaluate"]
+__all__ = ["METHODS", "PixelUncertainty", "Uncertainty", "evaluate"]
 __all__ += ["rotation_range", "uncertainty"]
 
 METHODS = ("fisher", "bootstrap", "thinning", "area", "restarts")
 
 REPLICATES = {"fisher": 0, "bootstrap": 20, "thinning": 20, "area": 20, "restarts": 5}
 """Replicates of each method, where the user does not say. Thinning makes them in pairs."""
-
-MOST_PASSES = 10
-"""Passes of a replicate, at most; as a rule two to five do."""
-
-POINTS = 20_000
-"""Pixels (or tiles) in which the corners of a replicate are looked for, about."""
-
-EQUIVALENT = 1e-3
-"""Restarts whose objective is higher than the best by a larger share have not found the same optimum."""
 
 
 def refuse_variants(parameters: Any) -> None:
@@ -302,7 +279,7 @@ def evaluate(
                 )
                 rotations = Rotations(turns)
         facts: dict[str, Any] = {"method": method, "level": level, "n_replicates": n, "seed": seed}
-        values = _replicates(fitted, cube, where, counted, labels, method, n, seed, facts)
+        values = replicates(fitted, cube, where, counted, labels, method, n, seed, facts)
     with single_threaded_blas():
         return _collected(fitted, covariance, variance, noise, rotations, values, z, level, facts)
 
@@ -349,150 +326,6 @@ def _check(level: Any, method: str, n_replicates: Any, fitted: Fitted) -> None:
             "method='thinning' deals counts to two halves; this model is of least squares",
             hint="take method='bootstrap', which flips the signs of residuals",
         )
-
-
-# -------------------------------------------------------------------------------------- replicates
-
-
-def _replicates(
-    fitted: Fitted,
-    cube: Any,
-    where: Any,
-    source: BlockSource,
-    labels: Labels,
-    method: str,
-    n: int,
-    seed: int,
-    facts: dict[str, Any],
-) -> NDArray[np.float64] | None:
-    """Components of replicates (R, K, E) in the order of the model's; None for Fisher's method."""
-    if method == "fisher":
-        return None
-    if method == "restarts":
-        return _restarts(fitted, cube, where, n, seed, facts)
-    draws: list[Draw]
-    if method == "thinning":
-        halves = (0.5, 0.5)
-        draws = [ThinDraw(seed, i, halves, part) for i in range((n + 1) // 2) for part in (0, 1)]
-    elif method == "area":
-        tile = tile_of(labels.nav_dims, fitted.pool)
-        counts = fitted.loss.counts
-        plan = source.plan
-        parts = plan.parts if isinstance(plan, ChainedPlan) else ()
-        shapes = tuple(part.nav_shape for part in parts) or (labels.nav_shape,)
-        draws = [
-            AreaDraw.draw(seed, i, shapes, tile, counts=counts, several=bool(parts))
-            for i in range(n)
-        ]
-    elif fitted.loss.counts:
-        draws = [EventDraw(seed, i) for i in range(n)]
-    else:
-        draws = [WildDraw(seed, i, fitted.loss, fitted.components) for i in range(n)]
-    return refitted(fitted, source, labels, draws, seed)
-
-
-def refitted(
-    fitted: Fitted, source: BlockSource, labels: Labels, draws: list[Draw], seed: int
-) -> NDArray[np.float64]:
-    """Components of each draw (R, K, E), fitted as the model was, from its answer on."""
-    from emcube.kernels.volume import DELTA
-
-    assert fitted.parameters is not None
-    pooled = pooled_source(source, labels, fitted.pool)
-    weights = fitted.weights
-    delta = float(DELTA * np.mean((fitted.components * fitted.components) @ weights))
-    starts = _starts(fitted, source, pooled, labels, draws, seed)
-    sweeps = [
-        PassSweep(
-            fitted.loss,
-            first,
-            weights,
-            float(fitted.parameters["volume"]),
-            delta,
-            pooled.n_pixels,
-            # Fitting noise alone gains the more, the larger it is.
-            float(fitted.parameters["tol"]) * draw.noise,
-        )
-        for first, draw in zip(starts, draws, strict=True)
-    ]
-    together = ReplicateSweep(tuple(sweeps), tuple(draws))
-    states = run_sweep(together, pooled, seed=seed, max_rounds=MOST_PASSES).state
-    found = [state.components if state.best is None else state.best for state, _ in states]
-    return np.array([aligned(values, fitted.components, weights) for values in found])
-
-
-def _starts(
-    fitted: Fitted,
-    source: BlockSource,
-    pooled: BlockSource,
-    labels: Labels,
-    draws: list[Draw],
-    seed: int,
-) -> list[NDArray[np.float64]]:
-    """Components that each replicate starts from: its own corners, where the model started from corners.
-
-    A fit that stops early has much of its noise from its start, which a replicate must have, too.
-    """
-    assert fitted.parameters is not None
-    init = fitted.parameters["init"]
-    if not (isinstance(init, str) and init == "bins"):
-        return [fitted.components] * len(draws)
-    k = len(fitted.components)
-    found = sketch(source, fitted.loss, k, seed)
-    chance = min(1.0, POINTS / max(1, pooled.n_pixels))
-    sketches = [found] * len(draws)
-    if fitted.loss.counts:
-        sweep = SubspaceSweep(found.vectors, found.scale, tuple(draws))
-        vectors = run_sweep(sweep, pooled, seed=seed).state
-        sketches = [replace(found, vectors=mine) for mine in vectors]
-    samples = tuple(
-        sample_sweep(one, fitted.loss, labels.nav_dims, fitted.pool, chance) for one in sketches
-    )
-    clouds = run_sweep(PointsSweep(samples, tuple(draws)), pooled, seed=seed).state
-    # Corners are sought with random splits, which are another part of what differs between fits.
-    seeds = np.random.SeedSequence((seed, 1)).generate_state(len(draws), np.uint32)
-    with single_threaded_blas():
-        found_corners = [
-            corners_of(cloud, one, fitted.loss, int(own))
-            for cloud, one, own in zip(clouds, sketches, seeds, strict=True)
-        ]
-        return [aligned(one, fitted.components, fitted.weights) for one in found_corners]
-
-
-def _restarts(
-    fitted: Fitted, cube: Any, where: Any, n: int, seed: int, facts: dict[str, Any]
-) -> NDArray[np.float64]:
-    """Components of fits from random starts that came to as good an end."""
-    assert fitted.parameters is not None
-    parameters = {**fitted.parameters, "init": "random", "n_epochs": "auto", "pool": fitted.pool}
-    used = _selection(fitted, cube, where)
-    seeds = np.random.SeedSequence((seed, n)).generate_state(n, np.uint32)
-    models = [
-        MiniBatchNMF(**{**parameters, "random_state": int(s)}).fit(cube, where=used) for s in seeds
-    ]
-    objectives = np.array([m.objective_ for m in models])
-    as_good = objectives <= objectives.min() * (1.0 + EQUIVALENT)
-    facts["restart_objectives"] = [float(value) for value in objectives]
-    facts["n_equivalent"] = int(np.count_nonzero(as_good))
-    # The others are other optima: their spread is no error bar of this one, and their number is told.
-    kept = [m for m, good in zip(models, as_good, strict=True) if good]
-    weights = fitted.weights
-    found = [aligned(m._values, fitted.components, weights) for m in kept]
-    return np.array(found if len(found) > 1 else [*found, fitted.components])
-
-
-def _selection(fitted: Fitted, cube: Any, where: Any) -> Any:
-    """The selection of a fit: pixels as given, channels as the model has used them."""
-    labels = fitted.labels
-    if isinstance(cube, Fields):
-        pairs = zip(cube.cubes, selections(where, cube), strict=True)
-        return [_selection(fitted, one, chosen) for one, chosen in pairs]
-    if labels.plain or labels.channels is None:
-        return where
-    used = np.zeros(labels.n_all_channels, dtype=bool)
-    used[labels.channels] = True
-    over = xr.DataArray(used.reshape(labels.sig_shape), dims=labels.sig_dims)
-    return over if where is None else where & over
 
 
 def _collected(
@@ -788,119 +621,3 @@ def labelled(found: Uncertainty, cube: Any, packed: Any) -> xr.Dataset:
     for name, words in WORDS.items():
         dataset[name].attrs["long_name"] = words
     return dataset[list(WORDS)].assign_attrs(found.facts)
-
-
-# --------------------------------------------------------------------------- errors against counts
-
-
-def errors_by_counts(
-    model: Any,
-    cube: Any,
-    *,
-    shares: tuple[float, ...] = (0.5, 0.25, 0.125, 0.0625),
-    n_pairs: int = 4,
-    where: Any = None,
-    random_state: Any = 0,
-) -> xr.Dataset:
-    """Find how the components' errors fall with counts, by thinning the data at hand.
-
-    At each share two independent parts of that share of the counts are fitted, each from the model's
-    answer on; the
-    angle between them over sqrt(2) is the error of one of them. Pure counting goes with one over the root
-    of the counts; an error that stays has another cause, such as a start that decides or a missing component.
-
-    Parameters
-    ----------
-    model : MiniBatchNMF
-        Fitted on counts.
-    cube : DataArray or matrix
-        What it was fitted on; or several cubes, whose counts are thinned together.
-    shares : tuple of float
-        Of the counts, at most one half each.
-    n_pairs : int
-        Pairs of parts at each share.
-    where, random_state
-        As for `uncertainty`.
-
-    Returns
-    -------
-    Dataset
-        ``angle`` (share, component): root mean square error in degrees, weighted for counting noise;
-        ``counts``
-        (share): of one part. ``expected`` (share, component): by the Fisher information at that share,
-        rotations left
-        out. The last row is the whole: its ``angle`` is extrapolated with one over the root of the counts.
-
-    Raises
-    ------
-    InputError
-        The model is not of counts, or a share is not above zero and at most one half.
-    """
-    fields = several(cube)
-    cube = cube if fields is None else fields
-    fitted = fitted_of(model, cube)
-    refuse_variants(model)
-    if fitted.parameters is None or not fitted.loss.counts:
-        raise InputError(
-            "errors by counts need a MiniBatchNMF of counts (beta_loss='kullback-leibler')",
-            hint="counts can be thinned, other values cannot",
-        )
-    if not shares or any(not 0.0 < share <= 0.5 for share in shares):
-        raise InputError(
-            f"shares must be above 0 and at most 0.5, got {shares}",
-            hint="two independent parts of each share are needed",
-        )
-    given: Any = n_pairs
-    if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1:
-        raise InputError(f"n_pairs must be a whole number from 1 on, got {n_pairs!r}")
-    seed = resolve_seed(random_state)
-    source, labels = as_source(cube, pixels_only(cube, where), channels=fitted.labels.channels)
-    fitted.labels.require_same_signal(labels, "errors_by_counts")
-    draws: list[Draw] = [
-        ThinDraw(seed, 1000 * i + j, (share, share), part)
-        for i, share in enumerate(shares)
-        for j in range(n_pairs)
-        for part in (0, 1)
-    ]
-    with resident():
-        counted = in_counts(source, fitted.gain)
-        values = refitted(fitted, counted, labels, draws, seed)
-        found = run_sweep(
-            InformationSweep(fitted.loss, fitted.components, fitted.totals), counted
-        ).state
-    with single_threaded_blas():
-        _, _, variance = component_errors(fitted, found)
-        return _by_counts(fitted, values, variance, shares, n_pairs)
-
-
-def _by_counts(
-    fitted: Fitted,
-    values: NDArray[np.float64],
-    variance: NDArray[np.float64],
-    shares: tuple[float, ...],
-    n_pairs: int,
-) -> xr.Dataset:
-    root = np.sqrt(fitted.weights)
-    length = np.linalg.norm(fitted.components * root, axis=1)
-    k = len(fitted.components)
-    pairs = (values * root).reshape(len(shares), n_pairs, 2, k, -1)
-    pairs = pairs / np.linalg.norm(pairs, axis=-1, keepdims=True)
-    apart = np.linalg.norm(pairs[:, :, 0] - pairs[:, :, 1], axis=-1)
-    together = np.linalg.norm(pairs[:, :, 0] + pairs[:, :, 1], axis=-1)
-    angles = np.rad2deg(2.0 * np.arctan2(apart, together)) / math.sqrt(2.0)
-    each = np.sqrt(np.square(angles).mean(axis=1))
-    whole = np.rad2deg(np.sqrt((variance * fitted.weights).sum(axis=1)) / length)
-    at = np.array([*shares, 1.0])
-    expected = whole / np.sqrt(at)[:, None]
-    # Of the largest share, which is nearest.
-    last = each[int(np.argmax(shares))] * math.sqrt(max(shares))
-    total = float(fitted.totals.sum())
-    return xr.Dataset(
-        {
-            "angle": (("share", "component"), np.vstack((each, last)), {"units": "deg"}),
-            "expected": (("share", "component"), expected, {"units": "deg"}),
-            "counts": (("share",), at * total, {"units": "counts"}),
-        },
-        coords={"share": at, "component": np.arange(k)},
-        attrs={"n_pairs": n_pairs},
-    )

@@ -137,7 +137,7 @@ def errors_by_counts(data: xr.Dataset, *, title: str | None = None) -> Figure:
     Parameters
     ----------
     data : Dataset
-        Of `emcube.models.uncertainties.errors_by_counts`: ``angle`` and ``expected`` over (share,
+        Of `emcube.models.counting_errors.errors_by_counts`: ``angle`` and ``expected`` over (share,
         component), and
         ``counts`` over share.
     title : str, optional

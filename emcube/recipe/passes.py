@@ -20,6 +20,7 @@ from emcube.models import (
     nmf_penalties,
     nmf_start,
     pca,
+    refits,
     uncertainties,
 )
 from emcube.models import n_components as number
@@ -692,7 +693,7 @@ class Passes:
         self, n: int, k: Range, pooled: Facts, target: schema.NMFStep
     ) -> Iterator[Pass]:
         """Passes over replicates, all of them together."""
-        most, e = uncertainties.MOST_PASSES, pooled.n_channels
+        most, e = refits.MOST_PASSES, pooled.n_channels
         if target.init == "bins":
             poisson = target.beta_loss == "kullback-leibler"
             yield from self._subspace("NMF", self.cube, k, poisson=poisson)
@@ -703,7 +704,7 @@ class Passes:
                     work=self._product_work(self.cube, k.times(2.0 * n)),
                     also_reads=None if pooled is self.cube else self.cube,
                 )  # fmt: skip
-            points = int(8 * n * uncertainties.POINTS * (k.high + 2))
+            points = int(8 * n * refits.POINTS * (k.high + 2))
             yield _once(
                 "uncertainty (corners)", pooled, statistic=points // max(1, pooled.n_blocks),
                 state=k.times(8.0 * e), held=2 * points,
