@@ -43,6 +43,9 @@ FEW, FULL = 10.0, 30.0
 SEEN = 5.0
 """Expected counts of a component in a channel from which its value there is asked about."""
 
+MET = "chains met"
+"""Of Markov chains, beside the strata: nothing is asked of it."""
+
 Array = NDArray[np.float64]
 Pair = tuple[Array, Array]
 
@@ -181,12 +184,15 @@ class Intervals:
     components : pair of ndarray (K, E), or None
     loadings_range, components_range : pairs as well, or None
         What is as good where nothing fixes the answer.
+    met : bool, optional
+        Of Markov chains: whether they say themselves that they have met.
     """
 
     loadings: Pair | None = None
     components: Pair | None = None
     loadings_range: Pair | None = None
     components_range: Pair | None = None
+    met: bool | None = None
 
 
 Answer = Callable[[xr.DataArray, Truth, int], Intervals]
@@ -238,6 +244,8 @@ def tally(found: Intervals, truth: Truth) -> Tally:
         count("range of loadings", found.loadings_range, truth.loadings, there)
     if found.components_range is not None:
         count("range of components", found.components_range, truth.components, truth.seen)
+    if found.met is not None:
+        counted[MET] = int(found.met), 1
     return counted
 
 

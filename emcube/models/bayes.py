@@ -120,7 +120,8 @@ class BayesianUnmixing(MixingModel):
     component_totals_, component_totals_std_ : ndarray (K,)
         Sum of the loadings over the pixels of the last fit, and its posterior standard deviation.
     presence_ : ndarray (K,)
-        q of single pixels (counts; else ones): about the share of pixels that hold the component.
+        Share of the pixels that hold the component, q_k / (1 - prod_j (1 - q_j)); one where none may be
+        absent.
     r_hat_, ess_ : DataArray (component, signal dims), or ndarray (K, E)
         Split R-hat and effective sample size of each value, of rank-normalised draws.
     mixing_r_hat_, mixing_ess_ : ndarray (K, K)
@@ -388,7 +389,13 @@ class BayesianUnmixing(MixingModel):
         self._take(found.state, earlier)
         if self.pool_ > 1:
             self._settle(source)
-        self.presence_ = np.mean([chain.presence for chain in self._chains], axis=0)
+        self.presence_ = np.mean([self._held(chain) for chain in self._chains], axis=0)
+
+    def _held(self, chain: Chain) -> NDArray[np.float64]:
+        """Share of pixels that hold each component: no pixel holds none."""
+        if not self._is_counts or not self.sparse:
+            return np.ones(len(chain.presence))
+        return np.asarray(chain.presence / (1.0 - np.prod(1.0 - chain.presence)))
 
     def _settle(self, source: BlockSource) -> None:
         """Learn from single pixels how often they hold a component: tiles hold more."""
