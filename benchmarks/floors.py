@@ -222,12 +222,12 @@ def markdown(found: dict[str, Any]) -> str:
         f"{found['load']} (`python -m benchmarks.floors`).\n\n"
         f"| step | seconds |\n|---|---:|\n{steps}\n\n"
         "A floor is the sum of the steps that no answer can do without, and nothing else: no scheduling, no "
-        "sampling, no second pass, no result. Where it lies above what is asked for, faster steps are needed, "
-        "not a better order of them.\n\n"
+        "sampling, no second pass, no result. Where it lies above what is asked for, faster steps are "
+        "needed, not a better order of them.\n\n"
         "| work | peer | takes | times faster | asks for | floor | at most | steps |\n"
         f"|---|---|---:|---:|---:|---:|---:|---|\n{targets}\n\n"
-        f"Memory: a process that has imported what a run stands on holds {found['memory_of_imports'] / 1e9:.2f} "
-        f"GB. Peers on a sparse matrix take {min(peers):.2f} to {max(peers):.2f} GB at their peak.\n"
+        "Memory: a process that has imported what a run stands on holds "
+        f"{found['memory_of_imports'] / 1e9:.2f} GB. Peers on a sparse matrix take {min(peers):.2f} to {max(peers):.2f} GB at their peak.\n"
     )
 
 
