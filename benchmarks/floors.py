@@ -227,7 +227,8 @@ def markdown(found: dict[str, Any]) -> str:
         "| work | peer | takes | times faster | asks for | floor | at most | steps |\n"
         f"|---|---|---:|---:|---:|---:|---:|---|\n{targets}\n\n"
         "Memory: a process that has imported what a run stands on holds "
-        f"{found['memory_of_imports'] / 1e9:.2f} GB. Peers on a sparse matrix take {min(peers):.2f} to {max(peers):.2f} GB at their peak.\n"
+        f"{found['memory_of_imports'] / 1e9:.2f} GB. Peers on a sparse matrix "
+        f"take {min(peers):.2f} to {max(peers):.2f} GB at their peak.\n"
     )
 
 
