@@ -29,6 +29,7 @@ from emcube.models.bayes_sweeps import (
     DenseModel,
     GibbsSweep,
     Moments,
+    PresenceSweep,
     gamma_interval,
     middle_of,
     posterior,
@@ -63,6 +64,9 @@ FEW_PIXELS = 4096
 PRESENCE_ROUNDS = (2, 2)
 """Passes over single pixels in which their chances of presence settle, and are averaged, where components
 were drawn from tiles."""
+
+PRESENCE_PIXELS = 32_768
+"""Pixels that are looked at in such a pass, about: chances are then sure to some thousandths."""
 
 
 class BayesianUnmixing(MixingModel):
@@ -400,16 +404,11 @@ class BayesianUnmixing(MixingModel):
     def _settle(self, source: BlockSource) -> None:
         """Learn from single pixels how often they hold a component: tiles hold more."""
         warmup, kept = PRESENCE_ROUNDS
-        sweep = GibbsSweep(
-            self._sampler(),
-            (middle_of(self._chains),),
-            warmup,
-            kept,
-            self.seed_,
-            fixed=True,
-            name="Gibbs sampling (pixels)",
-        )
-        (chain,) = run_sweep(sweep, source, seed=self.seed_, max_rounds=warmup + kept).state
+        model = self._sampler()
+        assert isinstance(model, CountModel)
+        chance = min(1.0, PRESENCE_PIXELS / max(1, source.n_pixels))
+        sweep = PresenceSweep(model, middle_of(self._chains), warmup, kept, self.seed_, chance)
+        chain = run_sweep(sweep, source, seed=self.seed_, max_rounds=warmup + kept).state
         middle = middle_of(chain.kept)
         self._chains = tuple(
             replace(one, presence=middle.presence, rate=middle.rate) for one in self._chains

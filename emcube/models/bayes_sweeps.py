@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from emcube.engine import Block, RngKey
 
 __all__ = ["Chain", "CountModel", "DenseModel", "GibbsSweep", "Moments", "Posterior"]
-__all__ += ["UnmixingModel", "gamma_interval", "posterior"]
+__all__ += ["PresenceSweep", "UnmixingModel", "gamma_interval", "posterior"]
 
 CHANNEL_PRIOR = 0.5
 """Counts of a channel that a component has beforehand (Jeffreys' prior of a multinomial)."""
@@ -228,8 +228,6 @@ class GibbsSweep:
     seed : int
     earlier : Moments, optional
         What other pixels have told.
-    fixed : bool
-        Components stay as they are.
     """
 
     model: Any
@@ -238,7 +236,6 @@ class GibbsSweep:
     n_draws: int
     seed: int
     earlier: Moments | None = None
-    fixed: bool = False
     name: str = "Gibbs sampling"
 
     def start(self) -> tuple[Chain, ...]:
@@ -264,8 +261,6 @@ class GibbsSweep:
             rng = np.random.default_rng((self.seed, round_number, i))
             seen = moments if self.earlier is None else moments + self.earlier
             moved = self.model.drawn(chain, seen, rng)
-            if self.fixed:
-                moved = replace(moved, spectra=chain.spectra)
             new.append(moved.keeping(moments) if round_number >= self.n_warmup else moved)
         return tuple(new), round_number + 1 >= self.n_warmup + self.n_draws
 
@@ -276,6 +271,58 @@ class GibbsSweep:
     def state_bytes(self, n_channels: int) -> int:
         """Bytes of the chains with all their draws."""
         return (self.n_draws + 3) * self.statistic_bytes(n_channels)
+
+
+@dataclass(frozen=True, eq=False)
+class PresenceSweep:
+    """Learn from single pixels of counts how often they hold a component; components stay as they are.
+
+    Parameters
+    ----------
+    model : CountModel
+    chain : Chain
+        Where it starts.
+    n_warmup, n_draws : int
+        Passes that are not kept, and that are.
+    seed : int
+    chance : float
+        Of a pixel to be looked at.
+    """
+
+    model: CountModel
+    chain: Chain
+    n_warmup: int
+    n_draws: int
+    seed: int
+    chance: float = 1.0
+    name: str = "Gibbs sampling (pixels)"
+
+    def start(self) -> Chain:
+        """The given chain."""
+        return self.chain
+
+    def map(self, block: Block, state: Chain, rng_key: RngKey) -> Moments:
+        """Moments of some pixels of a block, without their counts in channels."""
+        rows = whole_counts(block)
+        if self.chance < 1.0:
+            picked = np.random.default_rng((*rng_key, 1)).random(rows.n_pixels) < self.chance
+            rows = rows.take(picked)
+        return self.model.held(rows, state, (*rng_key, 0))
+
+    def combine(self, a: Moments, b: Moments) -> Moments:
+        """Add."""
+        return a + b
+
+    def step(self, state: Chain, statistic: Moments, round_number: int) -> tuple[Chain, bool]:
+        """Draw the chances of presence, and how spread totals are."""
+        rng = np.random.default_rng((self.seed, round_number, 0))
+        moved = self.model.chances(state, statistic, rng)
+        kept = moved.keeping(statistic) if round_number >= self.n_warmup else moved
+        return kept, round_number + 1 >= self.n_warmup + self.n_draws
+
+    def statistic_bytes(self, n_channels: int) -> int:
+        """Bytes of a statistic."""
+        return 8 * len(self.chain.spectra) ** 2
 
 
 # ----------------------------------------------------------------------------------- what pixels hold
@@ -393,14 +440,25 @@ class CountModel:
 
     def moments(self, block: Block, chain: Chain, seed: tuple[int, ...]) -> Moments:
         """Draw the loadings of a block, and whose its counts are."""
-        rows = whole_counts(block)
+        rows, shares, stream = self._drawn_shares(whole_counts(block), chain, seed)
+        counted = dealt(rows, floored(chain.spectra), shares, stream)
+        return self._moments(rows, shares, counted, chain, stream)
+
+    def held(self, rows: CountRows, chain: Chain, seed: tuple[int, ...]) -> Moments:
+        """Draw the loadings of some pixels, and nothing that only components ask about."""
+        rows, shares, stream = self._drawn_shares(rows, chain, seed)
+        return self._moments(rows, shares, np.zeros((len(chain.spectra), 0)), chain, stream)
+
+    def _drawn_shares(
+        self, rows: CountRows, chain: Chain, seed: tuple[int, ...]
+    ) -> tuple[CountRows, NDArray[np.float64], NDArray[np.uint64]]:
+        """Pixels that hold counts, their shares (p, K), and their streams."""
         full = np.diff(rows.indptr) > 0
         if not full.all():
             rows = rows.take(full)
-        spectra, k = floored(chain.spectra), len(chain.spectra)
         stream = streams(seed, rows.n_pixels)
         cells = grouped(rows, self.groups)
-        narrow = summed(spectra, self.groups)
+        narrow = summed(floored(chain.spectra), self.groups)
         shares = self._begun(cells, narrow, stream)
         poisson_draws(
             cells,
@@ -410,14 +468,24 @@ class CountModel:
             stream,
             concentration=self.concentration,
             n_steps=self.n_steps,
-            n_tries=min(TRIES, k),
+            n_tries=min(TRIES, len(narrow)),
         )
-        counted = dealt(rows, spectra, shares, stream)
-        totals = self._totals(cells, chain.rate, stream)
+        return rows, shares, stream
+
+    def _moments(
+        self,
+        rows: CountRows,
+        shares: NDArray[np.float64],
+        counted: NDArray[np.float64],
+        chain: Chain,
+        stream: NDArray[np.uint64],
+    ) -> Moments:
+        k = len(chain.spectra)
+        counts = rows.pixel_totals().astype(np.float64)
         return Moments(
             counted,
             np.zeros((k, k)),
-            totals @ shares,
+            self._totals(counts, chain.rate, stream) @ shares,
             np.count_nonzero(shares, axis=0).astype(np.float64),
             0.0,
             float(rows.n_pixels),
@@ -446,16 +514,20 @@ class CountModel:
         return np.asarray(chance / (1.0 - chance))
 
     def _totals(
-        self, cells: NDArray[np.float64], rate: float, stream: NDArray[np.uint64]
+        self, counts: NDArray[np.float64], rate: float, stream: NDArray[np.uint64]
     ) -> NDArray[np.float64]:
         """Brightness of each pixel: its counts alone tell of it."""
-        return gammas(cells.sum(axis=1) + TOTAL_SHAPE, stream) / (1.0 + rate)
+        return gammas(counts + TOTAL_SHAPE, stream) / (1.0 + rate)
 
     def drawn(self, chain: Chain, moments: Moments, rng: np.random.Generator) -> Chain:
         """Dirichlet components; beta chances of presence; the gamma rate of the totals."""
         seen = moments.crossed.any(axis=0)
         weights = rng.standard_gamma(moments.crossed + np.where(seen, CHANNEL_PRIOR, 0.0))
         spectra = weights / weights.sum(axis=1, keepdims=True)
+        return replace(self.chances(chain, moments, rng), spectra=spectra)
+
+    def chances(self, chain: Chain, moments: Moments, rng: np.random.Generator) -> Chain:
+        """Draw all but the components."""
         n = moments.n_pixels
         presence = chain.presence
         if self.sparse and n > 0:
@@ -467,7 +539,7 @@ class CountModel:
             presence = rng.beta(1.0 + held, 1.0 + np.maximum(n - held, 0.0) + unseen)
         total = float(moments.totals.sum())
         rate = float(rng.standard_gamma(TOTAL_SHAPE * max(1.0, n))) / max(total, 1e-300)
-        return replace(chain, spectra=spectra, presence=presence, rate=rate)
+        return replace(chain, presence=presence, rate=rate)
 
     def tile_draws(
         self, part: CountRows | NDArray[Any], chains: tuple[Chain, ...], seed: int
@@ -476,6 +548,7 @@ class CountModel:
         assert isinstance(part, CountRows)
         stream = content_streams(seed, part)
         middle, cells = middle_of(chains), grouped(part, self.groups)
+        counts = cells.sum(axis=1)
         narrow = summed(floored(middle.spectra), self.groups)
         shares = self._begun(cells, narrow, stream)
         some: dict[str, Any] = {"concentration": self.concentration, "n_tries": 1}
@@ -498,7 +571,7 @@ class CountModel:
                 **some,
             )
             for one in held:
-                one *= self._totals(cells, chain.rate, stream)[:, None]
+                one *= self._totals(counts, chain.rate, stream)[:, None]
         return out
 
     def interval(self, draws: NDArray[np.float64], level: float) -> NDArray[np.float64]:

@@ -786,10 +786,11 @@ class Passes:
         if most > 1:
             settling = sum(bayes.PRESENCE_ROUNDS)
             least = settling if isinstance(step.pool, int) else 0
+            looked = min(1.0, bayes.PRESENCE_PIXELS / over.n_pixels)
             yield Pass(
                 "Gibbs sampling (pixels)", over, least, settling, (least, settling),
-                statistic=int(8 * k.high * e), state=k.times(8.0 * e),
-                work=self._nmf_work(over, k, "nmf", Range(1.0, 3.0)),
+                statistic=int(8 * k.high * k.high), state=k.times(8.0 * e),
+                work=self._nmf_work(over, k, "nmf", Range(looked, 3.0 * looked)),
             )  # fmt: skip
         size = k.times(4 * 8.0 * over.n_pixels)
         yield Pass(

@@ -10,8 +10,11 @@ import emcube as em
 from benchmarks.bayes import by_posterior
 from benchmarks.coverage import Coverage, ends, holds, realisation
 from benchmarks.coverage import stripes as scene
-from emcube.engine import use_threads
+from emcube.engine import run_sweep, use_threads
 from emcube.errors import InputError
+from emcube.kernels.gibbs import channel_groups
+from emcube.models.bayes_sweeps import Chain, CountModel, PresenceSweep
+from emcube.models.labels import as_source
 
 QUICK = {"n_chains": 2, "n_warmup": 10, "n_draws": 20, "random_state": 0}
 
@@ -108,6 +111,23 @@ def test_tiles_for_components_and_pixels_for_loadings(cube, truth):
     maps = model.transform(cube)
     assert maps.shape == (24, 24, 3)
     assert maps.sum().item() == pytest.approx(cube.sum().item(), rel=0.01)
+
+
+def test_some_pixels_tell_how_often_components_are_there(cube, truth):
+    source, _ = as_source(cube)
+    model = CountModel(channel_groups(truth.components))
+    first = Chain(truth.components, np.full(3, 0.5), 0.01, 0.0)
+    told, looked = [], []
+    for chance in (1.0, 0.4):
+        sweep = PresenceSweep(model, first, 4, 12, 0, chance)
+        last = run_sweep(sweep, source, seed=0, max_rounds=16).state
+        assert len(last.kept) == 12
+        np.testing.assert_array_equal(last.spectra, truth.components)
+        told.append(np.mean([one.presence for one in last.kept], axis=0))
+        looked.append(last.summed.n_pixels / 12)
+    np.testing.assert_allclose(told[1], told[0], atol=0.05)
+    assert looked[0] == source.n_pixels
+    assert looked[1] == pytest.approx(0.4 * source.n_pixels, rel=0.1)
 
 
 def test_the_simplex_of_dense_values(lines):
