@@ -76,7 +76,17 @@ def run_coverage(options: argparse.Namespace) -> None:
     for scene in options.scenes:
         for counts in options.counts:
             name = f"{scene.replace(', ', '-').replace(' ', '-')}-{counts:g}.jsonl"
-            found = study(by_posterior, scene, counts, seeds, file=FOLDER / name, jobs=options.jobs)
+            found = study(
+                by_posterior,
+                scene,
+                counts,
+                seeds,
+                file=options.folder / name,
+                jobs=options.jobs,
+                known_only=options.remembered,
+            )
+            if not found.tallies:
+                continue
             mine = rows("posterior", scene, counts, found)
             met.append(
                 f"| {scene} | {counts:g} | {100 * found.share(MET):.0f} % | {len(found.tallies)} |"
@@ -138,6 +148,10 @@ def main(arguments: list[str] | None = None) -> int:
     covering.add_argument("--counts", nargs="+", type=float, default=[60.0, 300.0])
     covering.add_argument("--first-seed", type=int, default=FIRST_SEED)
     covering.add_argument("--jobs", type=int, default=1, help="processes")
+    covering.add_argument("--folder", type=Path, default=FOLDER, help="realisations, remembered")
+    covering.add_argument(
+        "--remembered", action="store_true", help="compute nothing, write what is there"
+    )
     covering.add_argument("--write", action=argparse.BooleanOptionalAction, default=True)
     timing = which.add_parser("speed")
     timing.add_argument("store", type=Path)
