@@ -28,6 +28,7 @@ from benchmarks.coverage import (
     MET,
     SCENES,
     TUNING,
+    Coverage,
     Intervals,
     Truth,
     ends,
@@ -47,7 +48,10 @@ LIMIT = 200.0
 FIRST_SEED = 1000
 """Seeds below were used while the sampler was made, and those from `coverage.TUNING` on."""
 
-MET_HEAD = "| scene | counts a pixel | chains met | realisations |\n|---|---|---|---|"
+MET_HEAD = (
+    "| scene | counts a pixel | chains met | realisations | held where they met | where they did not |\n"
+    "|---|---|---|---|---|---|"
+)
 
 
 def by_posterior(cube: xr.DataArray, truth: Truth, seed: int) -> Intervals:
@@ -67,6 +71,14 @@ def by_posterior(cube: xr.DataArray, truth: Truth, seed: int) -> Intervals:
             components_range=ends(sure.rotation_range, order),
             met=model.converged_,
         )
+
+
+def apart(found: Coverage, *, mine: int) -> str:
+    """Shares held of the first stratum and the last one, where chains have met (1) or have not (0)."""
+    some = Coverage([one for one in found.tallies if one[MET][0] == mine])
+    if not some.tallies:
+        return ""
+    return " and ".join(f"{100 * some.share(some.strata[i]):.1f}" for i in (0, -1)) + " %"
 
 
 def run_coverage(options: argparse.Namespace) -> None:
@@ -89,7 +101,8 @@ def run_coverage(options: argparse.Namespace) -> None:
                 continue
             mine = rows("posterior", scene, counts, found)
             met.append(
-                f"| {scene} | {counts:g} | {100 * found.share(MET):.0f} % | {len(found.tallies)} |"
+                f"| {scene} | {counts:g} | {100 * found.share(MET):.0f} % | {len(found.tallies)} "
+                f"| {apart(found, mine=1)} | {apart(found, mine=0)} |"
             )
             print("\n".join([*mine, met[-1]]), flush=True)
             told += mine
@@ -101,7 +114,12 @@ def run_coverage(options: argparse.Namespace) -> None:
         "with it.\n\n"
     )
     page += "\n".join(told) + "\n\n## How often the chains met\n\n"
-    page += "R-hat of all mixings at most 1.1 (`converged_`).\n\n" + "\n".join(met) + "\n"
+    page += (
+        "R-hat of all mixings at most 1.1 (`converged_`); and what intervals held where they had met and "
+        "where they had not: interiors of phases and components, of scenes without pure pixels the ranges of "
+        "loadings and components.\n\n"
+    )
+    page += "\n".join(met) + "\n"
     if options.write:
         RESULTS.write_text(page)
         print(f"wrote {RESULTS}")

@@ -133,7 +133,8 @@ class BayesianUnmixing(MixingModel):
     worst_r_hat_ : float
         Largest ``mixing_r_hat_``.
     converged_ : bool
-        Whether that is at most 1.1. If not, intervals are too narrow: draw more, or ask for fewer components.
+        Whether that is at most 1.1. If not, intervals may be too narrow: draw more, or ask for fewer
+        components.
     draws_ : ndarray (C, N, K, E)
         Of the components.
     noise_variance_ : float

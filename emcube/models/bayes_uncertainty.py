@@ -21,6 +21,7 @@ from emcube.models.bayes_sweeps import (
     posterior,
 )
 from emcube.models.information import fitted_of
+from emcube.models.rotation import beside
 from emcube.models.uncertainties import answered, evaluate
 
 if TYPE_CHECKING:
@@ -63,9 +64,13 @@ class PosteriorPixels:
         more = np.square(whole.deviation) - np.square(alone.deviation)
         out[..., 1] = np.sqrt(np.maximum(more, 0.0))
         out[..., 2:4] = whole.interval
-        turned = np.einsum("pk,nkl->npl", whole.mean, self.turns)
-        out[..., 4] = np.maximum(turned.min(axis=0), 0.0)
-        out[..., 5] = np.maximum(turned.max(axis=0), 0.0)
+        turned = np.maximum(np.einsum("pk,nkl->npl", whole.mean, self.turns), 0.0)
+        # A posterior that leans on zero may have its mean outside of equal tails.
+        about = (
+            np.minimum(whole.interval[..., 0], whole.mean),
+            np.maximum(whole.interval[..., 1], whole.mean),
+        )
+        out[..., 4], out[..., 5] = beside(turned.min(axis=0), turned.max(axis=0), about, whole.mean)
         return out
 
 
