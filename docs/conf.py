@@ -36,12 +36,14 @@ extensions = [
 # --- sources -----------------------------------------------------------------------------------
 
 PAGES = ("docs", "notebooks", "benchmarks", "CONTRIBUTING.md", "CHANGELOG.md")
+FIGURES = tuple(
+    f"benchmarks/results/{name}"
+    for name in ("full", "floors", "methods", "truth", "calibration", "bayes", "peers")
+)
 include_patterns = [
     "docs/**",
     "notebooks/*.ipynb",
-    "benchmarks/results/full.md",
-    "benchmarks/results/methods.md",
-    "benchmarks/results/truth.md",
+    *(f"{page}.md" for page in FIGURES),
     "CONTRIBUTING.md",
     "CHANGELOG.md",
 ]
@@ -101,9 +103,7 @@ html_theme_options = {
         "docs/index": [],
         # Wide tables.
         "docs/comparison": [],
-        "benchmarks/results/full": [],
-        "benchmarks/results/methods": [],
-        "benchmarks/results/truth": [],
+        **{page: [] for page in FIGURES},
     },
     "show_toc_level": 2,
     "show_nav_level": 1,
