@@ -5,7 +5,8 @@
 
 `coverage` draws many realisations of the scenes of `benchmarks.coverage`, samples from the posterior of each
 and counts the true values that its intervals hold, by stratum; it writes benchmarks/results/bayes.md. Each
-realisation is remembered under .bench/bayes, so that a stopped study goes on where it was. `speed` times a
+realisation is remembered under .bench/bayes, so that a stopped study goes on where it was; --fresh forgets
+them, which is needed where the sampler has changed. `speed` times a
 fit with all loadings and intervals beside bare read passes of the same store.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import time
 from pathlib import Path
@@ -42,8 +44,8 @@ from emcube.engine import use_threads
 RESULTS = ROOT / "benchmarks" / "results" / "bayes.md"
 FOLDER = ROOT / ".bench" / "bayes"
 
-LIMIT = 200.0
-"""Bare read passes that Bayesian unmixing may cost."""
+COUNTS = (60.0, 300.0)
+"""Of a pixel."""
 
 FIRST_SEED = 1000
 """Seeds below were used while the sampler was made, and those from `coverage.TUNING` on."""
@@ -83,6 +85,8 @@ def apart(found: Coverage, *, mine: int) -> str:
 
 def run_coverage(options: argparse.Namespace) -> None:
     """Measure, print, write."""
+    if options.fresh:
+        shutil.rmtree(options.folder, ignore_errors=True)
     seeds = range(options.first_seed, options.first_seed + options.realisations)
     told, met = [HEAD], [MET_HEAD]
     for scene in options.scenes:
@@ -120,7 +124,8 @@ def run_coverage(options: argparse.Namespace) -> None:
         "loadings and components.\n\n"
     )
     page += "\n".join(met) + "\n"
-    if options.write:
+    whole = options.scenes == list(SCENES) and options.counts == list(COUNTS)
+    if whole if options.write is None else options.write:
         RESULTS.write_text(page)
         print(f"wrote {RESULTS}")
     else:
@@ -163,14 +168,19 @@ def main(arguments: list[str] | None = None) -> int:
     covering = which.add_parser("coverage")
     covering.add_argument("--realisations", type=int, default=200)
     covering.add_argument("--scenes", nargs="+", default=list(SCENES), choices=list(SCENES))
-    covering.add_argument("--counts", nargs="+", type=float, default=[60.0, 300.0])
+    covering.add_argument("--counts", nargs="+", type=float, default=list(COUNTS))
     covering.add_argument("--first-seed", type=int, default=FIRST_SEED)
     covering.add_argument("--jobs", type=int, default=1, help="processes")
     covering.add_argument("--folder", type=Path, default=FOLDER, help="realisations, remembered")
     covering.add_argument(
         "--remembered", action="store_true", help="compute nothing, write what is there"
     )
-    covering.add_argument("--write", action=argparse.BooleanOptionalAction, default=True)
+    covering.add_argument("--fresh", action="store_true", help="forget what was computed before")
+    covering.add_argument(
+        "--write",
+        action=argparse.BooleanOptionalAction,
+        help="the page of results; by default where all scenes and counts are asked for",
+    )
     timing = which.add_parser("speed")
     timing.add_argument("store", type=Path)
     timing.add_argument("n_components", type=int)

@@ -16,9 +16,6 @@ from typing import Any
 
 from benchmarks.bare import read_pass
 
-LIMIT = 20.0
-"""Bare read passes that a mixture may cost."""
-
 
 def measure(store: Path, n_clusters: int, *, threads: int = 2, repeats: int = 3) -> dict[str, Any]:
     """Time the methods.

@@ -88,6 +88,7 @@ def checks(found: Found) -> list[dict[str, Any]]:
         *_nmf_checks(found),
         *_kmeans_checks(found),
         *_whole_checks(found),
+        *_extra_checks(found),
         *_peer_checks(found),
     ]
 
@@ -206,6 +207,31 @@ def _whole_checks(found: Found) -> list[Row]:
     linear = {name: row["seconds"] for name, row in found["linear"].items() if "seconds" in row}
     value = linear["10"] / linear["1"] if {"1", "10"} <= set(linear) else None
     made.append(_check("Whole recipe, ten times the pixels", value, most=11, unit=" times as long"))
+    return made
+
+
+def _extra_checks(found: Found) -> list[Row]:
+    """Stores of events, dense cubes, and a cube beyond memory."""
+    made = []
+    for work in ("pca", "whole"):
+        dense = ours_of(found, "srm2135c", work)
+        events = row_of(found, "srm2135c", f"emcube-{work}-events")
+        value = dense["seconds"] / events["seconds"] if dense and events else None
+        what = f"{_title('srm2135c')}, {WORKS[work].title}: faster from a store of events"
+        made.append(_check(what, value, least=2, unit=" times"))
+    dense = found["extras"].get("dense") or {}
+    stem = [
+        row["angle_deg"]
+        for name, row in dense.items()
+        if name.startswith("4D-STEM") and "scikit" not in name and "angle_deg" in row
+    ]
+    what = "4D-STEM, randomised PCA: angle to the exact one"
+    made.append(_check(what, max(stem, default=None), most=0.5, unit=" degrees"))
+    beyond = found["extras"].get("beyond_memory") or {}
+    off = abs(beyond["projected_over_peak"] - 1.0) if "projected_over_peak" in beyond else None
+    what = "Beyond memory: projected memory off the largest one"
+    percent = None if off is None else 100.0 * off
+    made.append(_check(what, percent, most=20, unit=" %"))
     return made
 
 
@@ -490,6 +516,12 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
+def _when(found: Found) -> str:
+    """First and last time at which a row was measured."""
+    times = sorted(row["measured"] for row in found["methods"].values() if "measured" in row)
+    return f"from {times[0]} to {times[-1]}" if times else "at no known time"
+
+
 def _how(found: Found) -> list[str]:
     options = found["options"]
     how = f"""
@@ -500,8 +532,10 @@ def _how(found: Found) -> list[str]:
           a small cube are not timed (starting up has a table of its own).
         - Ours is the median of {options["repeat"]} runs, with the least and the most; a peer is run again (as
           often at most) until its runs took {options["enough"]:.0f} s together. A peer is stopped when it has
-          lost by its target (10 times, where no other is set) and took {options["patience"]:.0f} s: its
-          figure is then marked *over*.
+          lost by its target (10 times, where no other is set) to what emcube took then, and took
+          {options["patience"]:.0f} s: its figure is then marked *over*.
+        - Rows are measured one by one, and some of them again later: those here {_when(found)};
+          `full.json` has the time of each.
         - emcube starts from its store on disk, HyperSpy's lazy methods from their .zspy; for methods in
           memory reading, conversion to single precision and weighting are not timed, in their favour, and
           minibatch methods get shuffled pixels.

@@ -149,9 +149,9 @@ class BayesianUnmixing(MixingModel):
     Notes
     -----
     Passes: those of `MiniBatchNMF`, whose components are the start of all chains (mixed by up to a twentieth
-    with each other, differently in each), n_warmup + n_draws, and four over single pixels where components
-    are drawn from tiles; `transform` draws loadings at up to 32 of the draws of the components, so that the
-    components' uncertainty is in them.
+    with each other, differently in each), n_warmup + n_draws, and four over some 32,768 single pixels where
+    components are drawn from tiles; `transform` draws loadings at up to 32 of the draws of the components,
+    so that the components' uncertainty is in them.
 
     Loadings are drawn anew in each pass, `n_steps` from Laplace's approximation (counts) or the mode (dense
     values): nothing is kept for a pixel between passes, and what a pass draws is the posterior given the

@@ -173,9 +173,9 @@ class Chain:
             summed=moments if self.summed is None else self.summed + moments,
         )
 
-    def taken(self, order: NDArray[np.int64], *, rate: float = 1.0) -> Chain:
-        """The components in another order; the rate so many times as large."""
-        return Chain(self.spectra[order], self.presence[order], self.rate * rate, self.variance)
+    def taken(self, order: NDArray[np.int64]) -> Chain:
+        """The components in another order."""
+        return Chain(self.spectra[order], self.presence[order], self.rate, self.variance)
 
 
 def middle_of(chains: tuple[Chain, ...]) -> Chain:
@@ -230,7 +230,7 @@ class GibbsSweep:
         What other pixels have told.
     """
 
-    model: Any
+    model: UnmixingModel
     chains: tuple[Chain, ...]
     n_warmup: int
     n_draws: int

@@ -421,7 +421,7 @@ def uncertainty(
     method : {"bootstrap", "fisher", "thinning", "area", "restarts", "posterior"}
         How components are made uncertain. "bootstrap": every count is drawn anew from a Poisson law (least
         squares: residuals get new signs) and components are found again, corners first. "fisher":
-        information of the counts as if loadings were known, in one pass: fast, and too sure where components
+        information of the counts as if loadings were known: fast, and too sure where components
         are found from few pixels. "thinning": the counts are dealt to two halves, which are fitted
         separately. "area": about 64 areas of the field are drawn with replacement, which asks another
         question: what another field of view of the same specimen would give. "restarts": fits from random
