@@ -17,6 +17,7 @@ import json
 import shutil
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from benchmarks.coverage import (
     Intervals,
     Truth,
     ends,
+    file_name,
     order_of,
     rows,
     study,
@@ -56,10 +58,12 @@ MET_HEAD = (
 )
 
 
-def by_posterior(cube: xr.DataArray, truth: Truth, seed: int) -> Intervals:
+def by_posterior(cube: xr.DataArray, truth: Truth, seed: int, **settings: int) -> Intervals:
     """Credible intervals; where no pixel is pure the ranges of rotations."""
     with use_threads(1):
-        model = em.BayesianUnmixing(len(truth.components), level=LEVEL, random_state=seed).fit(cube)
+        model = em.BayesianUnmixing(
+            len(truth.components), level=LEVEL, random_state=seed, **settings
+        ).fit(cube)
         order = order_of(model.components_, truth)
         if truth.pure:
             return Intervals(
@@ -88,12 +92,14 @@ def run_coverage(options: argparse.Namespace) -> None:
     if options.fresh:
         shutil.rmtree(options.folder, ignore_errors=True)
     seeds = range(options.first_seed, options.first_seed + options.realisations)
+    settings = dict(one.split("=") for one in options.set)
+    answer = partial(by_posterior, **{key: int(value) for key, value in settings.items()})
     told, met = [HEAD], [MET_HEAD]
     for scene in options.scenes:
         for counts in options.counts:
-            name = f"{scene.replace(', ', '-').replace(' ', '-')}-{counts:g}.jsonl"
+            name = "-".join([*options.set, file_name(scene, counts)])
             found = study(
-                by_posterior,
+                answer,
                 scene,
                 counts,
                 seeds,
@@ -124,7 +130,7 @@ def run_coverage(options: argparse.Namespace) -> None:
         "loadings and components.\n\n"
     )
     page += "\n".join(met) + "\n"
-    whole = options.scenes == list(SCENES) and options.counts == list(COUNTS)
+    whole = options.scenes == list(SCENES) and options.counts == list(COUNTS) and not options.set
     if whole if options.write is None else options.write:
         RESULTS.write_text(page)
         print(f"wrote {RESULTS}")
@@ -169,6 +175,9 @@ def main(arguments: list[str] | None = None) -> int:
     covering.add_argument("--realisations", type=int, default=200)
     covering.add_argument("--scenes", nargs="+", default=list(SCENES), choices=list(SCENES))
     covering.add_argument("--counts", nargs="+", type=float, default=list(COUNTS))
+    covering.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=N", help="other settings, as n_steps=3"
+    )
     covering.add_argument("--first-seed", type=int, default=FIRST_SEED)
     covering.add_argument("--jobs", type=int, default=1, help="processes")
     covering.add_argument("--folder", type=Path, default=FOLDER, help="realisations, remembered")

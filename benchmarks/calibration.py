@@ -34,6 +34,7 @@ from benchmarks.coverage import (
     Intervals,
     Pair,
     Truth,
+    file_name,
     order_of,
     rows,
     study,
@@ -109,7 +110,7 @@ def measured(
         for method in methods:
             for c in counts:
                 began = time.perf_counter()
-                file = folder / f"{method}-{scene.replace(', ', '-').replace(' ', '-')}-{c:g}.jsonl"
+                file = folder / f"{method}-{file_name(scene, c)}"
                 one = study(
                     ANSWERS[method], scene, c, seeds, file=file, jobs=jobs, known_only=known_only
                 )

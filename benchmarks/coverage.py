@@ -280,6 +280,11 @@ class Coverage:
 # ------------------------------------------------------------------------------------------- loops
 
 
+def file_name(scene: str, counts: float) -> str:
+    """Where realisations of a scene are remembered."""
+    return f"{scene.replace(', ', '-').replace(' ', '-')}-{counts:g}.jsonl"
+
+
 def realisation(scene: str, counts: float, seed: int, answer: Answer) -> Tally:
     """Draw, answer, count."""
     truth = SCENES[scene](counts)

@@ -280,6 +280,10 @@ def test_uncertainty_on_the_simplex(lines):
     middle = model.transform(cube)
     assert (sure.loadings_rotation_range.isel(bound=0) <= middle + 1e-9).all()
     assert (sure.loadings_rotation_range.isel(bound=1) >= middle - 1e-9).all()
+    # The noise of counts stands on either side of what rotations reach.
+    for bound, sign in ((0, 1.0), (1, -1.0)):
+        apart = sure.loadings_rotation_range - sure.loadings_interval
+        assert (sign * apart.isel(bound=bound) <= 1e-9).all()
 
 
 def test_other_models_have_no_posterior(cube, fitted):
