@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import xarray as xr
-from scipy.linalg import eigh, qr
+from scipy.linalg import qr
 
 from emcube.engine import resident, run_sweep
 from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
+from emcube.kernels.eigen import leading_eigen
 from emcube.kernels.gram import add_symmetric
 from emcube.models.base import Estimator, resolve_seed
 from emcube.models.figures import ComponentFigures
@@ -94,6 +95,9 @@ class IncrementalPCA(ComponentFigures, Estimator):
         s^2 / (P - 1) in the square of the cube's unit, as in scikit-learn.
     explained_variance_ratio_ : same shape
         Share of all variance.
+    eigenvalues_ : DataArray or ndarray, shape (min(P, E),)
+        ``explained_variance_`` of all components, kept or not, for a scree plot that shows where the
+        noise begins. The randomized solver knows those of the K components only.
     singular_values_ : same shape
         s.
     mean_ : DataArray or ndarray, shape (E,)
@@ -363,10 +367,12 @@ class IncrementalPCA(ComponentFigures, Estimator):
             small -= 2 * total * np.outer(direction, direction)
             energy -= total
             found = min(k, used.size - 1)
-        values, small_vectors = _top_eigen(small, found)
+        every, small_vectors = leading_eigen(small, found)
         vectors = np.zeros((n_channels, k))
         vectors[used, :found] = small_vectors
-        values = np.concatenate((values, np.zeros(k - found)))
+        # As many as there are pixels or channels: rounding makes up others, and empty channels none.
+        values = np.zeros(most)
+        values[: min(every.size, most)] = np.maximum(every[:most], 0.0)
         self._moments, self._anchor = moments, shift
         self._finish(
             values, vectors, energy, scale, moments.sums, n, noise, labels, trivial, "gram"
@@ -396,11 +402,12 @@ class IncrementalPCA(ComponentFigures, Estimator):
         energy = float(np.square(rows).sum())
         _refuse_overflow(energy)
         k = n if self.n_components is None else int(self.n_components)
-        values, left = _top_eigen(rows @ rows.T, k)
+        values, left = leading_eigen(rows @ rows.T, k)
+        values = np.maximum(values, 0.0)
         back = rows.T @ left
         lengths = np.sqrt(np.square(back).sum(axis=0))
         vectors = np.divide(back, lengths, out=np.zeros_like(back), where=lengths > 0)
-        if (values <= values[0] * n * np.finfo(float).eps).any():
+        if (values[:k] <= values[0] * n * np.finfo(float).eps).any():
             fixed = [trivial] if trivial is not None and self.remove_trivial else []
             vectors = _orthonormal(vectors, fixed, np.flatnonzero(np.square(rows).sum(axis=0) > 0))
         self._finish(values, vectors, energy, scale, sums, n, noise, labels, trivial, "pixels")
@@ -468,8 +475,9 @@ class IncrementalPCA(ComponentFigures, Estimator):
         solver: str,
         angles: NDArray[np.float64] | None = None,
     ) -> None:
-        """Set the public attributes from eigenvalues and vectors (E, K) of X'X."""
+        """Set the public attributes from vectors (E, K) of X'X and its eigenvalues, K or all of them."""
         vectors = vectors * _signs(vectors)
+        every, values = values, values[: vectors.shape[1]]
         if trivial is not None:
             self._warn_of_ties(values, float(sums.sum()))
         k, most = values.size, min(n, sums.size)
@@ -499,6 +507,7 @@ class IncrementalPCA(ComponentFigures, Estimator):
         self.explained_variance_ = _curve(
             labels, values / count, "explained_variance", {"units": squared, **note}
         )
+        self.eigenvalues_ = _curve(labels, every / count, "eigenvalues", {"units": squared, **note})
         share = values / energy if energy > 0 else np.zeros_like(values)
         self.explained_variance_ratio_ = _curve(
             labels, share, "explained_variance_ratio", {"units": "1", **note}
@@ -674,19 +683,23 @@ class IncrementalPCA(ComponentFigures, Estimator):
         return float(-0.5 * (n_dims * math.log(2 * math.pi) + log_det + fit))
 
     def plot_scree(self, **options: Any) -> Figure:
-        """Draw the explained variance by component, with the noise floor (see `emcube.plot.scree`)."""
+        """Draw the explained variance by component, with the noise floor (see `emcube.plot.scree`).
+
+        Components that were not kept are grey.
+        """
         from emcube.plot import scree
 
         self._require_fitted()
-        curve = self.explained_variance_
+        curve = self.eigenvalues_
         if not isinstance(curve, xr.DataArray):
-            curve = xr.DataArray(curve, dims="component", name="explained_variance")
-        shown = {
+            curve = xr.DataArray(curve, dims="component")
+        shown: dict[str, Any] = {
             "trivial_first": self.trivial_first_,
             "noise_floor": self.noise_variance_,
-            **options,
         }
-        return scree(curve, **shown)
+        if curve.size > self.n_components_:
+            shown["n_components"] = self.n_components_
+        return scree(curve.rename("explained_variance"), **shown | options)
 
     def _model_of(self, X: Any, where: Any) -> tuple[xr.DataArray, xr.DataArray]:
         scores, components = super()._model_of(X, where)
@@ -799,18 +812,3 @@ def _orthonormal(
     found = basis[:, len(fixed) :]
     out[used, : found.shape[1]] = found
     return out
-
-
-def _top_eigen(
-    matrix: NDArray[np.float64], k: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Largest k eigenvalues, descending and not negative, with their vectors as columns."""
-    n = matrix.shape[0]
-    if k == 0:
-        return np.zeros(0), np.zeros((n, 0))
-    if k > n // 4:
-        values, vectors = eigh(matrix, driver="evd")
-        values, vectors = values[n - k :], vectors[:, n - k :]
-    else:
-        values, vectors = eigh(matrix, subset_by_index=(n - k, n - 1))
-    return np.maximum(values[::-1], 0.0), np.ascontiguousarray(vectors[:, ::-1])

@@ -55,6 +55,31 @@ def test_without_weights_equals_scikit_learn(values, k):
     assert not ours.trivial_first_
 
 
+@pytest.mark.parametrize("options", [{}, {"remove_trivial": True}, {"noise": None}])
+def test_eigenvalues_of_components_that_were_not_kept(cube, options):
+    every = em.IncrementalPCA(**options).fit(cube)
+    some = em.IncrementalPCA(4, **options).fit(cube)
+    assert some.eigenvalues_.dims == ("component",)
+    assert some.eigenvalues_.sizes == {"component": 50}
+    atol = 1e-12 * float(every.eigenvalues_[0])
+    np.testing.assert_allclose(some.eigenvalues_, every.explained_variance_, atol=atol)
+    np.testing.assert_array_equal(some.eigenvalues_[:4], some.explained_variance_)
+    assert (every.eigenvalues_.values >= 0).all()
+    assert (np.diff(every.eigenvalues_.values) <= 0).all()
+    left = float(some.eigenvalues_[4:].sum() / (50 - 4))
+    assert left == pytest.approx(some.noise_variance_, rel=1e-9)
+
+
+def test_there_are_as_many_eigenvalues_as_pixels_or_channels(values):
+    few = em.IncrementalPCA(3, noise=None).fit(values[:12])
+    assert few.eigenvalues_.shape == (12,)
+    theirs = PCA(svd_solver="full").fit(values[:12])
+    np.testing.assert_allclose(few.eigenvalues_, theirs.explained_variance_, atol=1e-10)
+    drawn = em.IncrementalPCA(3, noise=None, svd_solver="randomized", random_state=0).fit(values)
+    assert drawn.eigenvalues_.shape == (3,)
+    assert few.plot_scree().axes[0].get_ylabel().startswith("explained variance")
+
+
 def test_a_high_pedestal_does_not_cost_digits(values):
     ours = em.IncrementalPCA(4, noise=None).fit(values + 1e7)
     plain = em.IncrementalPCA(4, noise=None).fit(values)
