@@ -12,6 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emcube.kernels._numba import jit
+from emcube.kernels.narrow import (
+    FUSED,
+    PIECE,
+    add_back,
+    few_products,
+    in_few,
+    piece_pixels,
+    values_of,
+)
 from emcube.kernels.poisson_nmf import bounded_step
 from emcube.kernels.products import gram_of
 from emcube.kernels.rows import CountRows
@@ -22,9 +31,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["FrobeniusPass", "bounded_loadings", "frobenius_loadings", "frobenius_pass", "pieces"]
-
-PIECE = 1 << 19
-"""Bytes in float64 of the pieces of a dense block that are worked on."""
 
 TOLERANCE = 1e-13
 """Largest relative change of a loading at which the descent stops."""
@@ -94,36 +100,34 @@ def frobenius_loadings(
     """
     components = np.nan_to_num(np.asarray(components, dtype=np.float64))
     gram, inverse = _gram(components)
-    loadings = np.empty((data.shape[0], len(components)))
-    for first, part in pieces(data):
-        products = part.matmul(components.T) if isinstance(part, CountRows) else part @ components.T
-        loadings[first : first + part.shape[0]] = _nnls(products, gram, inverse)
-    return loadings
+    if isinstance(data, CountRows):
+        return _nnls(data.matmul(components.T), gram, inverse)
+    return _nnls(in_few(data, components), gram, inverse)
 
 
 def frobenius_pass(data: CountRows | NDArray[Any], components: NDArray[Any]) -> FrobeniusPass:
     """Solve all pixels and return the objective with what the components' step needs."""
-    components = np.nan_to_num(np.asarray(components, dtype=np.float64))
+    components = np.ascontiguousarray(np.nan_to_num(np.asarray(components, dtype=np.float64)))
     gram, inverse = _gram(components)
     crossed = np.zeros(components.shape)
     loadings_gram = np.zeros(gram.shape)
     totals = np.zeros(len(gram))
     square = fitted = 0.0
-    for _, part in pieces(data):
-        if isinstance(part, CountRows):
-            products = part.matmul(components.T)
-            loadings = _nnls(products, gram, inverse)
-            square += float(np.square(part.counts, dtype=np.float64).sum())
-            crossed += part.rmatmul(loadings)
-        else:
-            products = part @ components.T
-            loadings = _nnls(products, gram, inverse)
-            square += float(np.vdot(part, part))
-            crossed += loadings.T @ part
-        own = loadings.T @ loadings
-        loadings_gram += own
+    if isinstance(data, CountRows):
+        products = data.matmul(components.T)
+        loadings = _nnls(products, gram, inverse)
+        square = float(np.square(data.counts, dtype=np.float64).sum())
+        crossed += data.rmatmul(loadings)
+        loadings_gram += loadings.T @ loadings
         totals += loadings.sum(axis=0)
-        fitted += float((loadings * products).sum() - 0.5 * (own * gram).sum())
+        fitted = float((loadings * products).sum() - 0.5 * (loadings_gram * gram).sum())
+    else:
+        step = piece_pixels(data.shape[1])
+        for _, part in values_of(data):
+            more = _dense_pass(
+                part, components, gram, inverse, step, TOLERANCE, crossed, loadings_gram, totals
+            )
+            square, fitted = square + more[0], fitted + more[1]
     return FrobeniusPass(crossed, loadings_gram, totals, square, fitted, int(data.shape[0]))
 
 
@@ -169,6 +173,46 @@ def _nnls(
     loadings = np.maximum(products @ inverse, 0.0)
     _descend(np.ascontiguousarray(products), gram, loadings, TOLERANCE)
     return loadings
+
+
+@jit(fastmath=FUSED)
+def _dense_pass(cells, components, gram, inverse, step, tolerance, crossed, loadings_gram, totals):
+    """Add to the sums of a pass what some pixels give; returns their squares and what is fitted.
+
+    A few pixels at a time go through all of it while they are in the cache, without the interpreter, whose
+    lock threads would wait for more often than they compute.
+    """
+    n = len(components)
+    room = np.empty((step, n))
+    answers = np.empty((step, n))
+    square = 0.0
+    fitted = 0.0
+    for first in range(0, cells.shape[0], step):
+        part = cells[first : first + step]
+        products, loadings = room[: len(part)], answers[: len(part)]
+        few_products(part, components, products)
+        for p in range(len(part)):
+            for k in range(n):
+                start = 0.0
+                for j in range(n):
+                    start += products[p, j] * inverse[j, k]
+                loadings[p, k] = max(start, 0.0)
+        _descend(products, gram, loadings, tolerance)
+        add_back(part, loadings, crossed)
+        for p in range(len(part)):
+            own = 0.0
+            for e in range(part.shape[1]):
+                value = np.float64(part[p, e])
+                own += value * value
+            square += own
+            for k in range(n):
+                totals[k] += loadings[p, k]
+                slope = products[p, k]
+                for j in range(n):
+                    loadings_gram[k, j] += loadings[p, k] * loadings[p, j]
+                    slope -= 0.5 * gram[k, j] * loadings[p, j]
+                fitted += loadings[p, k] * slope
+    return square, fitted
 
 
 @jit(error_model="numpy")
