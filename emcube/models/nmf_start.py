@@ -12,15 +12,15 @@ neighbours are alike.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from emcube.engine import run_sweep
 from emcube.errors import InputError
-from emcube.kernels.frobenius_nmf import pieces
 from emcube.kernels.gram import add_symmetric
+from emcube.kernels.narrow import channel_sums, in_few, there_and_back
 from emcube.kernels.pooling import n_tiles, tile_index
 from emcube.kernels.rows import CountRows
 from emcube.kernels.subspace import scatter_image
@@ -29,7 +29,7 @@ from emcube.models.nmf_losses import Loss
 from emcube.models.nmf_sweeps import PooledSource
 from emcube.models.noise import PoissonNoise
 from emcube.models.pca_sweeps import GramSweep
-from emcube.models.subspace import leading_vectors
+from emcube.models.subspace import Space, leading_vectors, new_directions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +84,9 @@ MOMENT_CHANNELS = 2048
 sums it too, and shares it."""
 
 OVERSAMPLES = 10
-POWER_ROUNDS = 4
+
+ROUNDS = 4
+"""Passes in which the subspace is found."""
 
 
 def spatial_dims(nav_dims: tuple[str, ...]) -> list[int]:
@@ -157,16 +159,36 @@ class Sketch:
 
 @dataclass(frozen=True, eq=False)
 class _SketchState:
-    basis: NDArray[np.float64]
+    """What is multiplied next; and what only the client needs: what the first pass saw, and the space."""
+
+    front: NDArray[np.float64]
+    scale: NDArray[np.float64] | None = None
+    seen: Sketch | None = None
+    space: Space = field(default_factory=Space)
     found: Sketch | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "front": self.front,
+            "scale": self.scale,
+            "seen": None,
+            "space": Space(),
+            "found": None,
+        }
 
 
 @dataclass(frozen=True, eq=False)
 class SketchSweep:
-    """Subspace iteration on sum_p x x' / g (counts) or sum_p x x' (least squares), without centring.
+    """Leading vectors of sum_p x x' / g (counts) or sum_p x x' (least squares), without centring.
 
-    The first round also checks the values and sums the channels; the weights of the channels, which need
-    those sums, enter from the second round on. Rayleigh-Ritz within the last basis.
+    A block Krylov space: each round multiplies what the last one showed to be new, and the answer is the best
+    of all of them (Rayleigh-Ritz), multiplied once more. The first round also checks the values and sums the
+    channels; the weights of the channels of counts, which need those sums, enter after it, so that it counts
+    for nothing but a start.
+
+    References
+    ----------
+    C. Musco, C. Musco, NeurIPS 28 (2015), block Krylov methods. https://arxiv.org/abs/1504.05477
     """
 
     loss: Loss
@@ -179,25 +201,17 @@ class SketchSweep:
         return _SketchState(self.first)
 
     def map(self, block: Block, state: _SketchState, rng_key: RngKey) -> Any:
-        """Image of the basis, its products, and sums of one block."""
+        """Image of the newest vectors, and in the first round sums of one block."""
         data = block.data
-        first = state.found is None
+        first = state.scale is None
         if first:
             self.loss.check(block)
-        scaled = state.basis if state.found is None else state.found.scale[:, None] * state.basis
+        scaled = state.front if state.scale is None else state.scale[:, None] * state.front
         if isinstance(data, CountRows):
-            image, inner = scatter_image(data, scaled, by_counts=self.loss.counts)
+            image, _ = scatter_image(data, scaled, by_counts=self.loss.counts)
         else:
-            image, inner = np.zeros(scaled.shape), np.zeros((scaled.shape[1],) * 2)
-            for _, part in pieces(data):
-                product = _times(part, scaled)
-                weighted = product
-                if self.loss.counts:
-                    weighted = product / _positive(_pixel_sums(part))[:, None]
-                image += part.T @ weighted
-                inner += product.T @ weighted
-        sums = _sums(data) if first else (0.0, 0.0, 0, 0, 0.0)
-        return image, inner, *sums
+            image = there_and_back(data, scaled, by_totals=self.loss.counts)
+        return image, *(_sums(data) if first else (0.0, 0, 0, 0.0))
 
     def combine(self, a: Any, b: Any) -> Any:
         """Add."""
@@ -206,48 +220,54 @@ class SketchSweep:
     def step(
         self, state: _SketchState, statistic: Any, round_number: int
     ) -> tuple[_SketchState, bool]:
-        """Take the next basis; at the end values and vectors."""
-        image, inner, channels, square, n_pixels, n_empty, squares = statistic
+        """Take the next vectors; at the end values and vectors."""
+        image, channels, n_pixels, n_empty, squares = statistic
         if not np.isfinite(image).all():
             raise InputError(
                 "values are too large: the products of their spectra are not finite",
                 hint="divide the cube by a constant first",
             )
-        found = state.found
-        if found is None:
+        seen, space = state.seen, state.space
+        if seen is None:
             scale = np.sqrt(self.loss.channel_weights(channels))
-            found = Sketch(
-                channels, n_pixels, n_empty, square, scale, state.basis, np.zeros(0), squares
+            seen = Sketch(
+                channels,
+                n_pixels,
+                n_empty,
+                float(squares.sum()),
+                scale,
+                self.first[:, :0],
+                np.zeros(0),
+                None if self.loss.counts else squares,
             )
-        image = found.scale[:, None] * image
-        basis, _ = np.linalg.qr(image)
-        if round_number + 1 < POWER_ROUNDS:
-            return _SketchState(basis, found), False
-        values, turn = np.linalg.eigh(0.5 * (inner + inner.T))
-        vectors = state.basis @ turn[:, ::-1][:, : self.n_components]
-        # The basis was multiplied once more: improve the vectors with the image at hand.
-        better, _ = np.linalg.qr(image @ turn[:, ::-1][:, : self.n_components])
-        vectors = better if np.isfinite(better).all() else vectors
-        return (
-            _SketchState(
-                basis,
-                Sketch(
-                    found.totals,
-                    found.n_pixels,
-                    found.n_empty,
-                    found.square,
-                    found.scale,
-                    np.ascontiguousarray(vectors),
-                    values[::-1].copy(),
-                    None if self.loss.counts else found.squares,
-                ),
-            ),
-            True,
+            if self.loss.counts:
+                # Any start does, this one as well: it is the image of what the scale makes of the first.
+                front, _ = np.linalg.qr(scale[:, None] * image)
+                return _SketchState(front, scale, seen), False
+        image = seen.scale[:, None] * image
+        space = space.grown(state.front, image)
+        width, n_channels = self.first.shape[1], len(image)
+        front = new_directions(image, space.basis, min(width, n_channels - len(space.inner)))
+        done = round_number + 1 >= ROUNDS or not front.shape[1]
+        if not done:
+            return _SketchState(front, seen.scale, seen, space), False
+        values, turn = np.linalg.eigh(space.inner)
+        # They were multiplied once more: what came of it is closer still.
+        vectors, _ = np.linalg.qr(space.images_of(turn[:, ::-1][:, : self.n_components]))
+        answer = replace(
+            seen,
+            vectors=np.ascontiguousarray(vectors),
+            eigenvalues=values[::-1][:width].copy(),
         )
+        return _SketchState(front, seen.scale, seen, Space(), answer), True
 
     def statistic_bytes(self, n_channels: int) -> int:
         """Bytes of a statistic."""
         return 8 * (self.first.size + 2 * n_channels)
+
+    def state_bytes(self, n_channels: int) -> int:
+        """Bytes of the space and its images, and of what is made of them."""
+        return 8 * self.first.size * (2 * ROUNDS + 2)
 
 
 def sketch(
@@ -263,7 +283,7 @@ def sketch(
     rng = np.random.default_rng((seed, 0, 0))
     first, _ = np.linalg.qr(rng.standard_normal((source.n_channels, width)))
     sweep = SketchSweep(loss, first, n_components, f"{name} (subspace)")
-    found: Sketch = run_sweep(sweep, source, seed=seed, max_rounds=POWER_ROUNDS).state.found
+    found: Sketch = run_sweep(sweep, source, seed=seed, max_rounds=ROUNDS).state.found
     return found
 
 
@@ -292,31 +312,19 @@ def _from_moments(
 
 
 def _sums(data: CountRows | NDArray[Any]) -> tuple[Any, ...]:
-    """Channel totals, sum of squares, pixels, empty pixels, squares of the channels."""
+    """Channel totals, pixels, empty pixels, squares of the channels."""
     if isinstance(data, CountRows):
         channels = data.channel_totals().astype(np.float64)
-        square = float(np.square(data.counts, dtype=np.float64).sum())
         empty = int(np.count_nonzero(data.pixel_totals() == 0))
         weights = np.square(data.counts, dtype=np.float64)
         each = np.bincount(data.channels, weights, minlength=data.n_channels)
-        return channels, square, data.n_pixels, empty, each
-    channels, square, empty = np.zeros(data.shape[1]), 0.0, 0
-    squares = np.zeros(data.shape[1])
-    for _, part in pieces(data):
-        channels += part.sum(axis=0)
-        square += float(np.vdot(part, part))
-        squares += np.einsum("pe,pe->e", part, part)
-        empty += int(np.count_nonzero(~part.any(axis=1)))
-    return channels, square, len(data), empty, squares
+        return channels, data.n_pixels, empty, each
+    channels, squares, empty = channel_sums(data)
+    return channels, len(data), empty, squares
 
 
 def _times(data: CountRows | NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    if isinstance(data, CountRows):
-        return data.matmul(matrix)
-    out = np.empty((len(data), matrix.shape[1]))
-    for first, part in pieces(data):
-        out[first : first + len(part)] = part @ matrix
-    return out
+    return data.matmul(matrix) if isinstance(data, CountRows) else in_few(data, matrix.T)
 
 
 def _pixel_sums(data: CountRows | NDArray[Any]) -> NDArray[np.float64]:

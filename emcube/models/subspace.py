@@ -132,6 +132,10 @@ class Space:
         inner = np.block([[self.inner, across], [across.T, 0.5 * (own + own.T)]])
         return Space((*self.basis, front), (*self.images, image), inner)
 
+    def images_of(self, turn: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What C makes of vectors (E, R) of the space, those that `turn` (M, R) makes of the basis."""
+        return _times(self.images, turn)
+
     def turned(self, turn: NDArray[np.float64], values: NDArray[np.float64]) -> Space:
         """Space of some Ritz vectors: those that `turn` (M, R) makes of the basis."""
         return Space((_times(self.basis, turn),), (_times(self.images, turn),), np.diag(values))

@@ -849,10 +849,18 @@ class Passes:
         if poisson and e <= nmf_start.MOMENT_CHANNELS:
             yield from self._asks_gram(over, "gram:poisson", f"{name} (subspace)")
             return
-        width, rounds = min(int(k.high) + nmf_start.OVERSAMPLES, e), nmf_start.POWER_ROUNDS
+        width = min(int(k.high) + nmf_start.OVERSAMPLES, e)
+        # The first pass over counts gives the weights of the channels, and no vectors of the space.
+        before = 1 if poisson else 0
+        low, high = (
+            min(nmf_start.ROUNDS, before + -(-e // max(1, min(int(n) + nmf_start.OVERSAMPLES, e))))
+            for n in (k.high, k.low)
+        )
         yield Pass(
-            f"{name} (subspace)", over, rounds, rounds, (rounds, rounds),
-            statistic=8 * e * (width + 1), state=Range.of(8.0 * e * width),
+            f"{name} (subspace)", over, before + 1, high, (low, high),
+            "ends sooner where the values have few dimensions, without noise",
+            statistic=8 * e * (width + 2), state=Range.of(8.0 * e * width),
+            held=8 * e * width * (2 * nmf_start.ROUNDS + 2),
             work=self._product_work(over, Range.of(2.0 * width)),
         )  # fmt: skip
 

@@ -193,6 +193,20 @@ def test_passes_with_selections_and_floats(store: Path, tmp_path: Path) -> None:
     )
 
 
+def test_passes_for_a_subspace_end_where_channels_do(tmp_path: Path) -> None:
+    """Least squares have a subspace of their own, in four passes at most."""
+    steps = [{"nmf": {"n_components": 3, "beta_loss": "frobenius", "random_state": 0}}]
+    for width, n_passes in ((200, 4), (20, 2)):
+        values = simulated(24)[..., :width] + np.float32(0.5)
+        floats = em.ingest(values.astype(np.float32), tmp_path / f"{width}.zarr")
+        data, out = recipe(floats, steps), tmp_path / f"result-{width}"
+        found = em.plan(data, out=out, calibration=EVEN)
+        passes = counted(lambda data=data, out=out: em.run(data, out=out))
+        require_counted(found, passes)
+        assert passes["NMF (subspace)"] == n_passes
+        assert planned(found)["NMF (subspace)"] == (1, n_passes, n_passes, n_passes)
+
+
 def test_sums_that_do_not_fit_are_made_again(store: Path, tmp_path: Path) -> None:
     """Answers that steps share take memory: without it there are more passes, and the plan knows."""
     data = recipe(
