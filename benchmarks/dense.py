@@ -187,14 +187,24 @@ def _pca(job: dict[str, Any]) -> dict[str, Any]:
 
 def _nmf(job: dict[str, Any]) -> dict[str, Any]:
     import emcube as em
+    from emcube.models.nmf_start import OVERSAMPLES, ROUNDS
 
     def fit(cube: Any) -> Any:
         return em.MiniBatchNMF(job["k"], beta_loss="frobenius", random_state=0).fit(cube)
 
     model, row = _ours(job, fit)
     n_channels, n_pixels = row["shape"][-1], row["shape"][0] * row["shape"][1]
+    k = job["k"]
     for kind in ("float32", "float64"):
-        row[f"bare_{kind}_a_pass"] = _bare_products(n_pixels, n_channels, job["k"], kind, job, 1)
+        full = _bare_products(n_pixels, n_channels, k, kind, job, 1)
+        wide = _bare_products(n_pixels, n_channels, min(k + OVERSAMPLES, n_channels), kind, job, 1)
+        row[f"bare_{kind}_a_pass"] = full
+        # Passes for the subspace; for pooling and for corners, one product each; and the full ones.
+        both = {
+            name: row["bare_read"][name] + ROUNDS * wide[name] + (1 + row["passes"]) * full[name]
+            for name in full
+        }
+        row[f"in_read_and_bare_{kind}"] = _ratios(row["seconds"], row["cpu_seconds"], both)
     cube = em.open(job["store"])
     components = np.asarray(model.components_)
     weights = np.asarray(model.transform(cube)).reshape(-1, job["k"])
