@@ -11,6 +11,7 @@ import pytest
 from scipy.linalg import subspace_angles
 
 from emcube.engine import run_sweep, use_threads
+from emcube.engine.states import copied
 from emcube.models import nmf_start
 from emcube.models.labels import as_source
 from emcube.models.nmf_losses import resolve_loss
@@ -123,3 +124,23 @@ def test_workers_get_no_more_than_they_multiply() -> None:
     np.testing.assert_array_equal(sent.scale, state.scale)
     assert not sent.space.basis
     assert len(pickle.dumps(state)) < 2 * first.nbytes
+
+
+@pytest.mark.parametrize("word", ["frobenius", "kullback-leibler"])
+def test_a_checkpoint_keeps_all_of_the_state(word: str) -> None:
+    """Between any two rounds, and the rounds that follow give the same bits."""
+    loss = resolve_loss(word)
+    values = np.maximum(measured(), 0.0)
+    source, _ = as_source(values, None)
+    first, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((300, 14)))
+    sweep = SketchSweep(loss, first, 4)
+    state = kept = sweep.start()
+    for number in range(ROUNDS):
+        statistic = sweep.map(source.load(0), state, (0, number, 0))
+        state, done = sweep.step(state, statistic, number)
+        kept, _ = sweep.step(copied(kept), statistic, number)
+    assert done
+    assert state.found is not None
+    assert kept.found is not None
+    np.testing.assert_array_equal(kept.found.vectors, state.found.vectors)
+    np.testing.assert_array_equal(kept.found.eigenvalues, state.found.eigenvalues)
