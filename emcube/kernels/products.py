@@ -12,6 +12,7 @@ import numpy as np
 from emcube.errors import InputError
 from emcube.kernels._blas import add_product
 from emcube.kernels._numba import jit
+from emcube.kernels.narrow import in_few
 from emcube.kernels.rows import CountRows
 from emcube.kernels.slabs import slabs
 
@@ -24,6 +25,9 @@ __all__ = ["Products", "gram_of", "pixel_products", "there_and_back"]
 
 STRIP_PIXELS = 1024
 """Pixels whose products are summed in the block's own precision before they go to float64."""
+
+FEW_VECTORS = 32
+"""Up to so many, BLAS takes longer than the kernel that needs no copy in float64: with six at least twice."""
 
 LEAST_SINGLE = 1e-30
 """Products of float32 that are smaller throughout have lost digits at the end of its range."""
@@ -144,6 +148,8 @@ def pixel_products(
     """Multiply each pixel by vectors (E, L), in float64 and without a dense copy of the block; (P, L)."""
     if isinstance(block, CountRows):
         return block.matmul(vectors)
+    if vectors.shape[1] <= FEW_VECTORS:
+        return in_few(block, vectors.T)
     out = np.empty((block.shape[0], vectors.shape[1]))
     for start, part in slabs(block, np.float64):
         np.matmul(part, vectors, out=out[start : start + len(part)])

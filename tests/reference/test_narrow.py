@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from emcube.kernels.narrow import channel_sums, in_few, piece_pixels, there_and_back, values_of
+from emcube.kernels.products import FEW_VECTORS, pixel_products
 
 KINDS = ["float32", "float64", "uint16", ">f4", "bool", "strided"]
 
@@ -48,6 +49,24 @@ def test_few_pixels(n_pixels: int) -> None:
     np.testing.assert_allclose(
         there_and_back(cells, spectra.T), wide.T @ (wide @ spectra.T), atol=1e-12
     )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("k", [3, FEW_VECTORS + 1])
+def test_products_of_pixels_few_or_many(kind: str, k: int) -> None:
+    cells = block(kind)
+    vectors = np.random.default_rng(1).normal(size=(cells.shape[1], k))
+    expected = cells.astype(np.float64) @ vectors
+    np.testing.assert_allclose(pixel_products(cells, vectors), expected, rtol=1e-12, atol=1e-9)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_shows(value: float) -> None:
+    cells = block("float32")
+    cells[5, 7] = value
+    found = in_few(cells, np.ones((3, cells.shape[1])))
+    assert not np.isfinite(found[5]).any()
+    assert np.isfinite(np.delete(found, 5, axis=0)).all()
 
 
 def test_float32_is_multiplied_in_double_precision() -> None:
