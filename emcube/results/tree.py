@@ -393,15 +393,7 @@ class ResultWriter:
                 variable.attrs = to_json(variable.attrs, f"attributes in {name}")
                 variable.encoding = {}
             encoding = {str(n): _encoding(v) for n, v in checked.variables.items()}
-            checked.to_zarr(
-                str(self.path),
-                group=name,
-                mode="a",
-                zarr_format=3,
-                consolidated=False,
-                compute=False,
-                encoding=encoding,
-            )
+            _write_dataset(checked, self.path, name, encoding)
             # Only now: without this mark nobody goes on with it.
             attempt = uuid.uuid4().hex
             _mark(self.path, name, begun=begun, attempt=attempt)
@@ -555,6 +547,28 @@ def frame(
     fill = np.nan if np.dtype(dtype).kind == "f" else -1
     data = da.full(tuple(shape), fill, dtype=dtype, chunks=tuple(chunks))
     return xr.DataArray(data, dims=tuple(dims), coords=coords, attrs=dict(attributes))
+
+
+def _write_dataset(
+    dataset: xr.Dataset, path: Path, name: str, encoding: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Write what is in memory and the layout of frames, as ``to_zarr(compute=False)`` does.
+
+    Without the Dask graph that it returns for values of frames: nobody computes it, and to build it
+    loads distributed.
+    """
+    from xarray.backends import ZarrStore
+
+    store = ZarrStore.open_group(
+        str(path),
+        mode="a",
+        group=name,
+        zarr_format=3,
+        consolidated=False,
+        consolidate_on_close=False,
+    )
+    dataset.dump_to_store(store, encoding=encoding)
+    store.close()
 
 
 def _frames(dataset: xr.Dataset) -> tuple[str, ...]:

@@ -15,7 +15,14 @@ import zarr
 from emcube import disk
 from emcube.errors import IncompleteError, InputError, StoreError
 from emcube.results import open_result
-from emcube.results.tree import ResultWriter, frame, is_result, read_root
+from emcube.results.tree import (
+    ResultWriter,
+    _encoding,
+    _write_dataset,
+    frame,
+    is_result,
+    read_root,
+)
 
 RECIPE = {"steps": [{"nmf": {"name": "nmf"}}]}
 
@@ -45,6 +52,29 @@ def dataset() -> xr.Dataset:
             "component_totals": totals,
         }
     )
+
+
+def test_a_node_is_laid_out_as_xarray_lays_it_out(tmp_path: Path) -> None:
+    made, expected = tmp_path / "made", tmp_path / "expected"
+    checked = dataset().assign_coords(y_mm=("y", np.arange(6.0)))
+    checked.attrs = {"title": "a map"}
+    encoding = {str(n): _encoding(v) for n, v in checked.variables.items()}
+    _write_dataset(checked, made, "nmf", encoding)
+    checked.to_zarr(
+        str(expected),
+        group="nmf",
+        mode="a",
+        zarr_format=3,
+        consolidated=False,
+        compute=False,
+        encoding={str(n): _encoding(v) for n, v in checked.variables.items()},
+    )
+    files = sorted(f.relative_to(expected) for f in expected.rglob("*") if f.is_file())
+    assert files == sorted(f.relative_to(made) for f in made.rglob("*") if f.is_file())
+    assert Path("nmf/loadings/zarr.json") in files
+    assert not (made / "nmf/loadings/c").exists()
+    for file in files:
+        assert (made / file).read_bytes() == (expected / file).read_bytes(), file
 
 
 def write(path: Path, *, fill: bool = True, finish: bool = True) -> ResultWriter:
