@@ -36,7 +36,8 @@ COMMANDS = {
     "import xarray, emcube": ("-c", "import xarray, emcube"),
     "import what a run stands on": (
         "-c",
-        "import xarray, zarr, dask.array, distributed, sklearn.base, scipy.linalg, numba, pydantic, typer",
+        # scikit-learn's base as the models import it
+        "import xarray, zarr, dask.array, emcube.models.base, scipy.linalg, numba, pydantic, typer",
     ),
     "emcube --help": ("-m", "emcube", "--help"),
 }

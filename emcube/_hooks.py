@@ -6,6 +6,8 @@
 xarray. There is no ``DataArray`` without xarray, so the accessor is registered when xarray is imported:
 at once where it is already there, else right after its first import.
 
+`postponed` spares an import that another library makes at its own and needs for little.
+
 `provide` and `provided` let a station ask for something whose home lies behind it: the engine asks where
 to run without knowing of deployments.
 """
@@ -15,15 +17,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from importlib.machinery import ModuleSpec
-    from types import ModuleType
 
-__all__ = ["after_import", "provide", "provided"]
+__all__ = ["after_import", "postponed", "provide", "provided"]
 
 _homes: dict[str, str] = {}
 
@@ -84,3 +87,42 @@ class _Waiter(MetaPathFinder):
         # On the loader's instance: its other duties (source, resources) stay untouched.
         spec.loader.exec_module = execute_then_follow  # type: ignore[method-assign]
         return spec
+
+
+@contextmanager
+def postponed(name: str) -> Iterator[None]:
+    """Let ``import name`` inside this context load nothing until somebody asks the module for something.
+
+    Parameters
+    ----------
+    name : str
+        A submodule whose package finds it when it is first asked for (``package.__getattr__``), so that
+        who imported it here has it afterwards.
+
+    Notes
+    -----
+    Afterwards all is as if the module had not been imported: the next import of it is a plain one. Nothing
+    changes where it is there already.
+    """
+    if name in sys.modules:
+        yield
+        return
+    stand_in = _Postponed(name)
+    sys.modules[name] = stand_in
+    try:
+        yield
+    finally:
+        _give_way(stand_in)
+
+
+class _Postponed(ModuleType):
+    """Stands in for a module and imports it when it is asked for anything."""
+
+    def __getattr__(self, attribute: str) -> Any:
+        _give_way(self)
+        return getattr(importlib.import_module(self.__name__), attribute)
+
+
+def _give_way(stand_in: ModuleType) -> None:
+    if sys.modules.get(stand_in.__name__) is stand_in:
+        del sys.modules[stand_in.__name__]

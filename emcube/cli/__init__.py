@@ -20,5 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         As typed after ``emcube``; default those of the process.
     """
     from emcube.cli.app import run_app
+    from emcube.cli.collecting import own_process
+
+    if arguments is None:
+        own_process()
 
     return run_app(arguments)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from emcube.cli.collecting import loading
 from emcube.cli.output import Deploy, Json, Signal, progress, show_card
 
 
@@ -17,10 +18,11 @@ def estimate(
     as_json: Json = False,
 ) -> None:
     """Tell how many components the data support, by what margin, and why."""
-    from emcube.cards import describe_estimate
-    from emcube.deploy.environment import chosen
-    from emcube.models import estimate_n_components
-    from emcube.sources import open as open_cube
+    with loading():
+        from emcube.cards import describe_estimate
+        from emcube.deploy.environment import chosen
+        from emcube.models import estimate_n_components
+        from emcube.sources import open as open_cube
 
     with chosen(deploy), progress():
         found = estimate_n_components(open_cube(what, name=name), method=method)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from emcube.cli.collecting import loading
 from emcube.cli.output import Json, Signal, emit_json, say
 
 if TYPE_CHECKING:
@@ -41,8 +42,9 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Tell what a run will do, need and take, before it reads anything but headers."""
-    from emcube.recipe.calibration import calibrate
-    from emcube.recipe.planning import plan as plan_recipe
+    with loading():
+        from emcube.recipe.calibration import calibrate
+        from emcube.recipe.planning import plan as plan_recipe
 
     say("measuring this machine, where that was not done before ...")
     rates = calibrate(again=again)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from emcube.cli.collecting import loading
 from emcube.cli.output import Deploy, Json, emit_json, progress
 
 DIFFERENT = 3
@@ -48,10 +49,11 @@ def reproduce(
 
     Nothing in a package is code. Exit status 3: the results differ by more than that.
     """
-    from emcube.deploy.environment import chosen
-    from emcube.engine import stop_on_signals
-    from emcube.package import reproduce as run_again
-    from emcube.package.rendering import render_reproduction
+    with loading():
+        from emcube.deploy.environment import chosen
+        from emcube.engine import stop_on_signals
+        from emcube.package import reproduce as run_again
+        from emcube.package.rendering import render_reproduction
 
     with stop_on_signals(), chosen(deploy), progress():
         found = run_again(

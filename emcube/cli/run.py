@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from emcube.cli.collecting import loading
 from emcube.cli.output import Deploy, Json, Signal, progress, show_card
 from emcube.errors import PreemptedRunError
 
@@ -68,10 +69,11 @@ def run(
     status 75: the same command goes on from there.
     """
     with _leaving_early():
-        from emcube.cards import describe
-        from emcube.deploy.environment import chosen
-        from emcube.engine import stop_on_signals
-        from emcube.recipe import run as run_recipe
+        with loading():
+            from emcube.cards import describe
+            from emcube.deploy.environment import chosen
+            from emcube.engine import stop_on_signals
+            from emcube.recipe import run as run_recipe
 
         with stop_on_signals(), chosen(deploy), progress():
             result = run_recipe(

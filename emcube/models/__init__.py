@@ -77,12 +77,17 @@ _HOMES = {
     "xray_basis": "xray_features",
 }
 
+_NO_ESTIMATORS = {"compare", "match", "xray_basis"}
+
 
 def __getattr__(name: str) -> Any:
     # Kernels and scikit-learn load when somebody asks for an estimator.
     if name in _HOMES:
         from importlib import import_module
 
+        if name not in _NO_ESTIMATORS:
+            # Before any other module imports scikit-learn: it does that in less time.
+            import_module("emcube.models.base")
         return getattr(import_module(f"emcube.models.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

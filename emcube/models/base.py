@@ -8,19 +8,23 @@ from functools import wraps
 from typing import Any, Self
 
 import numpy as np
-import sklearn.exceptions
 import xarray as xr
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import validate_data
 
 from emcube import errors
+from emcube._hooks import postponed
 from emcube.engine import Block
 from emcube.engine.checkpoint import remembered
 from emcube.errors import InputError
 from emcube.feedback.events import group
 from emcube.models.fields import Fields, for_each_field, several
 from emcube.models.labels import Labels, as_source, map_pixels
+
+# Scikit-learn's base loads all of scipy.stats for a function that no estimator of ours calls.
+with postponed("scipy.stats"):
+    import sklearn.exceptions
+    from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+    from sklearn.utils.validation import validate_data
 
 __all__ = ["Estimator", "NotFittedError", "Pick", "as_source", "resolve_seed"]
 
