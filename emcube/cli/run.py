@@ -70,7 +70,7 @@ def run(
     """
     with _leaving_early():
         with loading():
-            from emcube.cards import describe
+            from emcube.cards import describe_result
             from emcube.deploy.environment import chosen
             from emcube.engine import stop_on_signals
             from emcube.recipe import run as run_recipe
@@ -83,5 +83,5 @@ def run(
                 n_components=n_components,
                 overwrite=overwrite,
             )
-        card = describe(result.location)
+        card = describe_result(result)
     show_card(card, as_json=as_json)

@@ -33,7 +33,7 @@ def array_digest(array: Any) -> str:
         return _digest_of(array, pool.map(lambda i: _chunk_digest(array, i), range(array.nchunks)))
 
 
-def stored_digest(folder: Path, path: str) -> str:
+def stored_digest(folder: Path, path: str, array: Any = None) -> str:
     """`array_digest` of an array in a folder; a large one is read by the workers that wrote it.
 
     Parameters
@@ -42,10 +42,13 @@ def stored_digest(folder: Path, path: str) -> str:
         The Zarr group, which workers reach under the same name.
     path : str
         The array in it.
+    array : zarr.Array, optional
+        That array, where it is open already.
     """
-    import zarr
+    if array is None:
+        import zarr
 
-    array: Any = zarr.open_array(str(folder), path=path, mode="r")
+        array = zarr.open_array(str(folder), path=path, mode="r")
     if array.nbytes <= SPREAD_BYTES or array.nchunks == 1:
         return array_digest(array)
     executor = current_executor()

@@ -482,7 +482,7 @@ class Node:
                 chunks[key] = array.nchunks_initialized
                 if key in self.frames and chunks[key] != array.nchunks:
                     self._refuse(key, chunks[key], array.nchunks)
-                digests[key] = stored_digest(self.path, f"{self.name}/{key}")
+                digests[key] = stored_digest(self.path, f"{self.name}/{key}", array)
             marker = dict(cast("dict[str, Any]", group.attrs["emcube"]))
             for key in ("begun", "attempt"):
                 marker.pop(key, None)
@@ -555,12 +555,15 @@ def _write_dataset(
     """Write what is in memory and the layout of frames, as ``to_zarr(compute=False)`` does.
 
     Without the Dask graph that it returns for values of frames: nobody computes it, and to build it
-    loads distributed.
+    loads distributed. The files are made in memory first: Zarr starts a thread for each of its many small
+    writes to a folder.
     """
     from xarray.backends import ZarrStore
+    from zarr.storage import MemoryStore
 
+    files: dict[str, Any] = {}
     store = ZarrStore.open_group(
-        str(path),
+        MemoryStore(files),
         mode="a",
         group=name,
         zarr_format=3,
@@ -569,6 +572,12 @@ def _write_dataset(
     )
     dataset.dump_to_store(store, encoding=encoding)
     store.close()
+    for key, value in files.items():
+        file = path / key
+        if not key.startswith(f"{name}/") and file.exists():
+            continue  # a group that holds this one, with its own attributes
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(value.to_bytes())
 
 
 def _frames(dataset: xr.Dataset) -> tuple[str, ...]:

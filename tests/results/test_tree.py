@@ -59,6 +59,8 @@ def test_a_node_is_laid_out_as_xarray_lays_it_out(tmp_path: Path) -> None:
     checked = dataset().assign_coords(y_mm=("y", np.arange(6.0)))
     checked.attrs = {"title": "a map"}
     encoding = {str(n): _encoding(v) for n, v in checked.variables.items()}
+    for folder in (made, expected):
+        zarr.open_group(str(folder), mode="w", zarr_format=3, attributes={"kept": True})
     _write_dataset(checked, made, "nmf", encoding)
     checked.to_zarr(
         str(expected),
