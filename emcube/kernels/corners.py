@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["log_volume", "n_finder", "shares_of", "vertex_components"]
 
 GROWTH = 1e-9
-"""Share by which a replaced corner must raise the volume: less is rounding."""
+"""Share by which a replaced corner, or another try, must raise the volume: less is rounding."""
 
 
 def log_volume(corners: NDArray[np.float64]) -> float:
@@ -77,7 +77,11 @@ def vertex_components(
         _once(points, weights, noise, n_vertices, n_average, rng)
         for _ in range(n_init if n_vertices > 1 else 1)
     ]
-    return max(tries, key=log_volume)
+    volumes = [log_volume(corners) for corners in tries]
+    # The same corners in another order have the same volume up to rounding: the first of them is taken, so
+    # that rounding does not decide which corner gets which random numbers afterwards.
+    least = max(volumes) - GROWTH
+    return next(one for one, volume in zip(tries, volumes, strict=True) if volume >= least)
 
 
 def _once(
