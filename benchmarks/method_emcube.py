@@ -40,10 +40,10 @@ def _numbers(values: Any) -> np.ndarray:
 def _pca(job: Job, run: Run) -> Answer:
     import emcube as em
 
-    model = em.IncrementalPCA(noise="poisson").fit(_open(job))
+    model = em.IncrementalPCA(20, noise="poisson").fit(_open(job))
     return {
         "components": _numbers(model.components_[: job.k]),
-        "eigenvalues": _numbers(model.explained_variance_) * model.n_samples_seen_,
+        "eigenvalues": _numbers(model.eigenvalues_) * model.n_samples_seen_,
         "settings": repr(model),
     }
 
@@ -52,9 +52,8 @@ def _pca_scores(job: Job, run: Run) -> Answer:
     import emcube as em
 
     cube = _open(job)
-    model = em.IncrementalPCA(20, noise="poisson").fit(cube)
-    run.clock.lap("fit")
-    scores = model.transform(cube).astype("float32").compute()
+    model = em.IncrementalPCA(20, noise="poisson")
+    scores = model.fit_transform(cube).astype("float32").compute()
     if not np.isfinite(scores).all():
         raise SystemExit("the loadings are not finite")
     return {"components": _numbers(model.components_), "settings": repr(model)}

@@ -49,7 +49,7 @@ WORKS = {
     w.name: w
     for w in (
         Work("start", "Starting up", ""),
-        Work("pca", "Weighted PCA, components and all eigenvalues", "angle"),
+        Work("pca", "Weighted PCA, 20 components and all eigenvalues", "angle"),
         Work("pca-scores", "Weighted PCA, 20 components with their loadings", "angle"),
         Work("count", "Number of components", "found"),
         Work("count-and-pca", "Number of components and PCA 20 in one recipe, written", "found"),

@@ -46,8 +46,8 @@ def leading_eigen(
     Notes
     -----
     The matrix is made tridiagonal once, by Householder's reflections. All values of that cost next to
-    nothing (the Pal-Walker-Kahan variant of QR, LAPACK's ``sterf``), and so do a few vectors (relatively robust
-    representations, ``stemr``), which the same reflections turn back: half the time of all vectors.
+    nothing (the Pal-Walker-Kahan variant of QR, LAPACK's ``sterf``), and so do a few vectors (relatively
+    robust representations, ``stemr``), which the same reflections turn back: half the time of all vectors.
 
     References
     ----------

@@ -6,7 +6,9 @@ P pixels, E channels that are used, K components.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import EllipsisType
 from typing import Any
@@ -17,8 +19,10 @@ from numpy.typing import NDArray
 
 from emcube.cube import make_cube, nav_dims, sig_dims, validate_cube
 from emcube.engine import ArraySource, Block, BlockSource, DaskSource, SparseSource, StoreSource
+from emcube.engine.checkpoint import current_checkpoints
 from emcube.engine.executor import ThreadExecutor
 from emcube.engine.loop import ArrayTarget, map_blocks
+from emcube.engine.memory import all_resident, resident
 from emcube.engine.source import compress, refuse_masked
 from emcube.errors import InputError, SelectionError
 from emcube.feedback.computing import PREFIX, watch
@@ -27,6 +31,7 @@ from emcube.models.fields import chained_source, several
 __all__ = [
     "Labels",
     "as_source",
+    "at_once_where_resident",
     "dtype_of",
     "map_pixels",
     "require_finite_counts",
@@ -35,6 +40,11 @@ __all__ = [
 
 #: Coordinates of signal axes count as equal within this share of a channel's width.
 AXIS_TOLERANCE = 1e-3
+
+MAX_AT_ONCE = 1 << 28
+"""Bytes of an answer up to which a fit gives it at once, where its blocks are in memory anyway."""
+
+_at_once: ContextVar[bool] = ContextVar("emcube_at_once", default=False)
 
 PixelFunction = Callable[[Block], NDArray[Any]]
 """``function(block) -> ndarray (p, ...)``: an answer for each pixel of a block."""
@@ -451,6 +461,20 @@ def _holds_counts(matrix: Any) -> bool:
     return bool(values.min() >= 0 and values.max() < 2**32)
 
 
+@contextmanager
+def at_once_where_resident() -> Iterator[None]:
+    """Keep blocks, and have `map_pixels` compute at once where all of a cube's blocks stayed in memory.
+
+    For a fit that gives its answer for the same pixels: a lazy answer would read them once more.
+    """
+    token = _at_once.set(True)
+    try:
+        with resident():
+            yield
+    finally:
+        _at_once.reset(token)
+
+
 def map_pixels(
     X: Any,
     function: PixelFunction,
@@ -462,6 +486,8 @@ def map_pixels(
     where: Any = None,
 ) -> Any:
     """Compute something for each pixel: lazily where the input is a Dask array, at once otherwise.
+
+    Inside `at_once_where_resident` at once, too, where the cube's blocks are in memory.
 
     Parameters
     ----------
@@ -482,8 +508,13 @@ def map_pixels(
     import scipy.sparse
 
     source, _ = as_source(X, where, channels=labels.channels)
-    if not isinstance(source, (DaskSource, StoreSource)) or scipy.sparse.issparse(X):
-        out = np.full((*source.plan.nav_shape, *trailing), fill, dtype=dtype)
+    shape = (*source.plan.nav_shape, *trailing)
+    if (
+        not isinstance(source, (DaskSource, StoreSource))
+        or scipy.sparse.issparse(X)
+        or _may_be_at_once(source, math.prod(shape) * np.dtype(dtype).itemsize)
+    ):
+        out = np.full(shape, fill, dtype=dtype)
         map_blocks(
             _Keyed(function), source, {"out": ArrayTarget(out, fill)}, executor=ThreadExecutor()
         )
@@ -499,6 +530,17 @@ def map_pixels(
 
         selected = da.from_array(source.selection.pixels, chunks=array.chunks[:n_nav])
     return _blockwise(array, chunk, n_nav, trailing, np.dtype(dtype), selected)
+
+
+def _may_be_at_once(source: BlockSource, n_bytes: int) -> bool:
+    """Whether an answer of so many bytes is computed now though its cube is lazy."""
+    # What is in memory differs between the tries of a run that goes on, and its calls may not.
+    return (
+        _at_once.get()
+        and n_bytes <= MAX_AT_ONCE
+        and current_checkpoints() is None
+        and all_resident(source)
+    )
 
 
 def _blockwise(

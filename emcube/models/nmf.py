@@ -20,7 +20,7 @@ from emcube.kernels.independence import independent_shares
 from emcube.models.base import Estimator, Pick, resolve_seed
 from emcube.models.fields import several
 from emcube.models.figures import ComponentFigures
-from emcube.models.labels import Labels, as_source
+from emcube.models.labels import Labels, as_source, at_once_where_resident
 from emcube.models.mixing import refuse_empty, refuse_too_many
 from emcube.models.nmf_gain import gain_of, in_counts, sketch_in_counts
 from emcube.models.nmf_losses import Loss, resolve_loss
@@ -343,8 +343,13 @@ class MiniBatchNMF(ComponentFigures, Estimator):
         return self
 
     def fit_transform(self, X: Any, y: None = None, *, where: Any = None) -> Any:
-        """Fit and return the loadings (see `transform`)."""
-        return self.fit(X, where=where).transform(X, where=pixels_only(X, where))
+        """Fit and return the loadings (see `transform`).
+
+        Of a lazy cube they are computed at once where its blocks stayed in memory during the fit, up to
+        256 MiB of them; lazy otherwise.
+        """
+        with at_once_where_resident():
+            return self.fit(X, where=where).transform(X, where=pixels_only(X, where))
 
     @property
     def _n_features_out(self) -> int:

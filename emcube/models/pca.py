@@ -21,7 +21,13 @@ from emcube.kernels.eigen import leading_eigen
 from emcube.kernels.gram import add_symmetric
 from emcube.models.base import Estimator, resolve_seed
 from emcube.models.figures import ComponentFigures
-from emcube.models.labels import Labels, as_source, dtype_of, map_pixels
+from emcube.models.labels import (
+    Labels,
+    as_source,
+    at_once_where_resident,
+    dtype_of,
+    map_pixels,
+)
 from emcube.models.noise import NoiseModel, resolve_noise, weighs
 from emcube.models.pca_sweeps import (
     GatherSweep,
@@ -579,8 +585,13 @@ class IncrementalPCA(ComponentFigures, Estimator):
         return scores
 
     def fit_transform(self, X: Any, y: None = None, *, where: Any = None) -> Any:
-        """Fit, then compute the scores."""
-        return self.fit(X, where=where).transform(X, where=pixels_only(X, where))
+        """Fit, then compute the scores (see `transform`).
+
+        Of a lazy cube they are computed at once where its blocks stayed in memory during the fit, up to
+        256 MiB of them; lazy otherwise.
+        """
+        with at_once_where_resident():
+            return self.fit(X, where=where).transform(X, where=pixels_only(X, where))
 
     def inverse_transform(self, scores: Any, *, totals: Any = None, shrinkage: bool = False) -> Any:
         """Rebuild the cube from scores: what is left out is noise.

@@ -253,9 +253,9 @@ def test_targets_are_held_against_the_figures() -> None:
     )
     held = verdicts(found)
     # The faster of the peer's variants counts: 7 / 2.
-    what = "jadeite map, Weighted PCA, components and all eigenvalues: faster than "
+    what = "jadeite map, Weighted PCA, 20 components and all eigenvalues: faster than "
     assert held[f"{what}scikit-learn `PCA(covariance_eigh)`, sparse, in memory"] is False
-    assert held["SRM 2135c tilt series, Weighted PCA, components and all eigenvalues"] is True
+    assert held["SRM 2135c tilt series, Weighted PCA, 20 components and all eigenvalues"] is True
     assert held["Whole recipe, ten times the pixels"] is None
     assert held["Peers that are not beaten in time, memory and quality"] is True
     text = report.full(found)

@@ -70,6 +70,26 @@ def test_eigenvalues_of_components_that_were_not_kept(cube, options):
     assert left == pytest.approx(some.noise_variance_, rel=1e-9)
 
 
+@pytest.mark.parametrize("options", [{}, {"remove_trivial": True}])
+def test_scores_of_a_fit_come_at_once_where_its_blocks_stayed(cube, options, monkeypatch):
+    lazy = cube.chunk({"y": 4})
+    model = em.IncrementalPCA(4, **options)
+    scores = model.fit_transform(lazy)
+    assert scores.chunks is None
+    later = model.transform(lazy)
+    assert later.chunks is not None
+    xr.testing.assert_identical(scores, later.compute())
+    for name, value in (
+        ("MAX_AT_ONCE", 4 * 8 * 16 * 15 - 1),
+        ("all_resident", lambda source: False),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"emcube.models.labels.{name}", value)
+            large = model.fit_transform(lazy)
+        assert large.chunks is not None
+        xr.testing.assert_identical(large.compute(), scores)
+
+
 def test_there_are_as_many_eigenvalues_as_pixels_or_channels(values):
     few = em.IncrementalPCA(3, noise=None).fit(values[:12])
     assert few.eigenvalues_.shape == (12,)
