@@ -40,7 +40,7 @@ STEPS = {
     "eigenvalues": "all eigenvalues of it, 20 eigenvectors",
     "scores": "products of resident rows with 20 components",
     "assign": "one pass of k-means over resident rows",
-    "imports": "a process that imports xarray, zarr, dask, distributed, scikit-learn, numba, pydantic, typer",
+    "imports": "a process that imports xarray, zarr, dask, scikit-learn's base, numba, pydantic, typer",
 }
 """Steps, by name."""
 
