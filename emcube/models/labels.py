@@ -487,7 +487,7 @@ def map_pixels(
 ) -> Any:
     """Compute something for each pixel: lazily where the input is a Dask array, at once otherwise.
 
-    Inside `at_once_where_resident` at once, too, where the cube's blocks are in memory.
+    Inside `at_once_where_resident` at once for labelled cubes, too, where all their blocks are in memory.
 
     Parameters
     ----------
@@ -509,10 +509,11 @@ def map_pixels(
 
     source, _ = as_source(X, where, channels=labels.channels)
     shape = (*source.plan.nav_shape, *trailing)
+    labelled = isinstance(X, xr.DataArray)  # a bare Dask array gives a Dask array, always
     if (
         not isinstance(source, (DaskSource, StoreSource))
         or scipy.sparse.issparse(X)
-        or _may_be_at_once(source, math.prod(shape) * np.dtype(dtype).itemsize)
+        or (labelled and _may_be_at_once(source, math.prod(shape) * np.dtype(dtype).itemsize))
     ):
         out = np.full(shape, fill, dtype=dtype)
         map_blocks(

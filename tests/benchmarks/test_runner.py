@@ -263,6 +263,21 @@ def test_targets_are_held_against_the_figures() -> None:
     assert "**no**" in text
 
 
+def test_variants_whose_clusters_are_too_wide_do_not_count() -> None:
+    """An inertia more than a percent too large is no answer to the same question."""
+    methods = {"jadeite/emcube-kmeans-profiles": row("emcube-kmeans-profiles", "jadeite", 2.0)} | {
+        f"jadeite/{name}": row(name, "jadeite", seconds, {"inertia_excess": excess})
+        for name, seconds, excess in (
+            ("sklearn-kmeans-profiles-sparse", 8.0, 0.11),
+            ("sklearn-kmeans-profiles-restarts", 50.0, 1e-6),
+        )
+    }
+    what = "jadeite map, k-means on profiles, labels: faster than scikit-learn"
+    (check,) = [c for c in report._kmeans_checks(synthetic(methods)) if c["what"].startswith(what)]
+    assert check["value"] == 25.0
+    assert check["holds"] is True
+
+
 def test_a_peer_that_is_better_somewhere_is_named() -> None:
     methods = {
         "jadeite/emcube-pca": row("emcube-pca", "jadeite", 2.0, {"subspace_deg": 3.0}),
