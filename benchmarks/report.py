@@ -427,7 +427,7 @@ def full(found: Found) -> str:
             lines += [f"| {r['title']} | {' | '.join(_cells(r, mine))} |" for r in rows]
             lines += ["", *_notes(rows), ""]
     lines += [*_start_table(found), *_linear_table(found), *_checks_table(found)]
-    lines += [*_extras_text(found), *_how(found)]
+    lines += [*_extras_text(found), *_how(found), *_elsewhere(found)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -528,6 +528,21 @@ def _when(found: Found) -> str:
     """First and last time at which a row was measured."""
     times = sorted(row["measured"] for row in found["methods"].values() if "measured" in row)
     return f"from {times[0]} to {times[-1]}" if times else "at no known time"
+
+
+def _elsewhere(found: Found) -> list[str]:
+    """Say what was measured on another kind of processor than the rest, and when."""
+    here = found["machine"]["processor"]
+    sections = [("Cost by size", row) for row in found["linear"].values()]
+    sections += [(f"{n.replace('_', ' ').capitalize()}", row) for n, row in found["extras"].items()]
+    others = {
+        title: f"{title}: {row['measured'][:10]}, {row['processor']}"
+        for title, row in sections
+        if row.get("processor", here) != here
+    }
+    if not others:
+        return []
+    return [f"- Measured elsewhere, and with the code of that day: {'; '.join(others.values())}."]
 
 
 def _how(found: Found) -> list[str]:

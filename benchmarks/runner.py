@@ -477,6 +477,7 @@ def _linear(
         for size in scene["about"]["shape"][:-1]:
             pixels *= size
         row |= {"pixels": pixels, "shape": scene["about"]["shape"]}
+        row |= {"processor": machine()["processor"]}
         keep(label, lambda label=label, row=row: found["linear"].__setitem__(label[7:], row))
 
 
@@ -514,4 +515,5 @@ def _extras(
         except ChildFailed as problem:
             row = {"failed": str(problem)}
         row["measured"] = time.strftime("%Y-%m-%d %H:%M")
+        row["processor"] = machine()["processor"]
         keep(name, lambda name=name, row=row: found["extras"].__setitem__(name, row))

@@ -278,6 +278,19 @@ def test_variants_whose_clusters_are_too_wide_do_not_count() -> None:
     assert check["holds"] is True
 
 
+def test_what_was_measured_on_another_machine_is_named() -> None:
+    found = synthetic({})
+    here = found["machine"]["processor"]
+    found["extras"] = {
+        "dense": {"processor": "another", "measured": "2026-01-02 03:04"},
+        "many_blocks": {"processor": here, "measured": "2026-01-02 03:05"},
+    }
+    text = report.full(found)
+    assert "with the code of that day: Dense: 2026-01-02, another." in text
+    found["extras"].pop("dense")
+    assert "elsewhere" not in report.full(found)
+
+
 def test_a_peer_that_is_better_somewhere_is_named() -> None:
     methods = {
         "jadeite/emcube-pca": row("emcube-pca", "jadeite", 2.0, {"subspace_deg": 3.0}),
