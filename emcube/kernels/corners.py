@@ -16,7 +16,7 @@ from emcube.kernels.vertices import farthest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["log_volume", "n_finder", "shares_of", "vertex_components"]
+__all__ = ["largest", "log_volume", "n_finder", "shares_of", "vertex_components"]
 
 GROWTH = 1e-9
 """Share by which a replaced corner, or another try, must raise the volume: less is rounding."""
@@ -77,9 +77,16 @@ def vertex_components(
         _once(points, weights, noise, n_vertices, n_average, rng)
         for _ in range(n_init if n_vertices > 1 else 1)
     ]
+    return largest(tries)
+
+
+def largest(tries: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The simplex (K, K) of the largest volume, of those that rounding alone tells apart the first.
+
+    The same corners in another order have the same volume up to rounding, which must not decide which
+    corner gets which random numbers afterwards.
+    """
     volumes = [log_volume(corners) for corners in tries]
-    # The same corners in another order have the same volume up to rounding: the first of them is taken, so
-    # that rounding does not decide which corner gets which random numbers afterwards.
     least = max(volumes) - GROWTH
     return next(one for one, volume in zip(tries, volumes, strict=True) if volume >= least)
 

@@ -27,7 +27,7 @@ def leading_eigen(
     Parameters
     ----------
     matrix : ndarray of float64, shape (E, E)
-        Only one triangle is read; it is left as it is.
+        Both triangles filled; it is left as it is.
     k : int
         K, from 0 to E.
 

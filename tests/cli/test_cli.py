@@ -445,9 +445,10 @@ def test_info_of_a_package(emcube: Run, finished: Path, tmp_path: Path) -> None:
 
 
 def test_plan(emcube: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What is imported first would bind the stand-in for good.
-    from emcube.recipe import calibration, planning  # noqa: F401
+    from emcube.recipe import calibration, planning
 
+    # Imported only now, it would bind the stand-in for good.
+    assert planning.calibrate is calibration.calibrate
     rates = dict.fromkeys(calibration.RATES, 1e-9)
     known = calibration.Calibration(rates, rates, 1.0, 300 << 20, "any")
     monkeypatch.setattr(calibration, "calibrate", lambda *, again: known)

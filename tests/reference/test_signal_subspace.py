@@ -66,6 +66,7 @@ def test_least_squares(k: int) -> None:
 @pytest.mark.parametrize(("level", "k"), [(10.0, 4), (0.05, 2)])
 def test_counts(monkeypatch: pytest.MonkeyPatch, level: float, k: int) -> None:
     """Of more channels than the Gram matrix is summed for, dense and as rows; as many dims as show signal."""
+    # The way of more than 2048 channels, on a matrix small enough for its twin, a full decomposition.
     monkeypatch.setattr(nmf_start, "MOMENT_CHANNELS", 100)
     values = np.random.default_rng(1).poisson(level * np.maximum(measured(noise=0.0), 0.1))
     values[:, 7] = 0
