@@ -157,9 +157,9 @@ class Projection:
 
 
 class Residency:
-    """Blocks that stay in memory between rounds, as far as the budget goes, and answers to share.
+    """Blocks that stay in memory between rounds, as far as the budget goes, notes on them, answers to share.
 
-    What is kept never changes an answer, only how often blocks are read. Once full, further blocks
+    What is kept never changes an answer, only how often blocks are read and what is computed again. Once full, further blocks
     are read again each round; nothing that is kept is thrown out for them, since a cyclic sweep
     over more than fits would evict every block just before it is used.
 
@@ -185,6 +185,7 @@ class Residency:
         self.reported: set[str] = set()
         self._blocks: dict[tuple[str, int], Any] = {}
         self._answers: dict[Hashable, Any] = {}
+        self._notes: dict[tuple[str, int], Any] = {}
         self._lock = threading.Lock()
 
     def get(self, token: str, block_id: int) -> Any | None:
@@ -197,20 +198,53 @@ class Residency:
         with self._lock:
             if (token, block_id) in self._blocks:
                 return True
-            full = self.used + size > self.limit
-            if full or (self._room is not None and size > self._room()):
+            if not self._fits(size):
                 self.refused += 1
                 return False
             self._blocks[token, block_id] = block
             self.used += size
             return True
 
+    def note(self, name: str, block_id: int, value: Any) -> bool:
+        """Keep something about a block, with `nbytes`, in place of what was there; tell whether it is kept."""
+        size = value.nbytes
+        with self._lock:
+            self._drop_note((name, block_id))
+            if not self._fits(size):
+                return False
+            self._notes[name, block_id] = value
+            self.used += size
+            return True
+
+    def noted(self, name: str, block_id: int) -> Any | None:
+        """What was noted about a block, or None."""
+        return self._notes.get((name, block_id))
+
+    def take_note(self, name: str, block_id: int) -> Any | None:
+        """The same, which is kept no longer: who takes it may change it."""
+        with self._lock:
+            return self._drop_note((name, block_id))
+
+    def _drop_note(self, key: tuple[str, int]) -> Any | None:
+        value = self._notes.pop(key, None)
+        self.used -= 0 if value is None else value.nbytes
+        return value
+
+    def _fits(self, size: int) -> bool:
+        full = self.used + size > self.limit
+        return not full and (self._room is None or size <= self._room())
+
+    def _let_one_go(self) -> None:
+        """Give up a note, or if there is none the block that was kept last."""
+        held: dict[tuple[str, int], Any] = self._notes or self._blocks
+        self.used -= held.popitem()[1].nbytes
+
     def shrink(self, n_bytes: int) -> int:
         """Let at least so many bytes of blocks go, the last kept first, for good; returns how many went."""
         with self._lock:
             before = self.used
-            while self._blocks and before - self.used < n_bytes:
-                self.used -= self._blocks.popitem()[1].nbytes
+            while (self._notes or self._blocks) and before - self.used < n_bytes:
+                self._let_one_go()
             # They would be back after the next round otherwise.
             self.limit = min(self.limit, self.used)
             return before - self.used
@@ -235,7 +269,7 @@ class Residency:
             if self._used_by_answers + size > self.limit // 4:
                 return False
             while self.used + size > self.limit:
-                self.used -= self._blocks.popitem()[1].nbytes
+                self._let_one_go()
             for array in arrays:
                 array.flags.writeable = False
             self._answers[key] = answer
@@ -244,9 +278,10 @@ class Residency:
             return True
 
     def clear(self) -> None:
-        """Let all blocks and answers go."""
+        """Let all blocks, notes and answers go."""
         with self._lock:
             self._blocks.clear()
+            self._notes.clear()
             self._answers.clear()
             self.used = self._used_by_answers = 0
 

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,14 +31,12 @@ from emcube.kernels import kmeans as kernel
 from emcube.models.base import Estimator, Pick, as_source, resolve_seed
 from emcube.models.fields import Fields
 from emcube.models.figures import ClusterFigures
+from emcube.models.kmeans_rounds import BlockNotes, Lloyd, LloydState
 from emcube.models.kmeans_start import (
     Features,
     Sounding,
     Survey,
     find_starts,
-    join_lloyd_parts,
-    lloyd_parts,
-    moved_centers,
     rough_start,
 )
 from emcube.models.kmeans_subspace import profile_basis
@@ -51,9 +49,6 @@ from emcube.models.labels import (
 )
 
 __all__ = ["KMeans", "WeightedColumns"]
-
-PATIENCE = 10
-"""Rounds at the gain of the last one after which a start must have reached the best."""
 
 FAR = 1e8
 """Square of the mean over the variance from which squared distances lose too many digits to it."""
@@ -72,6 +67,7 @@ class _AsIs:
 
     n_features: int
     total: float | None = None
+    even: ClassVar[bool] = True
 
     def of(self, block: Block) -> tuple[kernel.Cells, NDArray[np.float64]]:
         require_finite_values(block)
@@ -124,6 +120,7 @@ class _Profiles:
 
     basis: NDArray[np.float64]
     total: float | None = None
+    even: ClassVar[bool] = False
 
     @property
     def n_features(self) -> int:
@@ -156,87 +153,11 @@ class _Columns:
     """Features that were computed before, the weight in the last column."""
 
     n_features: int
+    even: ClassVar[bool] = False
 
     def of(self, block: Block) -> tuple[kernel.Cells, NDArray[np.float64]]:
         values = cast("NDArray[np.float64]", block.data)
         return values[:, :-1], values[:, -1]
-
-
-@dataclass(frozen=True, eq=False)
-class _LloydState:
-    centers: NDArray[np.float64]
-    inertia: NDArray[np.float64]
-    weights: NDArray[np.float64]
-    settled: NDArray[np.bool_]
-    shift: float = np.inf
-
-
-@dataclass(frozen=True, eq=False)
-class _Lloyd:
-    """Lloyd's iteration for R starts at once: one pass serves all.
-
-    A cluster that lost all pixels takes the farthest pixel of another one (each gives one at most).
-    A state holds centers together with the inertia measured at just these centers.
-    """
-
-    features: Features
-    initial: NDArray[np.float64]
-    tolerance: float
-    name: str = "k-means"
-
-    def start(self) -> _LloydState:
-        n_starts, n_clusters = self.initial.shape[:2]
-        return _LloydState(
-            self.initial,
-            np.full(n_starts, np.inf),
-            np.zeros((n_starts, n_clusters)),
-            np.zeros(n_starts, dtype=bool),
-        )
-
-    def map(self, block: Block, state: _LloydState, rng_key: RngKey) -> tuple[Any, ...]:
-        values, weights = self.features.of(block)
-        n_starts = len(state.centers)
-        active = np.flatnonzero(~state.settled)
-        parts = lloyd_parts(values, kernel.lloyd_sums(values, weights, state.centers[active]))
-        if active.size == n_starts:
-            return parts
-        whole = tuple(np.zeros((n_starts, *part.shape[1:])) for part in parts)
-        for all_of_them, part in zip(whole, parts, strict=True):
-            all_of_them[active] = part
-        return whole
-
-    def combine(self, a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
-        return join_lloyd_parts(a, b)
-
-    def step(
-        self, state: _LloydState, statistic: tuple[Any, ...], round_number: int
-    ) -> tuple[_LloydState, bool]:
-        sums, won, inertia, far_cost, far = statistic
-        centers, settled = state.centers.copy(), state.settled.copy()
-        new_inertia, weights = state.inertia.copy(), state.weights.copy()
-        worst = 0.0
-        for r in np.flatnonzero(~state.settled):
-            new_inertia[r], weights[r] = inertia[r], won[r]
-            moved = moved_centers(state.centers[r], sums[r], won[r], far_cost[r], far[r])
-            shift = float(np.square(moved - state.centers[r]).sum())
-            if shift <= self.tolerance:
-                settled[r] = True
-            else:
-                centers[r] = moved
-                worst = max(worst, shift)
-        # Gains shrink from round to round: a start that ten more like the last would not bring to the
-        # best one is given up.
-        hopeless = new_inertia - PATIENCE * (state.inertia - new_inertia) > new_inertia.min()
-        given_up = hopeless & ~settled
-        centers[given_up], settled[given_up] = state.centers[given_up], True
-        done = bool(settled.all())
-        return _LloydState(centers, new_inertia, weights, settled, worst), done
-
-    def objective(self, state: _LloydState) -> float:
-        return float(state.inertia.min())
-
-    def statistic_bytes(self, n_channels: int) -> int:
-        return 16 * self.initial.size
 
 
 @dataclass(frozen=True, eq=False)
@@ -530,13 +451,13 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
         variance: float,
     ) -> None:
         tolerance = self.tol * variance / features.n_features
-        sweep = _Lloyd(features, initial, tolerance)
+        sweep = Lloyd(features, initial, tolerance)
         outcome = run_sweep(sweep, source, seed=self.seed_, max_rounds=self.max_iter)
-        state: _LloydState = outcome.state
+        state: LloydState = outcome.state
         path = list(outcome.history)
         if not outcome.converged:
             # The last step moved centers whose inertia nobody measured: measure it.
-            final = _Lloyd(features, state.centers, np.inf)
+            final = Lloyd(features, state.centers, np.inf)
             state = run_sweep(final, source, seed=self.seed_).state
             path.append(float(state.inertia.min()))
         best = int(state.inertia.argmin())
@@ -615,7 +536,7 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
         self._check_signal(X)
         source, _ = as_source(X, where, channels=self.axes_.channels)
         centers = self._features.inner(self.feature_centers_)
-        sweep = _Lloyd(self._features, centers[None], np.inf)
+        sweep = Lloyd(self._features, centers[None], np.inf)
         return -float(run_sweep(sweep, source).state.inertia[0])
 
     def _quality_cells(self) -> Callable[[Block], tuple[kernel.Cells, NDArray[np.bool_]]]:
@@ -638,7 +559,7 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
         with resident():
             source, _ = as_source(X, where, channels=self.axes_.channels)
             centers = self._features.inner(self.feature_centers_)
-            sweep = _Lloyd(self._features, centers[None], np.inf)
+            sweep = Lloyd(self._features, centers[None], np.inf)
             moved = run_sweep(_Totals(sweep), source).state
             sums, won, inertia = moved[0][0], moved[1][0], float(moved[2][0])
             weights = self.cluster_weights_ + won
@@ -695,7 +616,7 @@ class _SampledClusters:
 class _Totals:
     """Sums, weights and inertia of one Lloyd pass, without the step."""
 
-    sweep: _Lloyd
+    sweep: Lloyd
     name: str = "k-means"
 
     def start(self) -> Any:

@@ -18,7 +18,7 @@ doi:10.1145/1281100.1281133 (weights of a sample without replacement). Arthur, V
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,9 @@ DOUBT = 4.0
 
 class Features(Protocol):
     """What k-means measures distances in: values and weights of a block's pixels."""
+
+    even: ClassVar[bool]
+    """Whether every pixel weighs one."""
 
     @property
     def n_features(self) -> int:
@@ -286,10 +289,13 @@ def lloyd_parts(values: kernel.Cells, found: kernel.LloydSums) -> tuple[NDArray[
 def join_lloyd_parts(
     a: tuple[NDArray[np.float64], ...], b: tuple[NDArray[np.float64], ...]
 ) -> tuple[NDArray[np.float64], ...]:
-    """Parts of two blocks: sums add, of two farthest pixels the farther one stays."""
+    """Parts of two blocks: sums add, of two farthest pixels, where they are wanted, the farther one stays."""
+    added = (a[0] + b[0], a[1] + b[1], a[2] + b[2])
+    if len(a) == 3:
+        return added
     farther = b[3] > a[3]
     cost = np.where(farther, b[3], a[3])
-    return a[0] + b[0], a[1] + b[1], a[2] + b[2], cost, np.where(farther[..., None], b[4], a[4])
+    return (*added, cost, np.where(farther[..., None], b[4], a[4]))
 
 
 def moved_centers(

@@ -106,12 +106,13 @@ def test_no_cluster_of_a_single_rare_event(needle):
 def test_empty_clusters_are_filled_with_the_farthest_pixels():
     values = np.concatenate([np.zeros((50, 2)), np.full((50, 2), 10.0), [[100.0, 0.0]]])
     from emcube.engine import ArraySource, run_sweep
-    from emcube.models.kmeans import _AsIs, _Lloyd
+    from emcube.models.kmeans import _AsIs
+    from emcube.models.kmeans_rounds import Lloyd
 
     source = ArraySource.from_array(values, 1)
     # Two centers share a place: one of them wins nothing.
     start = np.array([[[0.0, 0.0], [0.0, 0.0], [10.0, 10.0]]])
-    state = run_sweep(_Lloyd(_AsIs(2), start, 0.0), source, max_rounds=20).state
+    state = run_sweep(Lloyd(_AsIs(2), start, 0.0), source, max_rounds=20).state
     assert sorted(state.weights[0]) == [1, 50, 50]
     assert state.inertia[0] == 0
 

@@ -1,0 +1,255 @@
+"""Lloyd's iteration over rows of counts, looking again only at pixels whose label may have changed.
+
+P pixels, F features, R starts, K centers of each. Of each pixel a pass leaves its label and its gap: how much
+farther the second nearest center is, at least. Centers move less from pass to pass; while they have moved less
+than the gap the label stays, and nothing of the pixel needs to be read.
+
+References
+----------
+G. Hamerly, SIAM Int. Conf. on Data Mining (2010) 130. https://doi.org/10.1137/1.9781611972801.12 (two bounds
+a pixel; of these the difference is all that the test asks for).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from emcube.kernels._numba import jit
+from emcube.kernels.kmeans import LANES, ROW_TILE
+from emcube.kernels.poisson_nmf import FAST
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from emcube.kernels.rows import CountRows
+
+__all__ = ["RowClusters", "find_clusters", "follow_centers"]
+
+SLACK = 2e-6
+"""Share of the distances by which gaps are kept smaller: rounding must never make a label look safe."""
+
+
+@dataclass(frozen=True, eq=False)
+class RowClusters:
+    """Clusters of a block's pixels in each of R starts; `follow_centers` changes it in place.
+
+    Attributes
+    ----------
+    centers : ndarray of float64, shape (R, K, F)
+        Those that everything here belongs to.
+    sums : ndarray of float64, shape (R, K, F)
+        Counts of each cluster: whole numbers, so that it does not matter in which order they were added.
+    won : ndarray of float64, shape (R, K)
+        Pixels of each cluster.
+    labels : ndarray of unsigned int, shape (R, P)
+        Nearest center of each pixel; the lower number wins a tie.
+    gaps : ndarray of float32, shape (R, P)
+        A bound: the second nearest center is so much farther than the nearest, at least.
+    squares : float
+        Sum of the squares of all counts.
+    """
+
+    centers: NDArray[np.float64]
+    sums: NDArray[np.float64]
+    won: NDArray[np.float64]
+    labels: NDArray[Any]
+    gaps: NDArray[np.float32]
+    squares: float
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, without the centers, which blocks share."""
+        arrays = (self.sums, self.won, self.labels, self.gaps)
+        return sum(array.nbytes for array in arrays)
+
+    def inertia(self) -> NDArray[np.float64]:
+        """Sum of squared distances to the nearest center in each start, shape (R,).
+
+        sum |x|^2 - 2 sum_k c_k s_k + sum_k n_k |c_k|^2, with the sums s and pixels n of the clusters.
+        """
+        halves = 0.5 * np.einsum("rkf,rkf->rk", self.centers, self.centers)
+        across = np.einsum("rkf,rkf->rk", self.centers, self.sums)
+        found = self.squares + 2.0 * (self.won * halves - across).sum(axis=1)
+        return np.asarray(np.maximum(found, 0.0))
+
+
+def find_clusters(rows: CountRows, centers: NDArray[np.float64]) -> RowClusters:
+    """Assign P pixels to the nearest of K centers in each of R starts, (R, K, F)."""
+    n_starts, n_clusters, n_features = centers.shape
+    each = (n_starts, rows.n_pixels)
+    sums, won = np.zeros((n_starts, n_clusters, n_features)), np.zeros((n_starts, n_clusters))
+    labels = np.empty(each, dtype=np.min_scalar_type(max(n_clusters - 1, 0)))
+    gaps = np.empty(each, dtype=np.float32)
+    tables, halves = _tables(centers)
+    data = (rows.indptr, rows.channels, rows.counts)
+    squares = _find(*data, tables, halves, sums, won, labels, gaps)
+    return RowClusters(centers, sums, won, labels, gaps, squares)
+
+
+def follow_centers(
+    rows: CountRows,
+    found: RowClusters,
+    centers: NDArray[np.float64],
+    starts: NDArray[np.int64],
+) -> RowClusters:
+    """What `find_clusters` would give for centers that have moved, from what it gave before.
+
+    Parameters
+    ----------
+    rows : CountRows, shape (P, F)
+    found : RowClusters
+        Of the same pixels. Its arrays are changed in place and are those of the answer.
+    centers : ndarray, shape (R, K, F)
+    starts : ndarray of int
+        Starts whose centers have moved; of all others they are as they were.
+    """
+    moved = np.sqrt(np.square(centers[starts] - found.centers[starts]).sum(axis=-1))
+    tables, halves = _tables(centers[starts])
+    data = (rows.indptr, rows.channels, rows.counts)
+    _follow(
+        *data, tables, halves, moved, starts, found.sums, found.won, found.labels, found.gaps
+    )
+    return RowClusters(
+        centers, found.sums, found.won, found.labels, found.gaps, found.squares
+    )
+
+
+def _tables(
+    centers: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centers (R, K, F) as (R, groups, F, LANES), zeros at the end, and half their squares (R, K)."""
+    n_starts, n_clusters, n_features = centers.shape
+    n_groups = -(-n_clusters // LANES)
+    table = np.zeros((n_starts, n_groups * LANES, n_features))
+    table[:, :n_clusters] = centers
+    table = table.reshape(n_starts, n_groups, LANES, n_features).transpose(0, 1, 3, 2)
+    halves = 0.5 * np.einsum("rkf,rkf->rk", centers, centers)
+    return np.ascontiguousarray(table), halves
+
+
+# Unsigned indices below: signed ones that may be negative cost a test at each access, half of the time.
+
+
+@jit(**FAST)
+def _products(channels, counts, first, last, table, products):
+    """Products of one pixel with all vectors of a table: the same bits wherever it is called."""
+    for g in range(table.shape[0]):
+        part = table[g]
+        a = 0.0
+        b = 0.0
+        c = 0.0
+        d = 0.0
+        for i in range(first, last):
+            e = channels[i]
+            count = np.float64(counts[i])
+            a += count * part[e, 0]
+            b += count * part[e, 1]
+            c += count * part[e, 2]
+            d += count * part[e, 3]
+        products[4 * g] = a
+        products[4 * g + 1] = b
+        products[4 * g + 2] = c
+        products[4 * g + 3] = d
+
+
+@jit(**FAST)
+def _square(counts, first, last):
+    total = 0.0
+    for i in range(first, last):
+        count = np.float64(counts[i])
+        total += count * count
+    return total
+
+
+@jit
+def _nearest(products, halves):
+    """Number of the nearest center, its score and that of the second nearest: |c|^2 / 2 - x c."""
+    nearest = 0
+    best = np.inf
+    second = np.inf
+    for k in range(halves.size):
+        score = halves[k] - products[k]
+        if score < best:
+            second = best
+            best = score
+            nearest = k
+        elif score < second:
+            second = score
+    return nearest, best, second
+
+
+@jit
+def _gap(square, best, second):
+    if second == np.inf:
+        return np.float32(np.inf)
+    near = np.sqrt(max(square + 2.0 * best, 0.0))
+    far = np.sqrt(max(square + 2.0 * second, 0.0))
+    return np.float32(far - near - SLACK * (np.sqrt(square) + far))
+
+
+@jit
+def _find(indptr, channels, counts, tables, halves, sums, won, labels, gaps):
+    n_pixels = indptr.size - 1
+    n_starts = tables.shape[0]
+    products = np.empty((n_starts, ROW_TILE, 4 * tables.shape[1]))
+    squares = np.empty(ROW_TILE)
+    total = 0.0
+    for start in range(0, n_pixels, ROW_TILE):
+        stop = min(start + ROW_TILE, n_pixels)
+        for p in range(start, stop):
+            first, last = np.uint64(indptr[p]), np.uint64(indptr[p + 1])
+            squares[p - start] = _square(counts, first, last)
+            total += squares[p - start]
+            for r in range(n_starts):
+                _products(channels, counts, first, last, tables[r], products[r, p - start])
+        for r in range(n_starts):
+            for p in range(start, stop):
+                nearest, best, second = _nearest(products[r, p - start], halves[r])
+                labels[r, p] = nearest
+                gaps[r, p] = _gap(squares[p - start], best, second)
+                won[r, nearest] += 1.0
+                row = sums[r, nearest]
+                for i in range(np.uint64(indptr[p]), np.uint64(indptr[p + 1])):
+                    row[channels[i]] += np.float64(counts[i])
+    return total
+
+
+@jit
+def _follow(
+    indptr, channels, counts, tables, halves, moved, starts, sums, won, labels, gaps
+):
+    n_clusters = halves.shape[1]
+    products = np.empty(4 * tables.shape[1])
+    towards = np.empty(n_clusters)
+    for s in range(starts.size):
+        r = starts[s]
+        # How much nearer any other center may have come, and how much farther the own one may be.
+        for k in range(n_clusters):
+            most = 0.0
+            for other in range(n_clusters):
+                if other != k:
+                    most = max(most, moved[s, other])
+            towards[k] = most + moved[s, k]
+        for p in range(indptr.size - 1):
+            before = np.int64(labels[r, p])
+            left = (np.float64(gaps[r, p]) - towards[before]) * (1.0 - SLACK)
+            if left > 0.0:
+                gaps[r, p] = left
+                continue
+            first, last = np.uint64(indptr[p]), np.uint64(indptr[p + 1])
+            _products(channels, counts, first, last, tables[s], products)
+            nearest, best, second = _nearest(products, halves[s])
+            gaps[r, p] = _gap(_square(counts, first, last), best, second)
+            if nearest == before:
+                continue
+            labels[r, p] = nearest
+            won[r, before] -= 1.0
+            won[r, nearest] += 1.0
+            old, new = sums[r, before], sums[r, nearest]
+            for i in range(first, last):
+                count = np.float64(counts[i])
+                old[channels[i]] -= count
+                new[channels[i]] += count
