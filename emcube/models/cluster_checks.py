@@ -19,7 +19,7 @@ from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels import kmeans as kernel
 from emcube.models.base import as_source, resolve_seed
-from emcube.models.kmeans_start import Sample
+from emcube.models.kmeans_start import Sample, sample_size
 
 __all__ = ["Sampled", "cluster_quality"]
 
@@ -55,11 +55,11 @@ class _Draw:
     def map(self, block: Block, state: None, rng_key: RngKey) -> Sample:
         values, used = self.cells(block)
         chances = used.astype(np.float64)
-        drawn = Sample.draw(values, chances, chances, rng_key, self.n_clusters)
+        drawn = Sample.draw(values, chances, chances, rng_key, sample_size(self.n_clusters))
         return drawn.first(self.n_samples).gathered()
 
     def combine(self, a: Sample, b: Sample) -> Sample:
-        return a.merge(b, self.n_clusters).first(self.n_samples)
+        return a.merge(b, sample_size(self.n_clusters)).first(self.n_samples)
 
     def step(self, state: None, statistic: Sample, round_number: int) -> tuple[Any, bool]:
         return statistic.gathered(), True

@@ -438,7 +438,8 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
             )
         variance = max(0.0, squares / weight - float(sums @ sums) / weight**2)
         first, estimate = rough_start(sample, k, (self.seed_, 1))
-        sounding = Sounding(features, first, k, source.n_pixels, weight, estimate)
+        stored = float(sample.sizes.mean())
+        sounding = Sounding(features, first, k, source.n_pixels, weight, estimate, stored)
         moved, _, sample = run_sweep(sounding, source, seed=self.seed_ + 1).state
         starts = find_starts(sample, k, self.n_init, (self.seed_, 2), given=moved)
         return starts, variance

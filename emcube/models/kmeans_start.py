@@ -17,19 +17,20 @@ doi:10.1145/1281100.1281133 (weights of a sample without replacement). Arthur, V
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emcube.engine import Block, RngKey
-from emcube.engine.threads import single_threaded_blas
+from emcube.engine.threads import default_threads, single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels import kmeans as kernel
 
 __all__ = ["Features", "Sample", "Sounding", "Survey", "find_starts", "join_lloyd_parts"]
-__all__ += ["lloyd_parts", "moved_centers", "rough_start"]
+__all__ += ["lloyd_parts", "moved_centers", "rough_start", "sample_size"]
 
 SAMPLE_PIXELS = 1 << 14
 """Pixels of a sample at most."""
@@ -42,6 +43,9 @@ SEED_PIXELS = 256
 
 PART_PIXELS, PART_NUMBERS = 1 << 11, 1 << 17
 """Pixels, and numbers, of the part of the sample on which the worse starts are given up."""
+
+GROUPS = 2
+"""Groups of starts that go on side by side."""
 
 SAME = 0.98
 """Two starts that put this share of the weight into the same clusters have found the same."""
@@ -64,6 +68,40 @@ class Features(Protocol):
     def of(self, block: Block) -> tuple[kernel.Cells, NDArray[np.float64]]:
         """Features (p, F) and weights (p,) of a block of the cube."""
         ...
+
+
+class SampleSize(NamedTuple):
+    """What a sample may hold."""
+
+    most: int
+    """Pixels at most."""
+
+    least: int
+    """Pixels that are taken whatever they hold."""
+
+    numbers: int
+    """Stored pairs, or dense features, beyond that many pixels."""
+
+    def pixels(self, stored: NDArray[np.int64]) -> int:
+        """How many of some pixels fit, of which it is known what they hold."""
+        fits = int(np.searchsorted(np.cumsum(stored), self.numbers, "right"))
+        return min(self.most, max(self.least, fits))
+
+
+def sample_size(n_clusters: int) -> SampleSize:
+    """Size of a sample on which K clusters are found."""
+    return SampleSize(max(SAMPLE_PIXELS, 64 * n_clusters), max(256, 16 * n_clusters), SAMPLE_NUMBERS)
+
+
+def part_size(n_clusters: int) -> SampleSize:
+    """Size of the part on which starts are seeded and the worse ones given up."""
+    least = 2 * _n_seeds(n_clusters)
+    return SampleSize(max(PART_PIXELS, 64 * n_clusters, least), least, PART_NUMBERS)
+
+
+def _n_seeds(n_clusters: int) -> int:
+    """Pixels among which starts are seeded."""
+    return max(SEED_PIXELS, 16 * n_clusters)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,17 +139,16 @@ class Sample:
         weights: NDArray[np.float64],
         chances: NDArray[np.float64],
         rng_key: RngKey,
-        n_clusters: int,
+        size: SampleSize,
         floor: float = -np.inf,
     ) -> Sample:
         """Draw from the pixels of a block (p, F): those above `floor`, as many as a sample holds."""
         rng = np.random.default_rng(rng_key)
-        n_most, _ = _sizes(n_clusters)
-        pixels, keys = kernel.sample_keys(chances, rng, n_most + 1, floor)
+        pixels, keys = kernel.sample_keys(chances, rng, size.most + 1, floor)
         sizes = kernel.stored(values)[pixels]
         every = np.arange(pixels.size)
         found = cls(keys, weights[pixels], chances[pixels], sizes, float(floor), (), every)
-        found = found._fitting(n_clusters)
+        found = found.first(size.pixels(sizes))
         return replace(found, parts=(kernel.take(values, pixels[: found.keys.size]),))
 
     @property
@@ -126,7 +163,7 @@ class Sample:
         """Chance of each pixel to be in the sample."""
         return -np.expm1(self.chances * self.floor)
 
-    def merge(self, other: Sample, n_clusters: int) -> Sample:
+    def merge(self, other: Sample, size: SampleSize) -> Sample:
         """Sample of both."""
         floor = max(self.floor, other.floor)
         n_held = sum(part.shape[0] for part in self.parts)
@@ -141,7 +178,8 @@ class Sample:
             floor,
             self.parts + other.parts,
             np.concatenate([self.places, n_held + other.places])[order],
-        )._fitting(n_clusters)
+        )
+        merged = merged.first(size.pixels(merged.sizes))
         n_held = sum(part.shape[0] for part in merged.parts)
         # Copying at each merge would cost more than drawing.
         return merged.gathered() if n_held > 4 * merged.keys.size else merged
@@ -164,27 +202,15 @@ class Sample:
             self.places[:n],
         )
 
-    def _fitting(self, n_clusters: int) -> Sample:
-        """Cut to what a sample may hold."""
-        n_most, n_least = _sizes(n_clusters)
-        fits = int(np.searchsorted(np.cumsum(self.sizes), SAMPLE_NUMBERS, "right"))
-        return self.first(min(n_most, max(n_least, fits)))
 
-
-def _sizes(n_clusters: int) -> tuple[int, int]:
-    """Pixels of a sample at most, and at least."""
-    return max(SAMPLE_PIXELS, 64 * n_clusters), max(256, 16 * n_clusters)
-
-
-def _floor(n_clusters: int, n_pixels: int, total: float) -> float:
-    """Key that twice the pixels of a sample reach, where the chances sum to `total` or more."""
-    n_most, _ = _sizes(n_clusters)
-    return -2.0 * n_most / total if n_pixels > n_most else -np.inf
+def _floor(n_wanted: float, n_pixels: int, total: float) -> float:
+    """Key that twice the pixels that are wanted reach, where the chances sum to `total` or more."""
+    return -2.0 * n_wanted / total if n_pixels > n_wanted else -np.inf
 
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """First pass: weight, weighted squares and sums of the features, and a sample drawn by weight.
+    """First pass: weight, weighted squares and sums of the features, and a small sample drawn by weight.
 
     Attributes
     ----------
@@ -205,15 +231,15 @@ class Survey:
     def map(self, block: Block, state: None, rng_key: RngKey) -> tuple[NDArray[np.float64], Sample]:
         """Moments (2 + F,) and sample of a block."""
         values, weights = self.features.of(block)
-        floor = -np.inf
+        floor, size = -np.inf, part_size(self.n_clusters)
         if self.total_weight is not None:
-            floor = _floor(self.n_clusters, self.n_pixels, self.total_weight)
-        sample = Sample.draw(values, weights, weights, rng_key, self.n_clusters, floor)
+            floor = _floor(size.most, self.n_pixels, self.total_weight)
+        sample = Sample.draw(values, weights, weights, rng_key, size, floor)
         return kernel.moments(values, weights), sample
 
     def combine(self, a: Any, b: Any) -> tuple[NDArray[np.float64], Sample]:
         """Add moments, merge samples."""
-        return a[0] + b[0], a[1].merge(b[1], self.n_clusters)
+        return a[0] + b[0], a[1].merge(b[1], part_size(self.n_clusters))
 
     def step(self, state: None, statistic: Any, round_number: int) -> tuple[Any, bool]:
         """One round is all."""
@@ -221,7 +247,7 @@ class Survey:
 
     def statistic_bytes(self, n_channels: int) -> int:
         """Bytes of a statistic."""
-        return 8 * (self.features.n_features + 2 * SAMPLE_NUMBERS)
+        return 8 * (self.features.n_features + 2 * PART_NUMBERS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,6 +258,11 @@ class Sounding:
 
     A pixel's chance goes by w / (sum of w) + w d^2 / `inertia`, where the inertia is that of the
     centers, or an estimate of it.
+
+    Attributes
+    ----------
+    stored : float
+        Numbers that a pixel holds on average: many fewer pixels are picked up in vain.
     """
 
     features: Features
@@ -240,6 +271,7 @@ class Sounding:
     n_pixels: int
     total_weight: float
     inertia: float
+    stored: float = 0.0
     name: str = "k-means sounding"
 
     def start(self) -> None:
@@ -253,14 +285,16 @@ class Sounding:
         chances = weights / self.total_weight
         if self.inertia > 0:
             chances = chances + found.costs[0] / self.inertia
+        size = sample_size(self.n_clusters)
+        wanted = min(size.most, max(size.least, size.numbers / max(self.stored, 1.0)))
         # The chances of all pixels sum to one or more.
-        floor = _floor(self.n_clusters, self.n_pixels, 1.0)
-        sample = Sample.draw(values, weights, chances, rng_key, self.n_clusters, floor)
+        floor = _floor(wanted, self.n_pixels, 1.0)
+        sample = Sample.draw(values, weights, chances, rng_key, size, floor)
         return (*lloyd_parts(values, found), sample)
 
     def combine(self, a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
         """Join sums, merge samples."""
-        sample = a[-1].merge(b[-1], self.n_clusters)
+        sample = a[-1].merge(b[-1], sample_size(self.n_clusters))
         return (*join_lloyd_parts(a[:-1], b[:-1]), sample)
 
     def step(self, state: None, statistic: Any, round_number: int) -> tuple[Any, bool]:
@@ -400,15 +434,14 @@ def rough_start(
 
 def _sown(sample: Sample, n_clusters: int, n_starts: int, rng: np.random.Generator) -> _Starts:
     """Starts seeded with greedy k-means++ among some pixels of a sample, to go on with some more."""
-    few = sample.first(max(SEED_PIXELS, 16 * n_clusters))
+    few = sample.first(_n_seeds(n_clusters))
     values, weights = few.values, few.weights / few.probabilities
     dense = kernel.take_dense(values, np.arange(few.keys.size))
     distances = kernel.square_distances(values, dense)
     # Rounding leaves equal pixels a hair's distance apart.
     distances[distances <= 1e-12 * np.square(dense).sum(axis=1).max(initial=0.0)] = 0.0
     seeds = np.stack([_plus_plus(distances, weights, n_clusters, rng) for _ in range(n_starts)])
-    fits = int(np.searchsorted(np.cumsum(sample.sizes), PART_NUMBERS, "right"))
-    part = sample.first(max(2 * few.keys.size, min(max(PART_PIXELS, 64 * n_clusters), fits)))
+    part = sample.first(part_size(n_clusters).pixels(sample.sizes))
     centers = dense[seeds]
     if seeds.shape[1] < n_clusters and few.keys.size < sample.keys.size:
         # There are more pixels to choose from.
@@ -481,22 +514,29 @@ class _Starts:
 
     def go_on(self, n_rounds: int) -> None:
         """Move centers for some rounds; labels, costs and inertia are those before the last move."""
-        for _ in range(n_rounds):
-            active = np.flatnonzero(self.moving)
-            if not active.size:
-                return
-            found = kernel.lloyd_sums(self.values, self.weights, self.centers[active])
-            sums, won, _, far_cost, far = lloyd_parts(self.values, found)
-            for i, r in enumerate(active):
-                # No label changed: the centers are the means of their pixels already.
-                still = bool((found.labels[i] == self.labels[r]).all()) and bool(won[i].all())
-                self.moving[r] = not still
-                if not still:
-                    self.centers[r] = moved_centers(
-                        self.centers[r], sums[i], won[i], far_cost[i], far[i]
-                    )
-            self.labels[active], self.costs[active] = found.labels, found.costs
-            self.inertia[active] = found.inertia
+        with ThreadPoolExecutor(min(GROUPS, default_threads())) as pool:
+            for _ in range(n_rounds):
+                active = np.flatnonzero(self.moving)
+                if not active.size:
+                    return
+                # The same groups on any number of threads: bits may depend on which starts go together.
+                list(pool.map(self._move, np.array_split(active, GROUPS)))
+
+    def _move(self, active: NDArray[np.int64]) -> None:
+        """Move the centers of some starts once."""
+        if not active.size:
+            return
+        found = kernel.lloyd_sums(self.values, self.weights, self.centers[active])
+        for i, r in enumerate(active):
+            sums, won, far_cost = found.sums[i], found.won[i], found.far_cost[i]
+            empty = not won.all()
+            # No label changed: the centers are the means of their pixels already.
+            self.moving[r] = empty or bool((found.labels[i] != self.labels[r]).any())
+            if self.moving[r]:
+                far = kernel.take_dense(self.values, found.far_pixel[i]) if empty else sums
+                self.centers[r] = moved_centers(self.centers[r], sums, won, far_cost, far)
+        self.labels[active], self.costs[active] = found.labels, found.costs
+        self.inertia[active] = found.inertia
 
     @property
     def order(self) -> NDArray[np.int64]:

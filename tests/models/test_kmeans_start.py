@@ -27,16 +27,23 @@ def drawn(values, weights, chances, n_parts, seed, n_clusters=2):
             weights[part],
             chances[part],
             (seed, 0, i),
-            n_clusters,
+            kmeans_start.sample_size(n_clusters),
         )
-        sample = more if sample is None else sample.merge(more, n_clusters)
+        size = kmeans_start.sample_size(n_clusters)
+        sample = more if sample is None else sample.merge(more, size)
     return sample
+
+
+def sized(monkeypatch, most, least, numbers=1 << 19):
+    """Make samples hold so much."""
+    size = kmeans_start.SampleSize(most, least, numbers)
+    monkeypatch.setattr(kmeans_start, "sample_size", lambda n_clusters: size)
 
 
 @pytest.fixture
 def small(monkeypatch):
     """Samples of a hundred pixels, of which 32 stay in any case."""
-    monkeypatch.setattr(kmeans_start, "_sizes", lambda n_clusters: (100, 32))
+    sized(monkeypatch, 100, 32)
 
 
 @pytest.mark.parametrize("rows", [True, False])
@@ -61,12 +68,13 @@ def test_a_sample_weighs_as_much_as_all_pixels(small, rows):
 def test_merging_in_any_order_gives_the_same_pixels(small):
     values = np.arange(900.0)[:, None]
     weights = np.random.default_rng(1).gamma(1.0, size=900)
+    size = kmeans_start.sample_size(2)
+    cut = [slice(i, i + 300) for i in (0, 300, 600)]
     parts = [
-        Sample.draw(values[i : i + 300], weights[i : i + 300], weights[i : i + 300], (0, 0, i), 2)
-        for i in (0, 300, 600)
+        Sample.draw(values[c], weights[c], weights[c], (0, 0, i), size) for i, c in enumerate(cut)
     ]
-    one = parts[0].merge(parts[1], 2).merge(parts[2], 2)
-    other = parts[1].merge(parts[2], 2).merge(parts[0], 2)
+    one = parts[0].merge(parts[1], size).merge(parts[2], size)
+    other = parts[1].merge(parts[2], size).merge(parts[0], size)
     np.testing.assert_array_equal(one.values, other.values)
     np.testing.assert_array_equal(one.values, one.gathered().values)
     assert one.floor == other.floor
@@ -74,11 +82,11 @@ def test_merging_in_any_order_gives_the_same_pixels(small):
     np.testing.assert_array_equal(weights[one.values[:, 0].astype(int)], one.weights)
 
 
-def test_samples_are_cut_to_the_numbers_they_may_hold(small, monkeypatch):
-    monkeypatch.setattr(kmeans_start, "SAMPLE_NUMBERS", 500)
+def test_samples_are_cut_to_the_numbers_they_may_hold(monkeypatch):
+    sized(monkeypatch, 100, 32, 500)
     sample = drawn(np.ones((900, 10)), np.ones(900), np.ones(900), 3, 0)
     assert sample.keys.size == 50
-    monkeypatch.setattr(kmeans_start, "SAMPLE_NUMBERS", 20)
+    sized(monkeypatch, 100, 32, 20)
     assert drawn(np.ones((900, 10)), np.ones(900), np.ones(900), 3, 0).keys.size == 32
 
 
@@ -169,7 +177,7 @@ def test_the_first_pass_is_within_a_percent_and_the_path_ends_at_the_inertia(fea
     events = []
     kmeans = em.KMeans(4, features=features, random_state=0)
     with listen(events.append), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kmeans_start, "_sizes", lambda n_clusters: (2000, 256))
+        sized(patch, 2000, 256)
         model = kmeans.fit(cube)
     path = model.inertia_path_
     assert path[-1] == model.inertia_
