@@ -70,10 +70,9 @@ class RowClusters:
 
         sum |x|^2 - 2 sum_k c_k s_k + sum_k n_k |c_k|^2, with the sums s and pixels n of the clusters.
         """
-        halves = 0.5 * np.einsum("rkf,rkf->rk", self.centers, self.centers)
-        across = np.einsum("rkf,rkf->rk", self.centers, self.sums)
-        found = self.squares + 2.0 * (self.won * halves - across).sum(axis=1)
-        return np.asarray(np.maximum(found, 0.0))
+        out = np.empty(len(self.centers))
+        _inertia(self.centers, self.sums, self.won, self.squares, out)
+        return out
 
 
 def find_clusters(rows: CountRows, centers: NDArray[np.float64]) -> RowClusters:
@@ -83,9 +82,8 @@ def find_clusters(rows: CountRows, centers: NDArray[np.float64]) -> RowClusters:
     sums, won = np.zeros((n_starts, n_clusters, n_features)), np.zeros((n_starts, n_clusters))
     labels = np.empty(each, dtype=np.min_scalar_type(max(n_clusters - 1, 0)))
     gaps = np.empty(each, dtype=np.float32)
-    tables, halves = _tables(centers)
     data = (rows.indptr, rows.channels, rows.counts)
-    squares = _find(*data, tables, halves, sums, won, labels, gaps)
+    squares = _find(*data, centers, sums, won, labels, gaps)
     return RowClusters(centers, sums, won, labels, gaps, squares)
 
 
@@ -106,31 +104,45 @@ def follow_centers(
     starts : ndarray of int
         Starts whose centers have moved; of all others they are as they were.
     """
-    moved = np.sqrt(np.square(centers[starts] - found.centers[starts]).sum(axis=-1))
-    tables, halves = _tables(centers[starts])
     data = (rows.indptr, rows.channels, rows.counts)
     _follow(
-        *data, tables, halves, moved, starts, found.sums, found.won, found.labels, found.gaps
+        *data, found.centers, centers, starts, found.sums, found.won, found.labels, found.gaps
     )
-    return RowClusters(
-        centers, found.sums, found.won, found.labels, found.gaps, found.squares
-    )
-
-
-def _tables(
-    centers: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centers (R, K, F) as (R, groups, F, LANES), zeros at the end, and half their squares (R, K)."""
-    n_starts, n_clusters, n_features = centers.shape
-    n_groups = -(-n_clusters // LANES)
-    table = np.zeros((n_starts, n_groups * LANES, n_features))
-    table[:, :n_clusters] = centers
-    table = table.reshape(n_starts, n_groups, LANES, n_features).transpose(0, 1, 3, 2)
-    halves = 0.5 * np.einsum("rkf,rkf->rk", centers, centers)
-    return np.ascontiguousarray(table), halves
+    return RowClusters(centers, found.sums, found.won, found.labels, found.gaps, found.squares)
 
 
 # Unsigned indices below: signed ones that may be negative cost a test at each access, half of the time.
+
+
+@jit
+def _table(centers):
+    """Centers (K, F) as (groups, F, LANES), zeros at the end, and half their squares."""
+    n_clusters, n_features = centers.shape
+    table = np.zeros((-(-n_clusters // LANES), n_features, LANES))
+    halves = np.zeros(n_clusters)
+    for k in range(n_clusters):
+        g, lane = k // LANES, k % LANES
+        square = 0.0
+        for f in range(n_features):
+            table[g, f, lane] = centers[k, f]
+            square += centers[k, f] * centers[k, f]
+        halves[k] = 0.5 * square
+    return table, halves
+
+
+@jit
+def _inertia(centers, sums, won, squares, out):
+    n_starts, n_clusters, n_features = centers.shape
+    for r in range(n_starts):
+        total = squares
+        for k in range(n_clusters):
+            across = 0.0
+            square = 0.0
+            for f in range(n_features):
+                across += centers[r, k, f] * sums[r, k, f]
+                square += centers[r, k, f] * centers[r, k, f]
+            total += won[r, k] * square - 2.0 * across
+        out[r] = max(total, 0.0)
 
 
 @jit(**FAST)
@@ -191,10 +203,15 @@ def _gap(square, best, second):
 
 
 @jit
-def _find(indptr, channels, counts, tables, halves, sums, won, labels, gaps):
+def _find(indptr, channels, counts, centers, sums, won, labels, gaps):
     n_pixels = indptr.size - 1
-    n_starts = tables.shape[0]
-    products = np.empty((n_starts, ROW_TILE, 4 * tables.shape[1]))
+    n_starts, n_clusters, n_features = centers.shape
+    n_groups = -(-n_clusters // LANES)
+    tables = np.empty((n_starts, n_groups, n_features, LANES))
+    halves = np.empty((n_starts, n_clusters))
+    for r in range(n_starts):
+        tables[r], halves[r] = _table(centers[r])
+    products = np.empty((n_starts, ROW_TILE, LANES * n_groups))
     squares = np.empty(ROW_TILE)
     total = 0.0
     for start in range(0, n_pixels, ROW_TILE):
@@ -218,37 +235,43 @@ def _find(indptr, channels, counts, tables, halves, sums, won, labels, gaps):
 
 
 @jit
-def _follow(
-    indptr, channels, counts, tables, halves, moved, starts, sums, won, labels, gaps
-):
-    n_clusters = halves.shape[1]
-    products = np.empty(4 * tables.shape[1])
+def _follow(indptr, channels, counts, before, centers, starts, sums, won, labels, gaps):
+    n_clusters, n_features = centers.shape[1:]
+    products = np.empty(LANES * -(-n_clusters // LANES))
+    moved = np.empty(n_clusters)
     towards = np.empty(n_clusters)
     for s in range(starts.size):
         r = starts[s]
+        table, halves = _table(centers[r])
+        for k in range(n_clusters):
+            square = 0.0
+            for f in range(n_features):
+                step = centers[r, k, f] - before[r, k, f]
+                square += step * step
+            moved[k] = np.sqrt(square)
         # How much nearer any other center may have come, and how much farther the own one may be.
         for k in range(n_clusters):
             most = 0.0
             for other in range(n_clusters):
                 if other != k:
-                    most = max(most, moved[s, other])
-            towards[k] = most + moved[s, k]
+                    most = max(most, moved[other])
+            towards[k] = most + moved[k]
         for p in range(indptr.size - 1):
-            before = np.int64(labels[r, p])
-            left = (np.float64(gaps[r, p]) - towards[before]) * (1.0 - SLACK)
+            was = np.int64(labels[r, p])
+            left = (np.float64(gaps[r, p]) - towards[was]) * (1.0 - SLACK)
             if left > 0.0:
                 gaps[r, p] = left
                 continue
             first, last = np.uint64(indptr[p]), np.uint64(indptr[p + 1])
-            _products(channels, counts, first, last, tables[s], products)
-            nearest, best, second = _nearest(products, halves[s])
+            _products(channels, counts, first, last, table, products)
+            nearest, best, second = _nearest(products, halves)
             gaps[r, p] = _gap(_square(counts, first, last), best, second)
-            if nearest == before:
+            if nearest == was:
                 continue
             labels[r, p] = nearest
-            won[r, before] -= 1.0
+            won[r, was] -= 1.0
             won[r, nearest] += 1.0
-            old, new = sums[r, before], sums[r, nearest]
+            old, new = sums[r, was], sums[r, nearest]
             for i in range(first, last):
                 count = np.float64(counts[i])
                 old[channels[i]] -= count

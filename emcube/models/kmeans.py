@@ -28,6 +28,7 @@ from emcube.engine.memory import all_resident, resident
 from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels import kmeans as kernel
+from emcube.kernels.kmeans_gaps import RowClusters
 from emcube.models.base import Estimator, Pick, as_source, resolve_seed
 from emcube.models.fields import Fields
 from emcube.models.figures import ClusterFigures
@@ -166,6 +167,7 @@ class _ClusterSpectra:
 
     features: _AsIs | _Profiles
     centers: NDArray[np.float64]
+    notes: BlockNotes[NDArray[np.int32]] = field(default_factory=lambda: BlockNotes("labels"))
     name: str = "cluster spectra"
 
     def start(self) -> None:
@@ -175,6 +177,7 @@ class _ClusterSpectra:
         self, block: Block, state: None, rng_key: RngKey
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         labels = self.features.labels(block, self.centers)
+        self.notes.note(block, labels)
         return kernel.label_sums(block.data, labels, np.ones(labels.size), len(self.centers))
 
     def combine(self, a: Any, b: Any) -> Any:
@@ -201,6 +204,40 @@ class _LabelPixels:
             centers = self.features.inner(self.centers)
             return {"distances": np.sqrt(kernel.square_distances(values, centers))}
         return {"labels": self.features.labels(block, self.centers)}
+
+
+@dataclass(frozen=True, eq=False)
+class _LabelsOfFit:
+    """The same for the pixels of a fit, whose passes left notes of most of them."""
+
+    ask: _LabelPixels
+    noted: Callable[[Block], NDArray[np.int32] | None]
+
+    def __call__(self, block: Block) -> dict[str, NDArray[Any]]:
+        labels = self.noted(block)
+        return self.ask(block) if labels is None else {"labels": labels}
+
+
+@dataclass(frozen=True, eq=False)
+class _NotedClusters:
+    """Labels of a block from what Lloyd's iteration noted of a start, whose clusters were then ordered."""
+
+    notes: BlockNotes[RowClusters]
+    start: int
+    centers: NDArray[np.float64]
+    order: NDArray[np.int64]
+
+    def __call__(self, block: Block) -> NDArray[np.int32] | None:
+        found = self.notes.of(block)
+        if found is None or not np.array_equal(found.centers[self.start], self.centers):
+            return None
+        numbers = np.argsort(self.order).astype(np.int32)
+        labels = numbers[found.labels[self.start]]
+        # Which of two that are equally near is taken goes by the order.
+        doubtful = np.flatnonzero(~(found.gaps[self.start] > 0.0))
+        some = kernel.take(block.data, doubtful)
+        labels[doubtful] = kernel.assign(some, self.centers[self.order]).labels
+        return labels
 
 
 class KMeans(ClusterFigures, ClusterMixin, Estimator):
@@ -347,12 +384,17 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
         """
         # Limits of threads are set once for all passes: that takes longer than a pass over a small cube.
         with resident(), single_threaded_blas():
-            source = self.find_clusters(X, where)
-            self.labels_ = self._label_fitted(X, where, source)
+            self.labels_ = self._label_fitted(X, where, *self._fit_clusters(X, where))
         return self
 
     def find_clusters(self, X: Any, where: Any = None) -> BlockSource:
         """Do what `fit` does but for the labels, for who writes them elsewhere; returns the blocks used."""
+        return self._fit_clusters(X, where)[0]
+
+    def _fit_clusters(
+        self, X: Any, where: Any
+    ) -> tuple[BlockSource, Callable[[Block], NDArray[np.int32] | None]]:
+        """Find the clusters; returns the blocks used and what gives the labels that are noted of one."""
         self._check_parameters()
         with resident(), single_threaded_blas():
             source, labels = as_source(X, where)
@@ -369,16 +411,22 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
                 cheap = features = _Shifted(features.n_features, features.total, mean)
                 survey = self._survey(cheap, source_of_features, features.total)
             starts, variance = self._find_starts(cheap, source_of_features, *survey)
-            self._iterate(cheap, source_of_features, starts, variance)
+            clusters = self._iterate(cheap, source_of_features, starts, variance)
             self.feature_centers_ = features.outer(self.feature_centers_)
             self._remember(labels)
             self._remember_columns(X)
             self._features = features
             self._spectrum_sums = None
-            self._describe_clusters(source)
-        return source
+            labels_of_spectra = self._describe_clusters(source)
+        return source, clusters if labels_of_spectra is None else labels_of_spectra.of
 
-    def _label_fitted(self, X: Any, where: Any, source: BlockSource) -> Any:
+    def _label_fitted(
+        self,
+        X: Any,
+        where: Any,
+        source: BlockSource,
+        noted: Callable[[Block], NDArray[np.int32] | None],
+    ) -> Any:
         """Label the pixels of the fit: at once where their blocks are in memory anyway."""
         if isinstance(X, Fields):
             return self.predict(X, where=where)
@@ -390,7 +438,8 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
             return self.predict(X, where=where)
         out = np.full(plan.nav_shape, -1, dtype=np.int32)
         target = {"labels": ArrayTarget(out, -1)}
-        map_blocks(self.pixel_function(), source, target, name="labels", executor=ThreadExecutor())
+        ask = _LabelsOfFit(_LabelPixels(self._features, self.feature_centers_), noted)
+        map_blocks(ask, source, target, name="labels", executor=ThreadExecutor())
         return self.axes_.maps(out, dims=(), name="labels", attrs=LABEL_ATTRIBUTES)
 
     def _make_features(
@@ -450,7 +499,7 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
         source: BlockSource,
         initial: NDArray[np.float64],
         variance: float,
-    ) -> None:
+    ) -> _NotedClusters:
         tolerance = self.tol * variance / features.n_features
         sweep = Lloyd(features, initial, tolerance)
         outcome = run_sweep(sweep, source, seed=self.seed_, max_rounds=self.max_iter)
@@ -458,7 +507,7 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
         path = list(outcome.history)
         if not outcome.converged:
             # The last step moved centers whose inertia nobody measured: measure it.
-            final = Lloyd(features, state.centers, np.inf)
+            final = Lloyd(features, state.centers, np.inf, sweep.notes)
             state = run_sweep(final, source, seed=self.seed_).state
             path.append(float(state.inertia.min()))
         best = int(state.inertia.argmin())
@@ -469,14 +518,19 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
         self.cluster_weights_ = state.weights[best][order]
         self.n_iter_ = outcome.n_rounds
         self.converged_ = outcome.converged
+        return _NotedClusters(sweep.notes, best, state.centers[best], order)
 
-    def _describe_clusters(self, source: BlockSource) -> None:
-        """Mean spectra of the clusters, over this source and those of earlier partial fits."""
-        axes = self.axes_
+    def _describe_clusters(self, source: BlockSource) -> BlockNotes[NDArray[np.int32]] | None:
+        """Mean spectra of the clusters, over this source and those of earlier partial fits.
+
+        Returns the labels that were noted on the way, if any were needed.
+        """
+        axes, labels = self.axes_, None
         if self.features_ == "counts":
             spectra, units = self.feature_centers_, axes.units
         else:
             sweep = _ClusterSpectra(self._features, self.feature_centers_)
+            labels = sweep.notes
             sums, _ = run_sweep(sweep, source).state
             if self._spectrum_sums is not None:
                 sums = self._spectrum_sums + sums
@@ -486,6 +540,7 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
         self.cluster_centers_ = axes.spectra(
             spectra, dim="cluster", name="cluster_centers", attrs={"units": units}
         )
+        return labels
 
     def pixel_function(self) -> Callable[[Block], dict[str, NDArray[Any]]]:
         """Function that gives a block's labels (p,) as int32."""

@@ -47,6 +47,9 @@ PART_PIXELS, PART_NUMBERS = 1 << 11, 1 << 17
 GROUPS = 2
 """Groups of starts that go on side by side."""
 
+GROUP_NUMBERS = 1 << 21
+"""Numbers that a sample holds times starts from which on it pays."""
+
 SAME = 0.98
 """Two starts that put this share of the weight into the same clusters have found the same."""
 
@@ -500,6 +503,7 @@ class _Starts:
     def __init__(self, sample: Sample, centers: NDArray[np.float64]) -> None:
         self.values, self.probabilities = sample.values, sample.probabilities
         self.weights = sample.weights / self.probabilities
+        self.numbers = int(sample.sizes.sum())
         self.centers = centers
         n_starts, n_pixels = len(centers), sample.keys.size
         self.labels = np.full((n_starts, n_pixels), -1, dtype=np.int32)
@@ -519,6 +523,9 @@ class _Starts:
                 active = np.flatnonzero(self.moving)
                 if not active.size:
                     return
+                if active.size * self.numbers < GROUP_NUMBERS:
+                    self._move(active)
+                    continue
                 # The same groups on any number of threads: bits may depend on which starts go together.
                 list(pool.map(self._move, np.array_split(active, GROUPS)))
 
