@@ -54,7 +54,7 @@ class _SteadyPoisson(PoissonNoise):
 class _FaintGram:
     """What pixels below `PIXEL_FLOOR` weigh too much in the Gram matrix of plain Poisson weights.
 
-    PCA sums that matrix too, and shares it.
+    PCA sums that matrix too, and shares it. None where there are no such pixels.
     """
 
     name: str = "faint pixels"
@@ -66,18 +66,24 @@ class _FaintGram:
     def start(self) -> None:
         return None
 
-    def map(self, block: Block, state: None, rng_key: RngKey) -> NDArray[np.float64]:
+    def map(self, block: Block, state: None, rng_key: RngKey) -> NDArray[np.float64] | None:
         totals = pixel_totals(block.data)
         faint = np.flatnonzero((totals > 0) & (totals < PIXEL_FLOOR))
+        if not faint.size:
+            return None
         plain, steady = PoissonNoise(), _SteadyPoisson()
         excess = plain.pixel_weights(totals[faint]) - steady.pixel_weights(totals[faint])
         return weighted_gram(kernel.take(block.data, faint), excess)
 
-    def combine(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-        return a + b
+    def combine(
+        self, a: NDArray[np.float64] | None, b: NDArray[np.float64] | None
+    ) -> NDArray[np.float64] | None:
+        return (b if a is None else a) if a is None or b is None else a + b
 
-    def combine_into(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-        return add_upper(a, b)
+    def combine_into(
+        self, a: NDArray[np.float64] | None, b: NDArray[np.float64] | None
+    ) -> NDArray[np.float64] | None:
+        return (b if a is None else a) if a is None or b is None else add_upper(a, b)
 
     def step(self, state: Any, statistic: Any, round_number: int) -> tuple[Any, bool]:
         return statistic, True
@@ -101,7 +107,9 @@ def profile_basis(
     if source.n_channels <= MAX_GRAM:
         sweeps: list[Any] = [GramSweep(PoissonNoise()), _FaintGram()]
         moments, faint = (outcome.state for outcome in run_sweeps(sweeps, source))
-        gram, totals = moments.gram - faint, moments.totals
+        gram, totals = moments.gram.copy(), moments.totals
+        if faint is not None:
+            gram -= faint
     else:
         totals = run_sweep(TotalsSweep(counts=True), source).state
     if totals.total <= 0:
