@@ -1,8 +1,8 @@
 """Lloyd's iteration over rows of counts, looking again only at pixels whose label may have changed.
 
-P pixels, F features, R starts, K centers of each. Of each pixel a pass leaves its label and its gap: how much
-farther the second nearest center is, at least. Centers move less from pass to pass; while they have moved less
-than the gap the label stays, and nothing of the pixel needs to be read.
+P pixels, F features, R starts, K centers of each. Of each pixel a pass leaves its label and its gap: how
+much farther the second nearest center is, at least. Centers move less from pass to pass; while they have
+moved less than the gap the label stays, and nothing of the pixel needs to be read.
 
 References
 ----------
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from emcube.kernels.rows import CountRows
 
-__all__ = ["RowClusters", "find_clusters", "follow_centers"]
+__all__ = ["RowClusters", "farthest_pixels", "find_clusters", "follow_centers", "spread_clusters"]
 
 SLACK = 2e-6
 """Share of the distances by which gaps are kept smaller: rounding must never make a label look safe."""
@@ -75,15 +75,22 @@ class RowClusters:
         return out
 
 
-def find_clusters(rows: CountRows, centers: NDArray[np.float64]) -> RowClusters:
-    """Assign P pixels to the nearest of K centers in each of R starts, (R, K, F)."""
+def find_clusters(
+    rows: CountRows, centers: NDArray[np.float64], distances: NDArray[np.float64] | None = None
+) -> RowClusters:
+    """Assign P pixels to the nearest of K centers in each of R starts, (R, K, F).
+
+    Squared distances to the nearest ones are written to `distances`, shape (R, P), where that is given.
+    """
     n_starts, n_clusters, n_features = centers.shape
     each = (n_starts, rows.n_pixels)
     sums, won = np.zeros((n_starts, n_clusters, n_features)), np.zeros((n_starts, n_clusters))
     labels = np.empty(each, dtype=np.min_scalar_type(max(n_clusters - 1, 0)))
     gaps = np.empty(each, dtype=np.float32)
     data = (rows.indptr, rows.channels, rows.counts)
-    squares = _find(*data, centers, sums, won, labels, gaps)
+    if distances is None:
+        distances = np.empty((n_starts, 0))
+    squares = _find(*data, centers, sums, won, labels, gaps, distances)
     return RowClusters(centers, sums, won, labels, gaps, squares)
 
 
@@ -105,10 +112,37 @@ def follow_centers(
         Starts whose centers have moved; of all others they are as they were.
     """
     data = (rows.indptr, rows.channels, rows.counts)
-    _follow(
-        *data, found.centers, centers, starts, found.sums, found.won, found.labels, found.gaps
-    )
+    _follow(*data, found.centers, centers, starts, found.sums, found.won, found.labels, found.gaps)
     return RowClusters(centers, found.sums, found.won, found.labels, found.gaps, found.squares)
+
+
+def spread_clusters(
+    rows: CountRows, found: RowClusters, centers: NDArray[np.float64]
+) -> RowClusters:
+    """What `find_clusters` would give for R starts, from the clusters of a single one.
+
+    The start whose centers are closest to those goes on from there. The arrays of `found` are changed.
+    """
+    apart = np.square(centers - found.centers).sum(axis=(1, 2))
+    own = int(apart.argmin())
+    only = np.zeros(1, dtype=np.int64)
+    first = follow_centers(rows, found, centers[own : own + 1], only)
+    rest = find_clusters(rows, np.delete(centers, own, axis=0))
+
+    def both(name: str) -> NDArray[Any]:
+        return np.insert(getattr(rest, name), own, getattr(first, name)[0], axis=0)
+
+    parts = (both(name) for name in ("sums", "won", "labels", "gaps"))
+    return RowClusters(centers, *parts, found.squares)
+
+
+def farthest_pixels(
+    labels: NDArray[Any], distances: NDArray[np.float64], n_clusters: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Largest squared distance of each of K clusters, -1 where it is empty, and the pixel of that."""
+    far, pixels = np.full(n_clusters, -1.0), np.zeros(n_clusters, dtype=np.int64)
+    _farthest(labels, distances, far, pixels)
+    return far, pixels
 
 
 # Unsigned indices below: signed ones that may be negative cost a test at each access, half of the time.
@@ -203,7 +237,15 @@ def _gap(square, best, second):
 
 
 @jit
-def _find(indptr, channels, counts, centers, sums, won, labels, gaps):
+def _farthest(labels, distances, far, pixels):
+    for p in range(labels.size):
+        if distances[p] > far[labels[p]]:
+            far[labels[p]] = distances[p]
+            pixels[labels[p]] = p
+
+
+@jit
+def _find(indptr, channels, counts, centers, sums, won, labels, gaps, distances):
     n_pixels = indptr.size - 1
     n_starts, n_clusters, n_features = centers.shape
     n_groups = -(-n_clusters // LANES)
@@ -227,6 +269,8 @@ def _find(indptr, channels, counts, centers, sums, won, labels, gaps):
                 nearest, best, second = _nearest(products[r, p - start], halves[r])
                 labels[r, p] = nearest
                 gaps[r, p] = _gap(squares[p - start], best, second)
+                if distances.shape[1]:
+                    distances[r, p] = max(squares[p - start] + 2.0 * best, 0.0)
                 won[r, nearest] += 1.0
                 row = sums[r, nearest]
                 for i in range(np.uint64(indptr[p]), np.uint64(indptr[p + 1])):

@@ -408,7 +408,7 @@ class GaussianMixture(Mixture):
         if isinstance(features, _AsIs) and (mean := _far_mean(survey[0])) is not None:
             measured = _Shifted(features.n_features, total, mean)
             survey = kmeans._survey(measured, source, total)
-        centers, variance = kmeans._find_starts(measured, source, *survey)
+        centers, variance, _ = kmeans._find_starts(measured, source, *survey)
         if isinstance(measured, _Shifted):
             centers = np.stack([measured.outer(c) for c in centers])
         weight = float(survey[0][0])

@@ -30,9 +30,10 @@ from emcube.errors import InputError
 from emcube.kernels import kmeans as kernel
 from emcube.kernels.kmeans_gaps import RowClusters
 from emcube.models.base import Estimator, Pick, as_source, resolve_seed
+from emcube.models.block_notes import BlockNotes
 from emcube.models.fields import Fields
 from emcube.models.figures import ClusterFigures
-from emcube.models.kmeans_rounds import BlockNotes, Lloyd, LloydState
+from emcube.models.kmeans_rounds import Lloyd, LloydState
 from emcube.models.kmeans_start import (
     Features,
     Sounding,
@@ -232,7 +233,7 @@ class _NotedClusters:
         if found is None or not np.array_equal(found.centers[self.start], self.centers):
             return None
         numbers = np.argsort(self.order).astype(np.int32)
-        labels = numbers[found.labels[self.start]]
+        labels: NDArray[np.int32] = numbers[found.labels[self.start]]
         # Which of two that are equally near is taken goes by the order.
         doubtful = np.flatnonzero(~(found.gaps[self.start] > 0.0))
         some = kernel.take(block.data, doubtful)
@@ -410,8 +411,8 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
             if isinstance(features, _AsIs) and (mean := _far_mean(survey[0])) is not None:
                 cheap = features = _Shifted(features.n_features, features.total, mean)
                 survey = self._survey(cheap, source_of_features, features.total)
-            starts, variance = self._find_starts(cheap, source_of_features, *survey)
-            clusters = self._iterate(cheap, source_of_features, starts, variance)
+            found = self._find_starts(cheap, source_of_features, *survey)
+            clusters = self._iterate(cheap, source_of_features, *found)
             self.feature_centers_ = features.outer(self.feature_centers_)
             self._remember(labels)
             self._remember_columns(X)
@@ -476,8 +477,8 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
 
     def _find_starts(
         self, features: Features, source: BlockSource, moments: NDArray[np.float64], sample: Any
-    ) -> tuple[NDArray[np.float64], float]:
-        """Centers to start from (R, K, F), and the variance of the features, in one more pass."""
+    ) -> tuple[NDArray[np.float64], float, BlockNotes[RowClusters]]:
+        """Centers to start from (R, K, F), the variance of the features, and notes, in one more pass."""
         k = self.n_clusters
         weight, squares, sums = float(moments[0]), float(moments[1]), moments[2:]
         if weight <= 0:
@@ -491,7 +492,7 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
         sounding = Sounding(features, first, k, source.n_pixels, weight, estimate, stored)
         moved, _, sample = run_sweep(sounding, source, seed=self.seed_ + 1).state
         starts = find_starts(sample, k, self.n_init, (self.seed_, 2), given=moved)
-        return starts, variance
+        return starts, variance, sounding.notes
 
     def _iterate(
         self,
@@ -499,15 +500,16 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
         source: BlockSource,
         initial: NDArray[np.float64],
         variance: float,
+        notes: BlockNotes[RowClusters],
     ) -> _NotedClusters:
         tolerance = self.tol * variance / features.n_features
-        sweep = Lloyd(features, initial, tolerance)
+        sweep = Lloyd(features, initial, tolerance, notes)
         outcome = run_sweep(sweep, source, seed=self.seed_, max_rounds=self.max_iter)
         state: LloydState = outcome.state
         path = list(outcome.history)
         if not outcome.converged:
             # The last step moved centers whose inertia nobody measured: measure it.
-            final = Lloyd(features, state.centers, np.inf, sweep.notes)
+            final = Lloyd(features, state.centers, np.inf, notes)
             state = run_sweep(final, source, seed=self.seed_).state
             path.append(float(state.inertia.min()))
         best = int(state.inertia.argmin())
@@ -518,7 +520,7 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
         self.cluster_weights_ = state.weights[best][order]
         self.n_iter_ = outcome.n_rounds
         self.converged_ = outcome.converged
-        return _NotedClusters(sweep.notes, best, state.centers[best], order)
+        return _NotedClusters(notes, best, state.centers[best], order)
 
     def _describe_clusters(self, source: BlockSource) -> BlockNotes[NDArray[np.int32]] | None:
         """Mean spectra of the clusters, over this source and those of earlier partial fits.

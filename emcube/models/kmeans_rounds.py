@@ -5,16 +5,20 @@ Letters: F features, R starts, K clusters.
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emcube.engine.memory import current_residency
 from emcube.kernels import kmeans as kernel
-from emcube.kernels.kmeans_gaps import RowClusters, find_clusters, follow_centers
+from emcube.kernels.kmeans_gaps import (
+    RowClusters,
+    find_clusters,
+    follow_centers,
+    spread_clusters,
+)
 from emcube.kernels.rows import CountRows
+from emcube.models.block_notes import BlockNotes
 from emcube.models.kmeans_start import Features, join_lloyd_parts, lloyd_parts, moved_centers
 
 if TYPE_CHECKING:
@@ -22,49 +26,10 @@ if TYPE_CHECKING:
 
     from emcube.engine import Block, RngKey
 
-__all__ = ["BlockNotes", "Lloyd", "LloydState"]
+__all__ = ["Lloyd", "LloydState"]
 
 PATIENCE = 10
 """Rounds at the gain of the last one after which a start must have reached the best."""
-
-Noted = TypeVar("Noted")
-
-
-@dataclass(frozen=True)
-class BlockNotes(Generic[Noted]):
-    """Something small about each block, kept as far as the memory of a run goes.
-
-    Notes lie with the resident blocks of the process that made them, and count as those do. They may be gone
-    at any time, and another process has its own: who needs one must be able to do without.
-
-    Parameters
-    ----------
-    kind : str
-        What it is.
-    """
-
-    kind: str
-    _name: ClassVar[str]
-
-    def __post_init__(self) -> None:
-        # Fits that run side by side in a process must not meet. No field: no answer depends on it.
-        object.__setattr__(self, "_name", f"{self.kind}-{uuid.uuid4().hex}")
-
-    def of(self, block: Block) -> Noted | None:
-        """What was noted of a block, if it is still there."""
-        residency = current_residency()
-        return None if residency is None else residency.noted(self._name, block.id)
-
-    def take(self, block: Block) -> Noted | None:
-        """The same, to be changed: it is noted no longer."""
-        residency = current_residency()
-        return None if residency is None else residency.take_note(self._name, block.id)
-
-    def note(self, block: Block, value: Noted) -> None:
-        """Note something with `nbytes` in place of what was there, if there is room."""
-        residency = current_residency()
-        if residency is not None:
-            residency.note(self._name, block.id, value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +75,7 @@ class Lloyd:
     tolerance : float
         A start settles where its centers move by less, squared.
     notes : BlockNotes of RowClusters
-        Of all starts, from the last pass in which any was looked at.
+        Of all starts, from the last pass in which any was looked at; at first of the sounding, if any.
     """
 
     features: Features
@@ -158,12 +123,17 @@ class Lloyd:
         active: NDArray[np.int64],
     ) -> tuple[NDArray[np.float64], ...]:
         """Sums, weights and inertia of the active starts, by what is noted of the block where it is."""
+        n_starts = len(centers)
         found = self.notes.take(block)
-        if found is None and active.size < len(centers):
+        if found is not None and found.centers.shape[1:] != centers.shape[1:]:
+            found = None
+        if active.size < n_starts and (found is None or len(found.centers) < n_starts):
             found = find_clusters(rows, centers[active])
             return found.sums, found.won, found.inertia()
         if found is None:
             found = find_clusters(rows, centers)
+        elif len(found.centers) < n_starts:
+            found = spread_clusters(rows, found, centers)
         else:
             found = follow_centers(rows, found, centers, active)
         # Others get copies: the next pass changes what is noted.

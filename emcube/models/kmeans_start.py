@@ -18,7 +18,7 @@ doi:10.1145/1281100.1281133 (weights of a sample without replacement). Arthur, V
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -28,6 +28,9 @@ from emcube.engine import Block, RngKey
 from emcube.engine.threads import default_threads, single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels import kmeans as kernel
+from emcube.kernels.kmeans_gaps import RowClusters, farthest_pixels, find_clusters
+from emcube.kernels.rows import CountRows
+from emcube.models.block_notes import BlockNotes
 
 __all__ = ["Features", "Sample", "Sounding", "Survey", "find_starts", "join_lloyd_parts"]
 __all__ += ["lloyd_parts", "moved_centers", "rough_start", "sample_size"]
@@ -93,7 +96,9 @@ class SampleSize(NamedTuple):
 
 def sample_size(n_clusters: int) -> SampleSize:
     """Size of a sample on which K clusters are found."""
-    return SampleSize(max(SAMPLE_PIXELS, 64 * n_clusters), max(256, 16 * n_clusters), SAMPLE_NUMBERS)
+    return SampleSize(
+        max(SAMPLE_PIXELS, 64 * n_clusters), max(256, 16 * n_clusters), SAMPLE_NUMBERS
+    )
 
 
 def part_size(n_clusters: int) -> SampleSize:
@@ -266,6 +271,8 @@ class Sounding:
     ----------
     stored : float
         Numbers that a pixel holds on average: many fewer pixels are picked up in vain.
+    notes : BlockNotes of RowClusters
+        Takes the clusters of blocks of rows, from which Lloyd's iteration goes on.
     """
 
     features: Features
@@ -275,6 +282,7 @@ class Sounding:
     total_weight: float
     inertia: float
     stored: float = 0.0
+    notes: BlockNotes[RowClusters] = field(default_factory=lambda: BlockNotes("clusters"))
     name: str = "k-means sounding"
 
     def start(self) -> None:
@@ -284,16 +292,32 @@ class Sounding:
     def map(self, block: Block, state: None, rng_key: RngKey) -> tuple[Any, ...]:
         """Sums, weights, inertia and farthest pixels of the clusters, and the sample of a block."""
         values, weights = self.features.of(block)
-        found = kernel.lloyd_sums(values, weights, self.centers[None])
+        parts, costs = self._parts(block, values, weights)
         chances = weights / self.total_weight
         if self.inertia > 0:
-            chances = chances + found.costs[0] / self.inertia
+            chances = chances + costs / self.inertia
         size = sample_size(self.n_clusters)
         wanted = min(size.most, max(size.least, size.numbers / max(self.stored, 1.0)))
         # The chances of all pixels sum to one or more.
         floor = _floor(wanted, self.n_pixels, 1.0)
         sample = Sample.draw(values, weights, chances, rng_key, size, floor)
-        return (*lloyd_parts(values, found), sample)
+        return (*parts, sample)
+
+    def _parts(
+        self, block: Block, values: kernel.Cells, weights: NDArray[np.float64]
+    ) -> tuple[tuple[NDArray[np.float64], ...], NDArray[np.float64]]:
+        """Sums, weights, inertia and farthest pixels of the clusters, and w d^2 of each pixel."""
+        if not isinstance(values, CountRows) or not self.features.even:
+            found = kernel.lloyd_sums(values, weights, self.centers[None])
+            return lloyd_parts(values, found), found.costs[0]
+        costs = np.empty((1, block.n_pixels))
+        clusters = find_clusters(values, self.centers[None], costs)
+        far_cost, pixels = farthest_pixels(clusters.labels[0], costs[0], len(self.centers))
+        far = kernel.take_dense(values, pixels) if block.n_pixels else np.zeros_like(self.centers)
+        # The sums are copied: the next pass changes what is noted.
+        parts = (clusters.sums.copy(), clusters.won.copy(), clusters.inertia())
+        self.notes.note(block, clusters)
+        return (*parts, far_cost[None], far[None]), costs[0]
 
     def combine(self, a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
         """Join sums, merge samples."""
