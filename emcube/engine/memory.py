@@ -159,9 +159,9 @@ class Projection:
 class Residency:
     """Blocks that stay in memory between rounds, as far as the budget goes, notes on them, answers to share.
 
-    What is kept never changes an answer, only how often blocks are read and what is computed again. Once full, further blocks
-    are read again each round; nothing that is kept is thrown out for them, since a cyclic sweep
-    over more than fits would evict every block just before it is used.
+    What is kept never changes an answer, only how often blocks are read and what is computed again. Once
+    full, further blocks are read again each round; nothing that is kept is thrown out for them, since a
+    cyclic sweep over more than fits would evict every block just before it is used.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ class Residency:
             return True
 
     def note(self, name: str, block_id: int, value: Any) -> bool:
-        """Keep something about a block, with `nbytes`, in place of what was there; tell whether it is kept."""
+        """Keep something about a block, which has `nbytes`, in place of what was there, if it fits."""
         size = value.nbytes
         with self._lock:
             self._drop_note((name, block_id))

@@ -129,11 +129,17 @@ def spread_clusters(
     first = follow_centers(rows, found, centers[own : own + 1], only)
     rest = find_clusters(rows, np.delete(centers, own, axis=0))
 
-    def both(name: str) -> NDArray[Any]:
-        return np.insert(getattr(rest, name), own, getattr(first, name)[0], axis=0)
+    def both(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+        return np.insert(b, own, a[0], axis=0)
 
-    parts = (both(name) for name in ("sums", "won", "labels", "gaps"))
-    return RowClusters(centers, *parts, found.squares)
+    return RowClusters(
+        centers,
+        both(first.sums, rest.sums),
+        both(first.won, rest.won),
+        both(first.labels, rest.labels),
+        both(first.gaps, rest.gaps),
+        found.squares,
+    )
 
 
 def farthest_pixels(
