@@ -294,35 +294,51 @@ def _part_tile(indptr, channels, counts, weights, place, dense, across, out):
             order[slot] = i
             pixels[slot] = p
             i += 1
+    one, two, three, four = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
     for e in range(n_rare):
         stop = start[e + 1]
         if start[e] == stop:
             continue
-        # Among rare channels.
+        # Among rare channels. Those of a pixel differ: four sums may be read before any is written.
         row = out[columns[order[start[e]]]]
         for slot in range(start[e], stop):
-            first = np.uint64(order[slot])
-            factor = weights[pixels[slot]] * values[first]
-            for j in range(first, np.uint64(ends[pixels[slot]])):
+            j = np.uint64(order[slot])
+            end = np.uint64(ends[pixels[slot]])
+            factor = weights[pixels[slot]] * values[j]
+            while j + four <= end:
+                in_a, in_b = columns[j], columns[j + one]
+                in_c, in_d = columns[j + two], columns[j + three]
+                a = row[in_a] + factor * values[j]
+                b = row[in_b] + factor * values[j + one]
+                c = row[in_c] + factor * values[j + two]
+                d = row[in_d] + factor * values[j + three]
+                row[in_a] = a
+                row[in_b] = b
+                row[in_c] = c
+                row[in_d] = d
+                j += four
+            while j < end:
                 row[columns[j]] += factor * values[j]
-        # With full channels, four pixels at a time: the sum is read and written once for all.
+                j += one
+        # With full channels, eight pixels at a time: the sum is read and written once for all.
         total = across[e]
         slot = start[e]
-        while slot + 4 <= stop:
-            a = weights[pixels[slot]] * values[order[slot]]
-            b = weights[pixels[slot + 1]] * values[order[slot + 1]]
-            c = weights[pixels[slot + 2]] * values[order[slot + 2]]
-            d = weights[pixels[slot + 3]] * values[order[slot + 3]]
-            at_a = dense[pixels[slot]]
-            at_b = dense[pixels[slot + 1]]
-            at_c = dense[pixels[slot + 2]]
-            at_d = dense[pixels[slot + 3]]
+        while slot + 8 <= stop:
+            at_a, a = dense[pixels[slot]], weights[pixels[slot]] * values[order[slot]]
+            at_b, b = dense[pixels[slot + 1]], weights[pixels[slot + 1]] * values[order[slot + 1]]
+            at_c, c = dense[pixels[slot + 2]], weights[pixels[slot + 2]] * values[order[slot + 2]]
+            at_d, d = dense[pixels[slot + 3]], weights[pixels[slot + 3]] * values[order[slot + 3]]
+            at_e, e_ = dense[pixels[slot + 4]], weights[pixels[slot + 4]] * values[order[slot + 4]]
+            at_f, f_ = dense[pixels[slot + 5]], weights[pixels[slot + 5]] * values[order[slot + 5]]
+            at_g, g = dense[pixels[slot + 6]], weights[pixels[slot + 6]] * values[order[slot + 6]]
+            at_h, h = dense[pixels[slot + 7]], weights[pixels[slot + 7]] * values[order[slot + 7]]
             for f in range(n_full):
-                total[f] += (a * at_a[f] + b * at_b[f]) + (c * at_c[f] + d * at_d[f])
-            slot += 4
+                left = (a * at_a[f] + b * at_b[f]) + (c * at_c[f] + d * at_d[f])
+                right = (e_ * at_e[f] + f_ * at_f[f]) + (g * at_g[f] + h * at_h[f])
+                total[f] += left + right
+            slot += 8
         while slot < stop:
-            a = weights[pixels[slot]] * values[order[slot]]
-            at_a = dense[pixels[slot]]
+            at_a, a = dense[pixels[slot]], weights[pixels[slot]] * values[order[slot]]
             for f in range(n_full):
                 total[f] += a * at_a[f]
             slot += 1
