@@ -502,10 +502,11 @@ def test_what_nobody_closed_is_closed_at_the_end_of_the_program(
     session = page.visit.session
     assert session is not None
     assert session.folder.is_dir()
-    (end,) = at_end
+    # Libraries that are imported meanwhile may have something to do at the end, too.
+    (end,) = [f for f in at_end if f == served.close]
     end()
     assert not session.folder.exists()
-    assert at_end == []
+    assert served.close not in at_end
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
