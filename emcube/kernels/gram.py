@@ -28,6 +28,7 @@ __all__ = [
     "add_symmetric",
     "add_upper",
     "centred_gram",
+    "scaled_symmetric",
     "weighted_gram",
 ]
 
@@ -207,6 +208,13 @@ def add_symmetric(upper: NDArray[np.float64]) -> NDArray[np.float64]:
     return upper
 
 
+def scaled_symmetric(upper: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Symmetric matrix s_i G_ij s_j, both triangles, of one whose upper triangle is known."""
+    out = np.empty_like(upper)
+    _scale(upper, scale, out)
+    return out
+
+
 def add_upper(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     """Add the upper triangle of `b` to that of `a`, in place; return `a`."""
     _add_upper(a, b)
@@ -380,6 +388,17 @@ def _add_outer(upper, vector, factor):
         scaled = factor * vector[i]
         for j in range(i, vector.size):
             upper[i, j] += scaled * vector[j]
+
+
+@jit
+def _scale(upper, scale, out):
+    n = upper.shape[0]
+    for corner in range(0, n, 64):
+        for i in range(corner, min(corner + 64, n)):
+            for j in range(i, n):
+                value = upper[i, j] * scale[j] * scale[i]
+                out[i, j] = value
+                out[j, i] = value
 
 
 @jit

@@ -20,6 +20,7 @@ __all__ = [
     "Cells",
     "LloydSums",
     "assign",
+    "assign_columns",
     "assign_profiles",
     "label_sums",
     "lloyd_sums",
@@ -44,6 +45,9 @@ TILE_CELLS = 1 << 18
 
 LANES = 4
 """Centers whose products with a pixel are summed side by side: the doubles of one AVX2 register."""
+
+SAME = 1e-9
+"""Squared distances that differ by less than this share may come in another order elsewhere."""
 
 ROW_TILE = 256
 """Compressed pixels whose products are summed before labels and sums are made of them."""
@@ -197,6 +201,24 @@ def assign_profiles(
         scores = np.outer(totals, halves[: len(reach)]) - values @ reach.T
         labels[start : start + len(values)] = np.where(totals > 0, scores.argmin(axis=1), -1)
     return labels
+
+
+def assign_columns(
+    columns: NDArray[np.float64], centers: NDArray[np.float64]
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Nearest of K centers (K, F) for profiles that are known, as `profile_columns` gives them.
+
+    Returns
+    -------
+    labels : ndarray of int32, shape (P,)
+        -1 where a pixel has no counts.
+    doubtful : ndarray of int64
+        Pixels that two centers are equally near to, up to rounding: `assign_profiles` may say otherwise.
+    """
+    labels = np.empty(len(columns), dtype=np.int32)
+    doubtful = np.zeros(len(columns), dtype=np.bool_)
+    _column_labels(columns, np.ascontiguousarray(centers, dtype=np.float64), labels, doubtful)
+    return labels, np.flatnonzero(doubtful)
 
 
 def nearest_distance(cells: Cells, centers: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -478,6 +500,33 @@ def _row_profile_labels(indptr, channels, counts, table, halves, labels):
                     best = score
                     nearest = k
             labels[p] = nearest if totals[p - start] > 0.0 else -1
+
+
+@jit
+def _column_labels(columns, centers, labels, doubtful):
+    n_centers, n_features = centers.shape
+    for p in range(columns.shape[0]):
+        if columns[p, n_features] <= 0.0:
+            labels[p] = -1
+            continue
+        nearest = 0
+        best = np.inf
+        second = np.inf
+        size = 0.0
+        for k in range(n_centers):
+            distance = 0.0
+            for f in range(n_features):
+                difference = columns[p, f] - centers[k, f]
+                distance += difference * difference
+                size = max(size, columns[p, f] * columns[p, f], centers[k, f] * centers[k, f])
+            if distance < best:
+                second = best
+                best = distance
+                nearest = k
+            elif distance < second:
+                second = distance
+        labels[p] = nearest
+        doubtful[p] = second - best <= SAME * (size + second)
 
 
 @jit

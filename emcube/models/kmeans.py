@@ -24,7 +24,7 @@ from emcube.engine import (
 from emcube.engine.checkpoint import current_checkpoints
 from emcube.engine.executor import ThreadExecutor
 from emcube.engine.loop import ArrayTarget
-from emcube.engine.memory import all_resident, resident
+from emcube.engine.memory import all_resident, current_residency, resident
 from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels import kmeans as kernel
@@ -166,8 +166,10 @@ class _Columns:
 class _ClusterSpectra:
     """Sums of the cube's spectra by cluster, and the pixels of each."""
 
-    features: _AsIs | _Profiles
+    features: _Profiles
     centers: NDArray[np.float64]
+    columns: str
+    """Name under which the features of blocks stay in memory."""
     notes: BlockNotes[NDArray[np.int32]] = field(default_factory=lambda: BlockNotes("labels"))
     name: str = "cluster spectra"
 
@@ -177,7 +179,14 @@ class _ClusterSpectra:
     def map(
         self, block: Block, state: None, rng_key: RngKey
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        labels = self.features.labels(block, self.centers)
+        residency = current_residency()
+        known = None if residency is None else residency.get(self.columns, block.id)
+        if known is None:
+            labels = self.features.labels(block, self.centers)
+        else:
+            labels, doubtful = kernel.assign_columns(known.data, self.centers)
+            some = kernel.take(block.data, doubtful)
+            labels[doubtful] = kernel.assign_profiles(some, self.features.basis, self.centers)
         self.notes.note(block, labels)
         return kernel.label_sums(block.data, labels, np.ones(labels.size), len(self.centers))
 
@@ -531,7 +540,9 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
         if self.features_ == "counts":
             spectra, units = self.feature_centers_, axes.units
         else:
-            sweep = _ClusterSpectra(self._features, self.feature_centers_)
+            profiles = cast("_Profiles", self._features)
+            _, columns = _features_source(source, profiles)
+            sweep = _ClusterSpectra(profiles, self.feature_centers_, columns.token)
             labels = sweep.notes
             sums, _ = run_sweep(sweep, source).state
             if self._spectrum_sums is not None:

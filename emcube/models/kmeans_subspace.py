@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from emcube.engine import Block, BlockSource, RngKey, run_sweep, run_sweeps
 from emcube.errors import InputError
 from emcube.kernels import kmeans as kernel
-from emcube.kernels.gram import add_symmetric, add_upper, weighted_gram
+from emcube.kernels.gram import add_upper, scaled_symmetric, weighted_gram
 from emcube.models.noise import PoissonNoise
 from emcube.models.pca import MAX_GRAM, IncrementalPCA
 from emcube.models.pca_sweeps import GramSweep, pixel_totals
@@ -107,9 +107,9 @@ def profile_basis(
     if source.n_channels <= MAX_GRAM:
         sweeps: list[Any] = [GramSweep(PoissonNoise()), _FaintGram()]
         moments, faint = (outcome.state for outcome in run_sweeps(sweeps, source))
-        gram, totals = moments.gram.copy(), moments.totals
+        gram, totals = moments.gram, moments.totals
         if faint is not None:
-            gram -= faint
+            gram = gram - faint
     else:
         totals = run_sweep(TotalsSweep(counts=True), source).state
     if totals.total <= 0:
@@ -129,19 +129,18 @@ def profile_basis(
         spectra = np.asarray(pca.components_, dtype=np.float64)
         vectors = pca.axes_.used_channels(spectra.reshape(len(spectra), -1)).T * scale[:, None]
     else:
-        vectors = _principal_vectors(add_symmetric(gram), scale, n_subspace + 1)
+        vectors = _principal_vectors(gram, scale, n_subspace + 1)
     return np.ascontiguousarray(vectors[:, 1:] * scale[:, None]), totals.total
 
 
 def _principal_vectors(
     gram: NDArray[np.float64], scale: NDArray[np.float64], k: int
 ) -> NDArray[np.float64]:
-    """First k eigenvectors (E, k) of a Gram matrix with scaled channels, signs fixed.
+    """First k eigenvectors (E, k) of a Gram matrix (its upper triangle) with scaled channels, signs fixed.
 
     Zeros where fewer than k channels hold anything.
     """
-    gram *= scale
-    gram *= scale[:, None]
+    gram = scaled_symmetric(gram, scale)
     used = np.flatnonzero(np.diagonal(gram) > 0)
     found = min(k, used.size)
     vectors = np.zeros((scale.size, k))

@@ -18,7 +18,7 @@ from emcube.engine import resident, run_sweep
 from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels.eigen import leading_eigen
-from emcube.kernels.gram import add_symmetric
+from emcube.kernels.gram import add_outer, scaled_symmetric
 from emcube.models.base import Estimator, resolve_seed
 from emcube.models.figures import ComponentFigures
 from emcube.models.labels import (
@@ -349,14 +349,12 @@ class IncrementalPCA(ComponentFigures, Estimator):
     ) -> None:
         """Decompose the summed Gram matrix."""
         n, n_channels = moments.n_pixels, moments.sums.size
-        gram = add_symmetric(moments.gram.copy())
+        gram = moments.gram
         if shift is not None:
-            off = moments.sums / n - shift
-            gram -= n * np.outer(off, off)
+            gram = add_outer(gram.copy(), moments.sums / n - shift, -float(n))
         total = float(moments.sums.sum())
         scale = noise.channel_scale(moments.sums, total)
-        gram *= scale
-        gram *= scale[:, None]
+        gram = scaled_symmetric(gram, scale)
         # Channels that are zero everywhere have no part in it.
         used = np.flatnonzero(np.diagonal(gram) > 0)
         trivial = self._trivial(moments.sums, total, noise)
