@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from emcube.engine import resident
-from emcube.engine.memory import all_resident, return_memory
+from emcube.engine.memory import Residency, all_resident, return_memory
 from emcube.models import KMeans
 from emcube.models.labels import as_source
 
@@ -33,3 +33,35 @@ def test_residency_of_a_source() -> None:
         KMeans(2, random_state=0).fit(counts)
         assert all_resident(as_source(counts)[0])
     assert not all_resident(source)
+
+
+def test_notes_on_blocks_count_and_are_the_first_to_go() -> None:
+    block, note = np.zeros(100, dtype=np.uint8), np.zeros(40, dtype=np.uint8)
+    residency = Residency(200)
+    assert residency.keep("cube", 0, block)
+    assert residency.note("labels", 0, note)
+    assert residency.noted("labels", 0) is note
+    assert residency.noted("labels", 1) is None
+    assert residency.used == 140
+    # What is noted anew takes the place of what was there; what does not fit is not kept, nor the old.
+    assert residency.note("labels", 0, note[:20])
+    assert residency.used == 120
+    assert not residency.note("labels", 0, np.zeros(101, dtype=np.uint8))
+    assert residency.noted("labels", 0) is None
+    assert residency.used == 100
+    assert residency.note("labels", 0, note)
+    assert residency.take_note("labels", 0) is note
+    assert residency.take_note("labels", 0) is None
+    assert residency.used == 100
+    assert residency.note("labels", 0, note)
+    assert residency.shrink(10) == 40
+    assert residency.get("cube", 0) is block
+    assert residency.noted("labels", 0) is None
+
+
+def test_notes_give_way_to_shared_answers() -> None:
+    residency = Residency(400)
+    assert residency.note("labels", 0, np.zeros(390, dtype=np.uint8))
+    assert residency.keep_answer("totals", np.zeros(10))
+    assert residency.noted("labels", 0) is None
+    assert residency.used == 80

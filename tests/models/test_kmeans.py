@@ -9,7 +9,11 @@ from sklearn.cluster import KMeans as SklearnKMeans
 from sklearn.metrics import adjusted_rand_score
 
 import emcube as em
+from emcube.engine import resident
 from emcube.errors import InputError
+from emcube.kernels.kmeans_gaps import follow_centers
+from emcube.kernels.rows import CountRows
+from emcube.models import kmeans_rounds
 from emcube.models.labels import as_source
 
 
@@ -115,6 +119,58 @@ def test_empty_clusters_are_filled_with_the_farthest_pixels():
     state = run_sweep(Lloyd(_AsIs(2), start, 0.0), source, max_rounds=20).state
     assert sorted(state.weights[0]) == [1, 50, 50]
     assert state.inertia[0] == 0
+
+
+def test_empty_clusters_of_rows_are_filled_a_pass_later():
+    """Their passes look for far pixels only where one is wanted; what they gained so far stays known."""
+    from emcube.engine import ArraySource, run_sweep
+    from emcube.models.kmeans import _AsIs
+    from emcube.models.kmeans_rounds import Lloyd
+
+    values = np.zeros((101, 30), dtype=np.uint16)
+    values[50:100, 3], values[100, 5] = 10, 100
+    source = ArraySource.from_array(values, 1)
+    assert isinstance(source.load(0).data, CountRows)
+    start = np.zeros((2, 3, 30))
+    start[:, 2, 3] = 10.0
+    start[1, 1, 3] = 9.0  # this one is not given up for the pass that gained nothing
+    outcome = run_sweep(Lloyd(_AsIs(30), start, 0.0), source, max_rounds=20)
+    assert outcome.converged
+    assert np.isfinite(outcome.history).all()
+    np.testing.assert_array_equal(np.sort(outcome.state.weights, axis=1), [[1, 50, 50]] * 2)
+    np.testing.assert_array_equal(outcome.state.inertia, [0, 0])
+
+
+@pytest.mark.parametrize("features", ["counts", "profiles"])
+def test_what_passes_note_of_blocks_changes_no_bit(needle, features, monkeypatch):
+    followed = []
+
+    def follow(*args):
+        followed.append(args)
+        return follow_centers(*args)
+
+    monkeypatch.setattr(kmeans_rounds, "follow_centers", follow)
+    noting = em.KMeans(4, features=features, random_state=0).fit(needle)
+    n_followed = len(followed)
+    with resident(limit=0):
+        plain = em.KMeans(4, features=features, random_state=0).fit(needle)
+    assert len(followed) == n_followed
+    assert (n_followed > 0) == (features == "counts")
+    np.testing.assert_array_equal(noting.inertia_path_, plain.inertia_path_)
+    np.testing.assert_array_equal(noting.feature_centers_, plain.feature_centers_)
+    np.testing.assert_array_equal(noting.cluster_centers_, plain.cluster_centers_)
+    for model in (noting, plain):
+        np.testing.assert_array_equal(model.labels_, noting.predict(needle))
+
+
+def test_labels_of_the_fit_are_those_predicted_where_centers_are_equally_near():
+    """Whole numbers on a line: every second pixel lies between two centers."""
+    values = np.zeros((400, 30), dtype=np.uint16)
+    values[:, 7] = np.arange(400) % 5
+    for k in (2, 3, 4):
+        for seed in range(5):
+            model = em.KMeans(k, features="counts", random_state=seed).fit(values)
+            np.testing.assert_array_equal(model.labels_, model.predict(values))
 
 
 def test_loadings_of_another_model_as_fractions():
