@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from emcube.engine.memory import current_residency
 
 if TYPE_CHECKING:
-    from emcube.engine import Block
+    from emcube.engine import Block, BlockSource
 
-__all__ = ["BlockNotes"]
+__all__ = ["BlockNotes", "KeptBlocks"]
 
 Noted = TypeVar("Noted")
 
@@ -51,3 +51,25 @@ class BlockNotes(Generic[Noted]):
         residency = current_residency()
         if residency is not None:
             residency.note(self._name, block.id, value)
+
+
+@dataclass(frozen=True)
+class KeptBlocks:
+    """Blocks of another source with the same plan, those of them that stayed in memory.
+
+    Parameters
+    ----------
+    source : BlockSource
+    """
+
+    source: InitVar[BlockSource]
+    _token: ClassVar[str]
+
+    def __post_init__(self, source: BlockSource) -> None:
+        # No field: names of what lies in memory differ between the tries of a run, and no answer does.
+        object.__setattr__(self, "_token", source.token)
+
+    def of(self, block: Block) -> Block | None:
+        """The one in the place of a block, if it is there."""
+        residency = current_residency()
+        return None if residency is None else residency.get(self._token, block.id)

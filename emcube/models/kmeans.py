@@ -24,13 +24,13 @@ from emcube.engine import (
 from emcube.engine.checkpoint import current_checkpoints
 from emcube.engine.executor import ThreadExecutor
 from emcube.engine.loop import ArrayTarget
-from emcube.engine.memory import all_resident, current_residency, resident
+from emcube.engine.memory import all_resident, resident
 from emcube.engine.threads import single_threaded_blas
 from emcube.errors import InputError
 from emcube.kernels import kmeans as kernel
 from emcube.kernels.kmeans_gaps import RowClusters
 from emcube.models.base import Estimator, Pick, as_source, resolve_seed
-from emcube.models.block_notes import BlockNotes
+from emcube.models.block_notes import BlockNotes, KeptBlocks
 from emcube.models.fields import Fields
 from emcube.models.figures import ClusterFigures
 from emcube.models.kmeans_rounds import Lloyd, LloydState
@@ -168,8 +168,8 @@ class _ClusterSpectra:
 
     features: _Profiles
     centers: NDArray[np.float64]
-    columns: str
-    """Name under which the features of blocks stay in memory."""
+    columns: KeptBlocks
+    """The features of blocks."""
     notes: BlockNotes[NDArray[np.int32]] = field(default_factory=lambda: BlockNotes("labels"))
     name: str = "cluster spectra"
 
@@ -179,12 +179,12 @@ class _ClusterSpectra:
     def map(
         self, block: Block, state: None, rng_key: RngKey
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        residency = current_residency()
-        known = None if residency is None else residency.get(self.columns, block.id)
+        known = self.columns.of(block)
         if known is None:
             labels = self.features.labels(block, self.centers)
         else:
-            labels, doubtful = kernel.assign_columns(known.data, self.centers)
+            values = cast("NDArray[np.float64]", known.data)
+            labels, doubtful = kernel.assign_columns(values, self.centers)
             some = kernel.take(block.data, doubtful)
             labels[doubtful] = kernel.assign_profiles(some, self.features.basis, self.centers)
         self.notes.note(block, labels)
@@ -541,8 +541,8 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
             spectra, units = self.feature_centers_, axes.units
         else:
             profiles = cast("_Profiles", self._features)
-            _, columns = _features_source(source, profiles)
-            sweep = _ClusterSpectra(profiles, self.feature_centers_, columns.token)
+            columns = KeptBlocks(_features_source(source, profiles)[1])
+            sweep = _ClusterSpectra(profiles, self.feature_centers_, columns)
             labels = sweep.notes
             sums, _ = run_sweep(sweep, source).state
             if self._spectrum_sums is not None:
