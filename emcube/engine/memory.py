@@ -225,6 +225,12 @@ class Residency:
         with self._lock:
             return self._drop_note((name, block_id))
 
+    def forget(self, name: str) -> None:
+        """Let all notes of a name go."""
+        with self._lock:
+            for key in [key for key in self._notes if key[0] == name]:
+                self._drop_note(key)
+
     def _drop_note(self, key: tuple[str, int]) -> Any | None:
         value = self._notes.pop(key, None)
         self.used -= 0 if value is None else value.nbytes

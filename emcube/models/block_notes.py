@@ -52,6 +52,12 @@ class BlockNotes(Generic[Noted]):
         if residency is not None:
             residency.note(self._name, block.id, value)
 
+    def forget(self) -> None:
+        """Let all notes of this process go; workers keep theirs until the run ends."""
+        residency = current_residency()
+        if residency is not None:
+            residency.forget(self._name)
+
 
 @dataclass(frozen=True)
 class KeptBlocks:

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Protocol, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -216,15 +216,27 @@ class _LabelPixels:
         return {"labels": self.features.labels(block, self.centers)}
 
 
+class _NotedLabels(Protocol):
+    """Labels that passes noted of blocks."""
+
+    def of(self, block: Block) -> NDArray[np.int32] | None:
+        """Those of a block, if they are still there."""
+        ...
+
+    def forget(self) -> None:
+        """Let them go."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class _LabelsOfFit:
     """The same for the pixels of a fit, whose passes left notes of most of them."""
 
     ask: _LabelPixels
-    noted: Callable[[Block], NDArray[np.int32] | None]
+    noted: _NotedLabels
 
     def __call__(self, block: Block) -> dict[str, NDArray[Any]]:
-        labels = self.noted(block)
+        labels = self.noted.of(block)
         return self.ask(block) if labels is None else {"labels": labels}
 
 
@@ -237,7 +249,10 @@ class _NotedClusters:
     centers: NDArray[np.float64]
     order: NDArray[np.int64]
 
-    def __call__(self, block: Block) -> NDArray[np.int32] | None:
+    def forget(self) -> None:
+        self.notes.forget()
+
+    def of(self, block: Block) -> NDArray[np.int32] | None:
         found = self.notes.of(block)
         if found is None or not np.array_equal(found.centers[self.start], self.centers):
             return None
@@ -394,17 +409,18 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
         """
         # Limits of threads are set once for all passes: that takes longer than a pass over a small cube.
         with resident(), single_threaded_blas():
-            self.labels_ = self._label_fitted(X, where, *self._fit_clusters(X, where))
+            source, noted = self._fit_clusters(X, where)
+            self.labels_ = self._label_fitted(X, where, source, noted)
+            noted.forget()
         return self
 
-    def find_clusters(self, X: Any, where: Any = None) -> BlockSource:
-        """Do what `fit` does but for the labels, for who writes them elsewhere; returns the blocks used."""
-        return self._fit_clusters(X, where)[0]
+    def find_clusters(self, X: Any, where: Any = None) -> None:
+        """Do what `fit` does but for the labels, for who writes them elsewhere."""
+        with resident(), single_threaded_blas():
+            self._fit_clusters(X, where)[1].forget()
 
-    def _fit_clusters(
-        self, X: Any, where: Any
-    ) -> tuple[BlockSource, Callable[[Block], NDArray[np.int32] | None]]:
-        """Find the clusters; returns the blocks used and what gives the labels that are noted of one."""
+    def _fit_clusters(self, X: Any, where: Any) -> tuple[BlockSource, _NotedLabels]:
+        """Find the clusters; returns the blocks used, and the labels that are noted of them."""
         self._check_parameters()
         with resident(), single_threaded_blas():
             source, labels = as_source(X, where)
@@ -428,14 +444,14 @@ class KMeans(ClusterFigures, ClusterMixin, Estimator):
             self._features = features
             self._spectrum_sums = None
             labels_of_spectra = self._describe_clusters(source)
-        return source, clusters if labels_of_spectra is None else labels_of_spectra.of
+        return source, clusters if labels_of_spectra is None else labels_of_spectra
 
     def _label_fitted(
         self,
         X: Any,
         where: Any,
         source: BlockSource,
-        noted: Callable[[Block], NDArray[np.int32] | None],
+        noted: _NotedLabels,
     ) -> Any:
         """Label the pixels of the fit: at once where their blocks are in memory anyway."""
         if isinstance(X, Fields):

@@ -54,6 +54,10 @@ def test_notes_on_blocks_count_and_are_the_first_to_go() -> None:
     assert residency.take_note("labels", 0) is None
     assert residency.used == 100
     assert residency.note("labels", 0, note)
+    assert residency.note("others", 0, note[:5])
+    residency.forget("others")
+    assert residency.noted("others", 0) is None
+    assert residency.used == 140
     assert residency.shrink(10) == 40
     assert residency.get("cube", 0) is block
     assert residency.noted("labels", 0) is None

@@ -152,6 +152,10 @@ def test_what_passes_note_of_blocks_changes_no_bit(needle, features, monkeypatch
     monkeypatch.setattr(kmeans_rounds, "follow_centers", follow)
     noting = em.KMeans(4, features=features, random_state=0).fit(needle)
     n_followed = len(followed)
+    with resident() as residency:
+        em.KMeans(4, features=features, random_state=0).fit(needle)
+        assert not residency._notes
+    n_followed *= 2
     with resident(limit=0):
         plain = em.KMeans(4, features=features, random_state=0).fit(needle)
     assert len(followed) == n_followed
