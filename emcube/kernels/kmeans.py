@@ -242,10 +242,15 @@ def label_sums(
     return sums, won.astype(np.float64)
 
 
-def moments(cells: Cells, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum of weights, weighted squares, weighted sums of P pixels: shape (2 + F,)."""
+def moments(cells: Cells, weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """Sum of weights (None: all are one), weighted squares, weighted sums of P pixels: shape (2 + F,)."""
     out = np.zeros(2 + cells.shape[1])
-    out[0] = weights.sum()
+    out[0] = cells.shape[0] if weights is None else weights.sum()
+    if isinstance(cells, CountRows) and weights is None:
+        out[1], out[2:] = _square_sum(cells.counts), cells.channel_totals()
+        return out
+    if weights is None:
+        weights = np.ones(cells.shape[0])
     if isinstance(cells, CountRows):
         out[1] = _row_moments(cells.indptr, cells.channels, cells.counts, weights, out[2:])
         return out
@@ -360,6 +365,15 @@ def _row_squares(indptr, counts):
             total += count * count
         out[p] = total
     return out
+
+
+@jit(**FAST)
+def _square_sum(counts):
+    total = 0.0
+    for i in range(counts.size):
+        count = np.float64(counts[i])
+        total += count * count
+    return total
 
 
 @jit
@@ -631,8 +645,9 @@ def _row_label_sums(indptr, channels, counts, labels, weights, out):
         if k < 0:
             continue
         w = weights[p]
-        for i in range(indptr[p], indptr[p + 1]):
-            out[k, channels[i]] += w * np.float64(counts[i])
+        row = out[k]
+        for i in range(np.uint64(indptr[p]), np.uint64(indptr[p + 1])):
+            row[channels[i]] += w * np.float64(counts[i])
 
 
 @jit

@@ -243,7 +243,7 @@ class Survey:
         if self.total_weight is not None:
             floor = _floor(size.most, self.n_pixels, self.total_weight)
         sample = Sample.draw(values, weights, weights, rng_key, size, floor)
-        return kernel.moments(values, weights), sample
+        return kernel.moments(values, None if self.features.even else weights), sample
 
     def combine(self, a: Any, b: Any) -> tuple[NDArray[np.float64], Sample]:
         """Add moments, merge samples."""

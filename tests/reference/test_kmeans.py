@@ -99,6 +99,8 @@ def test_moments(n_features, sparse):
     squares = sum(w * float(x @ x) for w, x in zip(weights, values, strict=True))
     sums = sum(w * x for w, x in zip(weights, values, strict=True))
     np.testing.assert_allclose(got, [weights.sum(), squares, *sums])
+    even = kernel.moments(cells, None)
+    np.testing.assert_allclose(even, [700, np.square(values).sum(), *values.sum(axis=0)])
 
 
 @pytest.mark.parametrize("sparse", [True, False])
