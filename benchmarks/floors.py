@@ -72,7 +72,12 @@ TARGETS: tuple[tuple[str, str, float, tuple[str, ...]], ...] = (
     ("k-means on raw counts", "jadeite/sklearn-kmeans-sparse", 20.0, ("rows", "assign")),
     ("k-means on raw counts", "jadeite/sklearn-kmeans", 20.0, ("rows", "assign")),
     ("k-means on raw counts", "jadeite/dask-ml-kmeans", 50.0, ("rows", "assign")),
-    ("k-means on profiles", "jadeite/sklearn-kmeans-profiles-restarts", 20.0, ("rows", "assign")),
+    (
+        "k-means on profiles",
+        "jadeite/sklearn-kmeans-profiles-restarts",
+        20.0,
+        ("rows", "gram", "assign"),
+    ),
 )
 """What was set: the work, the peer's row, how many times faster, and the steps of the floor."""
 
