@@ -69,7 +69,7 @@ class _AsIs:
 
     n_features: int
     total: float | None = None
-    even: ClassVar[bool] = True
+    unweighted: ClassVar[bool] = True
 
     def of(self, block: Block) -> tuple[kernel.Cells, NDArray[np.float64]]:
         require_finite_values(block)
@@ -122,7 +122,7 @@ class _Profiles:
 
     basis: NDArray[np.float64]
     total: float | None = None
-    even: ClassVar[bool] = False
+    unweighted: ClassVar[bool] = False
 
     @property
     def n_features(self) -> int:
@@ -155,7 +155,7 @@ class _Columns:
     """Features that were computed before, the weight in the last column."""
 
     n_features: int
-    even: ClassVar[bool] = False
+    unweighted: ClassVar[bool] = False
 
     def of(self, block: Block) -> tuple[kernel.Cells, NDArray[np.float64]]:
         values = cast("NDArray[np.float64]", block.data)

@@ -103,7 +103,7 @@ class Lloyd:
         if state.before is not None:
             found = kernel.lloyd_sums(values, weights, state.centers[active])
             parts = lloyd_parts(values, found)
-        elif isinstance(values, CountRows) and self.features.even:
+        elif isinstance(values, CountRows) and self.features.unweighted:
             parts = self._counted(block, values, state.centers, active)
         else:
             found = kernel.lloyd_sums(values, weights, state.centers[active])

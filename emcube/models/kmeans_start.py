@@ -63,7 +63,7 @@ DOUBT = 4.0
 class Features(Protocol):
     """What k-means measures distances in: values and weights of a block's pixels."""
 
-    even: ClassVar[bool]
+    unweighted: ClassVar[bool]
     """Whether every pixel weighs one."""
 
     @property
@@ -243,7 +243,7 @@ class Survey:
         if self.total_weight is not None:
             floor = _floor(size.most, self.n_pixels, self.total_weight)
         sample = Sample.draw(values, weights, weights, rng_key, size, floor)
-        return kernel.moments(values, None if self.features.even else weights), sample
+        return kernel.moments(values, None if self.features.unweighted else weights), sample
 
     def combine(self, a: Any, b: Any) -> tuple[NDArray[np.float64], Sample]:
         """Add moments, merge samples."""
@@ -307,7 +307,7 @@ class Sounding:
         self, block: Block, values: kernel.Cells, weights: NDArray[np.float64]
     ) -> tuple[tuple[NDArray[np.float64], ...], NDArray[np.float64]]:
         """Sums, weights, inertia and farthest pixels of the clusters, and w d^2 of each pixel."""
-        if not isinstance(values, CountRows) or not self.features.even:
+        if not isinstance(values, CountRows) or not self.features.unweighted:
             found = kernel.lloyd_sums(values, weights, self.centers[None])
             return lloyd_parts(values, found), found.costs[0]
         costs = np.empty((1, block.n_pixels))

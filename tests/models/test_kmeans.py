@@ -9,11 +9,12 @@ from sklearn.cluster import KMeans as SklearnKMeans
 from sklearn.metrics import adjusted_rand_score
 
 import emcube as em
-from emcube.engine import resident
+from emcube.engine import ArraySource, resident, run_sweep
 from emcube.errors import InputError
-from emcube.kernels.kmeans_gaps import follow_centers
+from emcube.kernels.kmeans_gaps import find_clusters
 from emcube.kernels.rows import CountRows
-from emcube.models import kmeans_rounds
+from emcube.models.kmeans import _AsIs
+from emcube.models.kmeans_rounds import Lloyd
 from emcube.models.labels import as_source
 
 
@@ -109,10 +110,6 @@ def test_no_cluster_of_a_single_rare_event(needle):
 
 def test_empty_clusters_are_filled_with_the_farthest_pixels():
     values = np.concatenate([np.zeros((50, 2)), np.full((50, 2), 10.0), [[100.0, 0.0]]])
-    from emcube.engine import ArraySource, run_sweep
-    from emcube.models.kmeans import _AsIs
-    from emcube.models.kmeans_rounds import Lloyd
-
     source = ArraySource.from_array(values, 1)
     # Two centers share a place: one of them wins nothing.
     start = np.array([[[0.0, 0.0], [0.0, 0.0], [10.0, 10.0]]])
@@ -123,10 +120,6 @@ def test_empty_clusters_are_filled_with_the_farthest_pixels():
 
 def test_empty_clusters_of_rows_are_filled_a_pass_later():
     """Their passes look for far pixels only where one is wanted; what they gained so far stays known."""
-    from emcube.engine import ArraySource, run_sweep
-    from emcube.models.kmeans import _AsIs
-    from emcube.models.kmeans_rounds import Lloyd
-
     values = np.zeros((101, 30), dtype=np.uint16)
     values[50:100, 3], values[100, 5] = 10, 100
     source = ArraySource.from_array(values, 1)
@@ -142,29 +135,38 @@ def test_empty_clusters_of_rows_are_filled_a_pass_later():
 
 
 @pytest.mark.parametrize("features", ["counts", "profiles"])
-def test_what_passes_note_of_blocks_changes_no_bit(needle, features, monkeypatch):
-    followed = []
-
-    def follow(*args):
-        followed.append(args)
-        return follow_centers(*args)
-
-    monkeypatch.setattr(kmeans_rounds, "follow_centers", follow)
-    noting = em.KMeans(4, features=features, random_state=0).fit(needle)
-    n_followed = len(followed)
+def test_what_passes_note_of_blocks_changes_no_bit(needle, features):
     with resident() as residency:
-        em.KMeans(4, features=features, random_state=0).fit(needle)
-        assert not residency._notes
-    n_followed *= 2
+        noting = em.KMeans(4, features=features, random_state=0).fit(needle)
+        assert residency.used > 0
+        assert not residency._notes  # they go when the fit is done
     with resident(limit=0):
         plain = em.KMeans(4, features=features, random_state=0).fit(needle)
-    assert len(followed) == n_followed
-    assert (n_followed > 0) == (features == "counts")
     np.testing.assert_array_equal(noting.inertia_path_, plain.inertia_path_)
     np.testing.assert_array_equal(noting.feature_centers_, plain.feature_centers_)
     np.testing.assert_array_equal(noting.cluster_centers_, plain.cluster_centers_)
     for model in (noting, plain):
         np.testing.assert_array_equal(model.labels_, noting.predict(needle))
+
+
+@pytest.mark.parametrize("limit", [None, 0])
+def test_passes_over_rows_go_on_from_the_labels_of_the_one_before(needle, limit):
+    """What is noted at the end knows less of the gaps of pixels than a pass that looks at all of them."""
+    source, _ = as_source(needle)
+    first = np.stack([source.load(0).dense()[[0, 40, 80]]]).astype(float)
+    sweep = Lloyd(_AsIs(source.n_channels), first, 0.0)
+    with resident(limit=limit):
+        state = run_sweep(sweep, source, max_rounds=5).state
+        noted = sweep.notes.of(source.load(0))
+        if limit == 0:
+            assert noted is None
+            return
+        anew = find_clusters(source.load(0).data, noted.centers)
+        np.testing.assert_array_equal(noted.labels, anew.labels)
+        np.testing.assert_array_equal(noted.sums, anew.sums)
+        assert (noted.gaps < anew.gaps).any()
+        assert (noted.gaps <= anew.gaps).all()
+        assert noted.centers.shape == state.centers.shape
 
 
 def test_labels_of_the_fit_are_those_predicted_where_centers_are_equally_near():

@@ -35,7 +35,7 @@ def drawn(values, weights, chances, n_parts, seed, n_clusters=2):
 
 
 def sized(monkeypatch, most, least, numbers=1 << 19):
-    """Make samples hold so much."""
+    """Make samples hold so much: cubes of more pixels than one holds otherwise would take minutes."""
     size = kmeans_start.SampleSize(most, least, numbers)
     monkeypatch.setattr(kmeans_start, "sample_size", lambda n_clusters: size)
 
