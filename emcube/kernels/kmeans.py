@@ -392,42 +392,46 @@ def _row_moments(indptr, channels, counts, weights, sums):
 
 
 @jit(**FAST)
+def pixel_products(channels, counts, first, last, table, products):
+    """Products of one pixel of rows, pairs `first` to `last`, with the vectors of a table (see `_lanes`)."""
+    for g in range(table.shape[0]):
+        part = table[g]
+        a = 0.0
+        b = 0.0
+        c = 0.0
+        d = 0.0
+        for i in range(first, last):
+            e = channels[i]
+            count = np.float64(counts[i])
+            a += count * part[e, 0]
+            b += count * part[e, 1]
+            c += count * part[e, 2]
+            d += count * part[e, 3]
+        products[4 * g] = a
+        products[4 * g + 1] = b
+        products[4 * g + 2] = c
+        products[4 * g + 3] = d
+
+
+@jit(**FAST)
+def pair_sums(counts, first, last):
+    """Sum of the counts of one pixel of rows, and of their squares."""
+    total = 0.0
+    square = 0.0
+    for i in range(first, last):
+        count = np.float64(counts[i])
+        total += count
+        square += count * count
+    return total, square
+
+
+@jit
 def _row_products(indptr, channels, counts, start, stop, table, products, totals, squares):
     """Products of a tile of pixels with the vectors of a table, their sums and sums of squares."""
     for p in range(start, stop):
         first, last = np.uint64(indptr[p]), np.uint64(indptr[p + 1])
-        total = 0.0
-        square = 0.0
-        for g in range(table.shape[0]):
-            part = table[g]
-            a = 0.0
-            b = 0.0
-            c = 0.0
-            d = 0.0
-            if g == 0:
-                for i in range(first, last):
-                    e = channels[i]
-                    count = np.float64(counts[i])
-                    total += count
-                    square += count * count
-                    a += count * part[e, 0]
-                    b += count * part[e, 1]
-                    c += count * part[e, 2]
-                    d += count * part[e, 3]
-            else:
-                for i in range(first, last):
-                    e = channels[i]
-                    count = np.float64(counts[i])
-                    a += count * part[e, 0]
-                    b += count * part[e, 1]
-                    c += count * part[e, 2]
-                    d += count * part[e, 3]
-            products[p - start, 4 * g] = a
-            products[p - start, 4 * g + 1] = b
-            products[p - start, 4 * g + 2] = c
-            products[p - start, 4 * g + 3] = d
-        totals[p - start] = total
-        squares[p - start] = square
+        totals[p - start], squares[p - start] = pair_sums(counts, first, last)
+        pixel_products(channels, counts, first, last, table, products[p - start])
 
 
 @jit

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emcube.kernels._numba import jit
-from emcube.kernels.kmeans import LANES, ROW_TILE
-from emcube.kernels.poisson_nmf import FAST
+from emcube.kernels.kmeans import LANES, ROW_TILE, pair_sums, pixel_products
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -185,37 +184,6 @@ def _inertia(centers, sums, won, squares, out):
         out[r] = max(total, 0.0)
 
 
-@jit(**FAST)
-def _products(channels, counts, first, last, table, products):
-    """Products of one pixel with all vectors of a table: the same bits wherever it is called."""
-    for g in range(table.shape[0]):
-        part = table[g]
-        a = 0.0
-        b = 0.0
-        c = 0.0
-        d = 0.0
-        for i in range(first, last):
-            e = channels[i]
-            count = np.float64(counts[i])
-            a += count * part[e, 0]
-            b += count * part[e, 1]
-            c += count * part[e, 2]
-            d += count * part[e, 3]
-        products[4 * g] = a
-        products[4 * g + 1] = b
-        products[4 * g + 2] = c
-        products[4 * g + 3] = d
-
-
-@jit(**FAST)
-def _square(counts, first, last):
-    total = 0.0
-    for i in range(first, last):
-        count = np.float64(counts[i])
-        total += count * count
-    return total
-
-
 @jit
 def _nearest(products, halves):
     """Number of the nearest center, its score and that of the second nearest: |c|^2 / 2 - x c."""
@@ -266,10 +234,10 @@ def _find(indptr, channels, counts, centers, sums, won, labels, gaps, distances)
         stop = min(start + ROW_TILE, n_pixels)
         for p in range(start, stop):
             first, last = np.uint64(indptr[p]), np.uint64(indptr[p + 1])
-            squares[p - start] = _square(counts, first, last)
+            _, squares[p - start] = pair_sums(counts, first, last)
             total += squares[p - start]
             for r in range(n_starts):
-                _products(channels, counts, first, last, tables[r], products[r, p - start])
+                pixel_products(channels, counts, first, last, tables[r], products[r, p - start])
         for r in range(n_starts):
             for p in range(start, stop):
                 nearest, best, second = _nearest(products[r, p - start], halves[r])
@@ -313,9 +281,10 @@ def _follow(indptr, channels, counts, before, centers, starts, sums, won, labels
                 gaps[r, p] = left
                 continue
             first, last = np.uint64(indptr[p]), np.uint64(indptr[p + 1])
-            _products(channels, counts, first, last, table, products)
+            pixel_products(channels, counts, first, last, table, products)
             nearest, best, second = _nearest(products, halves)
-            gaps[r, p] = _gap(_square(counts, first, last), best, second)
+            _, square = pair_sums(counts, first, last)
+            gaps[r, p] = _gap(square, best, second)
             if nearest == was:
                 continue
             labels[r, p] = nearest
