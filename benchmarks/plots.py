@@ -146,7 +146,7 @@ def _quality_bars(axes: Any, kind: str, rows: list[Row], colours: list[str]) -> 
     if max(values) > 0 and percent:
         # One method far off must not hide the others.
         axes.set_xscale("symlog", linthresh=1.0)
-        axes.set_xlim(0, max(values) * 6)
+        axes.set_xlim(0, max(6.0, max(values) * 6))
         axes.axvline(1.0, color="black", linewidth=0.8, linestyle=":")
     elif max(values) == 0:
         axes.set_xlim(0, 1)
