@@ -7,7 +7,6 @@ memory; they are read again then, which changes no answer.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from emcube.engine.memory import Residency, current_residency, memory_budget, use_residency
+from emcube.engine.memory import (
+    Residency,
+    current_residency,
+    memory_budget,
+    return_memory,
+    use_residency,
+)
 from emcube.errors import EngineError
 
 __all__ = [
@@ -155,16 +160,7 @@ def relieve(worker: Any) -> None:
         if freed >= too_much:
             break
     if freed:
-        _give_back()
-
-
-def _give_back() -> None:
-    """Have the C library return free memory to the system, where it can."""
-    import ctypes
-
-    # Only glibc has it; others give memory back by themselves.
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        return_memory()
 
 
 # --- what a task says and hears between its blocks ------------------------------------------------
