@@ -33,8 +33,8 @@ RESULTS = ROOT / "benchmarks" / "results" / "floors.json"
 FULL = ROOT / "benchmarks" / "results" / "full.json"
 
 STEPS = {
-    "read": "bare read: every chunk read and decoded",
-    "rows": "the same, and rows of counts made of them",
+    "read": "bare read: every chunk read and decoded by zarr-python, in a process of its own",
+    "rows": "every chunk read and decoded by emcube, and rows of counts made of them",
     "gram": "Gram matrix of resident rows",
     "eigenvectors": "all eigenvalues and eigenvectors of it",
     "eigenvalues": "all eigenvalues of it, 20 eigenvectors",

@@ -36,7 +36,7 @@ SCATTER_DENSITY = 0.2
 """A channel that a larger share of the pixels holds is full: its products are faster by dense BLAS.
 
 A function of the block alone, so that the same block gives the same bits wherever it is computed.
-Measured with OpenBLAS on two cores at work: within two percent of the best from 0.16 to 0.25."""
+Measured with OpenBLAS on two cores at work: within a few percent of the best from 0.16 to 0.25."""
 
 LEAST_FULL = 16
 """With fewer full channels all are treated as rare: a matrix so narrow does not pay."""
@@ -48,7 +48,7 @@ TILE_PAIRS = 1 << 17
 """Pairs of a tile of pixels, and cells of its full channels, at most: what a core's cache holds.
 
 Each tile brings all rows of the Gram matrix into the cache once more, and is itself gone through row by row.
-With twice as many the products of two cores at work took an eighth longer where that cache has 2 MiB."""
+With twice as many the products of two cores at work took a tenth longer where that cache has 2 MiB."""
 
 PART_PIXELS = 256
 """Pixels whose full channels go to BLAS at once, weighted, in float64."""
